@@ -1,0 +1,37 @@
+"""What can go wrong in the collector.
+
+    CollectorError
+    ├── CollectorUnavailable  nobody answers on the socket; may be retried
+    ├── LogError              the log can't be written or read; may be retried
+    │   └── LogFull           no space left where the log is; may be retried
+    └── ScrubError            a record can't be scrubbed; it goes to quarantine without its text
+"""
+
+
+class CollectorError(Exception):
+    """An error of the collector."""
+
+    retryable = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__doc__)
+
+
+class CollectorUnavailable(CollectorError):
+    """No collector answers on its socket."""
+
+    retryable = True
+
+
+class LogError(CollectorError):
+    """The log can't be written or read."""
+
+    retryable = True
+
+
+class LogFull(LogError):
+    """No space is left where the log is."""
+
+
+class ScrubError(CollectorError):
+    """A record can't be scrubbed."""

@@ -1,0 +1,107 @@
+"""The frames that reach the collector over its Unix socket.
+
+A frame is two big-endian 32-bit lengths, a MessagePack header, and the raw bodies one after the other, unparsed:
+
+    header length | body length | header | request | primary response | shadow responses ...
+
+The collector answers each frame, once what it says is durable, with its 8-byte sequence number. A sender keeps a
+frame until then and sends it again after a reconnection; ids make the repetition harmless.
+"""
+
+import hashlib
+import struct
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from router.decision import Arm, Decision
+from router.evidence import RouteEvent
+
+PREFIX = struct.Struct("!II")
+ACK = struct.Struct("!Q")
+MAX_HEADER = 1 << 20
+MAX_BODY = 256 << 20
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One upstream call. `version`: of a student; `upstream`: of a teacher (upstream/model).
+
+    `status`: HTTP, or None where no answer came. `error`: a short constant (connect, timeout, http_500, empty,
+    stream_error, cut, cancelled), or None. Times in milliseconds since the call began. `body_bytes`: length of the
+    response body in the frame.
+    """
+
+    arm: Arm
+    version: str | None = None
+    upstream: str | None = None
+    status: int | None = None
+    error: str | None = None
+    ttft_ms: float | None = None
+    total_ms: float | None = None
+    confidence: float | None = None
+    body_bytes: int = 0
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
+    """A finished exchange with a client.
+
+    `served` is the call whose answer the client got; `failed` are attempts before it (no body kept); `shadows` ran
+    beside it. `total_ms` and `ttft_ms` are what the client saw, fallbacks included. `capture`: whether its texts may
+    be kept (rate and consent); observations are made either way.
+    """
+
+    id: str
+    at: float
+    path: str
+    decision: Decision
+    cluster: str
+    stream: bool
+    capture: bool
+    request_bytes: int
+    served: Call
+    failed: tuple[Call, ...] = ()
+    shadows: tuple[Call, ...] = ()
+    ttft_ms: float | None = None
+    total_ms: float
+
+
+class Happened(msgspec.Struct, frozen=True, kw_only=True, tag="happened"):
+    """An event for the evidence log, from an engine, a worker, the promoter, the retrainer or the command line."""
+
+    event: RouteEvent
+
+
+Header = Exchange | Happened
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """What is on the wire: the sender's sequence number (acknowledged) and the header."""
+
+    sequence: int
+    header: Header
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Envelope] = msgspec.msgpack.Decoder(Envelope)
+
+
+def pack(sequence: int, header: Header, *bodies: bytes) -> list[bytes]:
+    """The pieces of a frame, in order; bodies are not copied."""
+    head = _encoder.encode(Envelope(sequence, header))
+    return [PREFIX.pack(len(head), sum(map(len, bodies))), head, *bodies]
+
+
+def unpack(head: bytes) -> Envelope:
+    """Decode a header. Raises msgspec.ValidationError."""
+    return _decoder.decode(head)
+
+
+def socket_path(state: str) -> Path:
+    """Where the collector of a state folder listens. A Unix socket's path holds about 100 bytes at most, so a long
+    one gets a short name in the temporary folder, made from a digest of the long one."""
+    path = Path(state).absolute() / "run" / "collector.sock"
+    if len(bytes(path)) <= 100:
+        return path
+    digest = hashlib.sha256(bytes(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"retort-{digest}.sock"

@@ -1,0 +1,73 @@
+"""The scrubbed record of one exchange, as it stands in the log. Old schema numbers stay readable."""
+
+from typing import Any
+
+import msgspec
+
+from router.decision import Arm
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens as the upstream counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One upstream's answer. `message`: the assistant message ({role, content, tool_calls, ...}), scrubbed;
+    a stream's deltas reassembled. None where no answer could be read."""
+
+    arm: Arm
+    version: str | None = None
+    upstream: str | None = None
+    model: str | None = None
+    system_fingerprint: str | None = None
+    status: int | None = None
+    error: str | None = None
+    finish_reason: str | None = None
+    message: dict[str, Any] | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    ttft_ms: float | None = None
+    total_ms: float | None = None
+    confidence: float | None = None
+
+
+class Interaction(msgspec.Struct, frozen=True, kw_only=True):
+    """One exchange. `request`: the client's body, scrubbed. `answers`: the served one first, then the shadows.
+
+    `cluster`: hashed conversation key. `scrubber`: version of the scrubber and its settings.
+    """
+
+    schema: int = 1
+    id: str
+    at: float
+    route: str
+    kind: str
+    arm: Arm
+    version: str | None
+    propensity: float
+    eligible: bool
+    policy_version: str
+    rollout_revision: int
+    consent: str
+    scrubber: str
+    cluster: str
+    stream: bool
+    request: dict[str, Any]
+    answers: tuple[Answer, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Interaction] = msgspec.msgpack.Decoder(Interaction)
+
+
+def encode(record: Interaction) -> bytes:
+    """MessagePack."""
+    return _encoder.encode(record)
+
+
+def decode(data: bytes) -> Interaction:
+    """Inverse of encode; unknown newer fields are passed over. Raises msgspec.ValidationError."""
+    return _decoder.decode(data)

@@ -1,0 +1,33 @@
+"""What can go wrong with an artefact.
+
+ArtefactError
+├── MissingArtefact    no such artefact, or one of its files is gone; not worth retrying
+├── CorruptArtefact    a file or the manifest is not what was written; not worth retrying
+├── ForbiddenFile      a file of a kind that may run code when it is loaded; not worth retrying
+└── ExportFailed       merging or exporting produced nothing usable; not worth retrying with the same input
+"""
+
+
+class ArtefactError(Exception):
+    """An artefact can't be used."""
+
+    retryable = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__doc__)
+
+
+class MissingArtefact(ArtefactError):
+    """The artefact, or a file of it, does not exist."""
+
+
+class CorruptArtefact(ArtefactError):
+    """The artefact is not what was written."""
+
+
+class ForbiddenFile(ArtefactError):
+    """A file of this kind may not be in an artefact."""
+
+
+class ExportFailed(ArtefactError):
+    """The export produced nothing usable."""

@@ -1,0 +1,32 @@
+"""What an artefact is and where it came from. The manifest is written last, so a folder without one is no artefact."""
+
+from typing import Any
+
+import msgspec
+
+NAME = "manifest.json"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`files`: sha256 by relative path, of every file but the manifest. `runtime`: who can load it.
+
+    `golden`: prompts (messages) with the greedy answers recorded at export, which an engine must reproduce before
+    the version is ready. `report`: the evaluation; `gate`: its verdict.
+    """
+
+    schema: int = 1
+    id: str
+    route: str
+    kind: str
+    runtime: str
+    base: str
+    base_revision: str
+    quantization: str
+    created_at: float
+    files: dict[str, str]
+    dataset: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    report: dict[str, Any] = {}
+    gate: dict[str, Any] = {}
+    golden: list[dict[str, Any]] = []
+    packages: dict[str, str] = {}

@@ -1,0 +1,211 @@
+"""One upstream call, from its beginning to its end, and all that is known of it afterwards."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from collector import Call
+from gateway.errors import BadStatus, Cut, EmptyAnswer, ErrorInStream, UpstreamError, UpstreamTimeout
+from gateway.routes import Callee
+from gateway.sse import CONFIDENCE_HEADER, ConfidenceFilter, Ending, Opening, complete, confidence, opening
+from gateway.upstream import Patience, Reply, Upstream
+from router import Arm
+
+# A body above this is not kept: the exchange is reported without its texts.
+KEEP_BYTES = 8 << 20
+# A stream that has sent so much without a real chunk is passed on as it is.
+HOLD_BYTES = 256 << 10
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """What is sent to a callee."""
+
+    headers: Mapping[str, str]
+    body: bytes
+    stream: bool
+
+
+class Attempt:
+    """One call. Use: `begin`, and then for a stream `piece` until it is empty. `close` in any case."""
+
+    def __init__(self, callee: Callee) -> None:
+        self.callee = callee
+        self.status: int | None = None
+        self.error: str | None = None
+        self.ttft_ms: float | None = None
+        self.total_ms: float | None = None
+        self.confidence: float | None = None
+        self.headers: Mapping[str, str] = {}
+        self.streams = False
+        self.content = b""
+        self.too_large = False
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._reply: Reply | None = None
+        self._partial = b""
+        self._over = False
+        self._ending = Ending()
+        self._filter = ConfidenceFilter() if callee.arm is Arm.STUDENT else None
+        self._began = time.perf_counter()
+
+    async def begin(self, upstream: Upstream, outgoing: Outgoing, *, seconds: float) -> None:
+        """Call, and wait until there is something for the client: a plain answer is then whole in `content`, of a
+        stream `content` holds the events up to the first real chunk.
+
+        Raises UpstreamError for what another upstream may be asked instead; of a teacher's answer with an error
+        status the content is kept all the same.
+        """
+        try:
+            if outgoing.stream:
+                async with asyncio.timeout(seconds):
+                    await self._ask(upstream, outgoing, Patience(idle=self.callee.timeout))
+            else:
+                await self._ask(upstream, outgoing, Patience(whole=seconds))
+        except TimeoutError as error:
+            self.end(UpstreamTimeout.constant)
+            raise UpstreamTimeout from error
+        except UpstreamError as error:
+            self.end(error.constant)
+            raise
+        except asyncio.CancelledError:
+            self.end("cancelled")
+            raise
+
+    async def _ask(self, upstream: Upstream, outgoing: Outgoing, patience: Patience) -> None:
+        reply = await upstream.post(self.callee.target, outgoing.headers, outgoing.body, patience=patience)
+        self._reply = reply
+        self.status = reply.status
+        self.headers = reply.headers
+        if reply.status == 200 and outgoing.stream and _is_stream(reply):
+            self.streams = True
+            await self._open(reply)
+        else:
+            await self._whole(reply)
+
+    async def piece(self) -> bytes:
+        """A stream's next complete events; b"" when it is over. Raises UpstreamError when it broke off."""
+        try:
+            while not self._over and self._reply is not None:
+                piece = await self._reply.chunk()
+                if piece:
+                    piece = self._take(piece)
+                else:
+                    self._check_ending()
+                    piece, self._partial = self._partial, b""
+                if piece:
+                    return piece
+        except UpstreamError as error:
+            if self._ending.done:  # it broke after its end
+                piece, self._partial = self._partial, b""
+                self.end(None)
+                return piece
+            self.end(error.constant)
+            raise
+        except asyncio.CancelledError:
+            self.end("cancelled")
+            raise
+        return b""
+
+    def end(self, error: str | None) -> None:
+        """The call is over: note how, once, and let go of the connection."""
+        if self.total_ms is None:
+            self.total_ms = (time.perf_counter() - self._began) * 1000.0
+            self.error = error
+            if self._filter is not None and self._filter.confidence is not None:
+                self.confidence = self._filter.confidence
+        self._over = True
+        if self._reply is not None:
+            self._reply.close()
+            self._reply = None
+
+    @property
+    def kept(self) -> bytes:
+        """The answer's bytes for the collector, as far as they came; b"" where they were too many."""
+        return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+
+    def call(self, body_bytes: int = 0) -> Call:
+        """What the collector is told."""
+        return Call(
+            arm=self.callee.arm,
+            version=self.callee.version,
+            upstream=self.callee.upstream,
+            status=self.status,
+            error=self.error,
+            ttft_ms=self.ttft_ms,
+            total_ms=self.total_ms,
+            confidence=self.confidence,
+            body_bytes=body_bytes,
+        )
+
+    async def _whole(self, reply: Reply) -> None:
+        if falls_back(self.callee.arm, reply.status):
+            if self.callee.arm is Arm.TEACHER and reply.status < 500:
+                self.content = await reply.read()
+            raise BadStatus(reply.status)
+        self.content = await reply.read()
+        if not self.content:
+            raise EmptyAnswer
+        self._keep(self.content)
+        if self._filter is not None:
+            self.confidence = confidence(reply.headers.get(CONFIDENCE_HEADER))
+        self.end(None if reply.status < 400 else f"http_{reply.status}")
+
+    async def _open(self, reply: Reply) -> None:
+        events = b""
+        while True:
+            piece = await reply.chunk()
+            if not piece:
+                raise EmptyAnswer
+            events += self._take(piece)
+            found = opening(events) if len(events) + len(self._partial) < HOLD_BYTES else Opening.REAL
+            if found is Opening.ERROR:
+                raise ErrorInStream
+            if found is Opening.DONE:
+                raise EmptyAnswer
+            if found is Opening.REAL:
+                self.ttft_ms = (time.perf_counter() - self._began) * 1000.0
+                self.content = events
+                return
+
+    def _take(self, piece: bytes) -> bytes:
+        """Note what came; of it, the complete events. An event that breaks off never reaches the client."""
+        if self._filter is not None:
+            piece = self._filter.feed(piece)
+        self._ending.feed(piece)
+        self._keep(piece)
+        data = self._partial + piece if self._partial else piece
+        end = complete(data)
+        if end == 0 and len(data) > HOLD_BYTES:
+            end = len(data)
+        self._partial = data[end:]
+        return data[:end]
+
+    def _keep(self, piece: bytes) -> None:
+        self._kept_bytes += len(piece)
+        if self._kept_bytes <= KEEP_BYTES:
+            self._kept.append(piece)
+        else:
+            self._kept.clear()
+            self.too_large = True
+
+    def _check_ending(self) -> None:
+        if self._ending.told:  # and so was the client
+            self.end(ErrorInStream.constant)
+        elif self._ending.whole:
+            self.end(None)
+        else:
+            raise Cut
+
+
+def falls_back(arm: Arm, status: int) -> bool:
+    """Whether an answer with this status is none: any but success from a student; from a teacher what another
+    teacher, or a later time, may mend. A teacher's other 4xx is about the request, and the client's to see."""
+    if status < 300:
+        return False
+    return arm is Arm.STUDENT or status < 400 or status >= 500 or status in (408, 429)
+
+
+def _is_stream(reply: Reply) -> bool:
+    return "text/event-stream" in reply.headers.get("content-type", "")

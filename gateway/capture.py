@@ -1,0 +1,91 @@
+"""What the collector is told of an exchange: a frame with the raw bytes, built after the answer, never awaited."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Protocol
+
+import msgspec
+
+from collector import Exchange, Header
+from gateway.attempt import KEEP_BYTES, Attempt
+from router import CapturePolicy, Decision, Events
+
+CONSENT_HEADER = b"x-retort-consent"
+
+
+class Sender(Protocol):
+    """Where frames go; collector.send.FrameSender is the real one."""
+
+    def send(self, header: Header, *bodies: bytes) -> bool:
+        """Never blocks or raises; False when the frame was dropped."""
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """An exchange whose answer is over. Its shadows may still be running.
+
+    `at`: Unix seconds when the request came. `consents`: what `may_capture` said. Times in milliseconds, as the
+    client saw them.
+    """
+
+    id: str
+    at: float
+    path: str
+    decision: Decision
+    cluster: str
+    stream: bool
+    consents: bool
+    request: bytes
+    served: Attempt
+    failed: Sequence[Attempt]
+    ttft_ms: float | None
+    total_ms: float
+
+
+def may_capture(policy: CapturePolicy, request_id: str, consent: bytes | None) -> bool:
+    """Whether an exchange's texts may be kept: by the client's consent, then by the rate, which draws by request id."""
+    said = consent.strip().lower() if consent else b""
+    if said == b"no" or (policy.consent == "opt-in" and said != b"yes"):
+        return False
+    if policy.rate >= 1.0:
+        return True
+    drawn = int.from_bytes(blake2b(request_id.encode(), digest_size=8, person=b"capture").digest(), "big")
+    return drawn < policy.rate * 2.0**64
+
+
+class Capture:
+    """Builds the frames."""
+
+    def __init__(self, sender: Sender, events: Events) -> None:
+        self._sender = sender
+        self._events = events
+
+    def report(self, done: Finished, shadows: Sequence[Attempt] = ()) -> None:
+        """Hand an exchange to the collector.
+
+        Texts go along where they may be kept, and where a pair is to be scored (which happens in memory). An exchange
+        with a text too large is reported without any.
+        """
+        capture = done.consents
+        if len(done.request) > KEEP_BYTES or done.served.too_large:
+            self._events.emit("gateway.capture_skipped", route=done.decision.route, reason="too_large")
+            capture, bodies = False, [b"", b"", *(b"" for _ in shadows)]
+        elif capture or shadows:
+            bodies = [done.request, done.served.kept, *(shadow.kept for shadow in shadows)]
+        else:
+            bodies = [b"", b""]
+        header = Exchange(
+            id=done.id,
+            at=done.at,
+            path=done.path,
+            decision=done.decision,
+            cluster=done.cluster,
+            stream=done.stream,
+            capture=capture,
+            request_bytes=len(bodies[0]),
+            served=done.served.call(len(bodies[1])),
+            failed=tuple([attempt.call() for attempt in done.failed]) if done.failed else (),
+            shadows=tuple([s.call(len(b)) for s, b in zip(shadows, bodies[2:], strict=True)]) if shadows else (),
+            ttft_ms=done.ttft_ms,
+            total_ms=done.total_ms,
+        )
+        self._sender.send(header, *bodies)

@@ -1,0 +1,162 @@
+"""A worker process as the engine sees it."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, InvalidRequest, NotReady, WorkerGone
+from gateway.engines.protocol import (
+    LENGTH,
+    Cancel,
+    Done,
+    Event,
+    Generate,
+    Loaded,
+    Options,
+    Refused,
+    Report,
+    Unloadable,
+    pack,
+    report,
+)
+
+log = logging.getLogger("retort.engine")
+
+_ERRORS: dict[str, type[EngineError]] = {kind.code: kind for kind in (ContextTooLong, InvalidRequest, DecodeFailed)}
+END_SECONDS = 5.0
+
+
+class Child:
+    """A running worker that has loaded its version. `gone` is set when its process ended, wanted or not."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._next = 0
+        self._calls: dict[int, asyncio.Queue[Event | None]] = {}
+        self._pump: asyncio.Task[None] | None = None
+        self.gone = asyncio.Event()
+        self.loaded = Loaded(seconds=0.0, context_length=0)
+
+    @classmethod
+    async def start(cls, folder: Path, *, threads: int, timeout: float) -> "Child":
+        """Start a process and wait until it has loaded `folder`. Raises NotReady, WorkerGone (it died)."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gateway.engines.worker",
+                *map(str, (theirs.fileno(), folder, threads, os.getpid())),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        child = cls(process, *await asyncio.open_connection(sock=ours))
+        try:
+            async with asyncio.timeout(timeout):
+                first = await child._receive()
+        except TimeoutError:
+            await child.close()
+            raise NotReady(f"{folder} was not loaded within {timeout:.0f} s") from None
+        except BaseException:
+            await child.close()
+            raise
+        if isinstance(first, Unloadable):
+            await child.close()
+            raise NotReady(first.reason)
+        if not isinstance(first, Loaded):
+            status = await child.close()
+            raise WorkerGone(f"the process that loads {folder} ended ({_ending(status)})")
+        child.loaded = first
+        child._pump = asyncio.create_task(child._deliver())
+        return child
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    @property
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        return _ending(self._process.returncode)
+
+    async def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
+        """The events of one answer: Started, Pieces, Done. Closing the generator early cancels the decoding.
+
+        Raises ContextTooLong, InvalidRequest, DecodeFailed, WorkerGone.
+        """
+        if self.gone.is_set():
+            raise WorkerGone
+        number = self._next = self._next + 1
+        events = self._calls[number] = asyncio.Queue()
+        over = False
+        try:
+            order = Generate(id=number, messages=list(messages), options=options, at=time.monotonic())
+            self._writer.write(pack(order))
+            while not over:
+                event = await events.get()
+                over = event is None or isinstance(event, Done | Refused)
+                if event is None:
+                    raise WorkerGone
+                if isinstance(event, Refused):
+                    raise _ERRORS.get(event.code, DecodeFailed)(event.message)
+                yield event
+        finally:
+            del self._calls[number]
+            if not over:
+                self._writer.write(pack(Cancel(number)))
+
+    async def close(self) -> int | None:
+        """End the process: it ends with its connection, and is killed if it doesn't. Returns its exit status."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        if self._pump is not None:
+            await self._pump
+        return self._process.returncode
+
+    async def _receive(self) -> Report | None:
+        try:
+            head = await self._reader.readexactly(LENGTH.size)
+            return report(await self._reader.readexactly(*LENGTH.unpack(head)))
+        except (asyncio.IncompleteReadError, OSError):
+            return None
+
+    async def _deliver(self) -> None:
+        try:
+            while (event := await self._receive()) is not None:
+                if not isinstance(event, Loaded | Unloadable) and (call := self._calls.get(event.id)):
+                    call.put_nowait(event)
+        except msgspec.MsgspecError:
+            log.exception("engine.worker_unreadable")
+        finally:
+            self._writer.close()
+            await self._process.wait()
+            self.gone.set()
+            for call in self._calls.values():
+                call.put_nowait(None)
+
+
+def _ending(status: int | None) -> str:
+    if status is None:
+        return "still running"
+    return f"status {status}" if status >= 0 else f"signal {-status}"

@@ -1,0 +1,196 @@
+"""The decoding of one answer, a pass of the model at a time."""
+
+import math
+from collections.abc import Sequence
+
+from gateway.engines.drafts import LONGEST_GUESS, Draft
+from gateway.engines.errors import ContextTooLong
+from gateway.engines.protocol import Alternative, Done, Event, Generate, Piece, Token
+from gateway.engines.runtime import Cache, Runtime
+from gateway.engines.sampling import Choice, Sampler
+from gateway.engines.text import Characters, Stops
+
+CHUNK = 256  # of a long prompt in one pass: between passes a request can be cancelled, and others get their turn
+
+
+class Decoding:
+    """Holds a cache until it is `finished`. Raises ContextTooLong when it is made."""
+
+    def __init__(self, request: Generate, prompt: list[int], *, runtime: Runtime, draft: Draft) -> None:
+        room = runtime.context_length - len(prompt)
+        if room < 1:
+            raise ContextTooLong(
+                f"This model's context is {runtime.context_length} tokens, the messages take {len(prompt)}.",
+                param="messages",
+            )
+        options = request.options
+        self.id = request.id
+        self.answer: list[int] = []
+        self.finished = False
+        self._most = min(options.max_tokens or room, room)
+        self._line = prompt
+        self._prompt_tokens = len(prompt)
+        self._read: int | None = None
+        self._runtime = runtime
+        self._draft = draft
+        self._guesses = runtime.wide and not options.stepwise
+        self._sampler = Sampler(options)
+        self._logprobs = 0.0
+        self._reports = options.top_logprobs is not None
+        self._text = _Released(Stops(options.stop))
+        self._cache: Cache | None = None
+
+    def take_cache(self, free: list[Cache]) -> None:
+        """Take, of the free caches, the one that holds most of the prompt already; else a new one."""
+        fits = [c for c in free if c.capacity >= self._length()]
+        self._cache = max(fits, key=self._shared, default=None)
+        if self._cache is None:
+            self._cache = self._runtime.cache(self._length())
+            del free[:1]  # the new one takes its place
+        else:
+            free.remove(self._cache)
+
+    def give_cache(self) -> Cache | None:
+        """Let go of the cache."""
+        cache, self._cache = self._cache, None
+        return cache
+
+    def step(self) -> list[Event]:
+        """One pass; what it brought, ending with Done when the answer is complete."""
+        cache = self._fitting()
+        if self._read is None:
+            self._read = self._shared(cache)
+        cache.rewind(self._read)
+        pending = self._line[self._read :]
+        if len(pending) > CHUNK:
+            cache.append(pending[:CHUNK])
+            self._read += CHUNK
+            return []
+        guess = self._guess()
+        cache.append(pending + guess)
+        rows = cache.logits(len(guess) + 1)
+        for at, logits in enumerate(rows):
+            token = self._accept(self._sampler.choose(logits))
+            if self.finished or at == len(guess) or token != guess[at]:
+                break
+        self._read = len(self._line) - 1  # the last token is chosen, not read
+        return self._events()
+
+    def _accept(self, choice: Choice) -> int:
+        token = choice.token
+        self._line.append(token)
+        self.answer.append(token)
+        self._draft.take(token)
+        self._logprobs += choice.logprob
+        if token in self._runtime.ends:
+            self._finish("stop")
+            return token
+        self._text.add(self._runtime.vocabulary.shown(token), self._describe(choice) if self._reports else None)
+        if self._text.stopped:
+            self._finish("stop")
+        elif len(self.answer) >= self._most:
+            self._finish("length")
+        return token
+
+    def _finish(self, reason: str) -> None:
+        self.finished = True
+        self._reason = reason
+        self._text.end()
+
+    def _events(self) -> list[Event]:
+        events: list[Event] = []
+        text, tokens = self._text.take()
+        if text or tokens:
+            events.append(Piece(id=self.id, text=text, tokens=tokens))
+        if self.finished:
+            count = len(self.answer)
+            confidence = math.exp(self._logprobs / count)
+            events.append(Done(id=self.id, finish_reason=self._reason, completion_tokens=count, confidence=confidence))
+        return events
+
+    def _describe(self, choice: Choice) -> Token:
+        vocabulary = self._runtime.vocabulary
+        pieces = [(vocabulary.raw(i), p) for i, p in choice.top]
+        top = tuple(Alternative(b.decode("utf-8", "replace"), b, p) for b, p in pieces)
+        data = vocabulary.raw(choice.token)
+        return Token(choice.token, data.decode("utf-8", "replace"), data, choice.logprob, top)
+
+    def _guess(self) -> list[int]:
+        if not self._guesses:
+            return []
+        room = self._most - len(self.answer)  # at least 1: the guess may fill it, so it always fits the context
+        # Never nothing: see runtime.py on passes of one token. What stands in for a guess is as good as any token.
+        return self._draft.guess(room) or [self._line[-1]]
+
+    def _length(self) -> int:
+        """Tokens that the cache should hold: more each time that an answer outgrows it."""
+        grown = self._prompt_tokens + min(self._most, max(256, 2 * len(self.answer)))
+        return min(max(grown, len(self._line) + 1), self._runtime.context_length)
+
+    def _fitting(self) -> Cache:
+        assert self._cache is not None, "take_cache comes first"  # noqa: S101 - a programming error
+        if len(self._line) + min(self._most - len(self.answer), 1 + LONGEST_GUESS) > self._cache.capacity:
+            self._cache = self._runtime.cache(self._length())
+            self._read = 0
+        return self._cache
+
+    def _shared(self, cache: Cache) -> int:
+        return shared(cache.tokens, self._line)
+
+
+class _Released:
+    """The answer's text and tokens on their way out: withheld while they may belong to a stop string."""
+
+    def __init__(self, stops: Stops) -> None:
+        self._stops = stops
+        self._characters = Characters()
+        self._fed = 0
+        self._shown = 0
+        self._text: list[str] = []
+        self._tokens: list[tuple[int, int, Token]] = []  # begin, end (in characters of the answer), token
+
+    @property
+    def stopped(self) -> bool:
+        return self._stops.matched
+
+    def add(self, data: bytes, token: Token | None) -> None:
+        begin = self._fed
+        self._feed(self._characters.feed(data))
+        if token is not None:
+            self._tokens.append((begin, self._fed, token))
+
+    def end(self) -> None:
+        if not self.stopped:
+            self._feed(self._characters.end())
+        if not self.stopped:
+            self._show(self._stops.end())
+
+    def take(self) -> tuple[str, tuple[Token, ...]]:
+        """What may be shown since the last call. Of a token that a stop string cuts in two, the token is reported."""
+        text = "".join(self._text)
+        self._text.clear()
+        if self.stopped:
+            ready = [t for begin, _, t in self._tokens if begin < self._shown]
+            self._tokens.clear()
+        else:
+            ready = [t for _, end, t in self._tokens if end <= self._shown]
+            self._tokens = [entry for entry in self._tokens if entry[1] > self._shown]
+        return text, tuple(ready)
+
+    def _feed(self, text: str) -> None:
+        self._fed += len(text)
+        self._show(self._stops.feed(text))
+
+    def _show(self, text: str) -> None:
+        self._shown += len(text)
+        if text:
+            self._text.append(text)
+
+
+def shared(held: Sequence[int], line: Sequence[int]) -> int:
+    """How many leading tokens two sequences share; the last of `line` is left out: it must be read for its logits."""
+    most = min(len(held), len(line) - 1)
+    for at in range(most):
+        if held[at] != line[at]:
+            return at
+    return most

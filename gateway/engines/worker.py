@@ -1,0 +1,88 @@
+"""The process that serves one version: `python -m gateway.engines.worker SOCKET_FD FOLDER THREADS PARENT_PID`.
+
+A process of its own, because onnxruntime-genai holds the interpreter's lock while it loads and decodes, and because
+little memory comes back when a model is unloaded. It talks with the engine over an inherited socket, and ends with
+it: when the socket closes, or when the kernel says that the parent is gone.
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from gateway.engines.errors import NotReady
+from gateway.engines.protocol import LENGTH, Loaded, Order, Report, Unloadable, order, pack
+from gateway.engines.schedule import Schedule
+
+log = logging.getLogger("retort.engine")
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(connection: socket.socket, folder: Path, *, threads: int) -> int:
+    """Load, say so, and answer until the connection closes. Returns the exit status."""
+
+    def send(report: Report) -> None:
+        connection.sendall(pack(report))
+
+    try:
+        from gateway.engines.genai import GenAIRuntime  # noqa: PLC0415 - heavy, and its absence is a message too
+
+        runtime = GenAIRuntime(folder, threads=threads)
+    except (NotReady, ImportError) as error:
+        send(Unloadable(str(error)))
+        return 1
+    send(Loaded(seconds=runtime.load_seconds, context_length=runtime.context_length))
+    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, orders), daemon=True).start()
+    schedule = Schedule(runtime, send)
+    try:
+        while True:
+            if schedule.idle:
+                schedule.take(orders.get())
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    schedule.take(orders.get_nowait())
+            schedule.turn()
+    except (BrokenPipeError, ConnectionResetError):
+        return 0
+
+
+def _receive(connection: socket.socket, orders: "queue.SimpleQueue[Order]") -> None:
+    """Read orders; end the process with the connection, also while a pass is running."""
+    try:
+        with connection.makefile("rb") as stream:
+            while len(head := stream.read(LENGTH.size)) == LENGTH.size:
+                orders.put(order(stream.read(*LENGTH.unpack(head))))
+    except Exception:
+        log.exception("engine.worker_failed")
+        os._exit(1)
+    os._exit(0)
+
+
+def end_with(parent: int) -> None:
+    """Be killed when the parent is gone, however it went."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main(arguments: list[str]) -> int:
+    """Run with the command line's arguments."""
+    descriptor, folder, threads, parent = arguments
+    end_with(int(parent))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the engine drains first
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s engine    %(name)s %(message)s")
+    with socket.socket(fileno=int(descriptor)) as connection:
+        return serve(connection, Path(folder), threads=int(threads))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""What is to be done for one request: the decision, who is called in which order, and what they are sent."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.attempt import Outgoing
+from gateway.body import Body, Scope, with_model
+from gateway.capture import CONSENT_HEADER, may_capture
+from gateway.cluster import cluster_key
+from gateway.hard_stop import HardStop
+from gateway.headers import to_upstream
+from gateway.routes import Callee, Route, Routes
+from gateway.snapshots import Snapshots
+from router import Arm, Decision, RequestFacts, decide, ineligible
+
+SESSION_HEADER = b"x-retort-session"
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A request's plan. `callees`: the one to serve, then those to fall back to. `shadows`: to be called besides."""
+
+    route: Route
+    body: Body
+    decision: Decision
+    cluster: str
+    consents: bool
+    callees: tuple[Callee, ...]
+    shadows: tuple[Callee, ...]
+    client_headers: dict[bytes, bytes]
+
+    def outgoing(self, callee: Callee) -> Outgoing:
+        """What this callee is sent: the client's bytes, with the teacher's own model name where the client used
+        another one (a student knows by its path which version is meant)."""
+        body = self.body.raw
+        if callee.model is not None and callee.model != self.body.model:
+            body = with_model(body, callee.model_json)
+        headers = to_upstream(self.client_headers, callee.fixed, passthrough=callee.passthrough)
+        return Outgoing(headers, body, self.body.stream)
+
+
+class Planner:
+    """Makes plans. Pure but for the snapshot, which may be renewed at any time between two requests."""
+
+    def __init__(self, routes: Routes, snapshots: Snapshots, hard_stop: HardStop, *, salt: bytes) -> None:
+        self._routes = routes
+        self._snapshots = snapshots
+        self._hard_stop = hard_stop
+        self._salt = salt
+
+    @property
+    def whole_up_to(self) -> int:
+        """See `body.parse`."""
+        return self._routes.whole_up_to
+
+    def plan(self, request_id: str, scope: Scope, body: Body) -> Plan:
+        """Raises UnknownModel."""
+        route = self._routes.find(body.model)
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        cluster = cluster_key(self._salt, body, headers.get(SESSION_HEADER))
+        snapshot = self._snapshots.current
+        rollout = snapshot.rollouts.get(route.name, route.unrolled)
+        facts = RequestFacts(
+            request_id=request_id, cluster=cluster, ineligible=ineligible(route.policy, body.top, len(body.raw))
+        )
+        ready = self._hard_stop.ready(snapshot, rollout)
+        decision = decide(route.policy, rollout, facts, ready=ready)
+        callees = route.teachers
+        if decision.arm is Arm.STUDENT and decision.version is not None:
+            callees = (route.student(decision.version, snapshot.endpoints[decision.version]), *callees)
+        return Plan(
+            route=route,
+            body=body,
+            decision=decision,
+            cluster=cluster,
+            consents=may_capture(route.policy.capture, request_id, headers.get(CONSENT_HEADER)),
+            callees=callees,
+            shadows=_shadows(route, decision, snapshot.endpoints) if decision.shadows else (),
+            client_headers=headers,
+        )
+
+
+def _shadows(route: Route, decision: Decision, endpoints: Mapping[str, str]) -> tuple[Callee, ...]:
+    found: list[Callee] = []
+    for shadow in decision.shadows:
+        if shadow.arm is Arm.TEACHER:
+            found.append(route.teachers[0])
+        elif shadow.version is not None and shadow.version in endpoints:
+            found.append(route.student(shadow.version, endpoints[shadow.version]))
+    return tuple(found)

@@ -1,0 +1,97 @@
+"""Shadow calls: the other arm is asked too, after the answer, in the background, and never more than a few at once."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from gateway.attempt import Attempt, Outgoing
+from gateway.capture import Capture, Finished
+from gateway.errors import UpstreamError
+from gateway.routes import Callee
+from gateway.upstream import Upstream
+from router import Events
+
+log = logging.getLogger("retort.gateway")
+
+MOST_AT_ONCE = 32
+# The longest that an exchange waits for its shadows before it is reported.
+MAX_SECONDS = 60.0
+
+Planned = Sequence[tuple[Callee, Outgoing]]
+
+
+class Shadows:
+    """Runs the shadow calls of finished exchanges, then reports each exchange once, with them."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        capture: Capture,
+        events: Events,
+        *,
+        most: int = MOST_AT_ONCE,
+        seconds: float = MAX_SECONDS,
+    ) -> None:
+        self._upstream = upstream
+        self._capture = capture
+        self._events = events
+        self._most = most
+        self._seconds = seconds
+        self._calls = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, done: Finished, planned: Planned) -> None:
+        """Never waits. What finds no room is dropped, with an event, and the exchange goes without it."""
+        room = max(0, self._most - self._calls)
+        for callee, _ in planned[room:]:
+            self._events.emit("gateway.shadow", route=done.decision.route, arm=callee.arm, outcome="dropped")
+        planned = planned[:room]
+        if not planned:
+            self._capture.report(done)
+            return
+        self._calls += len(planned)
+        task = asyncio.create_task(self._run(done, planned))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def join(self, *, timeout: float) -> None:  # a bound for all of them together
+        """Wait for those that run; after `timeout` seconds their exchanges are reported without them."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=timeout)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    async def _run(self, done: Finished, planned: Planned) -> None:
+        attempts = [Attempt(callee) for callee, _ in planned]
+        calls = [
+            self._call(a, outgoing, done.decision.route) for a, (_, outgoing) in zip(attempts, planned, strict=True)
+        ]
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*calls)
+        except Exception:
+            log.exception("gateway.shadow_failed")  # the edge of a background task
+        finally:
+            self._calls -= len(planned)
+            for attempt in attempts:
+                attempt.end("cancelled")  # one that was stopped before it began
+            self._capture.report(done, attempts)
+
+    async def _call(self, attempt: Attempt, outgoing: Outgoing, route: str) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await attempt.begin(self._upstream, outgoing, seconds=attempt.callee.timeout)
+                while attempt.streams and await attempt.piece():
+                    pass
+        except TimeoutError:
+            attempt.error = "timeout"
+        except UpstreamError:
+            pass  # noted by the attempt
+        finally:
+            attempt.end("cancelled")
+            outcome = attempt.error or "ok"
+            self._events.emit("gateway.shadow", route=route, arm=attempt.callee.arm, outcome=outcome)

@@ -1,0 +1,5 @@
+"""`python -m retort` is `retort`."""
+
+from retort.cli import main
+
+main()

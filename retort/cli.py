@@ -1,0 +1,192 @@
+"""The command `retort`: reads its arguments, and hands over to the module of the same duty."""
+
+import argparse
+import asyncio
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from retort.errors import StartError
+from retort.process import EXIT_USAGE, set_up_logging
+from retort.settings import DEFAULT_CONFIG, be_offline, load, share_metrics
+from router import Config, json_schema
+
+ROOMS = {
+    "gateway": "one gateway worker",
+    "collector": "the collector: captures, scores, scrubs and appends to the log",
+    "promoter": "the promoter: folds the log's evidence into rollout decisions",
+    "retrainer": "the retrainer: trains a candidate when its triggers fire",
+    "engine": "one engine: serves the students that the registry wants",
+}
+ACTIONS = {
+    "promote": "move a version to live by hand",
+    "rollback": "take traffic back to the teacher",
+    "pause": "freeze a route's stage moves; alarms still take traffic back",
+    "resume": "end a pause",
+    "pin": "keep a version as it is; alarms still take traffic back",
+    "unpin": "end a pin",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    options = _parser().parse_args(argv)
+    be_offline()
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        sys.exit(run(options))
+    except StartError as error:
+        print(f"retort: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="retort", description="An inference gateway with a distillation loop.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], *, text: str, config: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(run=run)
+        if config:
+            sub.add_argument("--config", default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
+        return sub
+
+    up = command("up", _up, text="start and supervise every process on this machine; Ctrl-C drains and stops them")
+    up.add_argument("--port", type=int, help="the gateway's port (default: from the configuration's listen)")
+
+    for name, text in ROOMS.items():
+        room = command(name, _room, text=f"run {text}")
+        room.set_defaults(room=name)
+        if name == "gateway":
+            room.add_argument("--host")
+            room.add_argument("--port", type=int)
+            room.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
+        if name == "engine":
+            room.add_argument("name", help="its name under engines: in the configuration")
+
+    teacher = command("sample-teacher", _sample_teacher, text="run the stand-in for a paid API", config=False)
+    teacher.add_argument("--port", type=int, default=8090)
+    teacher.add_argument("--latency-ms", type=float, default=600.0)
+
+    demo = command("demo", _demo, text="show the whole loop on real input, from an empty folder", config=False)
+    demo.add_argument("--json", metavar="FILE", help="write the figures there")
+    demo.add_argument("--picture", metavar="FILE", help="write the plot there (default: DIR/demo.png)")
+    demo.add_argument("--dir", default="out/demo", help="an empty or new folder (default: %(default)s)")
+
+    status = command("status", _status, text="show routes, versions, stages, evidence against its boundary, savings")
+    status.add_argument("--json", action="store_true")
+
+    for name, text in ACTIONS.items():
+        action = command(name, _operate, text=text)
+        action.set_defaults(action=name)
+        action.add_argument("route")
+        if name in ("promote", "pin"):
+            action.add_argument("version")
+        elif name == "rollback":
+            action.add_argument("version", nargs="?", help="default: the live version, else the challenger")
+        action.add_argument("--why", required=True, help="kept in the log with your name")
+        action.add_argument("--who", default=getpass.getuser(), help="default: your login name")
+
+    retrain = command("retrain", _retrain, text="run one training cycle now")
+    retrain.add_argument("route")
+    retrain.add_argument("--max-steps", type=int, help="stop training after so many steps")
+    retrain.add_argument("--override-gate", metavar="WHY", help="register the candidate even if the gate says no")
+    retrain.add_argument("--who", default=getpass.getuser(), help="default: your login name")
+
+    replay = command("replay", _replay, text="recompute every decision from the log; exit 1 on a difference")
+    replay.add_argument("--route")
+    replay.add_argument("--json", action="store_true")
+
+    check = command("check", _check, text="validate a configuration", config=False)
+    check.add_argument("file")
+    command("schema", _schema, text="print the configuration's JSON Schema", config=False)
+    return parser
+
+
+def _load(options: argparse.Namespace) -> Config:
+    config = load(options.config)
+    share_metrics(config.state)
+    return config
+
+
+def _room(options: argparse.Namespace) -> int:
+    config = _load(options)
+    set_up_logging(options.room)
+    from retort.process import run_room  # noqa: PLC0415
+    from retort.rooms import room  # noqa: PLC0415 - each process loads its own room alone
+
+    return run_room(room(options, config), config)
+
+
+def _up(options: argparse.Namespace) -> int:
+    from retort.up import up  # noqa: PLC0415
+
+    set_up_logging("up")
+    return asyncio.run(up(load(options.config), os.path.abspath(options.config), port=options.port))  # noqa: PTH100
+
+
+def _sample_teacher(options: argparse.Namespace) -> int:
+    from aiohttp import web  # noqa: PLC0415
+
+    from retort.sample.teacher import create_app  # noqa: PLC0415
+
+    app = create_app(latency=options.latency_ms / 1000)
+    try:
+        web.run_app(app, host="127.0.0.1", port=options.port, access_log=None, print=None)
+    except OSError as error:
+        raise StartError(f"sample-teacher: port {options.port} can't be used: {error.strerror}; give another --port") from error
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from retort.demo import run_demo  # noqa: PLC0415 - heavy
+
+    return run_demo(options.dir, json_path=options.json, picture=options.picture)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from retort.status import show  # noqa: PLC0415
+
+    return show(load(options.config), as_json=options.json)
+
+
+def _operate(options: argparse.Namespace) -> int:
+    from retort.operate import operate  # noqa: PLC0415
+
+    return operate(
+        load(options.config),
+        options.action,
+        options.route,
+        version=getattr(options, "version", None),
+        who=options.who,
+        why=options.why,
+    )
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    from retort.retrain import retrain  # noqa: PLC0415 - heavy
+
+    return retrain(
+        _load(options), options.route, max_steps=options.max_steps, why=options.override_gate, who=options.who
+    )
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from retort.replay import replay  # noqa: PLC0415
+
+    return replay(load(options.config), route=options.route, as_json=options.json)
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = load(options.file)
+    print(f"{options.file}: good; {len(config.routes)} route(s): {', '.join(sorted(config.routes))}")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    print(json.dumps(json_schema(), indent=2))
+    return 0

@@ -1,0 +1,153 @@
+"""`retort up`: starts every process of this machine, restarts what dies, and stops all in the order that loses nothing.
+
+A stop first ends what accepts work (the gateway finishes its requests), and last the collector, so that everything
+that was accepted is in the log.
+"""
+
+import asyncio
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from retort.errors import AlreadyRunning, StartError
+from retort.process import EXIT_HOPELESS
+from router import Config
+
+log = logging.getLogger("retort.supervisor")
+
+STOP_SECONDS = 60.0
+LONGEST_BACKOFF = 10.0
+STEADY_SECONDS = 30.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Program(msgspec.Struct, frozen=True):
+    """A process to keep running: `retort` with these arguments."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+def programs(config: Config, config_path: str, *, host: str, port: int) -> list[Program]:
+    """What `retort up` runs, in the order of starting; stopping goes the other way round."""
+    common = ("--config", config_path)
+    found = [Program("collector", ("collector", *common)), Program("promoter", ("promoter", *common))]
+    for upstream in config.upstreams.values():
+        if upstream.stands_in:
+            teacher_port = upstream.base_url.rsplit(":", 1)[-1].split("/")[0]
+            found.append(Program("teacher", ("sample-teacher", "--port", teacher_port)))
+            break
+    found += [Program(f"engine {name}", ("engine", name, *common)) for name in config.engines]
+    if any(policy.student for policy in config.routes.values()):
+        found.append(Program("retrainer", ("retrainer", *common)))
+    gateway = ("gateway", *common, "--host", host, "--port", str(port))
+    if config.workers == 1:
+        return [*found, Program("gateway", gateway)]
+    return found + [Program(f"gateway {n}", (*gateway, "--reuse-port")) for n in range(1, config.workers + 1)]
+
+
+def lock_state(state: str) -> IO[str]:
+    """Hold the state folder for this process. Raises AlreadyRunning, StartError."""
+    path = Path(state) / "run" / "up.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a+")
+    except OSError as error:
+        raise StartError(f"state: {state!r} can't be used as the state folder: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        handle.close()
+        raise AlreadyRunning(
+            f"another `retort up` uses {state}; stop it, or give this one its own `state:` folder"
+        ) from error
+    return handle
+
+
+class Supervisor:
+    """Runs programs until `stop` is set or one of them fails in a way that starting it again can't mend."""
+
+    def __init__(self, wanted: Sequence[Program], *, on_start: Callable[[str, int], None] | None = None) -> None:
+        self._wanted = wanted
+        self._on_start = on_start
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._stopping = False
+        self.failed: str | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start all, keep them running, and stop them in reverse order."""
+        keepers = [asyncio.create_task(self._keep(program, stop)) for program in self._wanted]
+        await stop.wait()
+        self._stopping = True
+        for program, keeper in zip(reversed(self._wanted), reversed(keepers), strict=True):
+            await self._end(program.name)
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+
+    async def _keep(self, program: Program, stop: asyncio.Event) -> None:
+        backoff = 0.2
+        while not self._stopping:
+            began = time.monotonic()
+            process = await start(program)
+            self._running[program.name] = process
+            if self._on_start:
+                self._on_start(program.name, process.pid)
+            status = await process.wait()
+            del self._running[program.name]
+            if self._stopping:
+                return
+            if status == EXIT_HOPELESS:
+                self.failed = program.name
+                stop.set()
+                return
+            if time.monotonic() - began > STEADY_SECONDS:
+                backoff = 0.2
+            log.warning("process.ended", extra={"program": program.name, "status": status, "again_in": backoff})
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, LONGEST_BACKOFF)
+
+    async def _end(self, name: str) -> None:
+        process = self._running.get(name)
+        if process is None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            log.error("process.killed", extra={"program": name, "after_seconds": STOP_SECONDS})
+            process.kill()
+            await process.wait()
+
+
+async def start(program: Program) -> asyncio.subprocess.Process:
+    """Start one program, in a session of its own: the terminal's Ctrl-C reaches the supervisor alone."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "retort",
+        *program.arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
+    )
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """For the child, before it becomes the program: be told to stop when the supervisor is gone, however it went."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask

@@ -1,0 +1,31 @@
+from retrainer.ask import ask
+from retrainer.errors import (
+    BaseModelError,
+    CycleBusy,
+    CycleError,
+    NotEnoughExamples,
+    RetrainerError,
+    TrainingDiverged,
+)
+from retrainer.gate import Override, Verdict, judge
+from retrainer.state import Cycles, CycleState, Request, Standing, new_id
+from retrainer.triggers import due
+
+__all__ = [
+    "BaseModelError",
+    "CycleBusy",
+    "CycleError",
+    "CycleState",
+    "Cycles",
+    "NotEnoughExamples",
+    "Override",
+    "Request",
+    "RetrainerError",
+    "Standing",
+    "TrainingDiverged",
+    "Verdict",
+    "ask",
+    "due",
+    "judge",
+    "new_id",
+]

@@ -1,0 +1,246 @@
+"""One cycle, from a log range to a registered candidate. Each phase's result is stored before the next begins, so a
+killed cycle goes on at the phase where it was, and inside training at its last checkpoint.
+
+    prepare -> dataset -> train -> merge -> evaluate_base -> evaluate_student -> gate
+            -> export -> evaluate_quantized -> gate_quantized -> publish -> register
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from collector.frames import Happened, Header, socket_path
+from collector.log import EventLog
+from collector.send import send_now
+from retrainer.curate import Example
+from retrainer.dataset import write_lines
+from retrainer.errors import CycleError, NotEnoughExamples
+from retrainer.evaluate import Report, Scorer
+from retrainer.gate import Override, Verdict, judge
+from retrainer.phases import Phases
+from retrainer.progress import Progress, silent
+from retrainer.state import Cycles, CycleState, Request, new_id
+from router.config import Config
+from router.events import Events
+from router.evidence import EventKind, RouteEvent
+from router.policy import RoutePolicy
+from router.registry import Registry, Version
+from router.scores import score
+
+T = TypeVar("T")
+Send = Callable[[Sequence[Header]], None]
+
+
+class CycleResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`outcome`: registered (also by an override) | refused. `version`: registered version id, None where refused.
+    `reports`: base, student, quantized (as far as the cycle came). `seconds` by phase."""
+
+    cycle_id: str
+    outcome: str
+    version: str | None
+    verdict: Verdict
+    reports: dict[str, Report]
+    seconds: dict[str, float]
+    folder: Path
+
+
+class Seams(msgspec.Struct, frozen=True, kw_only=True):
+    """What a test may put in another's place. `send`: to the collector. `scorer`: by the score's name."""
+
+    send: Send | None = None
+    scorer: Callable[[str], Scorer] = lambda name: partial(score, name)
+
+
+def run_cycle(  # noqa: PLR0913 - the one entry point; its options are independent of each other
+    config: Config,
+    route: str,
+    *,
+    registry: Registry,
+    log: EventLog,
+    events: Events,
+    progress: Progress = silent,
+    override: Override | None = None,
+    max_steps: int | None = None,
+    cycle_id: str | None = None,
+    held_out: Sequence[Example] | None = None,
+    seams: Seams | None = None,
+) -> CycleResult:
+    """Run a cycle to its end, or go on with the one that `cycle_id` names. Blocks for as long as training takes.
+
+    `override` registers a candidate that the gate refuses; the verdict says who and why. `held_out`: examples to
+    evaluate on instead of the data set's held-out part. Raises RetrainerError, ArtefactError, and what log, registry
+    and collector raise; a cycle that ended so may be run again by its id, unless it was marked as failed.
+    """
+    cycles = Cycles(config.state)
+    request = Request(cycle_id=cycle_id or new_id(route), route=route, override=override, max_steps=max_steps)
+    if held_out is not None and cycles.load(request.cycle_id) is None:
+        path = cycles.folder(request.cycle_id) / "given.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_lines(path, held_out)
+        request = msgspec.structs.replace(request, held_out=str(path))
+    return run_request(config, request, registry=registry, log=log, events=events, progress=progress, seams=seams)
+
+
+def run_request(
+    config: Config,
+    request: Request,
+    *,
+    registry: Registry,
+    log: EventLog,
+    events: Events,
+    progress: Progress = silent,
+    seams: Seams | None = None,
+) -> CycleResult:
+    """Begin or continue the cycle that a request names. See `run_cycle`."""
+    cycles = Cycles(config.state)
+    with cycles.lock(request.cycle_id):
+        state = begin(config, cycles, request)
+        if state.outcome in ("failed", "skipped"):
+            raise CycleError(f"cycle {request.cycle_id} has ended: {state.error}; start a new one")
+        cycle = _Cycle(config, cycles, state, registry=registry, events=events, progress=progress)
+        try:
+            return cycle.run(log, seams or Seams())
+        except NotEnoughExamples as error:
+            cycle.end("skipped", error=str(error))
+            raise
+
+
+def begin(config: Config, cycles: Cycles, request: Request) -> CycleState:
+    """A cycle's stored state, written first where it has none: from then on it is found after a restart.
+
+    Raises CycleError for a route without a student.
+    """
+    state = cycles.load(request.cycle_id)
+    if state is not None:
+        return state
+    policy = config.routes.get(request.route)
+    if policy is None or policy.student is None:
+        known = ", ".join(sorted(n for n, p in config.routes.items() if p.student)) or "none"
+        raise CycleError(f"no route {request.route!r} with a student; there is: {known}")
+    cycles.trim(request.route, keep=request.cycle_id)
+    state = CycleState(request=request, policy=policy.model_dump(mode="json"), started_at=time.time())
+    cycles.save(state)
+    return state
+
+
+class _Cycle:
+    """The order of the phases, and what is stored of each."""
+
+    def __init__(
+        self,
+        config: Config,
+        cycles: Cycles,
+        state: CycleState,
+        *,
+        registry: Registry,
+        events: Events,
+        progress: Progress,
+    ) -> None:
+        self._config, self._cycles, self._state = config, cycles, state
+        self._registry, self._events, self._progress = registry, events, progress
+        self._policy = RoutePolicy.model_validate(state.policy)
+        if self._policy.student is None:
+            raise CycleError(f"cycle {state.request.cycle_id} is of a route without a student")
+        self._student = self._policy.student
+        self._id = state.request.cycle_id
+
+    def run(self, log: EventLog, seams: Seams) -> CycleResult:
+        """Every phase that has no result yet."""
+        folder = self._cycles.folder(self._id)
+        work = Phases(self._config, self._policy, self._state.request, folder, self._progress)
+        scorer = seams.scorer(self._policy.quality.score)
+        self._phase("prepare", str, work.prepare)
+        self._phase("dataset", dict[str, Any], lambda: work.dataset(log))
+        self._phase("train", dict[str, Any], work.train)
+        self._phase("merge", dict[str, Any], work.merge)
+        base = self._phase("evaluate_base", Report, lambda: work.evaluate_base(scorer))
+        student = self._phase("evaluate_student", Report, lambda: work.evaluate_student(scorer))
+        reports = {"base": base, "student": student}
+        judging = partial(
+            judge, base=base, student=student, margin=self._policy.quality.margin, override=self._state.request.override
+        )
+        verdict = self._phase("gate", Verdict, lambda: judging(quantized=None))
+        if not verdict.lets_through:
+            return self._result("refused", verdict, reports)
+        self._phase("export", dict[str, Any], work.export)
+        quantized = self._phase("evaluate_quantized", Report, lambda: work.evaluate_quantized(scorer, student))
+        reports["quantized"] = quantized
+        verdict = self._phase("gate_quantized", Verdict, lambda: judging(quantized=quantized))
+        if not verdict.lets_through:
+            return self._result("refused", verdict, reports)
+        self._phase("publish", str, lambda: work.publish(self._state.phases, reports, verdict))
+        self._phase("register", float, lambda: self._register(verdict, seams.send))
+        return self._result("registered", verdict, reports)
+
+    def end(self, outcome: str, *, error: str | None = None) -> None:
+        """Store how the cycle ended, once."""
+        if self._state.outcome is None:
+            self._state.outcome, self._state.error = outcome, error
+            self._state.finished_at = time.time()
+            self._cycles.save(self._state)
+            self._events.emit("retrainer.cycle", route=self._state.request.route, outcome=outcome)
+
+    def _phase(self, name: str, kind: type[T], work: Callable[[], T]) -> T:
+        if name not in self._state.phases:
+            self._progress(name, 0, 1, None)
+            began = time.monotonic()
+            result = work()
+            seconds = time.monotonic() - began
+            self._state.phases[name] = msgspec.to_builtins(result)
+            self._state.seconds[name] = self._state.seconds.get(name, 0.0) + seconds
+            self._cycles.save(self._state)
+            self._events.emit("retrainer.phase", route=self._state.request.route, phase=name, seconds=seconds)
+            self._progress(name, 1, 1, 0.0)
+        return msgspec.convert(self._state.phases[name], kind)
+
+    def _register(self, verdict: Verdict, send: Send | None) -> float:
+        """Add the version, then tell the rollout; both are idempotent by id, so a repetition is harmless."""
+        now = time.time()
+        dataset = self._state.phases["dataset"]
+        version = Version(
+            id=self._id,
+            route=self._state.request.route,
+            kind=self._policy.kind,
+            base=self._student.base,
+            engine=self._student.engine,
+            artefact=self._id,
+            created_at=now,
+            lineage={
+                "dataset": dataset["digest"],
+                "offsets": [dataset["first"], dataset["end"]],
+                "reason": self._state.request.reason,
+                "gate": verdict.gate,
+            },
+        )
+        self._registry.add_version(version)
+        data: Mapping[str, Any] = {"gate": verdict.gate, "who": verdict.who, "why": verdict.why}
+        event = RouteEvent(
+            id=f"candidate:{self._id}",
+            at=now,
+            route=version.route,
+            kind=EventKind.CANDIDATE,
+            version=self._id,
+            data={k: v for k, v in data.items() if v is not None},
+        )
+        headers = [Happened(event=event)]
+        if send is not None:
+            send(headers)
+        else:
+            send_now(socket_path(self._config.state), headers)
+        return now
+
+    def _result(self, outcome: str, verdict: Verdict, reports: dict[str, Report]) -> CycleResult:
+        self.end(outcome, error="; ".join(verdict.reasons) or None)
+        return CycleResult(
+            cycle_id=self._id,
+            outcome=outcome,
+            version=self._id if outcome == "registered" else None,
+            verdict=verdict,
+            reports=reports,
+            seconds=dict(self._state.seconds),
+            folder=self._cycles.folder(self._id),
+        )

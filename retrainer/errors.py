@@ -1,0 +1,42 @@
+"""What can go wrong in the retrainer.
+
+RetrainerError
+├── BaseModelError     the base model isn't here, or isn't what was converted; not worth retrying
+├── NotEnoughExamples  the log holds too few usable answers yet; may be retried later
+├── TrainingDiverged   the loss is no number any more; not worth retrying with the same settings
+├── CycleError         a cycle's state can't be read, or belongs to other settings; not worth retrying
+└── CycleBusy          another process works on the same cycle; may be retried
+"""
+
+
+class RetrainerError(Exception):
+    """An error of the retrainer."""
+
+    retryable = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__doc__)
+
+
+class BaseModelError(RetrainerError):
+    """The base model can't be used."""
+
+
+class NotEnoughExamples(RetrainerError):
+    """The log holds too few usable answers."""
+
+    retryable = True
+
+
+class TrainingDiverged(RetrainerError):
+    """The loss is no number any more."""
+
+
+class CycleError(RetrainerError):
+    """A cycle's state can't be used."""
+
+
+class CycleBusy(RetrainerError):
+    """Another process works on this cycle."""
+
+    retryable = True

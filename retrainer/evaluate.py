@@ -1,0 +1,164 @@
+"""How well a model answers records that it never saw, judged by the same score that judges it live."""
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from exporters.models import Generated, Messages
+from retrainer.curate import PLACEHOLDER, Example
+from retrainer.progress import Meter, Progress, silent
+
+Generate = Callable[..., list[Generated]]
+
+
+class Scored(Protocol):
+    """What `router.score` returns."""
+
+    @property
+    def value(self) -> float:
+        """0 to 1."""
+
+    @property
+    def reason(self) -> str:
+        """A short constant."""
+
+
+class Scorer(Protocol):
+    """`router.score`, with the score's name bound: the teacher's answer is the reference."""
+
+    def __call__(
+        self, *, answer: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, finish_reason: str | None
+    ) -> Scored:
+        """Agreement of one answer with its reference."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One held-out record: the model's greedy answer and its score against the teacher's."""
+
+    id: str
+    text: str
+    finish_reason: str
+    value: float
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`agreement`: mean score; `lower`, `upper`: its interval at `confidence` (two-sided). `valid_json`: share of
+    answers that are one JSON value, of the records whose teacher's answer is one (None without any). `leaked`: answers
+    that hold a scrubber's placeholder. `tokens_per_second`: generated tokens over the whole time, prompts included.
+    """
+
+    n: int
+    agreement: float
+    lower: float
+    upper: float
+    confidence: float
+    valid_json: float | None
+    leaked: int
+    unfinished: int
+    reasons: dict[str, int]
+    tokens: int
+    seconds: float
+    outcomes: list[Outcome] = []
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens a second."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers alone, for a manifest: no text."""
+        numbers = msgspec.to_builtins(msgspec.structs.replace(self, outcomes=[]))
+        del numbers["outcomes"]
+        return {**numbers, "tokens_per_second": round(self.tokens_per_second, 1)}
+
+
+def evaluate(
+    generate: Generate,
+    examples: Sequence[Example],
+    score: Scorer,
+    *,
+    max_new_tokens: int,
+    confidence: float = 0.95,
+    drafts: Sequence[str] | None = None,
+    phase: str = "evaluate",
+    progress: Progress = silent,
+) -> Report:
+    """Let a model answer `examples` greedily, and score each answer against the teacher's.
+
+    `generate`: a Generator's method. `drafts`: guessed answers, which may save time and change nothing.
+    """
+    meter = Meter(progress, phase, len(examples))
+    began = time.monotonic()
+    prompts: list[Messages] = [e.messages for e in examples]
+    answers = generate(prompts, max_new_tokens=max_new_tokens, drafts=drafts, tick=meter)
+    seconds = time.monotonic() - began
+    outcomes = [_outcome(e, a, score) for e, a in zip(examples, answers, strict=True)]
+    values = [o.value for o in outcomes]
+    lower, upper = interval(values, confidence=confidence)
+    expected = [o for e, o in zip(examples, outcomes, strict=True) if is_json(e.answer)]
+    return Report(
+        n=len(outcomes),
+        agreement=sum(values) / len(values) if values else 0.0,
+        lower=lower,
+        upper=upper,
+        confidence=confidence,
+        valid_json=sum(is_json(o.text) for o in expected) / len(expected) if expected else None,
+        leaked=sum(PLACEHOLDER.search(o.text) is not None for o in outcomes),
+        unfinished=sum(o.finish_reason != "stop" for o in outcomes),
+        reasons=dict(Counter(o.reason for o in outcomes).most_common()),
+        tokens=sum(a.tokens for a in answers),
+        seconds=seconds,
+        outcomes=outcomes,
+    )
+
+
+def _outcome(example: Example, answer: Generated, score: Scorer) -> Outcome:
+    scored = score(
+        answer={"role": "assistant", "content": answer.text},
+        reference={"role": "assistant", "content": example.answer},
+        finish_reason=answer.finish_reason,
+    )
+    return Outcome(
+        id=example.id,
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        value=scored.value,
+        reason=scored.reason,
+    )
+
+
+def interval(values: Sequence[float], *, confidence: float) -> tuple[float, float]:
+    """A two-sided interval for the mean of independent scores in [0, 1].
+
+    Where each is 0 or 1: Clopper & Pearson 1934, exact. Else Hoeffding 1963: mean +- sqrt(ln(2/alpha) / 2n), wider,
+    but it assumes nothing about the scores' distribution.
+    """
+    n = len(values)
+    if n == 0:
+        return 0.0, 1.0
+    alpha = 1 - confidence
+    mean = sum(values) / n
+    if any(v not in (0.0, 1.0) for v in values):
+        half = math.sqrt(math.log(2 / alpha) / (2 * n))
+        return max(0.0, mean - half), min(1.0, mean + half)
+    from scipy.stats import beta  # noqa: PLC0415 - heavy: only an evaluation pays for it
+
+    right = round(sum(values))
+    lower = 0.0 if right == 0 else float(beta.ppf(alpha / 2, right, n - right + 1))
+    upper = 1.0 if right == n else float(beta.ppf(1 - alpha / 2, right + 1, n - right))
+    return lower, upper
+
+
+def is_json(text: str) -> bool:
+    """Whether `text` is one JSON value."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

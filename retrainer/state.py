@@ -1,0 +1,133 @@
+"""Where a cycle stands: one JSON file in its folder, replaced atomically after each phase, so that a killed cycle goes
+on where it was. `{state}/cycles/<id>/` also holds its data set, checkpoint, adapter and merged model."""
+
+import fcntl
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from exporters.models import write_atomic
+from retrainer.errors import CycleBusy, CycleError
+from retrainer.gate import Override
+
+_STATE, _PROGRESS, _LOCK = "state.json", "progress.json", ".lock"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cycle is asked for. `cycle_id`: also the id of the version that comes of it. `held_out`: a JSON-lines
+    file of examples that are evaluated on instead of the held-out part of the data set. `max_steps`: ends training
+    early. `reason`: new_examples | schedule | by_hand."""
+
+    cycle_id: str
+    route: str
+    reason: str = "by_hand"
+    override: Override | None = None
+    max_steps: int | None = None
+    held_out: str | None = None
+
+
+class CycleState(msgspec.Struct, kw_only=True):
+    """`policy`: the route's, as it was when the cycle began; a resumed cycle keeps it. `phases`: each finished phase's
+    result. `outcome`: registered | refused | skipped | failed, None while unfinished."""
+
+    schema: int = 1
+    request: Request
+    policy: dict[str, Any]
+    started_at: float
+    phases: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    outcome: str | None = None
+    error: str | None = None
+    finished_at: float | None = None
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the running phase is; for people."""
+
+    phase: str
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+class Cycles:
+    """The cycles of one state folder."""
+
+    def __init__(self, state: str | Path) -> None:
+        self._root = Path(state) / "cycles"
+
+    def folder(self, cycle_id: str) -> Path:
+        """Where one cycle keeps its files. Raises CycleError for an id that is no plain name."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", cycle_id):
+            raise CycleError(f"{cycle_id!r} is no cycle id; ids hold letters, digits, '.', '_' and '-'")
+        return self._root / cycle_id
+
+    def load(self, cycle_id: str) -> CycleState | None:
+        """A cycle's state, or None before it has begun. Raises CycleError."""
+        path = self.folder(cycle_id) / _STATE
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=CycleState)
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError as error:
+            raise CycleError(f"{path} can't be read: {error}") from error
+
+    def save(self, state: CycleState) -> None:
+        """Write a cycle's state, durably."""
+        folder = self.folder(state.request.cycle_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / _STATE, msgspec.json.encode(state))
+
+    def of(self, route: str) -> list[CycleState]:
+        """A route's cycles, oldest first. Raises CycleError."""
+        ids = [p.parent.name for p in self._root.glob(f"*/{_STATE}")]
+        states = [s for s in map(self.load, ids) if s is not None and s.request.route == route]
+        return sorted(states, key=lambda s: s.started_at)
+
+    def report(self, cycle_id: str, standing: Standing) -> None:
+        """Say how far the running phase is."""
+        folder = self.folder(cycle_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{_PROGRESS}.tmp"
+        temporary.write_bytes(msgspec.json.encode(standing))
+        temporary.replace(folder / _PROGRESS)
+
+    def standing(self, cycle_id: str) -> Standing | None:
+        """What `report` said last."""
+        try:
+            return msgspec.json.decode((self.folder(cycle_id) / _PROGRESS).read_bytes(), type=Standing)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
+
+    @contextmanager
+    def lock(self, cycle_id: str) -> Iterator[None]:
+        """Hold the cycle against other processes; the kernel gives it back however this one ends. Raises CycleBusy."""
+        folder = self.folder(cycle_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / _LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise CycleBusy(f"another process works on cycle {cycle_id}") from None
+            yield
+
+    def trim(self, route: str, *, keep: str) -> None:
+        """Remove the weights that finished cycles of a route have left behind, all but those of `keep`."""
+        for state in self.of(route):
+            if state.outcome is not None and state.request.cycle_id != keep:
+                for name in ("merged", "train", "artefact"):
+                    shutil.rmtree(self.folder(state.request.cycle_id) / name, ignore_errors=True)
+
+
+def new_id(route: str, *, now: float | None = None) -> str:
+    """A new cycle's and version's id: `<route>-20260102-030405-9f3c`, safe in a URL and as a folder's name."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", route).strip("-") or "route"
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+    return f"{plain[:80]}-{stamp}-{secrets.token_hex(2)}"

@@ -1,0 +1,111 @@
+"""The process that runs one cycle: `python -m retrainer.worker`, started by the daemon.
+
+It reads the configuration and the request from its standard input (one line of JSON), and writes what happens to its
+standard output, a line of JSON each: {"event": name, "fields": {...}}. Its input stays open as long as the daemon
+lives; when it ends, so does this process, and the cycle goes on from its stored state later.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+import msgspec
+
+from collector import open_log
+from collector.errors import CollectorError
+from exporters.models import ArtefactError
+from retrainer.cycle import run_request
+from retrainer.errors import CycleBusy, NotEnoughExamples, RetrainerError
+from retrainer.state import Cycles, Request, Standing
+from router import open_registry
+from router.config import Config
+from router.errors import RouterError
+from router.events import Events
+
+log = logging.getLogger("retort.retrainer")
+
+EXIT_DONE, EXIT_FAILED, EXIT_AGAIN = 0, 1, 75  # 75: sysexits' EX_TEMPFAIL
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+NICENESS = 10  # training takes what serving leaves
+PROGRESS_EVERY = 0.5  # seconds
+
+
+def main() -> int:
+    """Run the cycle. Returns 0 when it ended (registered, refused or skipped), 75 when it should be tried again, 1 when
+    trying again would not help."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    order = json.loads(sys.stdin.readline())
+    config = Config.model_validate(order["config"])
+    request = msgspec.convert(order["request"], Request)
+    threading.Thread(target=_end_with_the_daemon, daemon=True).start()
+    os.nice(NICENESS)
+    _keep_freed_memory()
+    events = Events()
+    events.subscribe(_tell)
+    registry, interactions = open_registry(config.registry), open_log(config.log)
+    try:
+        run_request(
+            config,
+            request,
+            registry=registry,
+            log=interactions,
+            events=events,
+            progress=_Throttled(Cycles(config.state), request.cycle_id),
+        )
+    except NotEnoughExamples as error:
+        log.warning("retrainer.skipped", extra={"why": str(error)})
+    except (RetrainerError, ArtefactError, CollectorError, RouterError) as error:
+        again = error.retryable or isinstance(error, CycleBusy)
+        _tell("worker.error", {"error": str(error), "retryable": again})
+        return EXIT_AGAIN if again else EXIT_FAILED
+    finally:
+        interactions.close()
+        registry.close()
+    return EXIT_DONE
+
+
+def _tell(name: str, fields: dict[str, Any]) -> None:
+    print(json.dumps({"event": name, "fields": fields}), flush=True)  # noqa: T201 - the daemon reads it
+
+
+def _keep_freed_memory() -> None:
+    """Training frees and takes the same big blocks at every step; left to itself, glibc gives them back to the kernel
+    each time, and the page faults cost 8 to 30% of a step. Where there is no glibc nothing happens."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+class _Throttled:
+    """Progress, written for people and told to the daemon, at most twice a second."""
+
+    def __init__(self, cycles: Cycles, cycle_id: str) -> None:
+        self._cycles, self._id = cycles, cycle_id
+        self._last = ("", 0.0)
+
+    def __call__(self, phase: str, done: int, total: int, seconds_left: float | None) -> None:
+        now = time.monotonic()
+        if phase == self._last[0] and done < total and now - self._last[1] < PROGRESS_EVERY:
+            return
+        self._last = (phase, now)
+        standing = Standing(phase=phase, done=done, total=total, seconds_left=seconds_left)
+        self._cycles.report(self._id, standing)
+        _tell("worker.progress", msgspec.to_builtins(standing))
+
+
+def _end_with_the_daemon() -> None:
+    sys.stdin.read()
+    os._exit(EXIT_AGAIN)  # nothing to clean up: every file is complete or was never there
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""`retort.yaml` as a frozen value. Pure: the text and the environment are passed in."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from router.errors import ConfigError
+from router.policy import RoutePolicy, Seconds, Strict
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class Prices(Strict):
+    """USD per million tokens."""
+
+    input: float = Field(0.0, ge=0)
+    output: float = Field(0.0, ge=0)
+
+
+class Upstream(Strict):
+    """One provider. `api_key: passthrough` forwards the client's own key, which is never stored.
+
+    `stand_in`: the address of a sample teacher on this machine, taken instead while the key's variable is not set.
+    """
+
+    protocol: Literal["openai"] = "openai"
+    base_url: str
+    api_key: str = "passthrough"
+    distillation_allowed: bool = False
+    stand_in: str | None = None
+    prices: dict[str, Prices] = {}
+    connect_timeout: Seconds = 5.0
+    timeout: Seconds = 120.0
+
+    @field_validator("base_url", "stand_in")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError(f"must start with http:// or https://, got {value!r}")
+        return value and value.rstrip("/")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_a_key(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("stand_in") and not data.get("api_key"):
+            return {**data, "base_url": data["stand_in"], "api_key": "sample"}
+        return data
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether the sample teacher answers in the provider's place."""
+        return self.base_url == self.stand_in
+
+
+class EngineSettings(Strict):
+    """Where students are served. `advertise`: the address that gateways use, if not the one listened on."""
+
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    listen: str = "127.0.0.1:0"
+    advertise: str | None = None
+    max_loaded: int = Field(3, gt=0)
+    threads: int = Field(2, gt=0)
+    queue: int = Field(64, gt=0)
+
+
+class Config(Strict):
+    """The whole file."""
+
+    state: str = ".retort"
+    log: str = ""
+    registry: str = ""
+    artefacts: str = ""
+    listen: str = "127.0.0.1:8080"
+    workers: int = Field(1, gt=0)
+    scrub_workers: int = Field(1, gt=0)
+    upstreams: dict[str, Upstream]
+    engines: dict[str, EngineSettings] = {}
+    routes: dict[str, RoutePolicy]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_state(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        state = str(data.get("state", ".retort")).rstrip("/")
+        defaults = {
+            "log": f"sqlite:///{state}/log.db",
+            "registry": f"sqlite:///{state}/registry.db",
+            "artefacts": f"{state}/artefacts",
+        }
+        return {**defaults, **data}
+
+    @field_validator("log")
+    @classmethod
+    def _log(cls, value: str) -> str:
+        if not value.startswith(("sqlite:///", "memory://")):
+            raise ValueError(f"{value!r}: write sqlite:///PATH")
+        return value
+
+    @field_validator("registry")
+    @classmethod
+    def _registry(cls, value: str) -> str:
+        if not value.startswith("sqlite:///"):
+            raise ValueError(f"{value!r}: write sqlite:///PATH")
+        return value
+
+    @field_validator("listen")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"{value!r}: write HOST:PORT, for example 127.0.0.1:8080")
+        if host not in ("127.0.0.1", "localhost", "[::1]"):
+            raise ValueError(f"{host!r} is not loopback; put a proxy that checks keys in front, and listen on 127.0.0.1")
+        return value
+
+    @model_validator(mode="after")
+    def _names(self) -> "Config":
+        claimed: dict[str, str] = {}
+        for route, policy in self.routes.items():
+            for teacher in policy.teachers:
+                upstream, _, model = teacher.partition("/")
+                if upstream not in self.upstreams or not model:
+                    known = ", ".join(sorted(self.upstreams)) or "none"
+                    raise ValueError(
+                        f"routes.{route}.teachers: {teacher!r} must be UPSTREAM/MODEL with an upstream of: {known}"
+                    )
+                if policy.student and not self.upstreams[upstream].distillation_allowed:
+                    raise ValueError(
+                        f"routes.{route}: a student learns from {teacher!r}, but upstreams.{upstream}."
+                        "distillation_allowed is not true; read the provider's terms, then set it"
+                    )
+            if policy.student and policy.student.engine not in self.engines:
+                known = ", ".join(sorted(self.engines)) or "none"
+                raise ValueError(f"routes.{route}.student.engine: {policy.student.engine!r} is not one of: {known}")
+            for name in (route, *policy.claims):
+                if name in claimed:
+                    raise ValueError(f"routes.{route}: {name!r} already belongs to route {claimed[name]!r}")
+                claimed[name] = route
+        return self
+
+
+def parse(text: str, environ: Mapping[str, str]) -> Config:
+    """Read a configuration.
+
+    `${NAME}` is taken from `environ`; inside an upstream that has a `stand_in` it may be unset. Raises ConfigError
+    with one line for each thing that is wrong, which names its key and says what would be right.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError("the file must be a mapping with the keys upstreams and routes")
+    try:
+        return Config.model_validate(_substitute(raw, environ, path=""))
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {_plain(e)}" for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _plain(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key; check its spelling (`retort schema` lists the keys)"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] in ("missing", "value_error"):
+        return message
+    return f"{message}; got {error['input']!r}"
+
+
+def _substitute(value: Any, environ: Mapping[str, str], *, path: str, optional: bool = False) -> Any:
+    if isinstance(value, dict):
+        optional = optional or value.get("stand_in") is not None
+        return {
+            k: _substitute(v, environ, path=f"{path}.{k}" if path else str(k), optional=optional)
+            for k, v in value.items()
+        }
+    if isinstance(value, list):
+        return [_substitute(v, environ, path=f"{path}.{i}", optional=optional) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in environ and not optional:
+            raise ConfigError(f"{path}: the environment has no {name}; export {name}=... or change the file")
+        return environ.get(name, "")
+
+    return _VARIABLE.sub(replace, value)

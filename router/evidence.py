@@ -1,0 +1,85 @@
+"""The evidence log's two records. One route's records have one order; rollout state is a fold over them.
+
+They hold no text, so they outlive the interactions that they came from.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from router.decision import Arm
+
+
+class Metric(StrEnum):
+    """What was observed.
+
+    quality: a paired score in [0, 1]; value is the student's, pair_value the reference's.
+    latency, ttft: milliseconds; value is the student's, pair_value the teacher's on a shadow pair. A plain request
+    yields `latency`, a stream `ttft`: the one that its SLO is about. A student request that failed has value inf.
+    error: 0.0 or 1.0, of a student request (also one that a fallback rescued).
+    """
+
+    QUALITY = "quality"
+    TTFT = "ttft"
+    LATENCY = "latency"
+    ERROR = "error"
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation"):
+    """One measurement of one student version.
+
+    `at`: Unix seconds. `arm`: the arm that served the user (teacher while the student only shadowed).
+    `propensity`: the probability of that arm. `cluster`: hashed conversation key.
+    """
+
+    id: str
+    at: float
+    route: str
+    version: str
+    metric: Metric
+    arm: Arm
+    propensity: float
+    value: float
+    pair_value: float | None = None
+    confidence: float | None = None
+    cluster: str = ""
+
+
+class EventKind(StrEnum):
+    """What happened to a route. `data` holds what the name lists."""
+
+    POLICY = "policy"  # policy: the RoutePolicy as JSON data
+    CANDIDATE = "candidate"  # gate: passed | overridden, who, why
+    READY = "ready"  # engine, url
+    UNREADY = "unready"  # reason
+    HARD_STOP = "hard_stop"  # errors, window, revision (of the rollout that the worker saw)
+    OPERATOR = "operator"  # action: promote | rollback | pause | resume | pin | unpin, who, why
+    TICK = "tick"  # a clock reading by the promoter; requests: eligible ones since the last tick
+
+
+class RouteEvent(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
+    """Something that happened to a route, or to one version of it."""
+
+    id: str
+    at: float
+    route: str
+    kind: EventKind
+    version: str | None = None
+    data: dict[str, Any] = {}
+
+
+Evidence = Observation | RouteEvent
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Evidence] = msgspec.msgpack.Decoder(Evidence)
+
+
+def encode(record: Evidence) -> bytes:
+    """MessagePack, because values may be inf."""
+    return _encoder.encode(record)
+
+
+def decode(data: bytes) -> Evidence:
+    """Inverse of encode. Raises msgspec.ValidationError."""
+    return _decoder.decode(data)

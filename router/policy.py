@@ -1,0 +1,149 @@
+"""What an operator says about one route, validated; unknown keys are refused.
+
+Every default is the production one; `docs/configuration.md` explains each, the statistics' own modules say why.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from router.tasks import TaskKind
+
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+OpenRate = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: object) -> object:
+    """Read `200ms`, `10s`, `15m`, `24h` or `30d` as seconds; a bare number already is seconds."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    unit = text.lstrip("0123456789.")
+    number = text[: len(text) - len(unit)]
+    if unit not in _UNITS or not number or number.count(".") > 1 or number == ".":
+        raise ValueError(f"{value!r} is no duration; write a number and one of ms, s, m, h, d, for example 10s")
+    return float(number) * _UNITS[unit]
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0.0)]
+
+
+class Strict(BaseModel):
+    """Frozen, and no key that it doesn't know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudentPolicy(Strict):
+    """Which model learns, how, and where it is served."""
+
+    base: str = "SmolLM2-135M-Instruct"
+    engine: str = "local"
+    recipe: Literal["lora"] = "lora"
+    max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
+
+
+class CapturePolicy(Strict):
+    """What is kept of an exchange. `keep`: words that scrubbing must leave as they are."""
+
+    rate: Rate = 1.0
+    consent: Literal["opt-out", "opt-in"] = "opt-out"
+    keep: tuple[str, ...] = ()
+
+
+class QualityPolicy(Strict):
+    """The quality test: pass when E[score(student, teacher) - 1] > -margin is proven at level alpha."""
+
+    score: Literal["exact", "json_fields", "token_f1"] = "json_fields"
+    reference: Literal["agreement"] = "agreement"
+    test: Literal["betting"] = "betting"
+    margin: OpenRate = 0.07
+    alpha: OpenRate = 0.05
+    n_max: int = Field(5000, gt=0)
+    shadow_rate: Rate = 1.0
+    audit_rate: Rate = 0.05
+
+
+class LatencyPolicy(Strict):
+    """The SLO: at most 1 - quantile of the student's answers take longer than slo_ms, judged per time block."""
+
+    slo_ms: float = Field(800.0, gt=0)
+    quantile: OpenRate = 0.95
+    block: Seconds = 10.0
+    margin: float = Field(0.0, ge=0.0, description="paired: the student may be this share slower than the teacher")
+
+
+class ErrorPolicy(Strict):
+    """Share of student requests that may fail: proven below the first to go live, rolled back above the second."""
+
+    promote_below: OpenRate = 0.005
+    rollback_above: OpenRate = 0.01
+
+
+class RolloutPolicy(Strict):
+    """The canary's steps (shares of eligible traffic), and what each needs."""
+
+    steps: tuple[OpenRate | Literal[1.0], ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 1.0)
+    min_dwell: Seconds = 86400.0
+    min_requests: int = Field(200, ge=0)
+    holdback: Rate = 0.03
+    detector_threshold: float = Field(3000.0, gt=1.0, description="mean run length to a false alarm, at the least")
+    no_pairs_after: Seconds = 900.0
+    no_pairs_requests: int = Field(100, gt=0)
+
+    @model_validator(mode="after")
+    def _rising(self) -> "RolloutPolicy":
+        if not self.steps:
+            raise ValueError("steps is empty; give at least [1.0]")
+        if any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False)):
+            raise ValueError(f"steps must rise, for example [0.05, 0.25, 1.0]; got {list(self.steps)}")
+        if self.holdback >= 0.5:
+            raise ValueError(f"holdback is the share that stays with the teacher, under 0.5; got {self.holdback}")
+        return self
+
+
+class RetrainPolicy(Strict):
+    """When a training cycle starts, and how long it may learn. `every: 0s` turns the schedule off."""
+
+    min_new_examples: int = Field(500, gt=0)
+    every: Seconds = 86400.0
+    max_examples: int = Field(20000, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    learning_rate: float = Field(4e-4, gt=0)
+    batch_size: int = Field(16, gt=0)
+    lora_rank: int = Field(16, gt=0)
+    max_tokens: int = Field(1024, gt=8, description="longer examples are left out")
+    quantization: Literal["int8", "int4"] = "int8"
+    seed: int = 0
+
+
+class RoutePolicy(Strict):
+    """One route: who teaches, who learns, and which evidence moves traffic."""
+
+    kind: TaskKind = TaskKind.CHAT
+    claims: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = Field(min_length=1, description="upstream/model, in fallback order")
+    student: StudentPolicy | None = None
+    capture: CapturePolicy = CapturePolicy()
+    quality: QualityPolicy = QualityPolicy()
+    latency: LatencyPolicy = LatencyPolicy()
+    errors: ErrorPolicy = ErrorPolicy()
+    rollout: RolloutPolicy = RolloutPolicy()
+    retrain: RetrainPolicy = RetrainPolicy()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, with the version of what it then says."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("version", None)
+        return copied
+
+    @cached_property  # a digest costs 30 microseconds, and every decision names it
+    def version(self) -> str:
+        """12 hex digits that change whenever anything in the policy changes."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,143 @@
+"""Versions, rollouts, endpoints and leases: what every process agrees on. SQLite in WAL mode, compare-and-swap.
+
+The promoter alone writes rollouts; engines write endpoints; the retrainer adds versions.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from router.tasks import TaskKind
+
+
+class Stage(StrEnum):
+    """Where a version stands. `candidate -> shadow -> canary -> live -> retired`, or out by rejection or rollback."""
+
+    CANDIDATE = "candidate"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    LIVE = "live"
+    RETIRED = "retired"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """One student. `artefact`: its folder in the store. `lineage`: dataset digest, parent, gate verdict, ..."""
+
+    id: str
+    route: str
+    kind: TaskKind
+    base: str
+    engine: str
+    artefact: str
+    created_at: float
+    stage: Stage = Stage.CANDIDATE
+    lineage: dict[str, Any] = {}
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway worker needs to know of one route.
+
+    `challenger` is the version under test in `stage` shadow or canary; `fraction` is its share of eligible traffic
+    (0 in shadow); `live` serves the rest up to 1 - holdback. `step` counts canary steps from 0.
+    """
+
+    route: str
+    revision: int = 0
+    live: str | None = None
+    challenger: str | None = None
+    stage: Stage | None = None
+    step: int = 0
+    fraction: float = 0.0
+    paused: bool = False
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision of the fold, stored with the evidence that made it.
+
+    `offset`: of the evidence record that triggered it. `cause`: a short constant (`quality_passed`, `quality_alarm`,
+    `operator`, ...). `evidence`: the numbers (e-values, counts, thresholds) at that moment.
+    """
+
+    route: str
+    offset: int
+    at: float
+    version: str
+    before: Stage
+    after: Stage
+    step: int
+    fraction: float
+    cause: str
+    evidence: dict[str, Any] = {}
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One consistent reading: rollouts by route, endpoint URLs by version (ready ones only)."""
+
+    rollouts: Mapping[str, Rollout]
+    endpoints: Mapping[str, str]
+
+
+class Registry(Protocol):
+    """The seam. `open_registry` gives the implementation for a URL."""
+
+    def add_version(self, version: Version) -> None:
+        """Add a candidate. Idempotent by id."""
+
+    def version(self, version_id: str) -> Version:
+        """Raises UnknownVersion."""
+
+    def versions(self, route: str) -> Sequence[Version]:
+        """Oldest first, with the stage that the promoter last committed."""
+
+    def wanted(self, engine: str, most: int) -> Sequence[Version]:
+        """What an engine should have loaded: its challenger and live versions, then the newest candidates,
+        then the most recently retired or rolled back, at most `most`."""
+
+    def snapshot(self) -> Snapshot:
+        """What workers read, at most once a second."""
+
+    def commit(
+        self,
+        route: str,
+        *,
+        expected_revision: int,
+        rollout: Rollout,
+        stages: Mapping[str, Stage],
+        transitions: Sequence[Transition],
+        state: bytes,
+        offset: int,
+        status: Mapping[str, Any],
+    ) -> None:
+        """Write a fold's result in one transaction. Raises Conflict when the stored revision isn't the expected.
+
+        `rollout.revision` is the new one (unchanged where nothing that workers see has changed). `offset`: the
+        first evidence record not yet folded. `status`: evidence against its boundaries, for people.
+        """
+
+    def checkpoint(self, route: str) -> tuple[Rollout, bytes | None, int]:
+        """The last commit's rollout, state and offset; (an empty rollout, None, 0) before the first."""
+
+    def status(self, route: str) -> Mapping[str, Any]:
+        """The status of the last commit, or an empty mapping."""
+
+    def transitions(self, route: str) -> Sequence[Transition]:
+        """All decisions, oldest first."""
+
+    def publish(self, version_id: str, *, engine: str, url: str) -> None:
+        """An engine says that it serves a version at `url` (no trailing slash; /chat/completions is appended)."""
+
+    def withdraw(self, version_id: str) -> None:
+        """The version is no longer served."""
+
+    def lease(self, name: str, *, holder: str, seconds: float) -> bool:
+        """Take or renew a lease; False while somebody else holds it."""
+
+    def release(self, name: str, *, holder: str) -> None:
+        """Give a lease back, if held."""
+
+    def close(self) -> None:
+        """Close the connections."""

@@ -1,0 +1,9 @@
+"""The kinds of task that a route can serve."""
+
+from enum import StrEnum
+
+
+class TaskKind(StrEnum):
+    """What a route's requests ask for; it decides endpoint, student family and default score."""
+
+    CHAT = "chat"

@@ -1,0 +1,196 @@
+"""Events become series: each one that the rooms emit, and over several processes on one page."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from exporters.prometheus import Subscriber
+from exporters.prometheus.metrics import Metrics
+from router import Arm, Stage
+
+REQUEST: dict[str, Any] = {
+    "route": "r",
+    "arm": Arm.STUDENT,
+    "version": "v1",
+    "status": 200,
+    "stream": True,
+    "outcome": "ok",
+    "seconds": 0.5,
+    "ttft_seconds": 0.25,
+}
+ENGINE: dict[str, Any] = {
+    "version": "v1",
+    "outcome": "ok",
+    "prompt_tokens": 7,
+    "completion_tokens": 5,
+    "queue_seconds": 0.1,
+    "ttft_seconds": 0.2,
+    "seconds": 0.6,
+}
+# Every event that the rooms emit, and lines that it must leave on the page.
+EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
+    (
+        "gateway.request",
+        REQUEST,
+        [
+            'retort_gateway_requests_total{arm="student",outcome="ok",route="r",status="2xx",stream="true",'
+            'version="v1"} 1.0',
+            'gen_ai_client_operation_duration_seconds_sum{arm="student",gen_ai_operation_name="chat",route="r",'
+            'stream="true"} 0.5',
+            'gen_ai_client_operation_time_to_first_chunk_seconds_sum{arm="student",gen_ai_operation_name="chat",'
+            'route="r"} 0.25',
+        ],
+    ),
+    (
+        "gateway.fallback",
+        {"route": "r", "arm": Arm.TEACHER, "error": "http_503"},
+        ['retort_gateway_fallbacks_total{arm="teacher",error="http_5xx",route="r"} 1.0'],
+    ),
+    (
+        "gateway.hard_stop",
+        {"route": "r", "version": "v"},
+        ['retort_gateway_hard_stops_total{route="r",version="v"} 1.0'],
+    ),
+    (
+        "gateway.shadow",
+        {"route": "r", "arm": Arm.STUDENT, "outcome": "dropped"},
+        ['retort_gateway_shadows_total{arm="student",outcome="dropped",route="r"} 1.0'],
+    ),
+    (
+        "gateway.capture_skipped",
+        {"route": "r", "reason": "too_large"},
+        ['retort_gateway_capture_skipped_total{reason="too_large",route="r"} 1.0'],
+    ),
+    ("collector.frames_dropped", {"count": 3}, ["retort_collector_frames_dropped_total 3.0"]),
+    ("collector.exchange", {"route": "r"}, ['retort_collector_exchanges_total{route="r"} 1.0']),
+    (
+        "collector.quarantined",
+        {"route": "r", "reason": "scrub"},
+        ['retort_collector_quarantined_total{reason="scrub",route="r"} 1.0'],
+    ),
+    ("collector.scrubbed", {"entity": "EMAIL", "count": 2}, ['retort_collector_scrubbed_total{entity="EMAIL"} 2.0']),
+    ("collector.scrub_seconds", {"seconds": 0.5}, ["retort_collector_scrub_seconds_sum 0.5"]),
+    (
+        "collector.pair",
+        {"route": "r", "version": "v", "score": 0.75},
+        [
+            'retort_collector_pair_score_count{route="r",version="v"} 1.0',
+            'retort_collector_pair_score_sum{route="r",version="v"} 0.75',
+        ],
+    ),
+    ("collector.backlog", {"bytes": 1024}, ["retort_collector_backlog_bytes 1024.0"]),
+    (
+        "router.stage_changed",
+        {"route": "r", "version": "v", "before": Stage.SHADOW, "after": Stage.CANARY, "cause": "quality_passed"},
+        [
+            'retort_router_stage_changes_total{after="canary",before="shadow",cause="quality_passed",route="r"} 1.0',
+            'retort_router_stage{route="r",stage="canary",version="v"} 1.0',
+            'retort_router_stage{route="r",stage="shadow",version="v"} 0.0',
+        ],
+    ),
+    (
+        "router.evidence",
+        {"route": "r", "version": "v", "test": "quality", "value": 12.0, "boundary": 20.0},
+        [
+            'retort_router_evidence{route="r",test="quality",version="v"} 12.0',
+            'retort_router_evidence_boundary{route="r",test="quality",version="v"} 20.0',
+        ],
+    ),
+    (
+        "router.traffic",
+        {"route": "r", "version": "v", "fraction": 0.25},
+        ['retort_router_traffic_fraction{route="r",version="v"} 0.25'],
+    ),
+    ("engine.loaded", {"version": "v", "seconds": 4.0}, ['retort_engine_load_seconds_sum{version="v"} 4.0']),
+    (
+        "engine.request",
+        ENGINE,
+        [
+            'gen_ai_server_request_duration_seconds_sum{gen_ai_operation_name="chat",gen_ai_response_model="v1",'
+            'outcome="ok"} 0.6',
+            'gen_ai_server_time_to_first_token_seconds_sum{gen_ai_operation_name="chat",'
+            'gen_ai_response_model="v1"} 0.2',
+            'gen_ai_server_time_per_output_token_seconds_count{gen_ai_operation_name="chat",'
+            'gen_ai_response_model="v1"} 1.0',
+            'retort_engine_queue_seconds_sum{version="v1"} 0.1',
+            'retort_engine_tokens_total{gen_ai_token_type="input",version="v1"} 7.0',
+            'retort_engine_tokens_total{gen_ai_token_type="output",version="v1"} 5.0',
+        ],
+    ),
+    (
+        "retrainer.phase",
+        {"route": "r", "phase": "train", "seconds": 60.0},
+        ['retort_retrainer_phase_seconds_sum{phase="train",route="r"} 60.0'],
+    ),
+    (
+        "retrainer.cycle",
+        {"route": "r", "outcome": "registered"},
+        ['retort_retrainer_cycles_total{outcome="registered",route="r"} 1.0'],
+    ),
+]
+
+
+def page_after(*events: tuple[str, dict[str, Any]]) -> str:
+    registry = CollectorRegistry()
+    subscriber = Subscriber(Metrics(registry))
+    for name, fields in events:
+        subscriber(name, fields)
+    return generate_latest(registry).decode()
+
+
+@pytest.mark.parametrize(("name", "fields", "lines"), EVENTS, ids=[name for name, _, _ in EVENTS])
+def test_an_event_changes_its_series(name: str, fields: dict[str, Any], lines: list[str]) -> None:
+    before, after = page_after().splitlines(), page_after((name, fields)).splitlines()
+    assert [line for line in lines if line in after and line not in before] == lines
+
+
+def test_every_counted_event_is_covered_here() -> None:
+    assert {name for name, _, _ in EVENTS} == Subscriber(Metrics(CollectorRegistry())).names
+
+
+def test_unknown_events_and_missing_times_are_passed_over() -> None:
+    refused = {**REQUEST, "version": None, "stream": False, "ttft_seconds": None}
+    idle = {**ENGINE, "ttft_seconds": None, "queue_seconds": None, "prompt_tokens": None, "completion_tokens": None}
+    page = page_after(("no.such_event", {"x": 1}), ("gateway.request", refused), ("engine.request", idle))
+    assert 'stream="false",version=""} 1.0' in page
+    assert "gen_ai_server_time_to_first_token_seconds_count" not in page
+
+
+PROCESS = """
+import sys
+from exporters.prometheus import render, subscriber
+count = subscriber()
+request = {"route": "r", "arm": "teacher", "version": None, "status": 200, "stream": False, "outcome": "ok"}
+for _ in range(int(sys.argv[1])):
+    count("gateway.request", {**request, "seconds": 0.1, "ttft_seconds": None})
+count("router.traffic", {"route": "r", "version": "v", "fraction": float(sys.argv[1]) / 10})
+sys.stdout.write(render()[0].decode())
+"""
+
+
+def test_processes_of_a_state_folder_share_one_page_also_after_they_ended(tmp_path: Path) -> None:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    pages = [
+        subprocess.run(
+            [sys.executable, "-c", PROCESS, count], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for count in ("3", "4")
+    ]
+    requests = [line for line in pages[1].splitlines() if line.startswith("retort_gateway_requests_total")]
+    assert [line.rsplit(" ", 1)[1] for line in requests] == ["7.0"]
+    # A gauge has one writer: the newest value counts, without a label for the process.
+    assert 'retort_router_traffic_fraction{route="r",version="v"} 0.4' in pages[1].splitlines()
+
+
+def test_importing_registers_nothing() -> None:
+    code = (
+        "import exporters.prometheus, prometheus_client as p; from exporters.prometheus.page import _registry;"
+        "print(len(list(_registry().collect())), 'retort' in p.generate_latest().decode())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["0", "False"]

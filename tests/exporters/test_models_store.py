@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import pytest
+
+from exporters.models import ArtefactError, CorruptArtefact, ForbiddenFile, Manifest, MissingArtefact, Store
+
+
+def manifest(artefact_id: str = "v-1") -> Manifest:
+    return Manifest(
+        id=artefact_id,
+        route="r",
+        kind="chat",
+        runtime="onnxruntime-genai",
+        base="b",
+        base_revision="1",
+        quantization="int8",
+        created_at=1.0,
+        files={},
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "artefacts")
+
+
+def publish(store: Store, artefact_id: str = "v-1") -> Path:
+    folder = store.staging(artefact_id)
+    (folder / "model.onnx").write_bytes(b"graph")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "tokenizer.json").write_text("{}")
+    store.add(folder, manifest(artefact_id))
+    return store.path(artefact_id)
+
+
+def test_an_added_artefact_verifies_and_its_manifest_names_every_file(store: Store) -> None:
+    publish(store)
+    found = store.verify("v-1")
+    assert sorted(found.files) == ["model.onnx", "sub/tokenizer.json"]
+    assert store.ids() == ["v-1"]
+    assert store.manifest("v-1") == found
+
+
+def test_a_staged_folder_is_no_artefact_until_it_is_added(store: Store) -> None:
+    folder = store.staging("v-1")
+    (folder / "model.onnx").write_bytes(b"graph")
+    assert store.ids() == []
+    with pytest.raises(MissingArtefact, match=r"no artefact 'v-1'"):
+        store.verify("v-1")
+
+
+def test_a_killed_attempt_leaves_nothing_for_the_next(store: Store) -> None:
+    (store.staging("v-1") / "half.onnx").write_bytes(b"half")
+    path = publish(store)
+    assert not (path / "half.onnx").exists()
+
+
+def test_a_folder_without_a_manifest_is_replaced(store: Store) -> None:
+    store.path("v-1").mkdir(parents=True)
+    (store.path("v-1") / "stale.onnx").write_bytes(b"x")
+    publish(store)
+    assert sorted(store.verify("v-1").files) == ["model.onnx", "sub/tokenizer.json"]
+    assert not (store.path("v-1") / "stale.onnx").exists()
+
+
+def test_adding_again_changes_nothing(store: Store) -> None:
+    publish(store)
+    before = store.manifest("v-1")
+    folder = store.staging("v-1")
+    (folder / "model.onnx").write_bytes(b"another graph")
+    assert store.add(folder, manifest()) == before
+
+
+def test_a_missing_file_is_named(store: Store) -> None:
+    path = publish(store)
+    (path / "model.onnx").unlink()
+    with pytest.raises(MissingArtefact, match=r"model\.onnx is missing"):
+        store.verify("v-1")
+
+
+def test_a_truncated_file_is_named_with_both_digests(store: Store) -> None:
+    path = publish(store)
+    expected = store.manifest("v-1").files["model.onnx"]
+    (path / "model.onnx").write_bytes(b"gra")
+    with pytest.raises(CorruptArtefact) as raised:
+        store.verify("v-1")
+    assert "model.onnx" in str(raised.value)
+    assert expected in str(raised.value)
+    assert "3 bytes" in str(raised.value)
+
+
+def test_a_manifest_that_is_no_json_is_corrupt(store: Store) -> None:
+    path = publish(store)
+    (path / "manifest.json").write_text("{")
+    with pytest.raises(CorruptArtefact, match="is no manifest"):
+        store.verify("v-1")
+
+
+def test_a_file_that_the_manifest_does_not_name_is_refused(store: Store) -> None:
+    path = publish(store)
+    (path / "extra.json").write_text("{}")
+    with pytest.raises(CorruptArtefact, match=r"extra\.json is not in its manifest"):
+        store.verify("v-1")
+
+
+def test_an_artefact_under_another_name_is_corrupt(store: Store) -> None:
+    publish(store).rename(store.path("v-2"))
+    with pytest.raises(CorruptArtefact, match="says that it is 'v-1'"):
+        store.verify("v-2")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt", "state.pkl", "modeling.py", "model"])
+def test_files_that_may_run_code_never_get_in(store: Store, name: str) -> None:
+    folder = store.staging("v-1")
+    (folder / name).write_bytes(b"x")
+    with pytest.raises(ForbiddenFile, match="may run code"):
+        store.add(folder, manifest())
+    assert store.ids() == []
+    path = publish(store)
+    (path / name).write_bytes(b"x")
+    with pytest.raises(ForbiddenFile):
+        store.verify("v-1")
+
+
+def test_a_link_out_of_the_artefact_is_refused(store: Store, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.json"
+    outside.write_text("{}")
+    folder = store.staging("v-1")
+    (folder / "inside.json").symlink_to(outside)
+    with pytest.raises(ForbiddenFile, match="lead out of the artefact"):
+        store.add(folder, manifest())
+
+
+def test_an_empty_folder_is_no_artefact(store: Store) -> None:
+    with pytest.raises(ArtefactError, match="holds no file"):
+        store.add(store.staging("v-1"), manifest())
+
+
+@pytest.mark.parametrize("bad", ["", "../v", "a/b", ".hidden", "a b", "x" * 129])
+def test_an_id_can_not_lead_out_of_the_store(store: Store, bad: str) -> None:
+    with pytest.raises(ArtefactError, match="no artefact id"):
+        store.path(bad)

@@ -1,0 +1,81 @@
+"""What is told of an exchange, and when its texts go along."""
+
+import json
+
+import pytest
+from gateway_fakes import REQUEST, FakeUpstream, completion, gateway, plain, reply, settings
+
+from gateway.attempt import KEEP_BYTES
+from gateway.capture import may_capture
+from router import Arm, CapturePolicy
+
+
+async def test_an_exchange_holds_the_decision_the_times_and_the_raw_bodies(teacher: FakeUpstream) -> None:
+    async with gateway(settings(teacher.url)) as running:
+        async with running.post(REQUEST, x_retort_session="s1") as got:
+            request_id = got.headers["x-retort-request-id"]
+        exchange, bodies = await running.sender.exchange()
+    assert bodies == (json.dumps(REQUEST).encode(), completion("hello"))
+    assert (exchange.request_bytes, exchange.served.body_bytes) == (len(bodies[0]), len(bodies[1]))
+    assert (exchange.id, exchange.path, exchange.stream) == (request_id, "/v1/chat/completions", False)
+    assert (exchange.decision.route, exchange.decision.arm, exchange.capture) == ("support", Arm.TEACHER, True)
+    assert exchange.served.ttft_ms is None
+    assert exchange.served.total_ms is not None
+    assert 0 < exchange.served.total_ms <= exchange.total_ms
+    assert len(exchange.cluster) == 32
+    assert exchange.at > 1_700_000_000
+
+
+async def test_without_consent_neither_text_leaves_the_worker(teacher: FakeUpstream) -> None:
+    async with gateway(settings(teacher.url)) as running:
+        async with running.post(REQUEST, x_retort_consent="no"):
+            pass
+        exchange, bodies = await running.sender.exchange()
+    assert exchange.capture is False
+    assert bodies == (b"", b"")
+
+
+async def test_an_answer_too_large_to_keep_is_passed_on_but_reported_without_texts(teacher: FakeUpstream) -> None:
+    huge = completion("x" * KEEP_BYTES)
+    teacher.will(reply(huge))
+    async with gateway(settings(teacher.url)) as running:
+        async with running.post(REQUEST) as got:
+            assert await got.read() == huge
+        exchange, bodies = await running.sender.exchange()
+        assert running.events("gateway.capture_skipped") == [{"route": "support", "reason": "too_large"}]
+    assert exchange.capture is False
+    assert b"".join(bodies) == b""
+
+
+async def test_a_full_buffer_costs_the_client_nothing(teacher: FakeUpstream) -> None:
+    teacher.will(plain("hello"))
+    async with gateway(settings(teacher.url)) as running:
+        running.sender.full = True
+        async with running.post(REQUEST) as got:
+            assert got.status == 200
+
+
+@pytest.mark.parametrize(
+    ("policy", "header", "captured"),
+    [
+        ("opt-out", None, True),
+        ("opt-out", b"yes", True),
+        ("opt-out", b"no", False),
+        ("opt-out", b" No ", False),
+        ("opt-out", b"maybe", True),
+        ("opt-in", None, False),
+        ("opt-in", b"no", False),
+        ("opt-in", b"maybe", False),
+        ("opt-in", b"YES", True),
+    ],
+)
+def test_consent_follows_the_header_and_the_policys_default(policy, header: bytes | None, captured: bool) -> None:
+    assert may_capture(CapturePolicy(consent=policy), "req_1", header) is captured
+
+
+def test_the_rate_draws_by_request_id_and_keeps_its_share() -> None:
+    policy = CapturePolicy(rate=0.3)
+    drawn = [may_capture(policy, f"req_{n}", None) for n in range(5000)]
+    assert drawn == [may_capture(policy, f"req_{n}", None) for n in range(5000)]
+    assert 0.27 < sum(drawn) / 5000 < 0.33
+    assert not any(may_capture(CapturePolicy(rate=0.0), f"req_{n}", None) for n in range(100))

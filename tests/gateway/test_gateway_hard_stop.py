@@ -1,0 +1,65 @@
+"""A version whose requests keep failing is held out by the worker at once, until the rollout has changed."""
+
+from gateway_fakes import REQUEST, STUDENT, FakeSender, FakeUpstream, error, gateway, live, plain, settings
+
+from gateway.hard_stop import ERRORS, WINDOW, HardStop
+from router import EventKind, Events, Snapshot
+
+SEEN = Snapshot(rollouts={}, endpoints={STUDENT: "http://student"})
+
+
+def hard_stop() -> tuple[HardStop, FakeSender]:
+    sender = FakeSender()
+    return HardStop(sender, Events(), clock=lambda: 5.0), sender
+
+
+def test_ten_errors_in_the_last_twenty_hold_a_version_out_and_tell_the_promoter_once() -> None:
+    stop, sender = hard_stop()
+    for number in range(WINDOW):
+        stop.count("support", STUDENT, 1, failed=number % 2 == 0)
+        assert (STUDENT in stop.ready(SEEN, live(1))) is (number < 2 * ERRORS - 2)
+    stop.count("support", STUDENT, 1, failed=True)
+    (told,) = sender.happened
+    assert (told.event.kind, told.event.version, told.event.at) == (EventKind.HARD_STOP, STUDENT, 5.0)
+    assert told.event.data == {"errors": ERRORS, "window": WINDOW, "revision": 1}
+
+
+def test_nine_errors_in_any_twenty_are_borne() -> None:
+    stop, sender = hard_stop()
+    for number in range(10 * WINDOW):
+        stop.count("support", STUDENT, 1, failed=number % WINDOW < ERRORS - 1)
+    assert STUDENT in stop.ready(SEEN, live(1))
+    assert sender.happened == []
+
+
+def test_a_new_revision_lets_the_version_in_again_with_a_clean_record() -> None:
+    stop, sender = hard_stop()
+    for _ in range(ERRORS):
+        stop.count("support", STUDENT, 1, failed=True)
+    assert STUDENT not in stop.ready(SEEN, live(1))
+    assert STUDENT in stop.ready(SEEN, live(2))
+    for _ in range(ERRORS - 1):
+        stop.count("support", STUDENT, 2, failed=True)
+    assert STUDENT in stop.ready(SEEN, live(2))
+    stop.count("support", STUDENT, 2, failed=True)
+    assert STUDENT not in stop.ready(SEEN, live(2))
+    assert len({told.event.id for told in sender.happened}) == 2
+
+
+async def test_rescued_failures_stop_the_student_and_no_user_sees_one(
+    teacher: FakeUpstream, student: FakeUpstream
+) -> None:
+    student.will(error(500))
+    async with gateway(settings(teacher.url)) as running:
+        await running.roll_out(live(3), url=student.url)
+        for _ in range(ERRORS + 5):
+            async with running.post(REQUEST) as got:
+                assert (got.status, got.headers["x-retort-served-by"]) == (200, "teacher")
+        assert len(student.asked) == ERRORS
+        (told,) = running.sender.happened
+        assert told.event.data["revision"] == 3
+        assert running.events("gateway.hard_stop") == [{"route": "support", "version": STUDENT}]
+        student.will(plain("well again"))
+        await running.roll_out(live(4), url=student.url)
+        async with running.post(REQUEST) as got:
+            assert got.headers["x-retort-served-by"] == STUDENT

@@ -1,0 +1,242 @@
+"""Whole cycles on a tiny, really trained model."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import tiny_model
+from retrainer_fakes import ListLog, example, fill, interaction
+
+from collector.errors import CollectorUnavailable
+from collector.frames import Happened, Header
+from exporters.models import GenAIGenerator, Store
+from retrainer.cycle import CycleResult, Seams, run_cycle
+from retrainer.errors import CycleBusy, CycleError, NotEnoughExamples
+from retrainer.gate import Override
+from retrainer.state import Cycles
+from router.config import Config
+from router.events import Events
+from router.evidence import EventKind
+from router.registry import Version
+
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+
+
+class Score(msgspec.Struct, frozen=True):
+    value: float
+    reason: str
+
+
+def exact(*, answer: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, finish_reason: str | None) -> Score:
+    right = finish_reason == "stop" and answer == reference
+    return Score(float(right), "same" if right else "different")
+
+
+class Versions:
+    """The part of the registry that a cycle uses."""
+
+    def __init__(self) -> None:
+        self.added: dict[str, Version] = {}
+
+    def add_version(self, version: Version) -> None:
+        self.added.setdefault(version.id, version)
+
+
+class Bench:
+    """One state folder with a filled log, and what a cycle told."""
+
+    def __init__(self, state: Path, base: Path, *, records: int = 560, **retrain: Any) -> None:
+        settings = {"learning_rate": 5e-3, "epochs": 2, "min_new_examples": 10, **retrain}
+        self.config = Config.model_validate(
+            {
+                "state": str(state),
+                "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "distillation_allowed": True}},
+                "engines": {"local": {}},
+                "routes": {
+                    "colours": {
+                        "teachers": ["up/m"],
+                        "student": {"base": str(base), "engine": "local"},
+                        "retrain": settings,
+                        "quality": {"margin": 0.1},
+                    },
+                    "plain": {"teachers": ["up/m"]},
+                },
+            }
+        )
+        self.log = ListLog()
+        fill(self.log, [interaction(n) for n in range(records)])
+        self.registry = Versions()
+        self.sent: list[Header] = []
+        self.phases: list[str] = []
+        self.outcomes: list[str] = []
+
+    def send(self, headers: Sequence[Header]) -> None:
+        self.sent += headers
+
+    def run(self, **options: Any) -> CycleResult:
+        events = Events()
+        events.subscribe(self._told)
+        seams = options.pop("seams", Seams(send=self.send, scorer=lambda name: exact))
+        return run_cycle(
+            self.config,
+            "colours",
+            registry=self.registry,  # type: ignore[arg-type]
+            log=self.log,
+            events=events,
+            seams=seams,
+            **options,
+        )
+
+    def _told(self, name: str, fields: dict[str, Any]) -> None:
+        if name == "retrainer.phase":
+            self.phases.append(fields["phase"])
+        elif name == "retrainer.cycle":
+            self.outcomes.append(fields["outcome"])
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def kill_in(phase: str, done: int = 0) -> Any:
+    def progress(name: str, at: int, total: int, seconds_left: float | None) -> None:
+        if name == phase and at == done:
+            raise Killed
+
+    return progress
+
+
+ALL = [
+    "prepare",
+    "dataset",
+    "train",
+    "merge",
+    "evaluate_base",
+    "evaluate_student",
+    "gate",
+    "export",
+    "evaluate_quantized",
+    "gate_quantized",
+    "publish",
+    "register",
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.build(tmp_path_factory.mktemp("cycle-base") / "tiny")
+
+
+def test_a_cycle_killed_again_and_again_goes_on_where_it_was_and_registers_a_good_student(
+    tiny: Path, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path / "state", tiny)
+    name = "colours-1"
+    for phase, done in (("train", 20), ("evaluate_student", 0), ("gate_quantized", 0)):
+        with pytest.raises(Killed):
+            bench.run(cycle_id=name, progress=kill_in(phase, done))
+
+    def unavailable(headers: Sequence[Header]) -> None:
+        raise CollectorUnavailable
+
+    with pytest.raises(CollectorUnavailable):
+        bench.run(cycle_id=name, seams=Seams(send=unavailable, scorer=lambda _: exact))
+    result = bench.run(cycle_id=name)
+
+    assert bench.phases == ALL  # each once, over all five runs
+    assert result.outcome == "registered"
+    assert result.version == name
+    assert result.reports["base"].agreement < 0.2
+    assert result.reports["student"].agreement > 0.95
+    assert result.reports["quantized"].agreement >= result.reports["student"].agreement - 0.01
+    assert bench.outcomes == ["registered"]
+
+    version = bench.registry.added[name]
+    assert (version.route, version.engine, version.artefact) == ("colours", "local", name)
+    assert version.lineage["gate"] == "passed"
+    (sent,) = bench.sent
+    assert isinstance(sent, Happened)
+    assert (sent.event.kind, sent.event.version, sent.event.id) == (EventKind.CANDIDATE, name, f"candidate:{name}")
+    assert sent.event.data == {"gate": "passed"}
+
+    _check_artefact(bench, result)
+    again = bench.run(cycle_id=name)  # nothing left to do, and nothing is told twice
+    assert again.version == name
+    assert bench.phases == ALL
+    assert bench.outcomes == ["registered"]
+
+
+def _check_artefact(bench: Bench, result: CycleResult) -> None:
+    store = Store(bench.config.artefacts)
+    manifest = store.verify(result.cycle_id)
+    assert {"model.onnx", "genai_config.json", "tokenizer.json", "tokenizer_config.json"} <= set(manifest.files)
+    assert manifest.runtime == "onnxruntime-genai"
+    assert manifest.dataset["digest"].startswith("sha256:")
+    assert manifest.report["quantized"]["n"] == result.reports["quantized"].n
+    assert "outcomes" not in manifest.report["quantized"]
+    assert manifest.gate["gate"] == "passed"
+    assert manifest.golden[0]["answer"] != manifest.golden[0]["base_answer"]
+    generator = GenAIGenerator(store.path(result.cycle_id), threads=1)
+    for golden in manifest.golden:
+        (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"])
+        assert found.text == golden["answer"]
+
+
+def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_registered(
+    tiny: Path, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path / "state", tiny)
+    result = bench.run(max_steps=1, cycle_id="bad")
+    assert (result.outcome, result.version) == ("refused", None)
+    assert any("not surely at least" in reason for reason in result.verdict.reasons)
+    assert bench.phases == ALL[:7]
+    assert bench.registry.added == {}
+    assert bench.sent == []
+    state = Cycles(bench.config.state).load("bad")
+    assert state is not None
+    assert state.outcome == "refused"
+
+
+def test_an_audited_override_registers_a_failing_candidate(tiny: Path, tmp_path: Path) -> None:
+    """Judged by given records; the override is in the event, the manifest and the lineage."""
+    bench = Bench(tmp_path / "state", tiny)
+    held_out = [example(n) for n in range(9000, 9024)]
+    result = bench.run(max_steps=1, cycle_id="forced", override=Override("ops", "to see it fail"), held_out=held_out)
+    assert result.outcome == "registered"
+    assert result.reports["student"].n == 24
+    assert bench.registry.added["forced"].lineage["gate"] == "overridden"
+    (sent,) = bench.sent
+    assert isinstance(sent, Happened)
+    assert sent.event.data == {"gate": "overridden", "who": "ops", "why": "to see it fail"}
+    manifest = Store(bench.config.artefacts).manifest("forced")
+    assert (manifest.gate["gate"], manifest.gate["who"]) == ("overridden", "ops")
+    assert manifest.gate["reasons"]
+
+
+def test_a_cycle_without_enough_examples_is_skipped_and_says_so(tiny: Path, tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "state", tiny, records=4)
+    with pytest.raises(NotEnoughExamples):
+        bench.run(cycle_id="early")
+    assert bench.outcomes == ["skipped"]
+    with pytest.raises(CycleError, match="has ended"):
+        bench.run(cycle_id="early")
+
+
+def test_a_route_without_a_student_is_refused(tiny: Path, tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "state", tiny, records=4)
+    with pytest.raises(CycleError, match="no route 'plain' with a student; there is: colours"):
+        run_cycle(
+            bench.config,
+            "plain",
+            registry=bench.registry,  # type: ignore[arg-type]
+            log=bench.log,
+            events=Events(),
+        )
+
+
+def test_two_processes_never_work_on_one_cycle(tiny: Path, tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "state", tiny, records=4)
+    with Cycles(bench.config.state).lock("busy"), pytest.raises(CycleBusy, match="another process"):
+        bench.run(cycle_id="busy")

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+from retrainer_fakes import ListLog, example, fill, interaction, teacher
+
+from retrainer.dataset import build, entries, load, read_lines, write, write_lines
+from retrainer.errors import CycleError, NotEnoughExamples
+
+
+def test_the_manifest_counts_what_every_filter_dropped_and_shows_samples(log: ListLog) -> None:
+    fill(log, [interaction(n) for n in range(200)])
+    fill(log, [interaction(n, answers=(teacher("a", status=500),)) for n in range(200, 207)])
+    fill(log, [interaction(n, route="other") for n in range(300, 310)])
+    made = build(log, "colours", max_examples=1000)
+    dropped = made.manifest.dropped["teacher_failed"]
+    assert dropped.count == 7
+    assert len(dropped.samples) == 5
+    assert dropped.samples[0]["id"] == "x200"
+    assert made.manifest.read == 207
+    assert sum(made.manifest.counts.values()) + sum(d.count for d in made.manifest.dropped.values()) == 207
+    assert made.manifest.upstreams == {"up/m": 200}
+
+
+def test_the_same_log_gives_the_same_data_set(log: ListLog) -> None:
+    fill(log, [interaction(n) for n in range(150)])
+    one, two = build(log, "colours", max_examples=1000), build(log, "colours", max_examples=1000)
+    assert one == two
+    fill(log, [interaction(500)])
+    assert build(log, "colours", max_examples=1000).manifest.digest != one.manifest.digest
+    assert build(log, "colours", max_examples=1000, end=one.manifest.end).manifest.digest == one.manifest.digest
+
+
+def test_no_group_stands_on_two_sides(log: ListLog) -> None:
+    fill(log, [interaction(n, cluster=f"c{n % 40}") for n in range(200)])
+    made = build(log, "colours", max_examples=1000)
+    groups = [{e.group for e in part} for part in (made.train, made.validation, made.test)]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert not groups[1] & groups[2]
+
+
+def test_only_the_newest_examples_are_used_when_there_are_too_many(log: ListLog) -> None:
+    fill(log, [interaction(n) for n in range(200)])
+    made = build(log, "colours", max_examples=120)
+    assert sum(made.manifest.counts.values()) == 120
+    oldest = min(e.at for e in made.train + made.held_out)
+    assert made.manifest.dropped["too_old"].count == 200 - 120 - made.manifest.dropped.get("torn", _none()).count
+    assert oldest >= 1000 + 70
+
+
+def test_long_examples_are_dropped(log: ListLog) -> None:
+    fill(log, [interaction(n) for n in range(150)])
+    made = build(log, "colours", max_examples=1000, fits=lambda e: e.id != "x3")
+    assert made.manifest.dropped["too_long"].samples[0]["id"] == "x3"
+
+
+def test_too_few_examples_are_an_error_that_says_how_many(log: ListLog) -> None:
+    fill(log, [interaction(n) for n in range(5)])
+    with pytest.raises(NotEnoughExamples, match=r"of 5 records; at least 8"):
+        build(log, "colours", max_examples=1000)
+
+
+def test_a_written_data_set_reads_back_and_a_changed_one_is_refused(log: ListLog, tmp_path: Path) -> None:
+    fill(log, [interaction(n) for n in range(150)])
+    made = build(log, "colours", max_examples=1000)
+    write(made, tmp_path / "dataset")
+    assert load(tmp_path / "dataset") == made
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dataset"]
+    test = tmp_path / "dataset" / "test.jsonl"
+    test.write_bytes(test.read_bytes().replace(b"red", b"blue"))
+    with pytest.raises(CycleError, match="not what its manifest says"):
+        load(tmp_path / "dataset")
+
+
+def test_entries_pages_through_one_routes_records(log: ListLog) -> None:
+    fill(log, [interaction(n, route="colours" if n % 2 else "other") for n in range(2500)])
+    found = list(entries(log, "colours", end=log.end("interactions")))
+    assert len(found) == 1250
+    assert all(e.key == "colours" for e in found)
+    assert log.reads == 2
+    middle = found[600].offset
+    assert [e.offset for e in entries(log, "colours", end=middle)] == [e.offset for e in found[:600]]
+
+
+def test_lines_round_trip(tmp_path: Path) -> None:
+    examples = [example(1), example(2, text="ünïcode\nline", answer="{}")]
+    write_lines(tmp_path / "x.jsonl", examples)
+    assert read_lines(tmp_path / "x.jsonl") == examples
+
+
+def _none() -> object:
+    class _Zero:
+        count = 0
+
+    return _Zero()

@@ -1,0 +1,87 @@
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from retrainer_fakes import example
+
+from exporters.models import Generated
+from retrainer.evaluate import evaluate, interval, is_json
+
+
+class Score(msgspec.Struct, frozen=True):
+    value: float
+    reason: str
+
+
+def same(*, answer: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, finish_reason: str | None) -> Score:
+    right = finish_reason == "stop" and answer == reference
+    return Score(float(right), "same" if right else "different")
+
+
+def speak(texts: list[str], finish: str = "stop") -> Any:
+    def generate(prompts: Any, *, max_new_tokens: int, drafts: Any, tick: Any) -> list[Generated]:
+        for done in range(len(prompts)):
+            tick(done + 1)
+        return [Generated(text=t, finish_reason=finish, tokens=3) for t in texts]
+
+    return generate
+
+
+def test_the_report_counts_agreement_json_leaks_and_reasons() -> None:
+    examples = [example(n) for n in range(4)]
+    texts = [examples[0].answer, "no json", '{"colour": "<PERSON_1>"}', examples[3].answer]
+    seen: list[tuple[str, int, int]] = []
+    report = evaluate(
+        speak(texts), examples, same, max_new_tokens=8, progress=lambda p, d, t, _: seen.append((p, d, t))
+    )
+    assert (report.n, report.agreement, report.valid_json, report.leaked) == (4, 0.5, 0.75, 1)
+    assert report.reasons == {"same": 2, "different": 2}
+    assert report.tokens == 12
+    assert report.lower < 0.5 < report.upper
+    assert [o.id for o in report.outcomes] == [e.id for e in examples]
+    assert seen[-1] == ("evaluate", 4, 4)
+
+
+def test_an_answer_that_was_cut_is_no_agreement() -> None:
+    examples = [example(1)]
+    report = evaluate(speak([examples[0].answer], "length"), examples, same, max_new_tokens=8)
+    assert (report.agreement, report.unfinished) == (0.0, 1)
+
+
+def test_valid_json_is_judged_only_where_the_teacher_answers_json() -> None:
+    report = evaluate(speak(["words"]), [example(1, answer="free text")], same, max_new_tokens=8)
+    assert report.valid_json is None
+
+
+def test_the_summary_for_the_manifest_holds_no_text() -> None:
+    report = evaluate(speak(["secret words"]), [example(1)], same, max_new_tokens=8)
+    assert "secret" not in json.dumps(report.summary())
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "lower", "upper"),
+    [(0, 10, 0.0, 0.30850), (10, 10, 0.69150, 1.0), (8, 10, 0.44390, 0.97479), (967, 1000, 0.95396, 0.97721)],
+)
+def test_the_interval_of_right_and_wrong_is_clopper_and_pearsons(
+    right: int, n: int, lower: float, upper: float
+) -> None:
+    """Known values: R's binom.test(8, 10) gives 0.4439045 and 0.9747893."""
+    low, high = interval([1.0] * right + [0.0] * (n - right), confidence=0.95)
+    assert low == pytest.approx(lower, abs=2e-4)
+    assert high == pytest.approx(upper, abs=2e-4)
+
+
+def test_the_interval_of_fractions_is_hoeffdings() -> None:
+    low, high = interval([0.5] * 200, confidence=0.95)
+    assert (low, high) == pytest.approx((0.5 - 0.09603, 0.5 + 0.09603), abs=1e-4)
+
+
+def test_no_records_say_nothing() -> None:
+    assert interval([], confidence=0.95) == (0.0, 1.0)
+
+
+def test_json_is_one_whole_value() -> None:
+    assert is_json('{"a": 1}')
+    assert not is_json('{"a": 1} and more')
