@@ -1,10 +1,10 @@
 """What can go wrong in the collector.
 
-    CollectorError
-    ├── CollectorUnavailable  nobody answers on the socket; may be retried
-    ├── LogError              the log can't be written or read; may be retried
-    │   └── LogFull           no space left where the log is; may be retried
-    └── ScrubError            a record can't be scrubbed; it goes to quarantine without its text
+CollectorError
+├── CollectorUnavailable  nobody answers on the socket; may be retried
+├── LogError              the log can't be written or read; may be retried
+│   └── LogFull           no space left where the log is; may be retried
+└── ScrubError            a record can't be scrubbed; it goes to quarantine without its text
 """
 
 

@@ -16,7 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 MAX_BYTES = 32 << 20
 
 
-class ClientGone(Exception):  # noqa: N818 - no error: nobody is left who could be told
+class ClientGone(Exception):
     """The client left before its request was complete."""
 
 

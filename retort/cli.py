@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="retort", description="An inference gateway with a distillation loop.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], *, text: str, config: bool = True) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], *, text: str, config: bool = True
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(run=run)
         if config:
@@ -72,14 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     teacher.add_argument("--port", type=int, default=8090)
     teacher.add_argument("--latency-ms", type=float, default=600.0)
 
-    demo = command("demo", _demo, text="show the whole loop on real input, from an empty folder", config=False)
-    demo.add_argument("--json", metavar="FILE", help="write the figures there")
-    demo.add_argument("--picture", metavar="FILE", help="write the plot there (default: DIR/demo.png)")
-    demo.add_argument("--dir", default="out/demo", help="an empty or new folder (default: %(default)s)")
-
-    status = command("status", _status, text="show routes, versions, stages, evidence against its boundary, savings")
-    status.add_argument("--json", action="store_true")
-
     for name, text in ACTIONS.items():
         action = command(name, _operate, text=text)
         action.set_defaults(action=name)
@@ -90,16 +84,6 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument("version", nargs="?", help="default: the live version, else the challenger")
         action.add_argument("--why", required=True, help="kept in the log with your name")
         action.add_argument("--who", default=getpass.getuser(), help="default: your login name")
-
-    retrain = command("retrain", _retrain, text="run one training cycle now")
-    retrain.add_argument("route")
-    retrain.add_argument("--max-steps", type=int, help="stop training after so many steps")
-    retrain.add_argument("--override-gate", metavar="WHY", help="register the candidate even if the gate says no")
-    retrain.add_argument("--who", default=getpass.getuser(), help="default: your login name")
-
-    replay = command("replay", _replay, text="recompute every decision from the log; exit 1 on a difference")
-    replay.add_argument("--route")
-    replay.add_argument("--json", action="store_true")
 
     check = command("check", _check, text="validate a configuration", config=False)
     check.add_argument("file")
@@ -138,20 +122,10 @@ def _sample_teacher(options: argparse.Namespace) -> int:
     try:
         web.run_app(app, host="127.0.0.1", port=options.port, access_log=None, print=None)
     except OSError as error:
-        raise StartError(f"sample-teacher: port {options.port} can't be used: {error.strerror}; give another --port") from error
+        raise StartError(
+            f"sample-teacher: port {options.port} can't be used: {error.strerror}; give another --port"
+        ) from error
     return 0
-
-
-def _demo(options: argparse.Namespace) -> int:
-    from retort.demo import run_demo  # noqa: PLC0415 - heavy
-
-    return run_demo(options.dir, json_path=options.json, picture=options.picture)
-
-
-def _status(options: argparse.Namespace) -> int:
-    from retort.status import show  # noqa: PLC0415
-
-    return show(load(options.config), as_json=options.json)
 
 
 def _operate(options: argparse.Namespace) -> int:
@@ -165,20 +139,6 @@ def _operate(options: argparse.Namespace) -> int:
         who=options.who,
         why=options.why,
     )
-
-
-def _retrain(options: argparse.Namespace) -> int:
-    from retort.retrain import retrain  # noqa: PLC0415 - heavy
-
-    return retrain(
-        _load(options), options.route, max_steps=options.max_steps, why=options.override_gate, who=options.who
-    )
-
-
-def _replay(options: argparse.Namespace) -> int:
-    from retort.replay import replay  # noqa: PLC0415
-
-    return replay(load(options.config), route=options.route, as_json=options.json)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """What can go wrong when Retort starts or is steered; each is shown as one message, without a traceback.
 
-    StartError
-    └── AlreadyRunning  another Retort uses the same state folder
+StartError
+└── AlreadyRunning  another Retort uses the same state folder
 """
 
 

@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
+import uvloop
+
 from router import Config, Events
 
 EXIT_USAGE = 2
@@ -20,6 +22,7 @@ class FieldFormatter(logging.Formatter):
     """`time level logger event key=value ...`: an event's constant name, then its fields."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """One line."""
         line = super().format(record)
         fields = " ".join(f"{k}={v!r}" for k, v in vars(record).items() if k not in _STANDARD)
         return f"{line} {fields}" if fields else line
@@ -40,7 +43,8 @@ def run_room(room: Room, config: Config) -> int:
 
     events = Events()
     events.subscribe(subscriber())
-    return asyncio.run(_until_stopped(room, config, events))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_until_stopped(room, config, events))
 
 
 async def _until_stopped(room: Room, config: Config, events: Events) -> int:

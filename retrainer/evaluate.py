@@ -1,6 +1,5 @@
 """How well a model answers records that it never saw, judged by the same score that judges it live."""
 
-import json
 import math
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ import msgspec
 from exporters.models import Generated, Messages
 from retrainer.curate import PLACEHOLDER, Example
 from retrainer.progress import Meter, Progress, silent
+from router.scores import is_json
 
 Generate = Callable[..., list[Generated]]
 
@@ -153,12 +153,3 @@ def interval(values: Sequence[float], *, confidence: float) -> tuple[float, floa
     lower = 0.0 if right == 0 else float(beta.ppf(alpha / 2, right, n - right + 1))
     upper = 1.0 if right == n else float(beta.ppf(1 - alpha / 2, right + 1, n - right))
     return lower, upper
-
-
-def is_json(text: str) -> bool:
-    """Whether `text` is one JSON value."""
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True

@@ -62,6 +62,7 @@ class Cycles:
 
     def __init__(self, state: str | Path) -> None:
         self._root = Path(state) / "cycles"
+        self._known: dict[Path, tuple[int, CycleState]] = {}  # by file, with its time of change
 
     def folder(self, cycle_id: str) -> Path:
         """Where one cycle keeps its files. Raises CycleError for an id that is no plain name."""
@@ -86,9 +87,15 @@ class Cycles:
         write_atomic(folder / _STATE, msgspec.json.encode(state))
 
     def of(self, route: str) -> list[CycleState]:
-        """A route's cycles, oldest first. Raises CycleError."""
-        ids = [p.parent.name for p in self._root.glob(f"*/{_STATE}")]
-        states = [s for s in map(self.load, ids) if s is not None and s.request.route == route]
+        """A route's cycles, oldest first; a file is read again only after a change. Raises CycleError."""
+        for path in self._root.glob(f"*/{_STATE}"):
+            changed = path.stat().st_mtime_ns
+            known = self._known.get(path)
+            if known is None or known[0] != changed:
+                state = self.load(path.parent.name)
+                if state is not None:
+                    self._known[path] = (changed, state)
+        states = [state for _, state in self._known.values() if state.request.route == route]
         return sorted(states, key=lambda s: s.started_at)
 
     def report(self, cycle_id: str, standing: Standing) -> None:

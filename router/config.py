@@ -114,7 +114,9 @@ class Config(Strict):
         if not port.isdigit() or int(port) > 65535:
             raise ValueError(f"{value!r}: write HOST:PORT, for example 127.0.0.1:8080")
         if host not in ("127.0.0.1", "localhost", "[::1]"):
-            raise ValueError(f"{host!r} is not loopback; put a proxy that checks keys in front, and listen on 127.0.0.1")
+            raise ValueError(
+                f"{host!r} is not loopback; put a proxy that checks keys in front, and listen on 127.0.0.1"
+            )
         return value
 
     @model_validator(mode="after")
@@ -190,3 +192,8 @@ def _substitute(value: Any, environ: Mapping[str, str], *, path: str, optional: 
         return environ.get(name, "")
 
     return _VARIABLE.sub(replace, value)
+
+
+def json_schema() -> dict[str, Any]:
+    """The file's JSON Schema, for editors."""
+    return Config.model_json_schema()

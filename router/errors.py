@@ -1,10 +1,10 @@
 """What can go wrong in the router.
 
-    RouterError
-    ├── ConfigError        the operator's file is wrong; not worth retrying
-    ├── UnknownVersion     a version id that the registry doesn't hold; not worth retrying
-    ├── Conflict           somebody else wrote first; read again, then retry
-    └── RegistryUnavailable  the database can't be read or written; may be retried
+RouterError
+├── ConfigError        the operator's file is wrong; not worth retrying
+├── UnknownVersion     a version id that the registry doesn't hold; not worth retrying
+├── Conflict           somebody else wrote first; read again, then retry
+└── RegistryUnavailable  the database can't be read or written; may be retried
 """
 
 

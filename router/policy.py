@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from router.tasks import TaskKind
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+Step = Annotated[float, Field(gt=0.0, le=1.0)]
 OpenRate = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -89,7 +90,7 @@ class ErrorPolicy(Strict):
 class RolloutPolicy(Strict):
     """The canary's steps (shares of eligible traffic), and what each needs."""
 
-    steps: tuple[OpenRate | Literal[1.0], ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 1.0)
+    steps: tuple[Step, ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 1.0)
     min_dwell: Seconds = 86400.0
     min_requests: int = Field(200, ge=0)
     holdback: Rate = 0.03

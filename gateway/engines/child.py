@@ -46,12 +46,14 @@ class Child:
         self._next = 0
         self._calls: dict[int, asyncio.Queue[Event | None]] = {}
         self._pump: asyncio.Task[None] | None = None
+        self._heard = 0.0
         self.gone = asyncio.Event()
         self.loaded = Loaded(seconds=0.0, context_length=0)
 
     @classmethod
     async def start(cls, folder: Path, *, threads: int, timeout: float) -> "Child":
-        """Start a process and wait until it has loaded `folder`. Raises NotReady, WorkerGone (it died)."""
+        """Start a process and wait until it has loaded `folder`. Raises NotReady, WorkerGone (it
+        died, or took longer than `timeout` seconds)."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -68,7 +70,7 @@ class Child:
                 first = await child._receive()
         except TimeoutError:
             await child.close()
-            raise NotReady(f"{folder} was not loaded within {timeout:.0f} s") from None
+            raise WorkerGone(f"{folder} was not loaded within {timeout:.0f} s") from None
         except BaseException:
             await child.close()
             raise
@@ -92,6 +94,16 @@ class Child:
         """How the process ended, in words."""
         return _ending(self._process.returncode)
 
+    @property
+    def silent(self) -> float:
+        """For how many seconds nothing has come although something is due."""
+        return time.monotonic() - self._heard if self._calls else 0.0
+
+    def kill(self) -> None:
+        """End the process at once, as a fault; `gone` is set when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
     async def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
         """The events of one answer: Started, Pieces, Done. Closing the generator early cancels the decoding.
 
@@ -99,6 +111,8 @@ class Child:
         """
         if self.gone.is_set():
             raise WorkerGone
+        if not self._calls:
+            self._heard = time.monotonic()
         number = self._next = self._next + 1
         events = self._calls[number] = asyncio.Queue()
         over = False
@@ -111,7 +125,8 @@ class Child:
                 if event is None:
                     raise WorkerGone
                 if isinstance(event, Refused):
-                    raise _ERRORS.get(event.code, DecodeFailed)(event.message)
+                    kind = _ERRORS.get(event.code, DecodeFailed)
+                    raise kind(event.message, param="messages" if kind.status == 400 else None)
                 yield event
         finally:
             del self._calls[number]
@@ -127,8 +142,7 @@ class Child:
             async with asyncio.timeout(END_SECONDS):
                 await self._process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self.kill()
             await self._process.wait()
         if self._pump is not None:
             await self._pump
@@ -144,6 +158,7 @@ class Child:
     async def _deliver(self) -> None:
         try:
             while (event := await self._receive()) is not None:
+                self._heard = time.monotonic()
                 if not isinstance(event, Loaded | Unloadable) and (call := self._calls.get(event.id)):
                     call.put_nowait(event)
         except msgspec.MsgspecError:

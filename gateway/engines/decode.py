@@ -20,8 +20,7 @@ class Decoding:
         room = runtime.context_length - len(prompt)
         if room < 1:
             raise ContextTooLong(
-                f"This model's context is {runtime.context_length} tokens, the messages take {len(prompt)}.",
-                param="messages",
+                f"This model's context is {runtime.context_length} tokens, the messages take {len(prompt)}."
             )
         options = request.options
         self.id = request.id
@@ -33,6 +32,7 @@ class Decoding:
         self._read: int | None = None
         self._runtime = runtime
         self._draft = draft
+        self._stepwise = options.stepwise
         self._guesses = runtime.wide and not options.stepwise
         self._sampler = Sampler(options)
         self._logprobs = 0.0
@@ -42,7 +42,7 @@ class Decoding:
 
     def take_cache(self, free: list[Cache]) -> None:
         """Take, of the free caches, the one that holds most of the prompt already; else a new one."""
-        fits = [c for c in free if c.capacity >= self._length()]
+        fits = [c for c in free if c.capacity >= self._needed()]
         self._cache = max(fits, key=self._shared, default=None)
         if self._cache is None:
             self._cache = self._runtime.cache(self._length())
@@ -58,8 +58,8 @@ class Decoding:
     def step(self) -> list[Event]:
         """One pass; what it brought, ending with Done when the answer is complete."""
         cache = self._fitting()
-        if self._read is None:
-            self._read = self._shared(cache)
+        if self._read is None:  # stepwise, the prompt is read anew: what is shared may have been read token by token
+            self._read = 0 if self._stepwise else self._shared(cache)
         cache.rewind(self._read)
         pending = self._line[self._read :]
         if len(pending) > CHUNK:
@@ -122,14 +122,18 @@ class Decoding:
         # Never nothing: see runtime.py on passes of one token. What stands in for a guess is as good as any token.
         return self._draft.guess(room) or [self._line[-1]]
 
+    def _needed(self) -> int:
+        """Tokens that the cache must hold in the next pass."""
+        return len(self._line) + min(self._most - len(self.answer), 1 + LONGEST_GUESS)
+
     def _length(self) -> int:
-        """Tokens that the cache should hold: more each time that an answer outgrows it."""
+        """Tokens that a new cache should hold: more each time that an answer outgrows it."""
         grown = self._prompt_tokens + min(self._most, max(256, 2 * len(self.answer)))
         return min(max(grown, len(self._line) + 1), self._runtime.context_length)
 
     def _fitting(self) -> Cache:
         assert self._cache is not None, "take_cache comes first"  # noqa: S101 - a programming error
-        if len(self._line) + min(self._most - len(self.answer), 1 + LONGEST_GUESS) > self._cache.capacity:
+        if self._needed() > self._cache.capacity:
             self._cache = self._runtime.cache(self._length())
             self._read = 0
         return self._cache

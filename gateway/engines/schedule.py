@@ -2,8 +2,9 @@
 
 One pass of the model at a time, for one request. Requests don't share a pass: onnxruntime-genai can't let a request
 join a running batch, a batch of its own kind can't reuse a shared prompt's cache, and for short answers that reuse
-gains more than a batch does. Up to SLOTS requests take turns of SLICE passes, so that a long answer delays a short one
-by a turn and not by its whole length; the others wait in the order of their arrival.
+gains more than a batch does. A request that needs more than SLICE passes lets others have theirs, up to SLOTS by turns,
+so that a long answer delays a short one by a slice and not by its whole length. Short ones run one after another in the
+order of their arrival, and so find the cache that the one before has left.
 """
 
 import logging
@@ -55,13 +56,15 @@ class Schedule:
 
     def turn(self) -> None:
         """One pass of one request, at most."""
-        while self._waiting and len(self._active) < SLOTS:
+        if self._passes >= SLICE:
+            self._passes = 0
+            if self._waiting and len(self._active) < SLOTS:
+                self._start(self._waiting.popleft())
+            self._active.rotate(-1)
+        while self._waiting and not self._active:
             self._start(self._waiting.popleft())
         if not self._active:
             return
-        if self._passes >= SLICE:
-            self._active.rotate(-1)
-            self._passes = 0
         decoding = self._active[0]
         self._passes += 1
         try:

@@ -82,10 +82,10 @@ class Stops:
         if not self._stops:
             return text
         text = self._held + text
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
             self.matched, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]  # the stop string that ends first, however the text was cut into pieces
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -47,15 +47,21 @@ class FaultyProxy:
         if self._client:
             await self._client.close()
 
+    def _session(self) -> aiohttp.ClientSession:
+        if self._client is None:
+            raise RuntimeError("the proxy is not started")
+        return self._client
+
     async def _forward(self, request: web.Request) -> web.StreamResponse:
-        assert self._client is not None
         version = request.path.split("/")[2] if request.path.startswith("/versions/") else ""
         fault = self.faults.get(version, Fault.NONE)
         if fault is Fault.FAILING:
             return web.json_response({"error": {"message": "out of order", "type": "server_error"}}, status=500)
         headers = {k: v for k, v in request.headers.items() if k.lower() not in {*_DROPPED, "host"}}
         body = await request.read()
-        async with self._client.request(request.method, self._target + request.path_qs, data=body, headers=headers) as got:
+        async with self._session().request(
+            request.method, self._target + request.path_qs, data=body, headers=headers
+        ) as got:
             kept = {k: v for k, v in got.headers.items() if k.lower() not in _DROPPED}
             if fault is Fault.WRONG and got.status == 200:
                 return web.Response(body=spoil(await got.read()), headers=kept)

@@ -39,9 +39,7 @@ class Traffic:
         """Close the client's connections."""
         await self._client.close()
 
-    async def run(
-        self, packages: Iterable[Package], *, rate: float, until: Callable[[], bool] | None = None
-    ) -> None:
+    async def run(self, packages: Iterable[Package], *, rate: float, until: Callable[[], bool] | None = None) -> None:
         """Send one request every 1/rate seconds until the packages end or `until()` is true; wait for the answers."""
         pending: set[asyncio.Task[None]] = set()
         start = time.monotonic()
@@ -72,7 +70,15 @@ class Traffic:
         except openai.OpenAIError as error:
             ms = (time.monotonic() - began) * 1000
             self.sent.append(
-                Sent(number=number, at=at, served_by=None, right=False, valid_json=False, milliseconds=ms, error=str(error))
+                Sent(
+                    number=number,
+                    at=at,
+                    served_by=None,
+                    right=False,
+                    valid_json=False,
+                    milliseconds=ms,
+                    error=str(error),
+                )
             )
             return
         text = answer.choices[0].message.content or ""

@@ -7,7 +7,7 @@ import pytest
 from retrainer_fakes import example
 
 from exporters.models import Generated
-from retrainer.evaluate import evaluate, interval, is_json
+from retrainer.evaluate import evaluate, interval
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -80,8 +80,3 @@ def test_the_interval_of_fractions_is_hoeffdings() -> None:
 
 def test_no_records_say_nothing() -> None:
     assert interval([], confidence=0.95) == (0.0, 1.0)
-
-
-def test_json_is_one_whole_value() -> None:
-    assert is_json('{"a": 1}')
-    assert not is_json('{"a": 1} and more')

@@ -1,0 +1,100 @@
+"""Answers in OpenAI's shape: a completion, or the chunks of a stream."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.engines.protocol import Alternative, Done, Token
+
+CONFIDENCE_HEADER = "x-retort-confidence"
+DONE_EVENT = b"data: [DONE]\n\n"
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of the prompt (template included) and of the answer (end token included)."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    def data(self) -> dict[str, int]:
+        """In OpenAI's shape."""
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
+        }
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What all parts of one answer share. `created`: Unix seconds. `logprobs`, `usage`: whether they were asked for
+    (usage: as a stream's last chunk)."""
+
+    id: str
+    created: int
+    model: str
+    logprobs: bool
+    usage: bool
+
+    def completion(self, text: str, tokens: Sequence[Token], done: Done, usage: Usage) -> bytes:
+        """The whole answer, as JSON."""
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text, "refusal": None},
+            "logprobs": self._logprobs(tokens),
+            "finish_reason": done.finish_reason,
+        }
+        return msgspec.json.encode({**self._head("chat.completion"), "choices": [choice], "usage": usage.data()})
+
+    def role(self) -> bytes:
+        """A stream's first event."""
+        return self._chunk({"role": "assistant", "content": ""}, ())
+
+    def piece(self, text: str, tokens: Sequence[Token]) -> bytes:
+        """The event for some text."""
+        return self._chunk({"content": text}, tokens)
+
+    def ending(self, done: Done, usage: Usage) -> bytes:
+        """A stream's last events: the reason, the usage where it was asked for, the confidence, the end marker."""
+        events = [self._chunk({}, (), finish_reason=done.finish_reason)]
+        if self.usage:
+            events.append(_event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage.data()}))
+        events.append(b": retort-confidence %s\n\n" % confidence(done).encode())
+        return b"".join([*events, DONE_EVENT])
+
+    def _chunk(self, delta: dict[str, Any], tokens: Sequence[Token], *, finish_reason: str | None = None) -> bytes:
+        logprobs = self._logprobs(tokens) if tokens else None
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        chunk = {**self._head("chat.completion.chunk"), "choices": [choice]}
+        if self.usage:
+            chunk["usage"] = None
+        return _event(chunk)
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.model,
+        }
+
+    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
+        if not self.logprobs:
+            return None
+        content = [{**_token(t), "top_logprobs": [_token(a) for a in t.top]} for t in tokens]
+        return {"content": content, "refusal": None}
+
+
+def confidence(done: Done) -> str:
+    """In [0, 1], four digits."""
+    return f"{done.confidence:.4f}"
+
+
+def _token(token: Token | Alternative) -> dict[str, Any]:
+    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.bytes)}
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"

@@ -1,0 +1,60 @@
+"""Versions that could not be served, so that they aren't tried again and again."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    attempts: int
+    until: float  # monotonic seconds; inf: not before the files change
+    fingerprint: Fingerprint
+
+
+class Failures:
+    """Backs off from `first` seconds, doubling, to `most`; a broken artefact is left alone until its files change."""
+
+    def __init__(self, *, first: float, most: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._first = first
+        self._most = most
+        self._clock = clock
+        self._failed: dict[str, _Failure] = {}
+
+    def broken(self, version_id: str, folder: Path) -> None:
+        """Its files are not usable: wait until they change."""
+        self._failed[version_id] = _Failure(0, float("inf"), fingerprint(folder))
+
+    def died(self, version_id: str, folder: Path) -> float:
+        """Its process ended: wait a while. Returns the seconds."""
+        before = self._failed.get(version_id)
+        attempts = before.attempts + 1 if before else 1
+        wait = min(self._first * 2.0 ** (attempts - 1), self._most)
+        self._failed[version_id] = _Failure(attempts, self._clock() + wait, fingerprint(folder))
+        return wait
+
+    def forget(self, version_id: str) -> None:
+        """It is well."""
+        self._failed.pop(version_id, None)
+
+    def blocks(self, version_id: str, folder: Path) -> bool:
+        """Whether it should not be tried now."""
+        failure = self._failed.get(version_id)
+        if failure is None or self._clock() >= failure.until:
+            return False
+        return fingerprint(folder) == failure.fingerprint
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Names, sizes and times of the files; empty where there is no folder."""
+    found = []
+    for file in sorted(folder.rglob("*")):
+        try:
+            stat = file.stat()
+        except FileNotFoundError:
+            continue
+        found.append((file.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns))
+    return tuple(found)

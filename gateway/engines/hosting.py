@@ -1,0 +1,81 @@
+"""The versions that this engine serves, and what each is doing."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+
+from gateway.engines.child import Child
+from gateway.engines.errors import QueueFull, UnknownVersion
+from gateway.engines.protocol import Event, Options
+from router.registry import Version
+
+
+class Hosted:
+    """One loaded version. `queue`: how many requests may be in its worker at once, waiting or decoding."""
+
+    def __init__(self, version: Version, child: Child, *, queue: int) -> None:
+        self.version = version
+        self.child = child
+        self._queue = queue
+        self._inside = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def inside(self) -> int:
+        """Requests that wait or decode now."""
+        return self._inside
+
+    @contextlib.contextmanager
+    def admit(self) -> Iterator[None]:
+        """A request's place, from its arrival until its last byte was written. Raises QueueFull."""
+        if self._inside >= self._queue:
+            raise QueueFull
+        self._inside += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._idle.set()
+
+    def generate(self, messages: list[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
+        """See Child.generate."""
+        return self.child.generate(messages, options)
+
+    async def idle(self, timeout: float) -> bool:
+        """Wait until no request is inside; False when that takes longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        return not self._inside
+
+
+class Hosts:
+    """The versions that answer requests, by id."""
+
+    def __init__(self) -> None:
+        self._hosted: dict[str, Hosted] = {}
+
+    def __getitem__(self, version_id: str) -> Hosted:
+        """Raises UnknownVersion."""
+        try:
+            return self._hosted[version_id]
+        except KeyError:
+            raise UnknownVersion(f"The version {version_id!r} is not served here.") from None
+
+    def __contains__(self, version_id: str) -> bool:
+        return version_id in self._hosted
+
+    def __iter__(self) -> Iterator[Hosted]:
+        return iter(list(self._hosted.values()))
+
+    def add(self, hosted: Hosted) -> None:
+        """From now on it answers."""
+        self._hosted[hosted.version.id] = hosted
+
+    def remove(self, hosted: Hosted) -> None:
+        """From now on its requests get 404; those inside finish. A successor of the same id stays."""
+        if self._hosted.get(hosted.version.id) is hosted:
+            del self._hosted[hosted.version.id]

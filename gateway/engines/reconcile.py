@@ -1,0 +1,284 @@
+"""What should be loaded, and what is: the loop that makes them the same.
+
+A version is verified (digests), loaded in a process of its own, probed with real generations, and only then
+published. One that is no longer wanted is withdrawn first; it goes on answering while gateways may still hold the old
+endpoint, finishes what is in flight, and its process ends. One that dies is withdrawn at once and loaded again after
+a pause. Between withdrawal and unloading there may be one version more in memory than `max_loaded`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from exporters.models import ArtefactError, Manifest, Store
+from gateway.engines.child import Child
+from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.failures import Failures
+from gateway.engines.hosting import Hosted, Hosts
+from gateway.engines.probe import probe
+from gateway.engines.registry_thread import RegistryThread
+from router.config import EngineSettings
+from router.errors import RouterError
+from router.events import Events
+from router.evidence import EventKind, RouteEvent
+from router.registry import Version
+
+log = logging.getLogger("retort.engine")
+
+RUNTIME = "onnxruntime-genai"
+_MOST_UNSENT = 1000
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds. `grace`: how long gateways may still send to a withdrawn version (they learn of it within 2 s).
+    `hang`: a worker that owes an answer and says nothing for so long is ended; the longest prompt takes less."""
+
+    tick: float = 0.5
+    load: float = 300.0
+    grace: float = 3.0
+    drain: float = 30.0
+    hang: float = 120.0
+    first_backoff: float = 1.0
+    longest_backoff: float = 60.0
+    steady: float = 60.0
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """The engine's `name` in the configuration, and the address that gateways reach it at (no trailing slash)."""
+
+    name: str
+    url: str
+
+
+class Reconciler:
+    """`send(event)` hands an event to the collector; False when it can't be taken now."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        identity: Identity,
+        *,
+        store: Store,
+        registry: RegistryThread,
+        send: Callable[[RouteEvent], bool],
+        events: Events,
+        timing: Timing,
+    ) -> None:
+        self.hosts = Hosts()
+        self._settings = settings
+        self._identity = identity
+        self._store = store
+        self._registry = registry
+        self._send = send
+        self._events = events
+        self._timing = timing
+        self._failures = Failures(first=timing.first_backoff, most=timing.longest_backoff)
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._unloading: dict[str, asyncio.Task[None]] = {}
+        self._watching: set[asyncio.Task[None]] = set()
+        self._one_load = asyncio.Semaphore(1)
+        self._publish: dict[str, str] = {}  # version -> url
+        self._withdraw: set[str] = set()
+        self._unsent: deque[RouteEvent] = deque(maxlen=_MOST_UNSENT)
+        self._wake = asyncio.Event()
+        self._failing = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reconcile until `stop` is set; then withdraw and unload everything."""
+        stopping = asyncio.create_task(stop.wait())
+        stale = False
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                try:
+                    stale = stale or await self._withdraw_stale()
+                    await self._tick()
+                    self._failing = False
+                except RouterError as error:
+                    if not self._failing:
+                        log.warning("engine.registry_failed", extra={"error": str(error)})
+                    self._failing = True
+                woken = asyncio.create_task(self._wake.wait())
+                await asyncio.wait({stopping, woken}, timeout=self._timing.tick, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+        finally:
+            stopping.cancel()
+            await self._shut_down()
+
+    async def _withdraw_stale(self) -> bool:
+        """Endpoints that an earlier process of this engine left behind."""
+        for version in await self._registry.published(self._identity.name):
+            self._withdraw.add(version.id)
+            self._tell(version, EventKind.UNREADY, uuid.uuid4().hex, reason="the engine was restarted")
+        return True
+
+    async def _tick(self) -> None:
+        await self._settle()
+        name, most = self._identity.name, self._settings.max_loaded
+        wanted = {v.id: v for v in await self._registry.wanted(name, most)}
+        for version in wanted.values():
+            known = version.id in self.hosts or version.id in self._loading or version.id in self._unloading
+            if not known and not self._failures.blocks(version.id, self._folder(version)):
+                self._loading[version.id] = asyncio.create_task(self._load(version))
+        for hosted in self.hosts:
+            if hosted.child.silent > self._timing.hang:
+                log.error("engine.worker_hangs", extra={"version": hosted.version.id})
+                hosted.child.kill()
+            if hosted.version.id not in wanted and hosted.version.id not in self._unloading:
+                self._unloading[hosted.version.id] = asyncio.create_task(self._unload(hosted))
+
+    async def _settle(self) -> None:
+        """Write to the registry and tell the collector what is still owed. Raises RouterError."""
+        for version_id in list(self._withdraw):
+            await self._registry.withdraw(version_id)
+            self._withdraw.discard(version_id)
+        for version_id, url in list(self._publish.items()):
+            if version_id not in self.hosts:
+                del self._publish[version_id]
+                continue
+            name = self._identity.name
+            await self._registry.publish(version_id, engine=name, url=url)
+            if self._publish.pop(version_id, None) is None or version_id not in self.hosts:
+                self._withdraw.add(version_id)  # it died meanwhile
+                continue
+            version = self.hosts[version_id].version
+            log.info("engine.ready", extra={"version": version_id, "url": url})
+            self._tell(version, EventKind.READY, uuid.uuid4().hex, engine=name, url=url)
+        self._flush()
+
+    async def _load(self, version: Version) -> None:
+        folder = self._folder(version)
+        attempt = uuid.uuid4().hex
+        began = time.monotonic()
+        try:
+            async with self._one_load:
+                child = await self._loaded(version)
+        except (ArtefactError, NotReady) as error:
+            self._failures.broken(version.id, folder)
+            self._refuse(version, attempt, str(error))
+        except WorkerGone as error:
+            wait = self._failures.died(version.id, folder)
+            self._refuse(version, attempt, f"{error} (again in {wait:.0f} s)")
+        except Exception as error:
+            # The edge of a loop: whatever happens to one version, the others are served.
+            log.exception("engine.load_failed")
+            wait = self._failures.died(version.id, folder)
+            self._refuse(version, attempt, f"{type(error).__name__} while loading (again in {wait:.0f} s)")
+        else:
+            hosted = Hosted(version, child, queue=self._settings.queue)
+            self.hosts.add(hosted)
+            self._publish[version.id] = f"{self._identity.url}/versions/{version.id}/v1"
+            watch = asyncio.create_task(self._watch(hosted))
+            self._watching.add(watch)
+            watch.add_done_callback(self._watching.discard)
+            self._events.emit("engine.loaded", version=version.id, seconds=time.monotonic() - began)
+            self._wake.set()
+        finally:
+            del self._loading[version.id]
+
+    async def _loaded(self, version: Version) -> Child:
+        manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
+        if manifest.runtime != RUNTIME:
+            raise NotReady(f"{version.artefact} is for the runtime {manifest.runtime!r}; this engine runs {RUNTIME}")
+        child = await Child.start(self._folder(version), threads=self._settings.threads, timeout=self._timing.load)
+        try:
+            async with asyncio.timeout(self._timing.load):
+                await probe(child, manifest)
+        except TimeoutError:
+            await child.close()
+            raise WorkerGone(f"the probes took longer than {self._timing.load:.0f} s") from None
+        except BaseException:
+            await child.close()
+            raise
+        return child
+
+    async def _watch(self, hosted: Hosted) -> None:
+        """Take a version out as soon as its process has ended by itself."""
+        began = time.monotonic()
+        await hosted.child.gone.wait()
+        version = hosted.version
+        if version.id in self._unloading or version.id not in self.hosts:
+            return
+        self.hosts.remove(hosted)
+        self._publish.pop(version.id, None)
+        self._withdraw.add(version.id)
+        if time.monotonic() - began > self._timing.steady:
+            self._failures.forget(version.id)
+        wait = self._failures.died(version.id, self._folder(version))
+        reason = f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)"
+        self._refuse(version, uuid.uuid4().hex, reason)
+
+    async def _unload(self, hosted: Hosted, *, reason: str = "no longer wanted") -> None:
+        version = hosted.version
+        log.info("engine.unloading", extra={"version": version.id, "reason": reason})
+        try:
+            was_published = self._publish.pop(version.id, None) is None
+            if was_published:
+                await self._withdrawn(version)
+                self._tell(version, EventKind.UNREADY, uuid.uuid4().hex, reason=reason)
+                await asyncio.sleep(self._timing.grace)
+            self.hosts.remove(hosted)
+            if not await hosted.idle(self._timing.drain):
+                log.error("engine.requests_cut", extra={"version": version.id, "count": hosted.inside})
+        finally:
+            self.hosts.remove(hosted)
+            await hosted.child.close()
+            del self._unloading[version.id]
+            self._wake.set()
+
+    async def _withdrawn(self, version: Version) -> None:
+        """Withdraw, also where the registry needs a while; for good it isn't waited for."""
+        try:
+            async with asyncio.timeout(self._timing.drain):
+                while True:
+                    try:
+                        return await self._registry.withdraw(version.id)
+                    except RouterError as error:
+                        log.warning("engine.registry_failed", extra={"error": str(error)})
+                        await asyncio.sleep(self._timing.tick)
+        except TimeoutError:
+            self._withdraw.add(version.id)
+
+    async def _shut_down(self) -> None:
+        for task in list(self._loading.values()):
+            task.cancel()
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+        for hosted in self.hosts:
+            if hosted.version.id not in self._unloading:
+                task = asyncio.create_task(self._unload(hosted, reason="the engine stops"))
+                self._unloading[hosted.version.id] = task
+        await asyncio.gather(*self._unloading.values(), return_exceptions=True)
+        with contextlib.suppress(RouterError):
+            await self._settle()
+
+    def _refuse(self, version: Version, attempt: str, reason: str) -> None:
+        log.error("engine.unready", extra={"version": version.id, "reason": reason})
+        self._tell(version, EventKind.UNREADY, attempt, reason=reason)
+        self._wake.set()
+
+    def _tell(self, version: Version, kind: EventKind, attempt: str, **data: str) -> None:
+        """`attempt` makes the event's id unique, and sending it again harmless."""
+        event = RouteEvent(
+            id=f"{kind}:{self._identity.name}:{version.id}:{attempt}",
+            at=time.time(),
+            route=version.route,
+            kind=kind,
+            version=version.id,
+            data={"engine": self._identity.name, **data},
+        )
+        self._unsent.append(event)
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._unsent and self._send(self._unsent[0]):
+            self._unsent.popleft()
+
+    def _folder(self, version: Version) -> Path:
+        return self._store.path(version.artefact)

@@ -1,0 +1,175 @@
+"""The engine's HTTP side: chat completions of the versions that are loaded."""
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway.engines import chat
+from gateway.engines.answers import CONFIDENCE_HEADER, Answer, Usage, confidence
+from gateway.engines.errors import EngineError, InvalidRequest, TooLarge, openai_body
+from gateway.engines.hosting import Hosted, Hosts
+from gateway.engines.protocol import Done, Event, Piece, Started, Token
+from router.events import Events
+
+log = logging.getLogger("retort.engine")
+
+MAX_BODY = 16 << 20
+_JSON = "application/json"
+
+
+def create_app(hosts: Hosts, *, events: Events) -> web.Application:
+    """Routes: POST /versions/{id}/v1/chat/completions, GET /versions/{id}/v1/models, GET /healthz.
+
+    Run it with `handler_cancellation`, so that a client that leaves ends its request's decoding.
+    """
+    engine = _Engine(hosts, events)
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
+    app.router.add_post("/versions/{version}/v1/chat/completions", engine.chat)
+    app.router.add_get("/versions/{version}/v1/models", engine.models)
+    app.router.add_get("/healthz", engine.healthz)
+    return app
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except EngineError as error:
+        return _error_response(error)
+    except web.HTTPException as error:
+        refused = InvalidRequest(f"{request.method} {request.path}: {error.reason}.")
+        return web.Response(status=error.status, body=openai_body(refused), content_type=_JSON)
+    except ConnectionError:  # the client left; aiohttp's own concern
+        raise
+    except Exception:
+        log.exception("engine.request_failed")
+        return _error_response(EngineError())
+
+
+def _error_response(error: EngineError) -> web.Response:
+    headers = {"retry-after": "1"} if error.retryable else {}
+    return web.Response(status=error.status, body=openai_body(error), content_type=_JSON, headers=headers)
+
+
+class _Measured:
+    """What one request came to, for the `engine.request` event."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.outcome = "cancelled"
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+        self.queue_seconds: float | None = None
+        self.ttft_seconds: float | None = None
+
+    def note(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.prompt_tokens, self.queue_seconds = event.prompt_tokens, event.queue_seconds
+        elif isinstance(event, Piece | Done) and self.ttft_seconds is None:
+            self.ttft_seconds = time.monotonic() - self.began
+        if isinstance(event, Done):
+            self.completion_tokens = event.completion_tokens
+
+    def usage(self) -> Usage:
+        return Usage(self.prompt_tokens or 0, self.completion_tokens or 0)
+
+
+class _Engine:
+    def __init__(self, hosts: Hosts, events: Events) -> None:
+        self._hosts = hosts
+        self._events = events
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "versions": [h.version.id for h in self._hosts]})
+
+    async def models(self, request: web.Request) -> web.Response:
+        version = self._hosts[request.match_info["version"]].version
+        card = {"id": version.id, "object": "model", "created": int(version.created_at), "owned_by": "retort"}
+        return web.json_response({"object": "list", "data": [card]})
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        hosted = self._hosts[request.match_info["version"]]
+        measured = _Measured()
+        try:
+            with hosted.admit():
+                return await self._answer(request, hosted, measured)
+        except EngineError as error:
+            measured.outcome = error.code
+            raise
+        finally:
+            self._events.emit(
+                "engine.request",
+                version=hosted.version.id,
+                outcome=measured.outcome,
+                prompt_tokens=measured.prompt_tokens,
+                completion_tokens=measured.completion_tokens,
+                queue_seconds=measured.queue_seconds,
+                ttft_seconds=measured.ttft_seconds,
+                seconds=time.monotonic() - measured.began,
+            )
+
+    async def _answer(self, request: web.Request, hosted: Hosted, measured: _Measured) -> web.StreamResponse:
+        try:
+            asked = chat.read(await request.read())
+        except web.HTTPRequestEntityTooLarge:
+            raise TooLarge(f"The body is above {MAX_BODY >> 20} MiB.") from None
+        answer = Answer(
+            id=f"chatcmpl-{uuid.uuid4().hex}",
+            created=int(time.time()),
+            model=hosted.version.id,
+            logprobs=asked.options.top_logprobs is not None,
+            usage=asked.usage,
+        )
+        async with aclosing(hosted.generate(asked.messages, asked.options)) as events:
+            if asked.stream:
+                return await _stream(request, answer, events, measured)
+            return await _whole(answer, events, measured)
+
+
+async def _whole(answer: Answer, events: AsyncGenerator[Event, None], measured: _Measured) -> web.Response:
+    texts: list[str] = []
+    tokens: list[Token] = []
+    async for event in events:
+        measured.note(event)
+        if isinstance(event, Piece):
+            texts.append(event.text)
+            tokens.extend(event.tokens)
+        elif isinstance(event, Done):
+            measured.outcome = "ok"
+            body = answer.completion("".join(texts), tokens, event, measured.usage())
+            return web.Response(body=body, content_type=_JSON, headers={CONFIDENCE_HEADER: confidence(event)})
+    raise EngineError
+
+
+async def _stream(
+    request: web.Request, answer: Answer, events: AsyncGenerator[Event, None], measured: _Measured
+) -> web.StreamResponse:
+    response: web.StreamResponse | None = None
+    try:
+        async for event in events:
+            measured.note(event)
+            if isinstance(event, Started):
+                continue
+            if response is None:  # not before there is something to say: until then an error keeps its own status
+                response = web.StreamResponse(headers={"cache-control": "no-store"})
+                response.content_type = "text/event-stream"
+                await response.prepare(request)
+                await response.write(answer.role())
+            if isinstance(event, Piece):
+                await response.write(answer.piece(event.text, event.tokens))
+            elif isinstance(event, Done):
+                await response.write(answer.ending(event, measured.usage()))
+                measured.outcome = "ok"
+                return response
+    except EngineError as error:
+        if response is None:
+            raise
+        measured.outcome = error.code
+        await response.write(b"data: " + openai_body(error) + b"\n\n")
+        return response
+    raise EngineError

@@ -1,0 +1,40 @@
+"""Whether a student may answer a request at all. What it may not answer is outside every test's population."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from router.policy import RoutePolicy
+
+_REFUSED = ("tools", "functions", "tool_choice", "function_call", "logit_bias", "audio", "modalities", "prediction")
+
+
+def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int) -> str | None:
+    """The reason why no student may answer, or None.
+
+    `body`: the request's parsed top level; `size`: its length in bytes.
+    """
+    if policy.student is None:
+        return "no_student"
+    if size > policy.student.max_prompt_bytes:
+        return "too_long"
+    for name in _REFUSED:
+        if body.get(name) is not None:
+            return name
+    if body.get("n") not in (None, 1):
+        return "n"
+    shape = body.get("response_format")
+    if shape is not None and not (isinstance(shape, Mapping) and shape.get("type") == "text"):
+        return "response_format"
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return "no_messages"
+    return None if all(map(_is_text, messages)) else "content"
+
+
+def _is_text(message: object) -> bool:
+    if not isinstance(message, Mapping) or message.get("tool_calls") or message.get("role") == "tool":
+        return False
+    content = message.get("content")
+    if isinstance(content, list):
+        return all(isinstance(part, Mapping) and part.get("type") == "text" for part in content)
+    return isinstance(content, str)

@@ -1,0 +1,217 @@
+"""Fakes through the engine's seams: a scripted model, a registry in memory, a collector that acknowledges; and what
+the tests of real workers share."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import numpy as np
+
+from collector.frames import ACK, PREFIX, Happened, unpack
+from gateway.engines.errors import InvalidRequest
+from gateway.engines.hosting import Hosted
+from gateway.engines.text import Vocabulary
+from router.errors import RegistryUnavailable, UnknownVersion
+from router.evidence import EventKind, RouteEvent
+from router.registry import Snapshot, Version
+from router.tasks import TaskKind
+
+END = 256
+WRONG = ord("?")
+
+
+class ScriptedRuntime:
+    """A byte a token. It answers `answers[last message]`, and `?` after anything that it would not have said itself.
+
+    `passes`: the tokens of every pass. Refuses a pass over one token where `passes_of_one` is False.
+    """
+
+    def __init__(self, answers: Mapping[str, bytes], *, context_length: int = 4096, wide: bool = True) -> None:
+        self.answers = answers
+        self.context_length = context_length
+        self.wide = wide
+        self.ends = frozenset({END})
+        self.load_seconds = 0.0
+        self.vocabulary = Vocabulary(
+            {"added_tokens": [{"id": END, "content": "<end>", "special": True}]},
+            lambda ids: bytes(ids).decode("latin-1"),
+        )
+        self.vocabulary.raw = lambda token: bytes([token]) if token < 256 else b"<end>"  # type: ignore[method-assign]
+        self.passes: list[list[int]] = []
+        self.passes_of_one = False
+        self.caches = 0
+        self.fails_on: str | None = None
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        text = "".join(f"<{m['role']}>{m['content']}" for m in messages)
+        if messages[-1]["content"] not in self.answers:
+            raise InvalidRequest("the template refuses")
+        return [*text.encode(), 0]
+
+    def cache(self, length: int) -> "ScriptedCache":
+        self.caches += 1
+        return ScriptedCache(self, min(length, self.context_length))
+
+    def next_token(self, tokens: Sequence[int]) -> int:
+        line = bytes(t for t in tokens if t < 256)
+        prompt, mark, said = line.partition(b"\0")
+        if not mark:
+            return WRONG
+        answer = self.answers[prompt.decode("utf-8", "replace").rpartition(">")[2]]
+        if not answer.startswith(said) or END in tokens:
+            return WRONG
+        return answer[len(said)] if len(said) < len(answer) else END
+
+
+class ScriptedCache:
+    def __init__(self, runtime: ScriptedRuntime, capacity: int) -> None:
+        self.runtime = runtime
+        self.capacity = capacity
+        self.tokens: list[int] = []
+
+    def rewind(self, length: int) -> None:
+        del self.tokens[length:]
+
+    def append(self, tokens: Sequence[int]) -> None:
+        assert tokens
+        assert len(tokens) > 1 or self.runtime.passes_of_one
+        assert len(self.tokens) + len(tokens) <= self.capacity
+        self.tokens += tokens
+        self.runtime.passes.append(list(tokens))
+        if self.runtime.fails_on and bytes(t for t in self.tokens if t < 256).find(self.runtime.fails_on.encode()) >= 0:
+            raise RuntimeError("the runtime broke")
+
+    def logits(self, count: int) -> list[Any]:
+        assert count == 1 or self.runtime.wide
+        rows = []
+        for at in range(len(self.tokens) - count, len(self.tokens)):
+            row = np.full(257, -9.0, dtype=np.float32)
+            row[self.runtime.next_token(self.tokens[: at + 1])] = 9.0
+            rows.append(row)
+        return rows
+
+
+def version(version_id: str, *, engine: str = "local", artefact: str | None = None) -> Version:
+    return Version(
+        id=version_id,
+        route="support",
+        kind=TaskKind.CHAT,
+        base="tiny",
+        engine=engine,
+        artefact=artefact or version_id,
+        created_at=1.0,
+    )
+
+
+class FakeRegistry:
+    """What an engine uses of the registry. `want` says what `wanted` answers."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Version] = {}
+        self.want: list[str] = []
+        self.endpoints: dict[str, str] = {}
+        self.history: list[tuple[str, str]] = []
+        self.broken = False
+
+    def set(self, *versions: Version) -> None:
+        self.known.update({v.id: v for v in versions})
+        self.want = [v.id for v in versions]
+
+    def _check(self) -> None:
+        if self.broken:
+            raise RegistryUnavailable
+
+    def wanted(self, engine: str, most: int) -> Sequence[Version]:
+        self._check()
+        return [self.known[v] for v in self.want if self.known[v].engine == engine][:most]
+
+    def version(self, version_id: str) -> Version:
+        if version_id not in self.known:
+            raise UnknownVersion
+        return self.known[version_id]
+
+    def snapshot(self) -> Snapshot:
+        self._check()
+        return Snapshot(rollouts={}, endpoints=dict(self.endpoints))
+
+    def publish(self, version_id: str, *, engine: str, url: str) -> None:
+        self._check()
+        self.history.append(("publish", version_id))
+        self.endpoints[version_id] = url
+
+    def withdraw(self, version_id: str) -> None:
+        self._check()
+        self.history.append(("withdraw", version_id))
+        self.endpoints.pop(version_id, None)
+
+    def close(self) -> None:
+        pass
+
+
+class FakeCollector:
+    """Acknowledges every frame, and keeps the events."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.events: list[RouteEvent] = []
+
+    async def __aenter__(self) -> "FakeCollector":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    def of(self, kind: EventKind, version_id: str) -> list[RouteEvent]:
+        return [e for e in self.events if e.kind is kind and e.version == version_id]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head, body = PREFIX.unpack(await reader.readexactly(PREFIX.size))
+                envelope = unpack(await reader.readexactly(head))
+                await reader.readexactly(body)
+                if isinstance(envelope.header, Happened):
+                    self.events.append(envelope.header.event)
+                writer.write(ACK.pack(envelope.sequence))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+class Tiny(msgspec.Struct, frozen=True):
+    """`dense`: a Hugging Face folder; `onnx`: its fp32 export, so that torch can say what is right."""
+
+    dense: Path
+    onnx: Path
+
+
+class Served(msgspec.Struct):
+    """A worker behind the engine's HTTP server."""
+
+    url: str
+    hosted: Hosted
+    client: aiohttp.ClientSession
+    emitted: list[dict[str, Any]]
+
+    async def post(self, body: Any, *, path: str = "/v1/chat/completions", **kwargs: Any) -> aiohttp.ClientResponse:
+        kwargs |= {"data": body} if isinstance(body, bytes) else {"json": body}
+        return await self.client.post(self.url + path, **kwargs)
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], *, seconds: float = 30.0) -> None:
+    """Wait for a condition; fail when it does not come true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found if isinstance(found, bool) else await found:
+            return
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.02)
