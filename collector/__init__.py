@@ -4,9 +4,12 @@ from collector.errors import CollectorError, CollectorUnavailable, LogError, Log
 from collector.frames import Call, Exchange, Happened, Header, socket_path
 from collector.log import Entry, EventLog, Record, Stream
 from collector.open_log import open_log
+from collector.record import Answer, Interaction
+from collector.record import decode as decode_interaction
 from collector.send import FrameSender, send_now
 
 __all__ = [
+    "Answer",
     "Call",
     "CollectorError",
     "CollectorUnavailable",
@@ -16,11 +19,13 @@ __all__ = [
     "FrameSender",
     "Happened",
     "Header",
+    "Interaction",
     "LogError",
     "LogFull",
     "Record",
     "ScrubError",
     "Stream",
+    "decode_interaction",
     "open_log",
     "send_now",
     "socket_path",

@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     teacher.add_argument("--port", type=int, default=8090)
     teacher.add_argument("--latency-ms", type=float, default=600.0)
 
+    demo = command("demo", _demo, text="show the whole loop on real input, from an empty folder", config=False)
+    demo.add_argument("--json", metavar="FILE", help="write the figures there")
+    demo.add_argument("--picture", metavar="FILE", help="write the plot there (default: demo.png in DIR)")
+    demo.add_argument("--dir", default="out/demo", help="an empty or new folder (default: %(default)s)")
+
     for name, text in ACTIONS.items():
         action = command(name, _operate, text=text)
         action.set_defaults(action=name)
@@ -84,6 +89,19 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument("version", nargs="?", help="default: the live version, else the challenger")
         action.add_argument("--why", required=True, help="kept in the log with your name")
         action.add_argument("--who", default=getpass.getuser(), help="default: your login name")
+
+    retrain = command("retrain", _retrain, text="run one training cycle now")
+    retrain.add_argument("route")
+    retrain.add_argument("--max-steps", type=int, help="stop training after so many steps")
+    retrain.add_argument(
+        "--held-out", metavar="FILE", help="JSON lines of {messages, answer} to judge the candidate on"
+    )
+    retrain.add_argument("--override-gate", metavar="WHY", help="register the candidate even if the gate says no")
+    retrain.add_argument("--who", default=getpass.getuser(), help="default: your login name")
+
+    replay = command("replay", _replay, text="recompute every decision from the log; exit 1 on a difference")
+    replay.add_argument("--route")
+    replay.add_argument("--json", action="store_true")
 
     check = command("check", _check, text="validate a configuration", config=False)
     check.add_argument("file")
@@ -139,6 +157,31 @@ def _operate(options: argparse.Namespace) -> int:
         who=options.who,
         why=options.why,
     )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from retort.demo.story import run_demo  # noqa: PLC0415 - heavy
+
+    return run_demo(options.dir, json_path=options.json, picture=options.picture)
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    from retort.retrain import retrain  # noqa: PLC0415
+
+    return retrain(
+        load(options.config),
+        options.route,
+        max_steps=options.max_steps,
+        why=options.override_gate,
+        who=options.who,
+        held_out=options.held_out,
+    )
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from retort.replay import replay  # noqa: PLC0415
+
+    return replay(load(options.config), route=options.route, as_json=options.json)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from retrainer.errors import (
     RetrainerError,
     TrainingDiverged,
 )
+from retrainer.evaluate import Report
 from retrainer.gate import Override, Verdict, judge
 from retrainer.state import Cycles, CycleState, Request, Standing, new_id
 from retrainer.triggers import due
@@ -19,6 +20,7 @@ __all__ = [
     "Cycles",
     "NotEnoughExamples",
     "Override",
+    "Report",
     "Request",
     "RetrainerError",
     "Standing",

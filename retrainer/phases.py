@@ -16,10 +16,11 @@ from collector.log import EventLog
 from exporters.models import QUANTIZERS, GenAIGenerator, Manifest, Store, merge, record_golden, to_onnx
 from retrainer.base_models import BaseModel, find
 from retrainer.curate import Example
-from retrainer.dataset import Dataset, build, load, read_lines, write
+from retrainer.dataset import Dataset, build, load, write
 from retrainer.errors import CycleError
 from retrainer.evaluate import Report, Scorer, evaluate
 from retrainer.gate import Verdict
+from retrainer.held_out import read_held_out
 from retrainer.progress import Progress
 from retrainer.render import render
 from retrainer.state import Request
@@ -197,8 +198,9 @@ class Phases:
     @cached_property
     def _judged(self) -> list[Example]:
         """The records to evaluate on: the given ones, or a fixed draw of the held-out part."""
-        if self._request.held_out is not None:
-            return read_lines(Path(self._request.held_out))
+        given = self._request.held_out or self._policy.retrain.held_out
+        if given is not None:
+            return read_held_out(Path(given))
         drawn = sorted(self._data.held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
         return drawn[:MOST_JUDGED]
 

@@ -12,6 +12,13 @@ from router.evidence import encode as encode_evidence
 from router.policy import CapturePolicy, RetrainPolicy, RoutePolicy
 from router.registry import Registry, Rollout, Snapshot, Stage, Transition, Version
 from router.registry_sqlite import open_registry
+from router.replay import differences, recompute
+from router.rollout import current_fraction, fold, parse_policy, stages
+from router.rollout_state import RouteState, initial, view
+from router.rollout_state import decode as decode_state
+from router.rollout_state import encode as encode_state
+from router.rollout_status import status
+from router.scores import Score, answer_text, is_json, score
 from router.tasks import TaskKind
 
 __all__ = [
@@ -34,7 +41,9 @@ __all__ = [
     "Rollout",
     "RouteEvent",
     "RoutePolicy",
+    "RouteState",
     "RouterError",
+    "Score",
     "ShadowCall",
     "Snapshot",
     "Stage",
@@ -43,11 +52,25 @@ __all__ = [
     "UnknownVersion",
     "Upstream",
     "Version",
+    "answer_text",
+    "current_fraction",
     "decide",
     "decode_evidence",
+    "decode_state",
+    "differences",
     "encode_evidence",
+    "encode_state",
+    "fold",
     "ineligible",
+    "initial",
+    "is_json",
     "json_schema",
     "open_registry",
     "parse",
+    "parse_policy",
+    "recompute",
+    "score",
+    "stages",
+    "status",
+    "view",
 ]

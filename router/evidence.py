@@ -52,10 +52,10 @@ class EventKind(StrEnum):
     POLICY = "policy"  # policy: the RoutePolicy as JSON data
     CANDIDATE = "candidate"  # gate: passed | overridden, who, why
     READY = "ready"  # engine, url
-    UNREADY = "unready"  # reason
+    UNREADY = "unready"  # reason, hopeless (trying again would not help)
     HARD_STOP = "hard_stop"  # errors, window, revision (of the rollout that the worker saw)
     OPERATOR = "operator"  # action: promote | rollback | pause | resume | pin | unpin, who, why
-    TICK = "tick"  # a clock reading by the promoter; requests: eligible ones since the last tick
+    TICK = "tick"  # a clock reading by the promoter; the collector adds requests: eligible ones since the last tick
 
 
 class RouteEvent(msgspec.Struct, frozen=True, kw_only=True, tag="event"):

@@ -121,6 +121,7 @@ class RetrainPolicy(Strict):
     lora_rank: int = Field(16, gt=0)
     max_tokens: int = Field(1024, gt=8, description="longer examples are left out")
     quantization: Literal["int8", "int4"] = "int8"
+    held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0
 
 

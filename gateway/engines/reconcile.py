@@ -162,7 +162,7 @@ class Reconciler:
                 child = await self._loaded(version)
         except (ArtefactError, NotReady) as error:
             self._failures.broken(version.id, folder)
-            self._refuse(version, attempt, str(error))
+            self._refuse(version, attempt, str(error), hopeless=True)
         except WorkerGone as error:
             wait = self._failures.died(version.id, folder)
             self._refuse(version, attempt, f"{error} (again in {wait:.0f} s)")
@@ -258,12 +258,13 @@ class Reconciler:
         with contextlib.suppress(RouterError):
             await self._settle()
 
-    def _refuse(self, version: Version, attempt: str, reason: str) -> None:
+    def _refuse(self, version: Version, attempt: str, reason: str, *, hopeless: bool = False) -> None:
+        """`hopeless`: trying again would not help, so the version should be rejected."""
         log.error("engine.unready", extra={"version": version.id, "reason": reason})
-        self._tell(version, EventKind.UNREADY, attempt, reason=reason)
+        self._tell(version, EventKind.UNREADY, attempt, reason=reason, hopeless=hopeless)
         self._wake.set()
 
-    def _tell(self, version: Version, kind: EventKind, attempt: str, **data: str) -> None:
+    def _tell(self, version: Version, kind: EventKind, attempt: str, **data: str | bool) -> None:
         """`attempt` makes the event's id unique, and sending it again harmless."""
         event = RouteEvent(
             id=f"{kind}:{self._identity.name}:{version.id}:{attempt}",

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 import openai
 
 from retort.sample.records import SYSTEM_PROMPT, Package
+from router import is_json
 
 MODEL = "gpt-4o"
 MAX_TOKENS = 24
@@ -39,21 +40,32 @@ class Traffic:
         """Close the client's connections."""
         await self._client.close()
 
-    async def run(self, packages: Iterable[Package], *, rate: float, until: Callable[[], bool] | None = None) -> None:
-        """Send one request every 1/rate seconds until the packages end or `until()` is true; wait for the answers."""
+    async def run(
+        self,
+        packages: Iterable[Package],
+        *,
+        rate: float,
+        until: Callable[[], bool] | None = None,
+        headers: Mapping[str, str] | None = None,
+        answers: dict[str, str] | None = None,
+    ) -> None:
+        """Send one request every 1/rate seconds until the packages end or `until()` is true; wait for the answers.
+
+        `answers` takes each answer's text by package name.
+        """
         pending: set[asyncio.Task[None]] = set()
         start = time.monotonic()
         for n, package in enumerate(packages):
             await asyncio.sleep(max(0.0, start + n / rate - time.monotonic()))
             if until and until():
                 break
-            task = asyncio.create_task(self._one(package))
+            task = asyncio.create_task(self._one(package, headers, answers))
             pending.add(task)
             task.add_done_callback(pending.discard)
         if pending:
             await asyncio.gather(*pending)
 
-    async def _one(self, package: Package) -> None:
+    async def _one(self, package: Package, headers: Mapping[str, str] | None, answers: dict[str, str] | None) -> None:
         at, began = time.time(), time.monotonic()
         number = len(self.sent)
         try:
@@ -65,6 +77,7 @@ class Traffic:
                 ],
                 max_tokens=MAX_TOKENS,
                 temperature=0,
+                extra_headers=dict(headers or {}),
             )
             answer = raw.parse()
         except openai.OpenAIError as error:
@@ -82,6 +95,8 @@ class Traffic:
             )
             return
         text = answer.choices[0].message.content or ""
+        if answers is not None:
+            answers[package.package] = text
         self.sent.append(
             Sent(
                 number=number,
@@ -94,15 +109,6 @@ class Traffic:
                 completion_tokens=answer.usage.completion_tokens if answer.usage else 0,
             )
         )
-
-
-def is_json(text: str) -> bool:
-    """Whether `text` is one JSON value."""
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def same_answer(text: str, expected: str) -> bool:

@@ -1,0 +1,143 @@
+"""From an answer's raw bytes to its message: a plain completion, or a stream's deltas put together again."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from collector.record import Usage
+
+
+class Unreadable(Exception):
+    """The bytes are no chat completion; the message says why, without quoting them."""
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upstream said."""
+
+    message: dict[str, Any]
+    finish_reason: str | None = None
+    model: str | None = None
+    system_fingerprint: str | None = None
+    usage: Usage | None = None
+
+
+def completion(body: bytes) -> Completion:
+    """Read a plain answer or a stream. Raises Unreadable."""
+    if body.lstrip()[:1] == b"{":
+        return _plain(_object(body))
+    return _stream(list(_chunks(body)))
+
+
+def request(body: bytes) -> dict[str, Any]:
+    """A client's request. Raises Unreadable."""
+    return _object(body)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise Unreadable("not JSON") from error
+    if not isinstance(value, dict):
+        raise Unreadable("not a JSON object")
+    return value
+
+
+def _plain(data: dict[str, Any]) -> Completion:
+    choice = _first_choice(data)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise Unreadable("a choice without a message")
+    return Completion(
+        message=message,
+        finish_reason=_string(choice.get("finish_reason")),
+        model=_string(data.get("model")),
+        system_fingerprint=_string(data.get("system_fingerprint")),
+        usage=_usage(data.get("usage")),
+    )
+
+
+def _chunks(body: bytes) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a stream's `data:` lines; a line that ends a stream early is left out."""
+    for event in body.replace(b"\r\n", b"\n").split(b"\n\n"):
+        lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+        data = b"\n".join(lines)
+        if data and data != b"[DONE]":
+            yield _object(data)
+
+
+def _stream(chunks: list[dict[str, Any]]) -> Completion:
+    if not chunks:
+        raise Unreadable("neither a JSON object nor an event stream")
+    message: dict[str, Any] = {"role": "assistant", "content": None}
+    calls: dict[int, dict[str, Any]] = {}
+    finish = usage = None
+    for chunk in chunks:
+        usage = _usage(chunk.get("usage")) or usage
+        choices = chunk.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            continue  # a chunk of usage alone
+        finish = _string(choices[0].get("finish_reason")) or finish
+        delta = choices[0].get("delta")
+        if isinstance(delta, dict):
+            _add(message, calls, delta)
+    if calls:
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]
+    known = next((c for c in chunks if c.get("model")), {})
+    return Completion(
+        message=message,
+        finish_reason=finish,
+        model=_string(known.get("model")),
+        system_fingerprint=_string(known.get("system_fingerprint")),
+        usage=usage,
+    )
+
+
+def _add(message: dict[str, Any], calls: dict[int, dict[str, Any]], delta: Mapping[str, Any]) -> None:
+    for name, value in delta.items():
+        if name == "tool_calls" and isinstance(value, list):
+            for part in value:
+                if isinstance(part, dict):
+                    _add_call(calls.setdefault(_index(part), {}), part)
+        elif isinstance(value, str) and name != "role":
+            message[name] = (message.get(name) or "") + value
+        elif value is not None:
+            message[name] = value
+
+
+def _add_call(call: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Names and ids come whole, arguments in pieces."""
+    for name, value in part.items():
+        if name == "function" and isinstance(value, dict):
+            function = call.setdefault("function", {})
+            for key, piece in value.items():
+                whole = key == "arguments" and isinstance(piece, str)
+                function[key] = function.get(key, "") + piece if whole else piece
+        elif name != "index" and value is not None:
+            call[name] = value
+
+
+def _index(part: Mapping[str, Any]) -> int:
+    index = part.get("index", 0)
+    return index if isinstance(index, int) else 0
+
+
+def _first_choice(data: Mapping[str, Any]) -> dict[str, Any]:
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise Unreadable("no choices")
+    return choices[0]
+
+
+def _usage(value: object) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    try:
+        return msgspec.convert(value, Usage)
+    except msgspec.ValidationError:
+        return None
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None

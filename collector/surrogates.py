@@ -1,0 +1,140 @@
+"""What stands in place of personal data: of the same shape, the same within a conversation, unlinkable across them.
+
+A student trained on the log then never learns to say a placeholder. Nobody has a surrogate: phone numbers are invalid,
+cards and IBANs fail their checksums, addresses are of the ranges kept for documentation.
+"""
+
+import hashlib
+import random
+import re
+import string
+from collections.abc import Callable
+from functools import lru_cache
+
+import phonenumbers
+from faker import Faker
+
+from collector.checksums import luhn
+
+SHOWN = 4  # characters of a key that tell whose format it is
+
+
+class Surrogates:
+    """The surrogates of one conversation. `key`: secret, drawn from the salt and the conversation."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def of(self, entity: str, text: str) -> str:
+        """The surrogate of a text; never the text itself."""
+        make = _MAKERS.get(entity, _same_shape)
+        for attempt in range(20):
+            made = make(text, self._draw(entity, _plain(entity, text), attempt))
+            if made != text:
+                return made
+        raise ValueError(f"no surrogate of a {entity} differs from it")
+
+    def _draw(self, entity: str, text: str, attempt: int) -> random.Random:
+        seed = hashlib.blake2b(f"{entity}\x00{text}\x00{attempt}".encode(), key=self._key, digest_size=16).digest()
+        return random.Random(seed)  # noqa: S311 - keyed by a secret; not a source of secrets
+
+
+def _plain(entity: str, text: str) -> str:
+    """What makes two texts the same thing: not their case, and not how a number is grouped."""
+    return text.casefold() if entity in ("PERSON", "CITY", "STREET", "EMAIL") else re.sub(r"[\s-]", "", text).casefold()
+
+
+@lru_cache(maxsize=1)
+def _names() -> tuple[list[str], list[str], list[str], list[str]]:
+    """First names, last names, cities and streets to choose from, in a fixed order."""
+    fake = Faker("en_US")
+    fake.seed_instance(7)
+    kinds = (fake.first_name, fake.last_name, fake.city, fake.street_name)
+    return tuple(sorted({kind() for _ in range(1500)}) for kind in kinds)  # type: ignore[return-value]
+
+
+def _person(text: str, draw: random.Random) -> str:
+    """Word by word, so that "Jane Doe" and a later "Jane" agree; each word's draw is its own."""
+    firsts, lasts, _, _ = _names()
+    return _cased(text, draw.choice(firsts + lasts))
+
+
+def _cased(text: str, made: str) -> str:
+    if text.isupper():
+        return made.upper()
+    return made.lower() if text.islower() else made
+
+
+def _phone(text: str, draw: random.Random) -> str:
+    for _ in range(50):
+        made = _same_shape(text, draw)
+        if not any(_valid(made, region) for region in (None, "US", "GB", "DE")):
+            return made
+    return re.sub(r"\d", "0", text)
+
+
+def _valid(text: str, region: str | None) -> bool:
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(text, region))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _card(text: str, draw: random.Random) -> str:
+    made = _same_shape(text, draw)
+    while luhn(made):
+        made = _same_shape(text, draw)
+    return made
+
+
+def _iban(text: str, draw: random.Random) -> str:
+    """The country stays; check digits 00 are never right."""
+    return text[:2] + "00" + _same_shape(text[4:], draw)
+
+
+def _ip(text: str, draw: random.Random) -> str:
+    return f"2001:db8::{draw.randrange(1, 0xFFFF):x}" if ":" in text else f"192.0.2.{draw.randrange(1, 255)}"
+
+
+def _secret(text: str, draw: random.Random) -> str:
+    if text.startswith("-----BEGIN"):
+        head, _, rest = text.partition("KEY-----")
+        return (
+            f"{head}KEY-----\n{_letters(64, draw)}\n-----END {head.removeprefix('-----BEGIN ')}KEY-----"
+            if rest
+            else text
+        )
+    return text[:SHOWN] + _same_shape(text[SHOWN:], draw)
+
+
+def _letters(count: int, draw: random.Random) -> str:
+    return "".join(draw.choices(string.ascii_letters + string.digits, k=count))
+
+
+def _same_shape(text: str, draw: random.Random) -> str:
+    """Digits become digits and letters letters of the same case; all else stays."""
+    kinds: tuple[tuple[Callable[[str], bool], str], ...] = (
+        (str.isdigit, string.digits),
+        (str.isupper, string.ascii_uppercase),
+        (str.islower, string.ascii_lowercase),
+    )
+    return "".join(next((draw.choice(letters) for is_kind, letters in kinds if is_kind(c)), c) for c in text)
+
+
+_MAKERS: dict[str, Callable[[str, random.Random], str]] = {
+    "PERSON": _person,
+    "CITY": lambda text, draw: _cased(text, draw.choice(_names()[2])),
+    "STREET": lambda text, draw: _cased(text, draw.choice(_names()[3])),
+    "EMAIL": lambda text, draw: f"{draw.choice(_names()[0]).lower()}.{draw.randrange(100, 999)}@example.com",
+    "PHONE": _phone,
+    "CARD": _card,
+    "IBAN": _iban,
+    "SSN": lambda text, draw: f"9{draw.randrange(100):02d}-{draw.randrange(100):02d}-{draw.randrange(10000):04d}",
+    "IP_ADDRESS": _ip,
+    "MAC_ADDRESS": lambda text, draw: "02:00:00:" + ":".join(f"{draw.randrange(256):02x}" for _ in range(3)),
+    "URL_CREDENTIALS": lambda text, draw: f"user:{_letters(10, draw)}",
+    "PASSWORD": lambda text, draw: _letters(len(text), draw),
+    "SECRET": _secret,
+    "CRYPTO_ADDRESS": _secret,
+    "BITCOIN_ADDRESS": _secret,
+}

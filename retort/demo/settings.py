@@ -1,0 +1,109 @@
+"""The demo's own settings: production's would take days, since dwell and evidence are counted in hours there."""
+
+import socket
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from router import RoutePolicy
+
+ROUTE = "community"
+CAPTURED = 1500
+HELD_OUT = 1000
+CAPTURE_RATE = 25.0  # requests a second while the teacher alone answers
+EVIDENCE_RATE = 5.0  # below what the engine carries on two cores
+TEACHER_MS = 600.0
+MACHINE_PRICE = 0.10  # USD an hour of a two-core machine, for the student's cost
+
+POLICY = {
+    "claims": ["gpt-4o"],
+    "teachers": ["openai/gpt-4o"],
+    "student": {"base": "SmolLM2-135M-Instruct", "engine": "local"},
+    "quality": {"score": "json_fields", "margin": 0.07, "alpha": 0.05, "audit_rate": 0.25},
+    "latency": {"slo_ms": 2000, "quantile": 0.90, "block": "1s"},
+    "errors": {"promote_below": 0.01, "rollback_above": 0.02},
+    "rollout": {"steps": [0.25, 0.5, 1.0], "min_dwell": "0s", "min_requests": 50},
+    "retrain": {"min_new_examples": CAPTURED, "every": "0s", "batch_size": 8, "quantization": "int4"},
+}
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where everything of one run is."""
+
+    folder: Path
+    gateway_port: int
+    teacher_port: int
+    engine_port: int
+    proxy_port: int
+
+    @property
+    def config(self) -> Path:
+        """The configuration that was written for this run."""
+        return self.folder / "retort.yaml"
+
+    @property
+    def held_out(self) -> Path:
+        """The records on which candidates are judged."""
+        return self.folder / "held_out.jsonl"
+
+    @property
+    def few_held_out(self) -> Path:
+        """A few of them, for the candidate that is bad on purpose."""
+        return self.folder / "few_held_out.jsonl"
+
+    @property
+    def url(self) -> str:
+        """What the app's base_url is set to."""
+        return f"http://127.0.0.1:{self.gateway_port}/v1"
+
+
+def prepare(folder: Path) -> Places:
+    """Choose free ports and write the configuration."""
+    ports = free_ports(4)
+    places = Places(folder.absolute(), *ports)
+    places.folder.mkdir(parents=True, exist_ok=True)
+    policy = {**POLICY, "retrain": {**POLICY["retrain"], "held_out": str(places.held_out)}}  # type: ignore[dict-item]
+    config = {
+        "state": str(places.folder / "state"),
+        "listen": f"127.0.0.1:{places.gateway_port}",
+        "upstreams": {
+            "openai": {
+                "base_url": "https://api.openai.com/v1",
+                "api_key": "",  # the demo never asks a paid API: its faults and its load are made on purpose
+                "stand_in": f"http://127.0.0.1:{places.teacher_port}/v1",
+                "distillation_allowed": True,
+                "prices": {"gpt-4o": {"input": 2.5, "output": 10.0}},
+            }
+        },
+        "engines": {
+            "local": {
+                "listen": f"127.0.0.1:{places.engine_port}",
+                "advertise": f"http://127.0.0.1:{places.proxy_port}",
+            }
+        },
+        "routes": {ROUTE: policy},
+    }
+    places.config.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
+    return places
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on just now."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in held]
+    for s in held:
+        s.close()
+    return ports
+
+
+def beside_defaults() -> list[tuple[str, str, str]]:
+    """(key, the demo's value, production's default) for every key of the policy that differs."""
+    production = RoutePolicy(teachers=("openai/gpt-4o",)).model_dump(mode="json")
+    here = RoutePolicy.model_validate(POLICY).model_dump(mode="json")
+    return [
+        (f"{section}.{key}", str(value), str(production[section][key]))
+        for section in ("quality", "latency", "errors", "rollout", "retrain")
+        for key, value in here[section].items()
+        if value != production[section][key]
+    ]

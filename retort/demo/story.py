@@ -1,0 +1,245 @@
+"""`retort demo`: the whole loop on real input, then two bad ends made on purpose, and what came of it all."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from retort.demo import settings
+from retort.demo.bars import Bars
+from retort.demo.outcome import Outcome, build, print_table, write_json
+from retort.demo.picture import draw
+from retort.demo.proxy import Fault, FaultyProxy
+from retort.demo.retort_process import RetortProcess
+from retort.demo.settings import CAPTURE_RATE, CAPTURED, EVIDENCE_RATE, HELD_OUT, ROUTE, Places, prepare
+from retort.demo.traffic import Sent, Traffic
+from retort.demo.watch import Watch
+from retort.errors import StartError
+from retort.process import set_up_logging
+from retort.sample.records import SYSTEM_PROMPT, Package, packages
+from retort.settings import load
+from router import Stage
+
+SEED = 11
+FEW = 24
+CYCLE_SECONDS = 1800.0
+MOST_EVIDENCE = 5000  # requests after which a stage is given up
+
+
+class DemoFailed(StartError):
+    """A phase did not come to its end; the message says which."""
+
+
+def run_demo(folder: str, *, json_path: str | None, picture: str | None) -> int:
+    """Run it in an empty folder; returns 0 where the student was promoted and both bad ends were caught."""
+    place = Path(folder)
+    if place.exists() and any(place.iterdir()):
+        raise StartError(f"{folder} is not empty; the demo starts from nothing: remove it, or choose another --dir")
+    set_up_logging("demo")
+    console = Console()
+    places = prepare(place)
+    _introduce(console, places)
+    outcome = asyncio.run(Demo(places, console).run())
+    draw(outcome, Path(picture) if picture else places.folder / "demo.png")
+    print_table(console, outcome)
+    if json_path:
+        write_json(outcome, Path(json_path))
+    return 0 if outcome.complete else 1
+
+
+def _introduce(console: Console, places: Places) -> None:
+    console.print(
+        "[bold]Retort's loop, from an empty folder.[/bold] The teacher is the sample teacher, a stand-in for a paid "
+        f"API with a latency of {settings.TEACHER_MS:.0f} ms: the speed-up against it measures nothing but itself.\n"
+        f"Everything is in {places.folder}; what the processes say is in retort.log there."
+    )
+    table = Table(
+        "setting", "here", "production's default", title="to fit the time, the demo has its own settings", box=None
+    )
+    for row in settings.beside_defaults():
+        table.add_row(*row)
+    console.print(table)
+
+
+class Demo:
+    """One run. Every phase raises DemoFailed where it does not come to its end."""
+
+    def __init__(self, places: Places, console: Console) -> None:
+        self._places = places
+        self._console = console
+        self._retort = RetortProcess(places.config, places.url.removesuffix("/v1"), places.folder / "retort.log")
+        self._proxy = FaultyProxy(f"http://127.0.0.1:{places.engine_port}")
+        self._traffic = Traffic(places.url)
+        self._phases: dict[str, float] = {}
+        records = random.Random(SEED).sample(packages(), len(packages()))  # noqa: S311 - a fixed draw
+        self._held_out, rest = records[:HELD_OUT], records[HELD_OUT:]
+        self._captured, evidence = rest[:CAPTURED], rest[CAPTURED:]
+        self._evidence: Iterator[Package] = itertools.cycle(evidence)
+
+    async def run(self) -> Outcome:
+        """The story, from the first request to the end of all processes."""
+        with self._phase("start"):
+            await self._proxy.start(self._places.proxy_port)
+            await self._retort.start()
+        watch = Watch(load(str(self._places.config)), lambda: len(self._traffic.sent))
+        recording = asyncio.create_task(watch.record())
+        try:
+            outcome = await self._tell(watch)
+        finally:
+            recording.cancel()
+            with self._phase("stop"):
+                status = await self._retort.stop()
+            await self._traffic.close()
+            await self._proxy.close()
+        return msgspec.structs.replace(outcome, stopped_cleanly=status == 0, phases=self._phases)
+
+    async def _tell(self, watch: Watch) -> Outcome:
+        with self._phase("capture"):
+            await self._capture()
+        student = await self._learn(watch)
+        with self._phase("shadow"):
+            await self._evidence_until(watch, student, "shadow", {Stage.CANARY, Stage.REJECTED})
+        with self._phase("canary"):
+            await self._evidence_until(watch, student, "canary", {Stage.LIVE, Stage.ROLLED_BACK, Stage.REJECTED})
+        promoted = watch.stage(student) is Stage.LIVE
+        served = list(self._traffic.sent)
+        if not promoted:
+            raise DemoFailed(
+                f"{student} was not promoted: {watch.stage(student)}; see {self._places.folder}/retort.log"
+            )
+        with self._phase("bad candidate"):
+            bad = await self._bad_candidate(watch)
+        with self._phase("live, wrong"):
+            wrong = await self._spoil(watch, student, Fault.WRONG)
+        with self._phase("live, failing"):
+            status, said = await self._retort.command("promote", ROUTE, student, "--why", "the demo mended the proxy")
+            if status:
+                raise DemoFailed(f"promoting by hand: {said}")
+            await self._spoil(watch, student, Fault.FAILING)
+        with self._phase("replay"):
+            replayed, _ = await self._retort.command("replay")
+        return build(
+            watch,
+            student=student,
+            bad=bad,
+            sent=self._traffic.sent,
+            before_faults=served,
+            wrong_served=[s for s in wrong if s.served_by == student and not s.right],
+            replayed=replayed == 0,
+        )
+
+    async def _capture(self) -> None:
+        """The held-out records first, with the client's word that they must not be kept; then those to learn from."""
+        told = {"x-retort-consent": "no"}
+        answers: dict[str, str] = {}
+        with Bars(self._console) as bars:
+            bars.follow("held out", HELD_OUT, lambda: len(answers))
+            await self._traffic.run(self._held_out, rate=CAPTURE_RATE * 2, headers=told, answers=answers)
+        lines = [
+            msgspec.json.encode(
+                {
+                    "messages": [
+                        {"role": "system", "content": SYSTEM_PROMPT},
+                        {"role": "user", "content": package.question},
+                    ],
+                    "answer": answers[package.package],
+                }
+            )
+            for package in self._held_out
+        ]
+        self._places.held_out.write_bytes(b"\n".join(lines))
+        self._places.few_held_out.write_bytes(b"\n".join(lines[:FEW]))
+        before = len(self._traffic.sent)
+        with Bars(self._console) as bars:
+            bars.follow("captured", CAPTURED, lambda: len(self._traffic.sent) - before)
+            await self._traffic.run(self._captured, rate=CAPTURE_RATE)
+
+    async def _learn(self, watch: Watch) -> str:
+        """The retrainer starts by itself: enough new examples are there. Returns the version."""
+        began = time.monotonic()
+        with Bars(self._console) as bars:
+            while time.monotonic() - began < CYCLE_SECONDS:
+                cycle = watch.cycle()
+                if cycle is not None:
+                    bars.cycle(watch.cycles.standing(cycle.request.cycle_id))
+                    if cycle.outcome is not None:
+                        break
+                await asyncio.sleep(0.3)
+            else:
+                raise DemoFailed("the training cycle did not end in time")
+        if cycle.outcome != "registered":
+            raise DemoFailed(f"the training cycle ended as {cycle.outcome}: {cycle.error}")
+        self._phases |= {f"retrain: {name}": round(seconds, 1) for name, seconds in cycle.seconds.items()}
+        version = cycle.request.cycle_id
+        self._say(f"{version} is registered: the gate let it through")
+        with self._phase("load"):
+            await self._until(lambda: watch.stage(version) is Stage.SHADOW, "the engine to load it", seconds=120)
+        return version
+
+    async def _evidence_until(self, watch: Watch, version: str, name: str, ends: set[Stage]) -> None:
+        """Traffic until the version leaves the stage, with its evidence drawn against the boundary."""
+        with Bars(self._console) as bars:
+            watching = asyncio.create_task(bars.evidence(watch, version))
+            try:
+                await self._traffic.run(
+                    itertools.islice(self._evidence, MOST_EVIDENCE),
+                    rate=EVIDENCE_RATE,
+                    until=lambda: watch.stage(version) in ends,
+                )
+            finally:
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
+        self._say(f"{name}: {version} is now {watch.stage(version)}")
+
+    async def _bad_candidate(self, watch: Watch) -> str:
+        """A candidate that learned for two steps, taken on by an override that names who and why."""
+        known = {v.id for v in watch.versions()}
+        status, said = await self._retort.command(
+            "retrain", ROUTE, "--max-steps", "2", "--held-out", str(self._places.few_held_out),
+            "--override-gate", "the demo wants a bad candidate", "--who", "demo",
+        )  # fmt: skip
+        if status:
+            raise DemoFailed(f"the bad candidate was not registered: {said}")
+        bad = next(v.id for v in watch.versions() if v.id not in known)
+        await self._until(lambda: watch.stage(bad) is Stage.SHADOW, "the bad candidate to load", seconds=120)
+        await self._evidence_until(watch, bad, "bad candidate", {Stage.REJECTED, Stage.CANARY, Stage.LIVE})
+        return bad
+
+    async def _spoil(self, watch: Watch, version: str, fault: Fault) -> list[Sent]:
+        """Put a fault before the live student until traffic is taken back; returns what was sent meanwhile."""
+        await self._until(
+            lambda: watch.stage(version) is Stage.LIVE and watch.ready(version), "it to serve", seconds=60
+        )
+        before = len(self._traffic.sent)
+        self._proxy.faults[version] = fault
+        try:
+            await self._evidence_until(watch, version, f"live, {fault}", {Stage.ROLLED_BACK})
+        finally:
+            self._proxy.faults.pop(version)
+        return self._traffic.sent[before:]
+
+    async def _until(self, condition: Callable[[], bool], what: str, *, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"waited {seconds:.0f} s for {what}")
+            await asyncio.sleep(0.2)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self._console.rule(name)
+        began = time.monotonic()
+        yield
+        self._phases[name] = round(time.monotonic() - began, 1)
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"[green]{text}[/green]", highlight=False)

@@ -1,0 +1,64 @@
+"""`retort retrain ROUTE`: asks the retrainer for one cycle now, and shows it to its end."""
+
+import time
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from retort.errors import StartError
+from retrainer import Cycles, CycleState, Override, Request, ask, new_id
+from router import Config
+
+POLL_SECONDS = 0.3
+START_SECONDS = 30.0
+
+
+def retrain(
+    config: Config, route: str, *, max_steps: int | None, why: str | None, who: str, held_out: str | None
+) -> int:
+    """Returns 0 where a candidate was registered, 1 where not. Raises StartError."""
+    policy = config.routes.get(route)
+    if policy is None or policy.student is None:
+        known = [name for name, p in sorted(config.routes.items()) if p.student]
+        raise StartError(f"no route {route!r} with a student; the configuration has: {', '.join(known) or 'none'}")
+    if held_out is not None and not Path(held_out).is_file():
+        raise StartError(f"--held-out {held_out}: no such file")
+    request = Request(
+        cycle_id=new_id(route),
+        route=route,
+        max_steps=max_steps,
+        override=Override(who, why) if why else None,
+        held_out=str(Path(held_out).absolute()) if held_out else None,
+    )
+    ask(config.state, request)
+    state = _watch(Cycles(config.state), request.cycle_id)
+    print(f"cycle {request.cycle_id}: {state.outcome}" + (f" ({state.error})" if state.error else ""))
+    for phase, seconds in state.seconds.items():
+        print(f"  {phase:20s} {seconds:7.1f} s")
+    return 0 if state.outcome == "registered" else 1
+
+
+def _watch(cycles: Cycles, cycle_id: str) -> CycleState:
+    columns = (
+        TextColumn("{task.description:20s}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    asked_at = time.monotonic()
+    with Progress(*columns) as bars:
+        bar = bars.add_task("waiting", total=None, left="")
+        while True:
+            state = cycles.load(cycle_id)
+            if state is not None and state.outcome is not None:
+                return state
+            if state is None and time.monotonic() - asked_at > START_SECONDS:
+                bars.console.print(
+                    f"{cycle_id} waits: is a retrainer running (retort up), and is it busy with another?"
+                )
+                asked_at = float("inf")
+            standing = cycles.standing(cycle_id)
+            if standing:
+                left = "" if standing.seconds_left is None else f"{standing.seconds_left:.0f} s left"
+                bars.update(bar, description=standing.phase, completed=standing.done, total=standing.total, left=left)
+            time.sleep(POLL_SECONDS)

@@ -1,0 +1,105 @@
+"""`retort status`: routes, versions and stages, evidence against its boundary, traffic and savings."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from collector import Stream, decode_interaction, open_log
+from router import Arm, Config, open_registry
+
+LATEST = 20_000  # interactions that the traffic figures look back on
+PAGE = 2_000
+
+
+class Traffic(msgspec.Struct):
+    """What a route's latest captured requests were answered by. Costs in USD; the saving is what the teacher would
+    have cost for the requests that a student answered, at the mean price of those that the teacher answered."""
+
+    requests: int = 0
+    by_student: int = 0
+    teacher_cost: float = 0.0
+    priced: int = 0
+
+    @property
+    def saved(self) -> float | None:
+        """None where no price is known."""
+        return self.teacher_cost / self.priced * self.by_student if self.priced else None
+
+
+def show(config: Config, *, as_json: bool) -> int:
+    """Print all routes; returns 0."""
+    report = {name: _route(config, name) for name in sorted(config.routes)}
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        console = Console()
+        for name, row in report.items():
+            _print(console, name, row)
+    return 0
+
+
+def _route(config: Config, name: str) -> dict[str, Any]:
+    registry, log = open_registry(config.registry), open_log(config.log)
+    try:
+        traffic = Traffic()
+        offset = max(log.end(Stream.INTERACTIONS) - LATEST, 0)
+        while entries := log.read(Stream.INTERACTIONS, offset, PAGE, key=name):
+            for entry in entries:
+                record = decode_interaction(entry.value)
+                answer = record.answers[0]
+                traffic.requests += 1
+                traffic.by_student += record.arm is Arm.STUDENT
+                if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
+                    traffic.teacher_cost += answer.cost_usd
+                    traffic.priced += 1
+            offset = entries[-1].offset + 1
+        versions = [
+            {"id": v.id, "stage": v.stage.value, "base": v.base, "created_at": v.created_at}
+            for v in registry.versions(name)
+        ]
+        return {
+            "status": dict(registry.status(name)),
+            "versions": versions,
+            "traffic": {**msgspec.to_builtins(traffic), "saved_usd": traffic.saved},
+            "quarantined": len(log.read(Stream.QUARANTINE, 0, LATEST, key=name)),
+        }
+    finally:
+        log.close()
+        registry.close()
+
+
+def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
+    status, traffic = row["status"], row["traffic"]
+    console.print(f"[bold]{name}[/bold]  live: {status.get('live') or 'none (the teacher answers)'}")
+    if status.get("challenger"):
+        console.print(f"  challenger {status['challenger']} at {status['fraction']:.0%} of eligible traffic")
+    share = traffic["by_student"] / traffic["requests"] if traffic["requests"] else 0.0
+    saved = f"{traffic['saved_usd']:.4f} USD saved" if traffic["saved_usd"] is not None else "no prices known"
+    console.print(
+        f"  {traffic['requests']} requests captured, {share:.1%} answered by a student, {saved}; "
+        f"{row['quarantined']} in quarantine"
+    )
+    if not row["versions"]:
+        console.print("  no versions yet\n")
+        return
+    table = Table("version", "stage", "evidence (log e-value of boundary)", box=None, pad_edge=False)
+    for version in row["versions"]:
+        evidence = status.get("evidence", {}).get(version["id"], {})
+        table.add_row(version["id"], version["stage"], _evidence(evidence))
+    console.print(table)
+    console.print()
+
+
+def _evidence(evidence: Mapping[str, Any]) -> str:
+    parts = []
+    for test, row in evidence.get("tests", {}).items():
+        mark = "passed" if row["passed"] else f"{row['log_e']:.2f}/{row['log_boundary']:.2f}"
+        parts.append(f"{test} {mark} (n={row['n']})")
+    worst = max(evidence.get("alarms", {}).items(), key=lambda item: item[1]["log_e"], default=None)
+    if worst:
+        parts.append(f"nearest alarm {worst[0]} {worst[1]['log_e']:.2f}/{worst[1]['log_boundary']:.2f}")
+    return ", ".join(parts)

@@ -1,0 +1,55 @@
+"""A version's evidence against its boundaries, for people, plots and the record of a decision."""
+
+import math
+from typing import Any
+
+from router.policy import RoutePolicy
+from router.rollout_state import RouteState
+
+
+def evidence(state: RouteState, policy: RoutePolicy, version: str) -> dict[str, Any]:
+    """`tests` (of the challenger) and `alarms`: name -> n, log e-value, log boundary; and the counts."""
+    found: dict[str, Any] = {}
+    trial, guard = state.trial, state.guards.get(version)
+    if version == state.challenger:
+        strict = math.log(1.0 / policy.quality.alpha)
+        by_step = math.log(len(policy.rollout.steps) / policy.quality.alpha)
+        found["tests"] = {
+            "quality": _row(trial.quality.n, trial.quality.log_value, strict, passed=trial.quality_passed),
+            "latency": _row(trial.latency.n, trial.latency.log_value, strict, passed=trial.latency_passed),
+            "slo": _row(trial.slo.n, trial.slo.log_value, by_step, passed=trial.slo_passed),
+            "errors": _row(trial.errors.n, trial.errors.log_value, strict, passed=trial.errors_passed),
+        }
+        found["pairs"] = trial.pairs
+        found["mean_difference"] = -trial.lost / trial.pairs if trial.pairs else None
+        found["requests"], found["dwell"] = trial.requests, round(trial.dwell, 3)
+    if guard:
+        limit = math.log(policy.rollout.detector_threshold)
+        detectors = {"quality": guard.quality, "errors": guard.errors, "slo": guard.slo}
+        if guard.level is not None:
+            detectors |= {"below_level": guard.below_level, "warning": guard.warning}
+        found["alarms"] = {name: _row(d.n, d.log_value, limit) for name, d in detectors.items()}
+        found["level"], found["warned"] = guard.level, guard.warned
+        found["seconds_without_a_pair"] = round(guard.silence, 3)
+    return found
+
+
+def status(state: RouteState, policy: RoutePolicy | None, fraction: float) -> dict[str, Any]:
+    """The whole route: who serves how much, where every version stands, and the evidence of those in service."""
+    return {
+        "live": state.live,
+        "challenger": state.challenger,
+        "step": state.step,
+        "steps": list(policy.rollout.steps) if policy else [],
+        "fraction": fraction,
+        "paused": state.paused,
+        "pinned": state.pinned,
+        "versions": {version: known.stage.value for version, known in state.versions.items()},
+        "ready": [version for version, known in state.versions.items() if known.ready],
+        "evidence": {version: evidence(state, policy, version) for version in state.guards} if policy else {},
+    }
+
+
+def _row(n: int, log_value: float, log_boundary: float, *, passed: bool | None = None) -> dict[str, Any]:
+    row: dict[str, Any] = {"n": n, "log_e": round(log_value, 6), "log_boundary": round(log_boundary, 6)}
+    return row if passed is None else {**row, "passed": passed}

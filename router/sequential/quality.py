@@ -1,0 +1,28 @@
+"""Is the student within the margin of its reference? Paired, from shadow pairs.
+
+D = score(student) - score(reference), in [-1, 1]. The null H0: E[D | past] <= -d is refuted by
+    K_n = mean_j prod_i (1 + l_j (D_i + d)),  l_j geometric on [0.01, 0.5] / (1 - d),  K_n >= 1/alpha.
+
+Assumes that a pair is judged on its own request, whatever else drifts. l stays under half of its bound so that one
+lost pair costs at most half of a bet's capital. Source: Waudby-Smith & Ramdas 2024.
+"""
+
+from router.sequential.mixture import Cusum, Mixture, grid
+
+
+def passes(state: Mixture, difference: float, margin: float) -> Mixture:
+    """One more pair for the test that the student is good enough."""
+    return state.step(difference + margin, grid(0.01, 0.5, 1.0 - margin))
+
+
+def fails(state: Mixture, difference: float, margin: float) -> Mixture:
+    """One more pair for the opposite test, H0: E[D | past] >= -d; refuted, the student is worse than the margin."""
+    return state.step(-(difference + margin), grid(0.01, 0.9, 1.0 + margin))
+
+
+def watch(state: Cusum, difference: float, margin: float) -> Cusum:
+    """One more pair for the e-detector of answers worse than the margin: x = -(D + d), l on [0.01, 0.9] / (1 + d).
+
+    `margin` may be negative: a student promoted at a level of -0.01 is watched from 5 points below that on.
+    """
+    return state.step(-(difference + margin), grid(0.01, 0.9, 1.0 + margin))
