@@ -140,6 +140,9 @@ def _prepare(salt: bytes, keep: Mapping[str, tuple[str, ...]], parent: int) -> N
         if os.getppid() != parent:
             os._exit(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    for unused in ("torch", "transformers"):
+        # spaCy and Presidio import them where they are installed, for 15 s and a gigabyte, and do without them else.
+        sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
     _scrubber = Scrubber(salt, keep=keep)
 
 

@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--picture", metavar="FILE", help="write the plot there (default: demo.png in DIR)")
     demo.add_argument("--dir", default="out/demo", help="an empty or new folder (default: %(default)s)")
 
+    status = command("status", _status, text="show routes, versions, stages, evidence against its boundary, savings")
+    status.add_argument("--json", action="store_true")
+
     for name, text in ACTIONS.items():
         action = command(name, _operate, text=text)
         action.set_defaults(action=name)
@@ -144,6 +147,12 @@ def _sample_teacher(options: argparse.Namespace) -> int:
             f"sample-teacher: port {options.port} can't be used: {error.strerror}; give another --port"
         ) from error
     return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from retort.status import show  # noqa: PLC0415
+
+    return show(load(options.config), as_json=options.json)
 
 
 def _operate(options: argparse.Namespace) -> int:
