@@ -13,8 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import platform
 import signal
 import socket
 import subprocess
@@ -22,10 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
+import results_file
 import uvicorn
 
 from collector import socket_path
@@ -54,12 +52,7 @@ def main() -> None:
         asyncio.run(_collect(options.socket))
         return
     harness = Path(options.harness).resolve()
-    result = _measure(harness, rounds=options.rounds, seconds=options.seconds)
-    _write(HERE / "results" / "gateway_cost.json", result)
-    for goal in result["goals"]:
-        print(
-            f"{goal['name']}: {goal['value']} (goal {goal['op']} {goal['goal']}): {'met' if goal['met'] else 'MISSED'}"
-        )
+    results_file.write("gateway_cost", *_measure(harness, rounds=options.rounds, seconds=options.seconds))
 
 
 def _options() -> argparse.Namespace:
@@ -74,7 +67,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(harness: Path, *, rounds: int, seconds: int) -> dict:
+def _measure(harness: Path, *, rounds: int, seconds: int) -> tuple[dict, list[dict]]:
     upstream, passing, serving = _free_port(), _free_port(), _free_port()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         config = Path(folder) / "retort.yaml"
@@ -107,7 +100,7 @@ def _meter(harness: Path, name: str, pid: int, port: int, *, seconds: int) -> li
     return [json.loads(line) for line in lines]
 
 
-def _result(rows: list[dict]) -> dict:
+def _result(rows: list[dict]) -> tuple[dict, list[dict]]:
     def best(name: str, mode: str) -> dict:
         return min((r for r in rows if r["name"] == name and r["mode"] == mode), key=lambda row: row["cpu_us"])
 
@@ -118,34 +111,10 @@ def _result(rows: list[dict]) -> dict:
         ratio = round(ours["cpu_us"] / smallest["cpu_us"], 2)
         figures[mode] = {"retort": ours, "pass_through": smallest, "ratio": ratio}
         name = f"CPU per {mode} request, times the smallest pass-through"
-        goals.append({"name": name, "value": ratio, "op": "<=", "goal": RATIO_GOAL, "met": ratio <= RATIO_GOAL})
+        goals.append(results_file.goal(name, ratio, "<=", RATIO_GOAL))
     bad = sum(row["non_2xx"] for row in rows)
-    goals.append({"name": "answers that were not 2xx", "value": bad, "op": "==", "goal": 0, "met": bad == 0})
-    machine = {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"machine": machine, "date": date, "figures": figures, "rows": rows, "goals": goals}
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _write(path: Path, result: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".tmp")
-    with fresh.open("w") as out:
-        out.write(json.dumps(result, indent=2) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.rename(path)
+    goals.append(results_file.goal("answers that were not 2xx", bad, "==", 0))
+    return {"figures": figures, "rows": rows}, goals
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def set_up_logging(name: str, *, level: int = logging.INFO) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(FieldFormatter(f"%(asctime)s %(levelname)-7s {name:<9} %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("httpx", "aiohttp.access", "presidio-analyzer", "asyncio"):
+    for chatty in ("httpx", "httpx2", "openai", "aiohttp.access", "presidio-analyzer", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

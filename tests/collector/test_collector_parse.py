@@ -1,0 +1,68 @@
+"""Answers are read from their bytes, plain or streamed, and junk is told."""
+
+import json
+
+import pytest
+from collector_fakes import answer, stream
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.parse import Unreadable, completion, request
+from collector.record import Usage
+
+
+def test_a_plain_answer_is_read() -> None:
+    got = completion(answer("hi", tool_calls=[{"id": "t"}]))
+    assert got.message == {"role": "assistant", "content": "hi", "tool_calls": [{"id": "t"}]}
+    assert (got.finish_reason, got.model) == ("stop", "gpt-4o-2024")
+    assert got.usage == Usage(prompt_tokens=10, completion_tokens=5)
+
+
+@given(st.lists(st.text(), max_size=6))
+def test_a_streams_pieces_are_put_together(pieces: list[str]) -> None:
+    got = completion(stream(*pieces))
+    assert got.message["content"] == "".join(pieces)
+    assert (got.finish_reason, got.usage, got.model) == (
+        "stop",
+        Usage(prompt_tokens=1, completion_tokens=2),
+        "gpt-4o-2024",
+    )
+
+
+def test_tool_call_deltas_are_joined_by_index() -> None:
+    parts = [
+        {"index": 1, "id": "b", "function": {"name": "g", "arguments": '{"y"'}},
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x":'}},
+        {"index": 0, "function": {"arguments": "1}"}},
+        {"index": 1, "function": {"arguments": ":2}"}},
+    ]
+    body = b"".join(
+        b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"tool_calls": [p]}}]}).encode() + b"\r\n\r\n"
+        for p in parts
+    )
+    first, second = completion(body).message["tool_calls"]
+    assert (first["id"], first["function"]) == ("a", {"name": "f", "arguments": '{"x":1}'})
+    assert (second["id"], second["function"]) == ("b", {"name": "g", "arguments": '{"y":2}'})
+
+
+def test_usage_on_a_chunk_with_choices_counts() -> None:
+    body = b'data: {"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n'
+    assert completion(body).usage == Usage(prompt_tokens=3, completion_tokens=4)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"not json", b"{", b"[]", b'{"choices":[]}', b'{"choices":[{}]}', b"data: {broken\n\n", b"data: [1]\n\n"],
+)
+def test_junk_is_unreadable(body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        completion(body)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reader_otherwise(body: bytes) -> None:
+    for read in (completion, request):
+        try:
+            read(body)
+        except Unreadable:
+            continue

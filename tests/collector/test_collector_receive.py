@@ -1,0 +1,258 @@
+"""Frames become durable records: in order, once, whatever is killed or full meanwhile."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from collector_fakes import PlainPool, answer, call, exchange, question, stream
+
+from collector import (
+    CollectorError,
+    CollectorUnavailable,
+    FrameSender,
+    Happened,
+    LogFull,
+    Record,
+    Stream,
+    decode_interaction,
+    open_log,
+    send_now,
+)
+from collector.assemble import Assembler
+from collector.log_memory import MemoryLog
+from collector.receive import Receiver, claim
+from router import Arm, EventKind, Events, Observation, RouteEvent, decode_evidence, parse
+
+CONFIG = parse(
+    """
+    upstreams: {openai: {base_url: "http://x", distillation_allowed: true, prices: {gpt-4o: {input: 2.5, output: 10}}}}
+    engines: {local: {}}
+    routes: {support: {teachers: [openai/gpt-4o], student: {}, quality: {score: exact}}}
+    """,
+    {},
+)
+
+
+class Heard(Events):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.subscribe(lambda name, fields: self.names.append(name))
+
+
+class Running:
+    """A collector on a socket, which can be stopped or dropped as by SIGKILL."""
+
+    def __init__(self, path: Path, log: object, events: Events, max_waiting: int = 1 << 20) -> None:
+        self.receiver = Receiver(Assembler(CONFIG, PlainPool(), events), log, events, max_waiting=max_waiting)  # type: ignore[arg-type]
+        self.stop = asyncio.Event()
+        self.task = asyncio.create_task(self.receiver.serve(path, self.stop))
+
+    async def end(self) -> None:
+        self.stop.set()
+        await asyncio.wait_for(self.task, 30)
+
+    async def kill(self) -> None:
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.task
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "c.sock"
+
+
+@pytest.fixture
+async def sender(path: Path) -> AsyncIterator[FrameSender]:
+    made = FrameSender(path, events=Heard())
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def listening(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC110 - a file tells nobody
+        await asyncio.sleep(0.01)
+
+
+def happened(name: str, kind: EventKind = EventKind.READY, route: str = "support") -> Happened:
+    return Happened(event=RouteEvent(id=name, at=1.0, route=route, kind=kind, version="v1"))
+
+
+def evidence(log: object) -> list[str]:
+    return [e.id for e in log.read(Stream.EVIDENCE, 0, 100_000)]  # type: ignore[attr-defined]
+
+
+async def test_a_pair_becomes_an_interaction_and_observations(path: Path, sender: FrameSender) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    asked, said, also = question("my SECRET"), answer("yes"), stream("y", "es")
+    header = exchange(request=asked, served=call(Arm.TEACHER, said), shadows=[call(Arm.STUDENT, also)])
+    assert sender.send(header, asked, said, also)
+    assert await sender.drain(10) == 0
+    await running.end()
+    (entry,) = log.read(Stream.INTERACTIONS, 0)
+    kept = decode_interaction(entry.value)
+    assert kept.request["messages"] == [{"role": "user", "content": "my hidden"}]
+    teacher, student = kept.answers
+    assert (teacher.message, teacher.cost_usd) == ({"role": "assistant", "content": "yes"}, pytest.approx(75e-6))
+    assert (student.version, student.message) == ("v1", {"role": "assistant", "content": "yes"})
+    assert evidence(log) == ["x0:error:v1", "x0:latency:v1", "x0:quality:v1"]
+    quality = decode_evidence(log.read(Stream.EVIDENCE, 0)[-1].value)
+    assert isinstance(quality, Observation)
+    assert quality.value == 1.0
+
+
+async def test_what_can_not_be_scrubbed_is_quarantined_without_text_and_still_observed(
+    path: Path, sender: FrameSender
+) -> None:
+    log, heard = MemoryLog(), Heard()
+    running = Running(path, log, heard)
+    for n, (asked, said) in enumerate(
+        [(question("POISON"), answer("x")), (b"no json", answer("x")), (question(), b"junk")]
+    ):
+        also = answer("x")
+        header = exchange(n, request=asked, served=call(Arm.TEACHER, said), shadows=[call(Arm.STUDENT, also)])
+        sender.send(header, asked, said, also)
+    assert await sender.drain(10) == 0
+    await running.end()
+    assert log.read(Stream.INTERACTIONS, 0) == []
+    kept = [msgspec.msgpack.decode(e.value) for e in log.read(Stream.QUARANTINE, 0)]
+    assert [k["reason"] for k in kept] == ["poisoned", "request not JSON", "unreadable answer"]
+    assert "POISON" not in repr(kept)
+    assert "x0:quality:v1" in evidence(log)
+    assert heard.names.count("collector.quarantined") == 3
+
+
+async def test_an_exchange_that_must_not_be_kept_leaves_observations_alone(path: Path, sender: FrameSender) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    asked, said, also = question("private"), answer("x"), answer("x")
+    header = exchange(request=asked, served=call(Arm.TEACHER, said), shadows=[call(Arm.STUDENT, also)], capture=False)
+    sender.send(header, asked, said, also)
+    sender.send(exchange(1, served=call(Arm.TEACHER), capture=False))
+    assert await sender.drain(10) == 0
+    await running.end()
+    assert len(evidence(log)) == 3
+    assert log.read(Stream.INTERACTIONS, 0) == log.read(Stream.QUARANTINE, 0) == []
+
+
+async def test_frames_keep_their_order_and_ticks_carry_the_requests_before_them(
+    path: Path, sender: FrameSender
+) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    for n in range(50):
+        asked, said = question("POISON" if n % 7 == 0 else "a"), answer()
+        sender.send(exchange(n, request=asked, served=call(Arm.TEACHER, said)), asked, said)
+        if n in (9, 29):
+            sender.send(happened(f"tick{n}", EventKind.TICK))
+        sender.send(happened(f"e{n}"))
+    assert await sender.drain(10) == 0
+    await running.end()
+    assert [i for i in evidence(log) if i.startswith("e")] == [f"e{n}" for n in range(50)]
+    found = [decode_evidence(e.value) for e in log.read(Stream.EVIDENCE, 0)]
+    assert [r.data["requests"] for r in found if isinstance(r, RouteEvent) and r.kind is EventKind.TICK] == [10, 20]
+
+
+async def test_a_collector_killed_and_started_again_loses_and_doubles_nothing(
+    path: Path, sender: FrameSender, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/log.db"
+    sent = 0
+    for _ in range(4):
+        log = open_log(url)
+        claim(path)
+        running = Running(path, log, Heard())
+        for _ in range(150):
+            sender.send(happened(f"e{sent}"))
+            sent += 1
+            if sent % 40 == 0:
+                await asyncio.sleep(0.02)
+        await running.kill()
+        log.close()
+    log = open_log(url)
+    claim(path)
+    running = Running(path, log, Heard())
+    assert await sender.drain(20) == 0
+    await running.end()
+    assert evidence(log) == [f"e{n}" for n in range(sent)]
+    log.close()
+
+
+class SometimesFull(MemoryLog):
+    """A disk that is full for the first tries."""
+
+    tries = 3
+
+    def append(self, records: Sequence[tuple[Stream, Record]]) -> None:
+        if records and self.tries:
+            self.tries -= 1
+            raise LogFull
+        super().append(records)
+
+
+async def test_a_full_log_holds_frames_back_and_takes_them_when_there_is_space(path: Path, sender: FrameSender) -> None:
+    log, heard = SometimesFull(), Heard()
+    running = Running(path, log, heard)
+    sender.send(happened("a"))
+    assert await sender.drain(0.1) == 1
+    assert await sender.drain(10) == 0
+    await running.end()
+    assert evidence(log) == ["a"]
+    assert heard.names.count("collector.log_full") == 3
+
+
+async def test_more_than_the_collector_may_hold_waits_in_the_socket_and_arrives(
+    path: Path, sender: FrameSender
+) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard(), max_waiting=2000)
+    for n in range(40):
+        asked, said = question("a" * 700), answer("b" * 700)
+        sender.send(exchange(n, request=asked, served=call(Arm.TEACHER, said)), asked, said)
+    assert await sender.drain(20) == 0
+    await running.end()
+    assert len(log.read(Stream.INTERACTIONS, 0)) == 40
+
+
+async def test_a_senders_buffer_is_bounded_and_what_it_drops_is_counted(path: Path) -> None:
+    heard = Heard()
+    sender = FrameSender(path, events=heard, max_bytes=2000)
+    await sender.start()
+    taken = [sender.send(happened(f"e{n}"), b"x" * 300) for n in range(20)]
+    assert 0 < sum(taken) < 20
+    assert heard.names.count("collector.frames_dropped") == 20 - sum(taken)
+    await sender.close()
+
+
+async def test_a_command_waits_for_durability_and_says_when_nobody_answers(path: Path) -> None:
+    with pytest.raises(CollectorUnavailable, match="no collector answers"):
+        await asyncio.to_thread(send_now, path, [happened("a")])
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    await listening(path)
+    await asyncio.to_thread(send_now, path, [happened("a"), happened("b")])
+    assert evidence(log) == ["a", "b"]
+    with pytest.raises(CollectorError, match="already listens"):
+        claim(path)
+    await running.end()
+    assert not path.exists()
+
+
+async def test_bytes_that_are_no_frame_end_that_connection_alone(path: Path, sender: FrameSender) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    await listening(path)
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(b"\xff" * 64)
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    sender.send(happened("a"))
+    assert await sender.drain(10) == 0
+    await running.end()
+    assert evidence(log) == ["a"]

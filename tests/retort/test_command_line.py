@@ -1,0 +1,126 @@
+"""The command line: bad input is told in one message, with what would be right."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from retort.supervisor import programs
+from router import parse
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+state: {state}
+listen: 127.0.0.1:{port}
+upstreams: {{o: {{base_url: "http://127.0.0.1:1/v1", distillation_allowed: true}}}}
+engines: {{local: {{}}}}
+routes: {{r: {{teachers: [o/m], student: {{}}}}}}
+"""
+
+
+def retort(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "retort", *arguments], capture_output=True, text=True, cwd=cwd or ROOT, timeout=60
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    file = tmp_path / "retort.yaml"
+    file.write_text(CONFIG.format(state=tmp_path / "state", port=port))
+    return file
+
+
+def test_a_good_file_is_called_good_and_a_wrong_one_is_refused_with_its_key(config: Path) -> None:
+    good = retort("check", str(config))
+    assert (good.returncode, good.stdout.strip()) == (0, f"{config}: good; 1 route(s): r")
+    config.write_text(config.read_text().replace("student: {}", "student: {bas: x}"))
+    bad = retort("check", str(config))
+    assert bad.returncode == 2
+    assert f"{config}: routes.r.student.bas: unknown key" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
+def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+    said = retort("up", cwd=tmp_path)
+    assert said.returncode == 2
+    assert "retort.yaml: no such file" in said.stderr
+    assert "--config" in said.stderr
+
+
+def test_a_port_in_use_is_told_before_anything_starts(config: Path) -> None:
+    port = parse(config.read_text(), {}).listen.rpartition(":")[2]
+    with socket.create_server(("127.0.0.1", int(port))):
+        said = retort("up", "--config", str(config))
+    assert said.returncode == 2
+    assert f"127.0.0.1:{port} is taken" in said.stderr
+    assert "--port" in said.stderr
+
+
+def test_the_sample_teacher_says_that_its_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        said = retort("sample-teacher", "--port", str(s.getsockname()[1]))
+    assert said.returncode == 2
+    assert "another --port" in said.stderr
+
+
+@pytest.mark.e2e
+def test_a_second_up_on_the_same_state_is_refused_and_a_stop_is_clean(config: Path) -> None:
+    first = subprocess.Popen(
+        [sys.executable, "-m", "retort", "up", "--config", str(config)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert first.stdout is not None
+        assert any("Retort is ready" in line for line in first.stdout)
+        second = retort("up", "--config", str(config), "--port", "1")
+        assert second.returncode == 2
+        assert "another `retort up`" in second.stderr
+    finally:
+        first.terminate()
+        began = time.monotonic()
+        assert first.wait(60) == 0
+        assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("promote", "nope", "v", "--why", "x"), "no route 'nope'; the configuration has: r"),
+        (("promote", "r", "v9", "--why", "x"), "no version 'v9'; route 'r' has: none"),
+        (("rollback", "r", "--why", "x"), "nothing to roll back"),
+        (("pause", "r", "--why", "x"), "Start Retort first"),
+        (("retrain", "nope"), "no route 'nope' with a student; the configuration has: r"),
+        (("retrain", "r", "--held-out", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+        (("replay", "--route", "nope"), "no route 'nope'"),
+        (("engine", "nope"), "engine: 'nope' is not one of: local"),
+    ],
+)
+def test_a_command_on_something_unknown_says_what_there_is(config: Path, arguments: tuple[str, ...], says: str) -> None:
+    said = retort(*arguments, "--config", str(config))
+    assert said.returncode == 2
+    assert says in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_status_and_replay_of_an_empty_state(config: Path) -> None:
+    status = retort("status", "--config", str(config))
+    assert status.returncode == 0
+    assert "no versions yet" in status.stdout
+    assert retort("replay", "--config", str(config)).stdout.strip() == "r: 0 decisions, 0 differ"
+
+
+def test_up_runs_a_process_for_each_room_and_the_sample_teacher_only_in_a_providers_place(tmp_path: Path) -> None:
+    text = CONFIG.format(state=tmp_path, port=8080)
+    names = [p.name for p in programs(parse(text, {}), "f", host="127.0.0.1", port=8080)]
+    assert names == ["collector", "promoter", "engine local", "retrainer", "gateway"]
+    example = (ROOT / "examples/quickstart/retort.yaml").read_text()
+    assert "teacher" in [p.name for p in programs(parse(example, {}), "f", host="h", port=1)]
+    with_key = parse(example, {"OPENAI_API_KEY": "sk-1"})
+    assert "teacher" not in [p.name for p in programs(with_key, "f", host="h", port=1)]
+    two = parse(text + "workers: 2\n", {})
+    assert [p.name for p in programs(two, "f", host="h", port=1)][-2:] == ["gateway 1", "gateway 2"]

@@ -1,0 +1,221 @@
+"""The whole loop with a tiny, really trained model: captured, trained, proven, promoted, spoilt, rolled back.
+
+Real processes (`retort up`), the real openai client, a teacher on loopback. Processes are killed on the way.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import openai
+import pytest
+import tiny_model
+import yaml
+from aiohttp import web
+
+from collector import Stream, decode_interaction, open_log
+from retort.demo.proxy import Fault, FaultyProxy
+from retort.demo.settings import free_ports
+from router import Arm, Config, Registry, Stage, open_registry, parse
+
+pytestmark = [pytest.mark.e2e, pytest.mark.train, pytest.mark.timeout(400)]
+
+EXAMPLES = 400
+RATE = 20.0
+
+
+async def teach(request: web.Request) -> web.Response:
+    """Answers the tiny task after 200 ms."""
+    body = await request.json()
+    await asyncio.sleep(0.2)
+    message = {"role": "assistant", "content": tiny_model.answer(body["messages"][-1]["content"])}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+    return web.json_response(
+        {"id": "t", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage}
+    )
+
+
+class Loop:
+    """One `retort up` with its teacher, proxy and client."""
+
+    def __init__(self, folder: Path, base: Path) -> None:
+        self.gateway, teacher, engine, self.proxy_port = free_ports(4)
+        self.teacher = teacher
+        self.file = folder / "retort.yaml"
+        self.file.write_text(
+            yaml.safe_dump(
+                {
+                    "state": str(folder / "state"),
+                    "listen": f"127.0.0.1:{self.gateway}",
+                    "upstreams": {"up": {"base_url": f"http://127.0.0.1:{teacher}/v1", "distillation_allowed": True}},
+                    "engines": {
+                        "local": {
+                            "listen": f"127.0.0.1:{engine}",
+                            "advertise": f"http://127.0.0.1:{self.proxy_port}",
+                            "threads": 1,
+                        }
+                    },
+                    "routes": {
+                        "colours": {
+                            "claims": ["m"],
+                            "teachers": ["up/m"],
+                            "student": {"base": str(base)},
+                            "quality": {"margin": 0.15, "audit_rate": 0.5},
+                            "latency": {"slo_ms": 2000, "quantile": 0.8, "block": "200ms"},
+                            "errors": {"promote_below": 0.05, "rollback_above": 0.1},
+                            "rollout": {"steps": [0.5, 1.0], "min_dwell": "0s", "min_requests": 20, "holdback": 0.1},
+                            "retrain": {
+                                "min_new_examples": EXAMPLES, "every": "0s", "learning_rate": 5e-3, "epochs": 3,
+                                "batch_size": 8, "quantization": "int8",
+                            },
+                        }
+                    },
+                }
+            )
+        )  # fmt: skip
+        self.config: Config = parse(self.file.read_text(), {})
+        self.proxy = FaultyProxy(f"http://127.0.0.1:{engine}")
+        self.client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{self.gateway}/v1", api_key="k", max_retries=0)
+        self.sent = 0
+        self.failed: list[str] = []
+        self.served: list[str] = []
+        self.output = folder / "retort.log"
+
+    async def start(self) -> None:
+        with self.output.open("ab") as output:
+            self.up = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "retort", "up", "--config", str(self.file), stdout=output, stderr=output
+            )
+        await self.until(lambda: b"Retort is ready" in self.output.read_bytes(), 90)
+
+    async def stop(self) -> int:
+        self.up.terminate()
+        return await asyncio.wait_for(self.up.wait(), 90)
+
+    async def kill(self, room: str) -> None:
+        """SIGKILL for one of the supervisor's processes."""
+        for entry in Path("/proc").iterdir():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue
+            if parent == self.up.pid and room.encode() in words:
+                os.kill(int(entry.name), signal.SIGKILL)
+                return
+        raise AssertionError(f"no process {room}")
+
+    async def ask(self, number: int) -> None:
+        try:
+            raw = await self.client.chat.completions.with_raw_response.create(
+                model="m",
+                messages=tiny_model.messages(number),
+                max_tokens=24,
+                temperature=0,  # type: ignore[arg-type]
+            )
+            self.served.append(raw.headers["x-retort-served-by"])
+        except openai.OpenAIError as error:
+            self.failed.append(repr(error))
+
+    async def traffic(self, done: Callable[[], bool], *, most: int) -> None:
+        """Open-loop requests until `done()`, at most so many."""
+        tasks, began = set(), time.monotonic()
+        for n in range(most):
+            await asyncio.sleep(max(0.0, began + n / RATE - time.monotonic()))
+            if n % 4 == 0 and done():
+                break
+            self.sent += 1
+            tasks.add(asyncio.create_task(self.ask(self.sent)))
+        await asyncio.gather(*tasks)
+
+    async def until(self, condition: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.output.read_text()[-4000:]
+            await asyncio.sleep(0.1)
+
+    async def command(self, *arguments: str) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "retort", *arguments, "--config", str(self.file),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+        return process.returncode or 0, said.decode()
+
+
+@pytest.fixture
+async def loop(tmp_path: Path) -> AsyncIterator[Loop]:
+    base = await asyncio.to_thread(tiny_model.build, tmp_path / "base")
+    made = Loop(tmp_path, base)
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", teach)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", made.teacher).start()
+    await made.proxy.start(made.proxy_port)
+    await made.start()
+    yield made
+    if made.up.returncode is None:
+        await made.stop()
+    await made.client.close()
+    await made.proxy.close()
+    await runner.cleanup()
+
+
+def stage(registry: Registry) -> tuple[str, Stage] | None:
+    versions = registry.versions("colours")
+    return (versions[-1].id, versions[-1].stage) if versions else None
+
+
+async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -> None:
+    registry = open_registry(loop.config.registry)
+    log = open_log(loop.config.log)
+    # Captured, though the collector is killed on the way: the gateway keeps what is not acknowledged.
+    await loop.traffic(lambda: loop.sent >= 100, most=101)
+    await loop.kill("collector")
+    await loop.traffic(lambda: loop.sent >= EXAMPLES, most=EXAMPLES)
+    # Trained, exported, loaded, though the retrainer is killed while it works.
+    await loop.until(lambda: any((Path(loop.config.state) / "cycles").glob("*/state.json")), 60)
+    await loop.kill("retrainer")
+    await loop.until(lambda: stage(registry) is not None, 150)
+    await loop.until(lambda: (stage(registry) or ("", None))[1] is Stage.SHADOW, 60)
+    # Proven in shadow and over the steps, though the promoter is killed.
+    await loop.kill("promoter")
+    await loop.traffic(lambda: (stage(registry) or ("", None))[1] is Stage.LIVE, most=2000)
+    found = stage(registry)
+    assert found is not None
+    version, now = found
+    assert now is Stage.LIVE, loop.output.read_text()[-4000:]
+    # Wrong answers are noticed and taken out.
+    loop.proxy.faults[version] = Fault.WRONG
+    await loop.traffic(lambda: registry.version(version).stage is Stage.ROLLED_BACK, most=1000)
+    assert registry.version(version).stage is Stage.ROLLED_BACK
+    loop.proxy.faults.clear()
+    # Promoted by hand; failures are taken out by the hard stop, and no client sees one.
+    status, said = await loop.command("promote", "colours", version, "--why", "mended")
+    assert status == 0, said
+    await loop.until(lambda: registry.snapshot().rollouts["colours"].live == version, 10)
+    await asyncio.sleep(2.0)  # a rollout change reaches every worker within two seconds
+    loop.proxy.faults[version] = Fault.FAILING
+    await loop.traffic(lambda: registry.version(version).stage is Stage.ROLLED_BACK, most=400)
+    causes = [t.cause for t in registry.transitions("colours")]
+    assert causes[-1] == "hard_stop", causes
+    assert loop.failed == []
+    assert version in loop.served
+    # A stop drains: every exchange is in the log, once; and the log reproduces every decision.
+    await loop.traffic(lambda: False, most=20)
+    assert await loop.stop() == 0
+    kept = [decode_interaction(e.value) for e in log.read(Stream.INTERACTIONS, 0, 100_000)]
+    assert len(kept) == loop.sent
+    assert {k.answers[0].arm for k in kept} == {Arm.TEACHER, Arm.STUDENT}
+    status, said = await loop.command("replay", "--json")
+    assert status == 0, said
+    assert json.loads(said)["colours"]["decisions"] == len(causes)
+    registry.close()
+    log.close()

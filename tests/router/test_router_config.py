@@ -1,0 +1,107 @@
+"""A wrong configuration is refused whole, with a line that names the key and says what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from router import ConfigError, RoutePolicy, json_schema, parse
+
+GOOD = """
+upstreams:
+  openai: {base_url: "https://api.openai.com/v1", api_key: "${KEY}", distillation_allowed: true}
+engines: {local: {}}
+routes:
+  support: {teachers: [openai/gpt-4o], claims: [gpt-4o], student: {}}
+"""
+
+
+def refused(text: str, **environ: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        parse(text, {"KEY": "k", **environ})
+    return str(error.value)
+
+
+def test_a_good_file_gets_the_documented_defaults() -> None:
+    config = parse(GOOD, {"KEY": "sk-1"})
+    assert config.upstreams["openai"].api_key == "sk-1"
+    assert config.log == "sqlite:///.retort/log.db"
+    policy = config.routes["support"]
+    assert (policy.quality.margin, policy.rollout.min_dwell, policy.latency.block) == (0.07, 86400.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "says"),
+    [
+        ("student: {}", "studnet: {}", "routes.support.studnet", "unknown key"),
+        ("student: {}", "quality: {margin: 2}", "routes.support.quality.margin", "less than 1; got 2"),
+        ("student: {}", "latency: {block: 10 parsecs}", "routes.support.latency.block", "for example 10s"),
+        ("student: {}", "rollout: {steps: [0.5, 0.1]}", "routes.support.rollout", "steps must rise"),
+        ("student: {}", "rollout: {steps: [0.5, 1.5]}", "routes.support.rollout.steps.1", "less than or equal to 1"),
+        ("student: {}", "rollout: {holdback: 0.7}", "routes.support.rollout", "under 0.5; got 0.7"),
+        ("openai/gpt-4o", "gpt-4o", "routes.support.teachers", "UPSTREAM/MODEL with an upstream of: openai"),
+        ("student: {}", "student: {engine: vllm}", "routes.support.student.engine", "not one of: local"),
+        (
+            "distillation_allowed: true",
+            "distillation_allowed: false",
+            "openai.distillation_allowed",
+            "read the provider",
+        ),
+        ("https://api", "ftp://api", "upstreams.openai.base_url", "http:// or https://"),
+        ("upstreams:", "listen: 0.0.0.0:80\nupstreams:", "listen", "is not loopback"),
+        ("upstreams:", "log: redis://x\nupstreams:", "log", "write sqlite:///PATH"),
+        ("claims: [gpt-4o]", "claims: [support]", "routes.support", "already belongs to route 'support'"),
+    ],
+)
+def test_each_wrong_value_is_named_with_what_would_be_right(old: str, new: str, key: str, says: str) -> None:
+    message = refused(GOOD.replace(old, new))
+    assert key in message
+    assert says in message
+
+
+def test_an_unset_variable_is_named_with_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"upstreams\.openai\.api_key: the environment has no KEY"):
+        parse(GOOD, {})
+
+
+@pytest.mark.parametrize(("text", "says"), [("a: [", "not YAML"), ("just words", "must be a mapping")])
+def test_a_file_that_is_no_mapping_is_refused(text: str, says: str) -> None:
+    assert says in refused(text)
+
+
+def test_every_wrong_line_is_told_at_once() -> None:
+    message = refused(GOOD.replace("student: {}", "quality: {margin: 2, alpha: -1}"))
+    assert len(message.splitlines()) == 2
+
+
+def test_the_stand_in_is_taken_only_while_the_key_is_unset() -> None:
+    text = GOOD.replace("distillation", 'stand_in: "http://127.0.0.1:8090/v1", distillation')
+    without, with_key = parse(text, {}), parse(text, {"KEY": "sk-1"})
+    assert without.upstreams["openai"].stands_in
+    assert without.upstreams["openai"].base_url == "http://127.0.0.1:8090/v1"
+    assert not with_key.upstreams["openai"].stands_in
+    assert with_key.upstreams["openai"].base_url == "https://api.openai.com/v1"
+
+
+def test_every_example_is_a_good_configuration() -> None:
+    files = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
+    assert files
+    for file in files:
+        parse(file.read_text("utf-8"), {})
+
+
+def test_the_schema_knows_every_key_of_the_file() -> None:
+    assert set(json_schema()["properties"]) >= {
+        "state",
+        "log",
+        "registry",
+        "artefacts",
+        "upstreams",
+        "engines",
+        "routes",
+    }
+
+
+def test_a_policys_version_changes_with_any_of_its_values() -> None:
+    a = RoutePolicy(teachers=("o/m",))
+    b = RoutePolicy.model_validate({"teachers": ["o/m"], "quality": {"margin": 0.05}})
+    assert a.version == RoutePolicy(teachers=("o/m",)).version != b.version
