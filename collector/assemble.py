@@ -1,7 +1,7 @@
 """What a frame becomes: observations (always), and an interaction, scrubbed, or its quarantine without any text."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -39,18 +39,18 @@ class Assembler:
         self._config = config
         self._pool = pool
         self._events = events
-        self._eligible: Counter[str] = Counter()
+        self._eligible: defaultdict[str, Counter[int]] = defaultdict(Counter)
 
     def begin(self, header: Header, body: bytes) -> Coroutine[Any, Any, Records]:
         """Start on a frame; must be called in the order of arrival."""
         if isinstance(header, Happened):
             event = header.event
             if event.kind is EventKind.TICK:
-                requests = self._eligible.pop(event.route, 0)
+                requests = {str(revision): n for revision, n in self._eligible.pop(event.route, {}).items()}
                 event = msgspec.structs.replace(event, data={**event.data, "requests": requests})
             return self._event(event)
         if owes_a_pair(header):
-            self._eligible[header.decision.route] += 1
+            self._eligible[header.decision.route][header.decision.rollout_revision] += 1
         return self._exchange(header, body)
 
     async def _event(self, event: RouteEvent) -> Records:

@@ -132,6 +132,7 @@ class RouteFold:
             self._registry.commit(
                 self._name,
                 expected_revision=self._revision,
+                expected_offset=self._offset,
                 rollout=rollout,
                 stages=stages(state),
                 transitions=made,

@@ -126,7 +126,9 @@ class _Work:
             return [self.value(v, depth + 1) for v in value]
         if isinstance(value, int) and not isinstance(value, bool) and len(str(value)) >= 12:
             return self._number(value)
-        return value
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        raise ScrubError("unknown_type")
 
     def _string(self, text: str, depth: int) -> str:
         if text.lstrip()[:1] in ("{", "["):

@@ -55,7 +55,8 @@ class EventKind(StrEnum):
     UNREADY = "unready"  # reason, hopeless (trying again would not help)
     HARD_STOP = "hard_stop"  # errors, window, revision (of the rollout that the worker saw)
     OPERATOR = "operator"  # action: promote | rollback | pause | resume | pin | unpin, who, why
-    TICK = "tick"  # a clock reading by the promoter; the collector adds requests: eligible ones since the last tick
+    TICK = "tick"  # a clock reading by the promoter; the collector adds requests:
+    # the eligible ones since the last tick, counted by the rollout revision that decided them
 
 
 class RouteEvent(msgspec.Struct, frozen=True, kw_only=True, tag="event"):

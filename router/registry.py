@@ -105,6 +105,7 @@ class Registry(Protocol):
         route: str,
         *,
         expected_revision: int,
+        expected_offset: int,
         rollout: Rollout,
         stages: Mapping[str, Stage],
         transitions: Sequence[Transition],
@@ -112,7 +113,8 @@ class Registry(Protocol):
         offset: int,
         status: Mapping[str, Any],
     ) -> None:
-        """Write a fold's result in one transaction. Raises Conflict when the stored revision isn't the expected.
+        """Write a fold's result in one transaction. Raises Conflict when the stored revision and offset are
+        not those that the fold went on from.
 
         `rollout.revision` is the new one (unchanged where nothing that workers see has changed). `offset`: the
         first evidence record not yet folded. `status`: evidence against its boundaries, for people.

@@ -101,6 +101,7 @@ class SqliteRegistry:
         route: str,
         *,
         expected_revision: int,
+        expected_offset: int,
         rollout: Rollout,
         stages: Mapping[str, Stage],
         transitions: Sequence[Transition],
@@ -112,9 +113,9 @@ class SqliteRegistry:
         with self._write() as db:
             row = db.execute("SELECT revision, next FROM rollouts WHERE route = ?", (route,)).fetchone()
             revision, stored = row or (0, 0)
-            if revision != expected_revision or stored > offset:
+            if (revision, stored) != (expected_revision, expected_offset):
                 raise Conflict(
-                    f"route {route!r}: expected revision {expected_revision} before offset {offset}, "
+                    f"route {route!r}: expected revision {expected_revision} at {expected_offset}, "
                     f"found revision {revision} at {stored}"
                 )
             db.execute(

@@ -66,7 +66,7 @@ def _apply(mover: Mover, event: RouteEvent) -> None:
     elif event.kind is EventKind.HARD_STOP:
         mover.hard_stop(event)
     elif event.kind is EventKind.TICK:
-        mover.expect_pairs(int(event.data.get("requests", 0)))
+        mover.expect_pairs({int(revision): n for revision, n in event.data.get("requests", {}).items()})
     else:
         mover.state = _before_policy(mover.state, event)
         if event.kind is EventKind.UNREADY and event.data.get("hopeless"):

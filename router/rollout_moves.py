@@ -14,6 +14,7 @@ Neither stops an alarm.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from router.rollout_state import Guard, RouteState, Trial, VersionState
 from router.rollout_status import evidence
 
 LEAST_EXPECTED = 5.0  # pairs that must have been due before their silence means anything
+SETTLING = 10.0  # seconds in which every worker has seen a change, and its first pairs are scored
 
 replace = msgspec.structs.replace
 
@@ -88,11 +90,13 @@ class Mover:
         elif self.state.versions[version].stage is Stage.CANDIDATE:
             self._to(version, Stage.REJECTED, "unready", {"reason": event.data.get("reason")})
 
-    def expect_pairs(self, requests: int) -> None:
-        """So many eligible requests came since the last tick: with a ready version, some of them owed a pair."""
+    def expect_pairs(self, requests: Mapping[int, int]) -> None:
+        """So many eligible requests came since the last tick, by the revision that decided them: where a version was
+        watched and ready, some of them owed a pair."""
         for version, guard in self.state.guards.items():
             if self.state.versions[version].ready:
-                due = guard.expected_pairs + requests * self._pair_rate(version)
+                asked = sum(n for revision, n in requests.items() if revision >= guard.since)
+                due = guard.expected_pairs + asked * self._pair_rate(version)
                 guards = {**self.state.guards, version: replace(guard, expected_pairs=due)}
                 self.state = replace(self.state, guards=guards)
 
@@ -116,9 +120,10 @@ class Mover:
             return "error_alarm"
         if guard.slo.log_value >= boundary:
             return "slo_alarm"
-        silent = guard.silence >= rules.no_pairs_after and guard.expected_pairs >= LEAST_EXPECTED
-        gone = guard.silence >= rules.no_pairs_after and not self.state.versions[version].ready
-        if guard.expected_pairs >= rules.no_pairs_requests or silent or gone:
+        due, silence = guard.expected_pairs, guard.silence
+        missing = due >= rules.no_pairs_requests and silence >= SETTLING
+        long = silence >= rules.no_pairs_after
+        if missing or (long and (due >= LEAST_EXPECTED or not self.state.versions[version].ready)):
             return "no_pairs_alarm"
         if not guard.warned and guard.warning.log_value >= boundary:
             self._set_guard(version, replace(guard, warned=True))
@@ -130,7 +135,7 @@ class Mover:
         for version, known in self.state.versions.items():
             if known.stage is Stage.CANDIDATE and known.admitted and known.ready:
                 self.state = replace(self.state, challenger=version, trial=Trial(), step=0)
-                self._set_guard(version, Guard())
+                self._set_guard(version, Guard(since=self.state.revision + 1))
                 self._to(version, Stage.SHADOW, "ready")
                 return
 
@@ -149,7 +154,7 @@ class Mover:
         if in_shadow:
             if trial.quality_passed and trial.latency_passed:
                 level = -trial.lost / trial.pairs
-                self._set_guard(version, Guard(level=level))
+                self._set_guard(version, Guard(level=level, since=self.state.revision + 1))
                 self._step(version, 0, Stage.CANARY, "quality_and_latency_passed")
         elif trial.slo_passed and self._stayed(trial):
             if self.state.step + 1 < len(self.policy.rollout.steps):
@@ -187,7 +192,7 @@ class Mover:
             self.state = replace(self.state, challenger=None, step=0)
         self.state = replace(self.state, live=version)
         if guard is None or cause == "operator":
-            guard = Guard(level=guard.level if guard else None)
+            guard = Guard(level=guard.level if guard else None, since=self.state.revision + 1)
         self._set_guard(version, replace(guard, silence=0.0, expected_pairs=0.0))
         self._to(version, Stage.LIVE, cause, evidence=evidence)
 

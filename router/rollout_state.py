@@ -39,6 +39,7 @@ class Guard(msgspec.Struct, frozen=True):
     block: Block = Block()
     level: float | None = None
     warned: bool = False
+    since: int = 0  # the revision at which it was first watched
     expected_pairs: float = 0.0  # since the last pair, had all gone well
     silence: float = 0.0  # seconds since the last pair
 

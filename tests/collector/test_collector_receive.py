@@ -156,7 +156,10 @@ async def test_frames_keep_their_order_and_ticks_carry_the_requests_before_them(
     await running.end()
     assert [i for i in evidence(log) if i.startswith("e")] == [f"e{n}" for n in range(50)]
     found = [decode_evidence(e.value) for e in log.read(Stream.EVIDENCE, 0)]
-    assert [r.data["requests"] for r in found if isinstance(r, RouteEvent) and r.kind is EventKind.TICK] == [10, 20]
+    assert [r.data["requests"] for r in found if isinstance(r, RouteEvent) and r.kind is EventKind.TICK] == [
+        {"2": 10},
+        {"2": 20},
+    ]
 
 
 async def test_a_collector_killed_and_started_again_loses_and_doubles_nothing(

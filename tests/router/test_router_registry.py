@@ -53,7 +53,7 @@ def version(name: str, at: float = 1.0, engine: str = "local") -> Version:
 
 
 def commit(
-    registry: Registry, *, expected: int, revision: int, offset: int, stages: dict[str, Stage] | None = None
+    registry: Registry, *, expected: tuple[int, int], revision: int, offset: int, stages: dict[str, Stage] | None = None
 ) -> None:
     moved = Transition(
         route="r", offset=offset - 1, at=5.0, version="v", before=Stage.SHADOW, after=Stage.CANARY, step=0,
@@ -61,7 +61,8 @@ def commit(
     )  # fmt: skip
     registry.commit(
         "r",
-        expected_revision=expected,
+        expected_revision=expected[0],
+        expected_offset=expected[1],
         rollout=Rollout(route="r", revision=revision, live="v"),
         stages=stages or {},
         transitions=[moved],
@@ -83,7 +84,7 @@ def test_a_version_is_added_once_and_found(registry: Registry) -> None:
 def test_a_commit_is_read_back_whole(registry: Registry) -> None:
     registry.add_version(version("v"))
     assert registry.checkpoint("r") == (Rollout(route="r"), None, 0)
-    commit(registry, expected=0, revision=1, offset=7, stages={"v": Stage.LIVE})
+    commit(registry, expected=(0, 0), revision=1, offset=7, stages={"v": Stage.LIVE})
     assert registry.checkpoint("r") == (Rollout(route="r", revision=1, live="v"), b"state", 7)
     assert registry.version("v").stage is Stage.LIVE
     assert registry.status("r") == {"live": "v"}
@@ -93,10 +94,10 @@ def test_a_commit_is_read_back_whole(registry: Registry) -> None:
 
 
 def test_a_commit_on_an_old_revision_or_offset_is_a_conflict_and_changes_nothing(registry: Registry) -> None:
-    commit(registry, expected=0, revision=1, offset=7)
-    for expected, offset in ((0, 9), (1, 6)):
+    commit(registry, expected=(0, 0), revision=1, offset=7)
+    for expected in ((0, 7), (1, 6), (0, 0)):
         with pytest.raises(Conflict, match="found revision 1 at 7"):
-            commit(registry, expected=expected, revision=2, offset=offset)
+            commit(registry, expected=expected, revision=2, offset=9)
     assert registry.checkpoint("r")[2] == 7
     assert len(registry.transitions("r")) == 1
 
@@ -112,8 +113,8 @@ def test_an_engine_wants_those_in_service_then_candidates_then_the_last_retired(
     for n, name in enumerate([*stages, "new"]):
         registry.add_version(version(name, at=float(n)))
     registry.add_version(version("elsewhere", engine="other"))
-    commit(registry, expected=0, revision=1, offset=3, stages={"older": stages["older"]})
-    commit(registry, expected=1, revision=2, offset=9, stages=stages)
+    commit(registry, expected=(0, 0), revision=1, offset=3, stages={"older": stages["older"]})
+    commit(registry, expected=(1, 3), revision=2, offset=9, stages=stages)
     names = [v.id for v in registry.wanted("local", 9)]
     assert set(names[:2]) == {"live", "next"}
     assert names[2:] == ["new", "old", "older"]
@@ -148,7 +149,7 @@ def _race(url: str, start: "multiprocessing.synchronize.Event", won: "multiproce
     for _ in range(30):
         rollout, _, offset = registry.checkpoint("r")
         try:
-            commit(registry, expected=rollout.revision, revision=rollout.revision + 1, offset=offset + 1)
+            commit(registry, expected=(rollout.revision, offset), revision=rollout.revision + 1, offset=offset + 1)
             wins += 1
         except Conflict:
             continue

@@ -205,13 +205,14 @@ def test_missing_pairs_are_an_alarm_but_a_quiet_night_is_not() -> None:
     quiet.arrive()
     for _ in range(4000):
         quiet.at += 1.0
-        quiet.event(EventKind.TICK, requests=0)
+        quiet.event(EventKind.TICK, requests={})
     assert quiet.stage() is Stage.SHADOW
     busy = Story()
     busy.arrive()
-    for _ in range(30):
+    for n in range(30):
         busy.at += 1.0
-        busy.event(EventKind.TICK, requests=5)
+        busy.event(EventKind.TICK, requests={str(busy.state.revision): 5, "0": 500})
+        assert n > 15 or busy.stage() is Stage.SHADOW  # those of before it was watched owe nothing
     assert busy.stage() is Stage.REJECTED
     assert busy.causes()[-1] == "no_pairs_alarm"
 
@@ -221,7 +222,7 @@ def test_requests_that_came_while_no_engine_was_ready_owe_no_pair() -> None:
     story.arrive()
     story.event(EventKind.UNREADY, "v", reason="its process ended", hopeless=False)
     story.at += 5.0
-    story.event(EventKind.TICK, requests=500)
+    story.event(EventKind.TICK, requests={str(story.state.revision): 500})
     assert story.stage() is Stage.SHADOW
     story.event(EventKind.READY, "v")
     story.pairs(300)
