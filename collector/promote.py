@@ -131,8 +131,7 @@ class RouteFold:
         try:
             self._registry.commit(
                 self._name,
-                expected_revision=self._revision,
-                expected_offset=self._offset,
+                expected=(self._revision, self._offset),
                 rollout=rollout,
                 stages=stages(state),
                 transitions=made,

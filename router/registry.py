@@ -104,8 +104,7 @@ class Registry(Protocol):
         self,
         route: str,
         *,
-        expected_revision: int,
-        expected_offset: int,
+        expected: tuple[int, int],
         rollout: Rollout,
         stages: Mapping[str, Stage],
         transitions: Sequence[Transition],
@@ -114,7 +113,7 @@ class Registry(Protocol):
         status: Mapping[str, Any],
     ) -> None:
         """Write a fold's result in one transaction. Raises Conflict when the stored revision and offset are
-        not those that the fold went on from.
+        not the `expected` ones, which the fold went on from.
 
         `rollout.revision` is the new one (unchanged where nothing that workers see has changed). `offset`: the
         first evidence record not yet folded. `status`: evidence against its boundaries, for people.

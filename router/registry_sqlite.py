@@ -100,8 +100,7 @@ class SqliteRegistry:
         self,
         route: str,
         *,
-        expected_revision: int,
-        expected_offset: int,
+        expected: tuple[int, int],
         rollout: Rollout,
         stages: Mapping[str, Stage],
         transitions: Sequence[Transition],
@@ -112,12 +111,9 @@ class SqliteRegistry:
         """See Registry."""
         with self._write() as db:
             row = db.execute("SELECT revision, next FROM rollouts WHERE route = ?", (route,)).fetchone()
-            revision, stored = row or (0, 0)
-            if (revision, stored) != (expected_revision, expected_offset):
-                raise Conflict(
-                    f"route {route!r}: expected revision {expected_revision} at {expected_offset}, "
-                    f"found revision {revision} at {stored}"
-                )
+            found = row or (0, 0)
+            if found != expected:
+                raise Conflict(f"route {route!r}: expected (revision, offset) {expected}, found {found}")
             db.execute(
                 "REPLACE INTO rollouts (route, data, state, next, revision, status) VALUES (?, ?, ?, ?, ?, ?)",
                 (route, encode(rollout), state, offset, rollout.revision, encode(status)),

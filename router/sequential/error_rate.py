@@ -3,6 +3,10 @@
 E = 1 for a failed request, also one that a fallback rescued (intention to treat). The null H0: P(E = 1 | past) >= p
 is refuted by bets on p - E, l geometric on [0.01, 0.9] / (1 - p). Without a failure it takes about 1,150 requests at
 p = 0.5% and 575 at 1% (alpha 5%).
+
+Failures come in spells: an engine that restarts fails whatever comes in that second. So the e-detector's bets stop at
+1, where one failure at most doubles a bet's capital: the best bet on a rate of twice p, and 15 failures in a
+row for an alarm. A version that fails outright is the hard stop's, after 10.
 """
 
 from router.sequential.mixture import Cusum, Mixture, grid
@@ -14,5 +18,5 @@ def passes(state: Mixture, error: float, p: float) -> Mixture:
 
 
 def watch(state: Cusum, error: float, p: float) -> Cusum:
-    """One more request for the e-detector of a rate above p: x = E - p, l on [0.01, 0.9] / p."""
-    return state.step(error - p, grid(0.01, 0.9, p))
+    """One more request for the e-detector of a rate above p: x = E - p, l on [0.05, 1]."""
+    return state.step(error - p, grid(0.05, 1.0, 1.0))

@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -71,20 +70,17 @@ def test_the_sample_teacher_says_that_its_port_is_taken() -> None:
 
 @pytest.mark.e2e
 def test_a_second_up_on_the_same_state_is_refused_and_a_stop_is_clean(config: Path) -> None:
-    first = subprocess.Popen(
-        [sys.executable, "-m", "retort", "up", "--config", str(config)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert first.stdout is not None
-        assert any("Retort is ready" in line for line in first.stdout)
-        second = retort("up", "--config", str(config), "--port", "1")
-        assert second.returncode == 2
-        assert "another `retort up`" in second.stderr
-    finally:
-        first.terminate()
-        began = time.monotonic()
-        assert first.wait(60) == 0
-        assert time.monotonic() - began < 60
+    command = [sys.executable, "-m", "retort", "up", "--config", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout is not None
+            assert any("Retort is ready" in line for line in first.stdout)
+            second = retort("up", "--config", str(config), "--port", "1")
+            assert second.returncode == 2
+            assert "another `retort up`" in second.stderr
+        finally:
+            first.terminate()
+            assert first.wait(60) == 0
 
 
 @pytest.mark.parametrize(
