@@ -51,6 +51,14 @@ def _enums(value: Any) -> Iterator[str]:
             yield from _enums(inner)
 
 
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ; of two with the same key one would hide the other, so it is read as text."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a key stands twice")
+    return members
+
+
 class Scrubber:
     """Loads the models once. `salt`: secret of this state folder. `keep`: each route's words that stay as they are."""
 
@@ -124,6 +132,9 @@ class _Work:
             return {self._text(k, forms_only=True): self.value(v, depth + 1) for k, v in value.items()}
         if isinstance(value, list):
             return [self.value(v, depth + 1) for v in value]
+        if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+            whole = self.value(int(value), depth)
+            return value if whole == value else float(whole)
         if isinstance(value, int) and not isinstance(value, bool) and len(str(value)) >= 12:
             return self._number(value)
         if value is None or isinstance(value, (bool, int, float)):
@@ -133,7 +144,7 @@ class _Work:
     def _string(self, text: str, depth: int) -> str:
         if text.lstrip()[:1] in ("{", "["):
             try:
-                inner = json.loads(text)
+                inner = json.loads(text, object_pairs_hook=_members)
             except ValueError:
                 return self._text(text)
             clean = self.value(inner, depth + 1)

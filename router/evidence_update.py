@@ -92,7 +92,7 @@ def _latency(
     if seen.arm is not Arm.STUDENT:
         return guard, trial  # a shadow call's load is not what users would meet
     slow = seen.value > policy.latency.slo_ms
-    block, done = slo.add(guard.block, seen.at, policy.latency.block, slow=slow)
+    block, done = slo.add(guard.block, state.now, policy.latency.block, slow=slow)
     guard = replace(guard, block=block)
     return _closed(guard, trial, done, policy) if done else (guard, trial)
 

@@ -1,6 +1,7 @@
 """The demo's picture: evidence against its boundary, alarms against theirs, and who answered, over requests."""
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,31 +23,35 @@ def draw(outcome: Outcome, path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415 - after the backend is chosen
 
-    figure, axes = plt.subplots(3, 1, figsize=(11, 10), sharex=True, constrained_layout=True)
+    figure, axes = plt.subplots(3, 1, figsize=(11, 11), sharex=True, constrained_layout=True)
     start = _first_of_evidence(outcome)
     _rows(axes[0], outcome, "tests", "evidence for the student (1 = proven)", start)
     _rows(axes[1], outcome, "alarms", "evidence of harm (1 = alarm)", start)
     _share(axes[2], outcome.sent[start:], start, outcome)
-    for axis in axes:
-        for decision in outcome.decisions:
-            at = sum(s.at <= decision.at for s in outcome.sent)
-            if at >= start:
-                axis.axvline(at, color="0.8", linewidth=0.8, zorder=0)
-    for decision in outcome.decisions:
-        at = sum(s.at <= decision.at for s in outcome.sent)
-        axes[0].annotate(
-            f"{decision.after.value} ({decision.cause})",
-            (at, 1.02),
-            xycoords=("data", "axes fraction"),
-            rotation=55,
-            fontsize=7,
-        )
+    _decisions(axes, outcome, start)
     axes[2].set_xlabel("requests sent")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110, format="png")
     plt.close(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, buffer.getvalue())
+
+
+def _decisions(axes: "Sequence[Axes]", outcome: Outcome, start: int) -> None:
+    """A line at each decision, its number above the first panel, and below the last what the numbers mean."""
+    least = (len(outcome.sent) - start) / 45  # so that no two numbers overlap
+    shown, meant = -math.inf, []
+    for number, decision in enumerate(outcome.decisions, start=1):
+        at = sum(s.at <= decision.at for s in outcome.sent)
+        for axis in axes:
+            axis.axvline(at, color="0.8", linewidth=0.8, zorder=0)
+        shown = max(at, shown + least)
+        axes[0].annotate(str(number), (shown, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=9)
+        who = "student" if decision.version == outcome.student else "bad candidate"
+        meant.append(f"{number}  {who}: {decision.before.value} -> {decision.after.value} ({decision.cause})")
+    half = (len(meant) + 1) // 2
+    for column, lines in ((0.0, meant[:half]), (0.5, meant[half:])):
+        axes[2].text(column, -0.2, "\n".join(lines), transform=axes[2].transAxes, va="top", fontsize=8)
 
 
 def _first_of_evidence(outcome: Outcome) -> int:

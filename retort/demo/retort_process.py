@@ -33,6 +33,18 @@ class RetortProcess:
         if not await ready(self._url, gone):
             raise StartError(f"retort up did not become ready; see {self._log}")
 
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id. Raises StartError before the start."""
+        if self._process is None:
+            raise StartError("retort up was not started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
     async def stop(self) -> int:
         """As Ctrl-C does; returns the exit status."""
         if self._process is None:
@@ -51,7 +63,11 @@ class RetortProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said, _ = await process.communicate()
+        try:
+            said, _ = await process.communicate()
+        finally:
+            if process.returncode is None:  # nobody waits for it any more
+                process.terminate()
         return process.returncode or 0, said.decode()
 
 

@@ -11,8 +11,8 @@ from router import RoutePolicy
 ROUTE = "community"
 CAPTURED = 1500
 HELD_OUT = 1000
-CAPTURE_RATE = 25.0  # requests a second while the teacher alone answers
-EVIDENCE_RATE = 5.0  # below what the engine carries on two cores
+CAPTURE_RATE = 45.0  # requests a second while the teacher alone answers
+EVIDENCE_RATE = 6.0  # below what the engine carries on two cores
 TEACHER_MS = 600.0
 MACHINE_PRICE = 0.10  # USD an hour of a two-core machine, for the student's cost
 
@@ -24,7 +24,7 @@ POLICY = {
     "latency": {"slo_ms": 2000, "quantile": 0.90, "block": "1s"},
     "errors": {"promote_below": 0.01, "rollback_above": 0.02},
     "rollout": {"steps": [0.25, 0.5, 1.0], "min_dwell": "0s", "min_requests": 50},
-    "retrain": {"min_new_examples": CAPTURED, "every": "0s", "batch_size": 8, "quantization": "int4"},
+    "retrain": {"min_new_examples": CAPTURED, "every": "0s", "quantization": "int4"},
 }
 
 

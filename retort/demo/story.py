@@ -107,16 +107,22 @@ class Demo:
         student = await self._learn(watch)
         with self._phase("shadow"):
             await self._evidence_until(watch, student, "shadow", {Stage.CANARY, Stage.REJECTED})
-        with self._phase("canary"):
-            await self._evidence_until(watch, student, "canary", {Stage.LIVE, Stage.ROLLED_BACK, Stage.REJECTED})
-        promoted = watch.stage(student) is Stage.LIVE
-        served = list(self._traffic.sent)
-        if not promoted:
-            raise DemoFailed(
-                f"{student} was not promoted: {watch.stage(student)}; see {self._places.folder}/retort.log"
-            )
-        with self._phase("bad candidate"):
-            bad = await self._bad_candidate(watch)
+        # Training takes what serving leaves: the bad candidate is made while the good one climbs, and waits its turn.
+        making = asyncio.create_task(self._make_bad_candidate(watch))
+        try:
+            with self._phase("canary"):
+                await self._evidence_until(watch, student, "canary", {Stage.LIVE, Stage.ROLLED_BACK, Stage.REJECTED})
+            served = list(self._traffic.sent)
+            if watch.stage(student) is not Stage.LIVE:
+                raise DemoFailed(
+                    f"{student} was not promoted: {watch.stage(student)}; see {self._places.folder}/retort.log"
+                )
+            with self._phase("bad candidate"):
+                bad = await making
+                await self._until(lambda: watch.stage(bad) is Stage.SHADOW, "the bad candidate to load", seconds=120)
+                await self._evidence_until(watch, bad, "bad candidate", {Stage.REJECTED, Stage.CANARY, Stage.LIVE})
+        finally:
+            making.cancel()
         with self._phase("live, wrong"):
             wrong = await self._spoil(watch, student, Fault.WRONG)
         with self._phase("live, failing"):
@@ -142,7 +148,7 @@ class Demo:
         answers: dict[str, str] = {}
         with Bars(self._console) as bars:
             bars.follow("held out", HELD_OUT, lambda: len(answers))
-            await self._traffic.run(self._held_out, rate=CAPTURE_RATE * 2, headers=told, answers=answers)
+            await self._traffic.run(self._held_out, rate=CAPTURE_RATE, headers=told, answers=answers)
         lines = [
             msgspec.json.encode(
                 {
@@ -200,7 +206,7 @@ class Demo:
                     await watching
         self._say(f"{name}: {version} is now {watch.stage(version)}")
 
-    async def _bad_candidate(self, watch: Watch) -> str:
+    async def _make_bad_candidate(self, watch: Watch) -> str:
         """A candidate that learned for two steps, taken on by an override that names who and why."""
         known = {v.id for v in watch.versions()}
         status, said = await self._retort.command(
@@ -209,10 +215,7 @@ class Demo:
         )  # fmt: skip
         if status:
             raise DemoFailed(f"the bad candidate was not registered: {said}")
-        bad = next(v.id for v in watch.versions() if v.id not in known)
-        await self._until(lambda: watch.stage(bad) is Stage.SHADOW, "the bad candidate to load", seconds=120)
-        await self._evidence_until(watch, bad, "bad candidate", {Stage.REJECTED, Stage.CANARY, Stage.LIVE})
-        return bad
+        return next(v.id for v in watch.versions() if v.id not in known)
 
     async def _spoil(self, watch: Watch, version: str, fault: Fault) -> list[Sent]:
         """Put a fault before the live student until traffic is taken back; returns what was sent meanwhile."""

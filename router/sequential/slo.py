@@ -24,14 +24,15 @@ class Block(msgspec.Struct, frozen=True):
         return self.slow / self.total
 
 
-def add(block: Block, at: float, seconds: float, *, slow: bool) -> tuple[Block, Block | None]:
-    """Count a request that came at `at` (Unix seconds); also returns the block that this one closes, if any.
+def add(block: Block, now: float, seconds: float, *, slow: bool) -> tuple[Block, Block | None]:
+    """Count an answer that was reported at `now` (Unix seconds, never before the last one's); also returns the block
+    that this one closes, if any.
 
-    A request that is late joins the block being filled, so that no block is ever counted twice.
+    Not the time when the request came: slow answers are reported late, and each would be a block of its own.
     """
-    index = int(at // seconds)
-    if block.index < 0 or index <= block.index:
-        return Block(max(index, block.index), block.slow + slow, block.total + 1), None
+    index = int(now // seconds)
+    if block.index in (-1, index):
+        return Block(index, block.slow + slow, block.total + 1), None
     return Block(index, int(slow), 1), block
 
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import signal
-import sys
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -18,10 +18,11 @@ import tiny_model
 import yaml
 from aiohttp import web
 
-from collector import Stream, decode_interaction, open_log
+from collector import EventLog, Stream, decode_interaction, open_log
 from retort.demo.proxy import Fault, FaultyProxy
+from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
-from router import Arm, Config, Registry, Stage, open_registry, parse
+from router import Arm, Config, EventKind, Registry, RouteEvent, Stage, decode_evidence, open_registry, parse
 
 pytestmark = [pytest.mark.e2e, pytest.mark.train, pytest.mark.timeout(400)]
 
@@ -86,17 +87,7 @@ class Loop:
         self.failed: list[str] = []
         self.served: list[str] = []
         self.output = folder / "retort.log"
-
-    async def start(self) -> None:
-        with self.output.open("ab") as output:
-            self.up = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "retort", "up", "--config", str(self.file), stdout=output, stderr=output
-            )
-        await self.until(lambda: b"Retort is ready" in self.output.read_bytes(), 90)
-
-    async def stop(self) -> int:
-        self.up.terminate()
-        return await asyncio.wait_for(self.up.wait(), 90)
+        self.retort = RetortProcess(self.file, f"http://127.0.0.1:{self.gateway}", self.output)
 
     async def kill(self, room: str) -> None:
         """SIGKILL for one of the supervisor's processes."""
@@ -106,10 +97,18 @@ class Loop:
                 parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
             except (OSError, ValueError, IndexError):
                 continue
-            if parent == self.up.pid and room.encode() in words:
+            if parent == self.retort.pid and room.encode() in words:
                 os.kill(int(entry.name), signal.SIGKILL)
                 return
         raise AssertionError(f"no process {room}")
+
+    def answers(self) -> bool:
+        """Whether somebody listens on the gateway's port."""
+        try:
+            socket.create_connection(("127.0.0.1", self.gateway), 1).close()
+        except OSError:
+            return False
+        return True
 
     async def ask(self, number: int) -> None:
         try:
@@ -140,14 +139,6 @@ class Loop:
             assert time.monotonic() < deadline, self.output.read_text()[-4000:]
             await asyncio.sleep(0.1)
 
-    async def command(self, *arguments: str) -> tuple[int, str]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "retort", *arguments, "--config", str(self.file),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        said, _ = await process.communicate()
-        return process.returncode or 0, said.decode()
-
 
 @pytest.fixture
 async def loop(tmp_path: Path) -> AsyncIterator[Loop]:
@@ -159,10 +150,10 @@ async def loop(tmp_path: Path) -> AsyncIterator[Loop]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", made.teacher).start()
     await made.proxy.start(made.proxy_port)
-    await made.start()
+    await made.retort.start()
     yield made
-    if made.up.returncode is None:
-        await made.stop()
+    if made.retort.running:
+        await made.retort.stop()
     await made.client.close()
     await made.proxy.close()
     await runner.cleanup()
@@ -171,6 +162,11 @@ async def loop(tmp_path: Path) -> AsyncIterator[Loop]:
 def stage(registry: Registry) -> tuple[str, Stage] | None:
     versions = registry.versions("colours")
     return (versions[-1].id, versions[-1].stage) if versions else None
+
+
+def route_events(log: EventLog) -> list[RouteEvent]:
+    found = [decode_evidence(e.value) for e in log.read(Stream.EVIDENCE, 0, 100_000)]
+    return [e for e in found if isinstance(e, RouteEvent)]
 
 
 async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -> None:
@@ -185,8 +181,11 @@ async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -
     await loop.kill("retrainer")
     await loop.until(lambda: stage(registry) is not None, 150)
     await loop.until(lambda: (stage(registry) or ("", None))[1] is Stage.SHADOW, 60)
-    # Proven in shadow and over the steps, though the promoter is killed.
-    await loop.kill("promoter")
+    # Proven in shadow and over the steps, though promoter, engine and gateway were killed.
+    for room in ("promoter", "engine", "gateway"):
+        await loop.kill(room)
+    await loop.until(lambda: sum(e.kind is EventKind.READY for e in route_events(log)) == 2, 60)
+    await loop.until(loop.answers, 60)
     await loop.traffic(lambda: (stage(registry) or ("", None))[1] is Stage.LIVE, most=2000)
     found = stage(registry)
     assert found is not None
@@ -198,7 +197,7 @@ async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -
     assert registry.version(version).stage is Stage.ROLLED_BACK
     loop.proxy.faults.clear()
     # Promoted by hand; failures are taken out by the hard stop, and no client sees one.
-    status, said = await loop.command("promote", "colours", version, "--why", "mended")
+    status, said = await loop.retort.command("promote", "colours", version, "--why", "mended")
     assert status == 0, said
     await loop.until(lambda: registry.snapshot().rollouts["colours"].live == version, 10)
     await asyncio.sleep(2.0)  # a rollout change reaches every worker within two seconds
@@ -210,11 +209,11 @@ async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -
     assert version in loop.served
     # A stop drains: every exchange is in the log, once; and the log reproduces every decision.
     await loop.traffic(lambda: False, most=20)
-    assert await loop.stop() == 0
+    assert await loop.retort.stop() == 0
     kept = [decode_interaction(e.value) for e in log.read(Stream.INTERACTIONS, 0, 100_000)]
     assert len(kept) == loop.sent
     assert {k.answers[0].arm for k in kept} == {Arm.TEACHER, Arm.STUDENT}
-    status, said = await loop.command("replay", "--json")
+    status, said = await loop.retort.command("replay", "--json")
     assert status == 0, said
     assert json.loads(said)["colours"]["decisions"] == len(causes)
     registry.close()

@@ -115,6 +115,22 @@ def test_harm_takes_traffic_back(stage: str, harm: str, causes: set[str]) -> Non
     assert (story.state.live, story.state.challenger) == (None, None)
 
 
+def test_answers_that_are_reported_late_share_one_block() -> None:
+    """Eight slow answers of one second, reported after the clock has passed it, are one piece of evidence."""
+    story = Story()
+    story.to_live()
+    story.at += 1.0
+    came, blocks = story.at, story.state.guards["v"].slo.n
+    story.at = came + 3.0
+    story.event(EventKind.TICK)
+    story.at = came
+    story.serves(8, ms=500.0, every=0.0)
+    story.at = came + 5.0
+    story.event(EventKind.TICK)
+    assert story.state.guards["v"].slo.n - blocks <= 2  # the block before, and this one
+    assert story.stage() is Stage.LIVE
+
+
 def test_a_drop_under_its_own_level_takes_traffic_back_within_the_margin() -> None:
     """Perfect when promoted, 6% wrong now: better than the margin of 20%, and 6 points worse than proven."""
     story = Story(quality={"margin": 0.2})
