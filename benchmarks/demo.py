@@ -27,7 +27,10 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         command = [sys.executable, "-m", "retort", "demo", "--dir", str(folder), "--json", str(folder) + ".json"]
         subprocess.run(command, check=False, cwd=ROOT)
-        runs.append((json.loads(Path(str(folder) + ".json").read_text()), folder / "demo.png"))
+        run = json.loads(Path(str(folder) + ".json").read_text())
+        if "error" in run:
+            raise SystemExit(f"run {n} did not come to its end: {run['error']}")
+        runs.append((run, folder / "demo.png"))
     runs.sort(key=lambda run: run[0]["seconds"])
     report(runs[len(runs) // 2][0], runs[len(runs) // 2][1], [run["seconds"] for run, _ in runs])
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from collector.errors import ScrubError
+from collector.errors import ScrubError, without_text
 from collector.frames import Call, Exchange, Happened, Header
 from collector.log import Record, Stream
 from collector.observe import Answered, observations, owes_a_pair
@@ -57,6 +57,14 @@ class Assembler:
         return [_evidence(event)]
 
     async def _exchange(self, exchange: Exchange, body: bytes) -> Records:
+        try:
+            return await self._assembled(exchange, body)
+        except Exception as error:
+            # The edge of one exchange: the others go on.
+            log.error("collector.exchange_failed", extra=without_text(error))
+            return [self._quarantine(exchange, type(error).__name__)]
+
+    async def _assembled(self, exchange: Exchange, body: bytes) -> Records:
         route = exchange.decision.route
         self._events.emit("collector.exchange", route=route)
         policy = self._config.routes.get(route)

@@ -7,6 +7,8 @@ CollectorError
 └── ScrubError            a record can't be scrubbed; it goes to quarantine without its text
 """
 
+import traceback
+
 
 class CollectorError(Exception):
     """An error of the collector."""
@@ -35,3 +37,9 @@ class LogFull(LogError):
 
 class ScrubError(CollectorError):
     """A record can't be scrubbed."""
+
+
+def without_text(error: Exception) -> dict[str, object]:
+    """What may be logged of an error that came while personal data was at hand: its message may quote it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return {"error": type(error).__name__, "place": f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None}

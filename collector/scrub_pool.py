@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from collector.errors import ScrubError
+from collector.errors import ScrubError, without_text
 from collector.scrub import VERSION, Scrubbed, Scrubber
 from router import Events
 
@@ -93,7 +93,7 @@ class ScrubPool:
             raise
         except Exception as error:
             # The edge of the worker: whatever went wrong there, the text goes nowhere.
-            log.exception("scrub.failed")
+            log.error("scrub.failed", extra=without_text(error))
             raise ScrubError(type(error).__name__) from error
 
     def _replace(self, broken: ProcessPoolExecutor, *, kill: bool = False) -> None:

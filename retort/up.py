@@ -21,6 +21,8 @@ async def up(config: Config, config_path: str, *, port: int | None = None) -> in
     """Run until a signal comes, or until a process fails for good. Returns the exit status."""
     host, _, configured = config.listen.rpartition(":")
     port = int(configured) if port is None else port
+    if config.log.startswith("memory://"):
+        raise StartError("log: memory:// is shared by no two processes, it is for tests alone; write sqlite:///PATH")
     lock = lock_state(config.state)
     refuse_taken(host, port)
     be_offline()

@@ -1,7 +1,7 @@
 """The demo's figures: from what was sent and decided to a table, and a JSON file."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +157,22 @@ def _learning(outcome: Outcome) -> float:
     return sum(seconds for name, seconds in outcome.phases.items() if ":" in name)
 
 
-def write_json(outcome: Outcome, path: Path) -> None:
+def unfinished(error: str, sent: Sequence[Sent], phases: Mapping[str, float]) -> dict[str, Any]:
+    """What can be said of a run that did not come to its end."""
+    return {
+        "promoted": False,
+        "complete": False,
+        "error": error,
+        "requests": len(sent),
+        "failed_requests": sum(s.served_by is None for s in sent),
+        "phases": dict(phases),
+    }
+
+
+def write_json(data: Mapping[str, Any], path: Path) -> None:
     """Write the figures, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, msgspec.json.format(msgspec.json.encode(as_json(outcome))) + b"\n")
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(data)) + b"\n")
 
 
 def print_table(console: Console, outcome: Outcome) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from retort.demo import settings
 from retort.demo.bars import Bars
-from retort.demo.outcome import Outcome, build, print_table, write_json
+from retort.demo.outcome import Outcome, as_json, build, print_table, unfinished, write_json
 from retort.demo.picture import draw
 from retort.demo.proxy import Fault, FaultyProxy
 from retort.demo.retort_process import RetortProcess
@@ -47,11 +47,17 @@ def run_demo(folder: str, *, json_path: str | None, picture: str | None) -> int:
     console = Console()
     places = prepare(place)
     _introduce(console, places)
-    outcome = asyncio.run(Demo(places, console).run())
+    demo = Demo(places, console)
+    try:
+        outcome = asyncio.run(demo.run())
+    except DemoFailed as failure:
+        if json_path:
+            write_json(unfinished(str(failure), demo.sent, demo.phases), Path(json_path))
+        raise
     draw(outcome, Path(picture) if picture else places.folder / "demo.png")
     print_table(console, outcome)
     if json_path:
-        write_json(outcome, Path(json_path))
+        write_json(as_json(outcome), Path(json_path))
     return 0 if outcome.complete else 1
 
 
@@ -78,11 +84,16 @@ class Demo:
         self._retort = RetortProcess(places.config, places.url.removesuffix("/v1"), places.folder / "retort.log")
         self._proxy = FaultyProxy(f"http://127.0.0.1:{places.engine_port}")
         self._traffic = Traffic(places.url)
-        self._phases: dict[str, float] = {}
+        self.phases: dict[str, float] = {}
         records = random.Random(SEED).sample(packages(), len(packages()))  # noqa: S311 - a fixed draw
         self._held_out, rest = records[:HELD_OUT], records[HELD_OUT:]
         self._captured, evidence = rest[:CAPTURED], rest[CAPTURED:]
         self._evidence: Iterator[Package] = itertools.cycle(evidence)
+
+    @property
+    def sent(self) -> list[Sent]:
+        """What the client sent so far."""
+        return self._traffic.sent
 
     async def run(self) -> Outcome:
         """The story, from the first request to the end of all processes."""
@@ -99,7 +110,7 @@ class Demo:
                 status = await self._retort.stop()
             await self._traffic.close()
             await self._proxy.close()
-        return msgspec.structs.replace(outcome, stopped_cleanly=status == 0, phases=self._phases)
+        return msgspec.structs.replace(outcome, stopped_cleanly=status == 0, phases=self.phases)
 
     async def _tell(self, watch: Watch) -> Outcome:
         with self._phase("capture"):
@@ -183,7 +194,7 @@ class Demo:
                 raise DemoFailed("the training cycle did not end in time")
         if cycle.outcome != "registered":
             raise DemoFailed(f"the training cycle ended as {cycle.outcome}: {cycle.error}")
-        self._phases |= {f"retrain: {name}": round(seconds, 1) for name, seconds in cycle.seconds.items()}
+        self.phases |= {f"retrain: {name}": round(seconds, 1) for name, seconds in cycle.seconds.items()}
         version = cycle.request.cycle_id
         self._say(f"{version} is registered: the gate let it through")
         with self._phase("load"):
@@ -242,7 +253,7 @@ class Demo:
         self._console.rule(name)
         began = time.monotonic()
         yield
-        self._phases[name] = round(time.monotonic() - began, 1)
+        self.phases[name] = round(time.monotonic() - began, 1)
 
     def _say(self, text: str) -> None:
         self._console.print(f"[green]{text}[/green]", highlight=False)

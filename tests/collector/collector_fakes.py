@@ -58,7 +58,7 @@ def stream(*pieces: str, finish: str = "stop") -> bytes:
 
 
 class PlainPool:
-    """Masks the word SECRET; fails on the word POISON."""
+    """Masks the word SECRET; fails on the word POISON, and in an unforeseen way on UNFORESEEN."""
 
     version = "plain"
 
@@ -68,4 +68,6 @@ class PlainPool:
         text = json.dumps(values)
         if "POISON" in text:
             raise ScrubError("poisoned")
+        if "UNFORESEEN" in text:
+            raise RuntimeError(text)
         return Scrubbed(json.loads(text.replace("SECRET", "hidden")), {"SECRET": text.count("SECRET")})

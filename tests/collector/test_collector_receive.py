@@ -108,13 +108,17 @@ async def test_a_pair_becomes_an_interaction_and_observations(path: Path, sender
 
 
 async def test_what_can_not_be_scrubbed_is_quarantined_without_text_and_still_observed(
-    path: Path, sender: FrameSender
+    path: Path, sender: FrameSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     log, heard = MemoryLog(), Heard()
     running = Running(path, log, heard)
-    for n, (asked, said) in enumerate(
-        [(question("POISON"), answer("x")), (b"no json", answer("x")), (question(), b"junk")]
-    ):
+    cases = [
+        (question("POISON"), answer("x")),
+        (b"no json", answer("x")),
+        (question(), b"junk"),
+        (question("UNFORESEEN"), answer("x")),
+    ]
+    for n, (asked, said) in enumerate(cases):
         also = answer("x")
         header = exchange(n, request=asked, served=call(Arm.TEACHER, said), shadows=[call(Arm.STUDENT, also)])
         sender.send(header, asked, said, also)
@@ -122,10 +126,11 @@ async def test_what_can_not_be_scrubbed_is_quarantined_without_text_and_still_ob
     await running.end()
     assert log.read(Stream.INTERACTIONS, 0) == []
     kept = [msgspec.msgpack.decode(e.value) for e in log.read(Stream.QUARANTINE, 0)]
-    assert [k["reason"] for k in kept] == ["poisoned", "request not JSON", "unreadable answer"]
-    assert "POISON" not in repr(kept)
+    assert [k["reason"] for k in kept] == ["poisoned", "request not JSON", "unreadable answer", "RuntimeError"]
+    for word in ("POISON", "UNFORESEEN"):
+        assert word not in repr(kept) + caplog.text
     assert "x0:quality:v1" in evidence(log)
-    assert heard.names.count("collector.quarantined") == 3
+    assert heard.names.count("collector.quarantined") == 4
 
 
 async def test_an_exchange_that_must_not_be_kept_leaves_observations_alone(path: Path, sender: FrameSender) -> None:

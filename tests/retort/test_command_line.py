@@ -61,6 +61,13 @@ def test_a_port_in_use_is_told_before_anything_starts(config: Path) -> None:
     assert "--port" in said.stderr
 
 
+def test_a_log_that_no_two_processes_share_is_refused(config: Path) -> None:
+    config.write_text(config.read_text() + "log: memory://\n")
+    said = retort("up", "--config", str(config))
+    assert said.returncode == 2
+    assert "write sqlite:///PATH" in said.stderr
+
+
 def test_the_sample_teacher_says_that_its_port_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as s:
         said = retort("sample-teacher", "--port", str(s.getsockname()[1]))
