@@ -1,6 +1,6 @@
 """`retort demo`, as a benchmark: the whole loop on real input, from an empty folder.
 
-    scripts/bench demo [--runs 1]
+    scripts/bench demo [--runs 1] [--resume]
 
 Writes benchmarks/results/demo.json (of the median run, by time) and docs/demo.png.
 """
@@ -20,14 +20,17 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="take the runs that ended well before, in out/")
     options = parser.parse_args()
     runs = []
     for n in range(options.runs):
         folder = ROOT / "out" / f"demo-{n}"
-        shutil.rmtree(folder, ignore_errors=True)
-        command = [sys.executable, "-m", "retort", "demo", "--dir", str(folder), "--json", str(folder) + ".json"]
-        subprocess.run(command, check=False, cwd=ROOT)
-        run = json.loads(Path(str(folder) + ".json").read_text())
+        result = folder.with_suffix(".json")
+        if not (options.resume and result.exists() and json.loads(result.read_text())["complete"]):
+            shutil.rmtree(folder, ignore_errors=True)
+            command = [sys.executable, "-m", "retort", "demo", "--dir", str(folder), "--json", str(result)]
+            subprocess.run(command, check=False, cwd=ROOT)
+        run = json.loads(result.read_text())
         if "error" in run:
             raise SystemExit(f"run {n} did not come to its end: {run['error']}")
         runs.append((run, folder / "demo.png"))
