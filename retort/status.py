@@ -81,7 +81,8 @@ def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
     saved = f"{traffic['saved_usd']:.4f} USD saved" if traffic["saved_usd"] is not None else "no prices known"
     console.print(
         f"  {traffic['requests']} requests captured, {share:.1%} answered by a student, {saved}; "
-        f"{row['quarantined']} in quarantine"
+        f"{row['quarantined']} in quarantine",
+        soft_wrap=True,
     )
     if not row["versions"]:
         console.print("  no versions yet\n")

@@ -38,6 +38,7 @@ async def up(config: Config, config_path: str, *, port: int | None = None) -> in
     if supervisor.failed:
         print(f"retort: {supervisor.failed} could not run (see above); everything was stopped", file=sys.stderr)
         return EXIT_HOPELESS
+    print("retort: drained and stopped", flush=True)
     return 0
 
 
