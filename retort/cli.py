@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from retort.errors import StartError
+from retort.extras import need
 from retort.process import EXIT_USAGE, set_up_logging
 from retort.settings import DEFAULT_CONFIG, be_offline, load, share_metrics
 from router import Config, json_schema
@@ -119,6 +120,8 @@ def _load(options: argparse.Namespace) -> Config:
 
 
 def _room(options: argparse.Namespace) -> int:
+    if options.room in ("collector", "engine", "retrainer"):
+        need(options.room, options.room)
     config = _load(options)
     set_up_logging(options.room)
     from retort.process import run_room  # noqa: PLC0415
@@ -130,8 +133,11 @@ def _room(options: argparse.Namespace) -> int:
 def _up(options: argparse.Namespace) -> int:
     from retort.up import up  # noqa: PLC0415
 
+    config = load(options.config)
+    students = any(policy.student for policy in config.routes.values())
+    need("up", "collector", *["engine"] * bool(config.engines), *["retrainer"] * students)
     set_up_logging("up")
-    return asyncio.run(up(load(options.config), os.path.abspath(options.config), port=options.port))  # noqa: PTH100
+    return asyncio.run(up(config, os.path.abspath(options.config), port=options.port))  # noqa: PTH100
 
 
 def _sample_teacher(options: argparse.Namespace) -> int:
@@ -169,12 +175,14 @@ def _operate(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    need("demo", "collector", "engine", "retrainer", "demo")
     from retort.demo.story import run_demo  # noqa: PLC0415 - heavy
 
     return run_demo(options.dir, json_path=options.json, picture=options.picture)
 
 
 def _retrain(options: argparse.Namespace) -> int:
+    need("retrain", "retrainer")
     from retort.retrain import retrain  # noqa: PLC0415
 
     return retrain(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from retort.cli import main
 from retort.supervisor import programs
 from router import parse
 
@@ -50,6 +51,23 @@ def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
     assert said.returncode == 2
     assert "retort.yaml: no such file" in said.stderr
     assert "--config" in said.stderr
+
+
+@pytest.mark.parametrize("command", [["up"], ["collector"], ["retrain", "r"], ["engine", "local"], ["retrainer"]])
+def test_a_part_that_is_not_installed_is_told_with_what_installs_it(
+    command: list[str], config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extras = ("collector", "engine", "retrainer")
+    monkeypatch.setattr(
+        "importlib.metadata.requires",
+        lambda _: ["msgspec>=0.22", *(f"no-such-{extra}>=1; extra == '{extra}'" for extra in extras)],
+    )
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--config", str(config)])
+    needed = extras if command == ["up"] else ({"retrain": "retrainer"}.get(command[0], command[0]),)
+    said = capsys.readouterr().err
+    assert f"pip install 'retort-gateway[{','.join(needed)}]'" in said
+    assert f"missing: {', '.join(f'no-such-{extra}' for extra in needed)}" in said
 
 
 def test_a_port_in_use_is_told_before_anything_starts(config: Path) -> None:
