@@ -1,4 +1,5 @@
-"""What a frame becomes: observations (always), and an interaction, scrubbed, or its quarantine without any text."""
+"""What a frame becomes: observations (always, and at once), and an interaction, scrubbed, or its quarantine without
+any text."""
 
 import logging
 from collections import Counter, defaultdict
@@ -14,11 +15,18 @@ from collector.observe import Answered, observations, owes_a_pair
 from collector.parse import Completion, Unreadable, completion, request
 from collector.record import Answer, Interaction, encode
 from collector.scrub import Scrubbed, declared_values
-from router import Config, EventKind, Events, Evidence, Metric, RouteEvent, encode_evidence
+from router import Config, EventKind, Events, Evidence, Metric, encode_evidence
 
 log = logging.getLogger("retort.collector")
 
 Records = list[tuple[Stream, Record]]
+
+
+class Assembled(msgspec.Struct, frozen=True):
+    """What a frame becomes: `now`, records without any text, and `later`, its interaction, where there is one."""
+
+    now: Records
+    later: Coroutine[Any, Any, Records] | None = None
 
 
 class Pool(Protocol):
@@ -41,35 +49,27 @@ class Assembler:
         self._events = events
         self._eligible: defaultdict[str, Counter[int]] = defaultdict(Counter)
 
-    def begin(self, header: Header, body: bytes) -> Coroutine[Any, Any, Records]:
-        """Start on a frame; must be called in the order of arrival."""
+    def begin(self, header: Header, body: bytes) -> Assembled:
+        """Take a frame; must be called in the order of arrival. Never raises; `later` never raises either."""
         if isinstance(header, Happened):
             event = header.event
             if event.kind is EventKind.TICK:
                 requests = {str(revision): n for revision, n in self._eligible.pop(event.route, {}).items()}
                 event = msgspec.structs.replace(event, data={**event.data, "requests": requests})
-            return self._event(event)
+            return Assembled([_evidence(event)])
         if owes_a_pair(header):
             self._eligible[header.decision.route][header.decision.rollout_revision] += 1
-        return self._exchange(header, body)
-
-    async def _event(self, event: RouteEvent) -> Records:
-        return [_evidence(event)]
-
-    async def _exchange(self, exchange: Exchange, body: bytes) -> Records:
         try:
-            return await self._assembled(exchange, body)
+            return self._exchange(header, body)
         except Exception as error:
-            # The edge of one exchange: the others go on.
-            log.error("collector.exchange_failed", extra=without_text(error))
-            return [self._quarantine(exchange, type(error).__name__)]
+            return Assembled([self._failed(header, error)])
 
-    async def _assembled(self, exchange: Exchange, body: bytes) -> Records:
+    def _exchange(self, exchange: Exchange, body: bytes) -> Assembled:
         route = exchange.decision.route
         self._events.emit("collector.exchange", route=route)
         policy = self._config.routes.get(route)
         if policy is None:
-            return [self._quarantine(exchange, "unknown_route")]
+            return Assembled([self._quarantine(exchange, "unknown_route")])
         texts = _cut(exchange, body)
         answers: list[Answered] = [
             (call, _read(text)) for call, text in zip((exchange.served, *exchange.shadows), texts[1:], strict=True)
@@ -79,9 +79,18 @@ class Assembler:
             if seen.metric is Metric.QUALITY:
                 self._events.emit("collector.pair", route=route, version=seen.version, score=seen.value)
         records = [_evidence(seen) for seen in found]
-        if exchange.capture:
-            records.append(await self._interaction(exchange, texts[0], answers))
-        return records
+        return Assembled(records, self._kept(exchange, texts[0], answers) if exchange.capture else None)
+
+    async def _kept(self, exchange: Exchange, raw: bytes, answers: list[Answered]) -> Records:
+        try:
+            return [await self._interaction(exchange, raw, answers)]
+        except Exception as error:
+            return [self._failed(exchange, error)]
+
+    def _failed(self, exchange: Exchange, error: Exception) -> tuple[Stream, Record]:
+        """At the edge of one exchange: the others go on."""
+        log.error("collector.exchange_failed", extra=without_text(error))
+        return self._quarantine(exchange, type(error).__name__)
 
     async def _interaction(self, exchange: Exchange, raw: bytes, answers: list[Answered]) -> tuple[Stream, Record]:
         try:
@@ -108,8 +117,8 @@ class Assembler:
             at=exchange.at,
             route=exchange.decision.route,
             kind=exchange.decision.kind,
-            arm=exchange.served.arm,
-            version=exchange.served.version,
+            arm=exchange.decision.arm,
+            version=exchange.decision.version,
             propensity=exchange.decision.propensity,
             eligible=exchange.decision.eligible,
             policy_version=exchange.decision.policy_version,
@@ -122,6 +131,7 @@ class Assembler:
             answers=tuple(
                 self._answer(call, said, words) for (call, said), words in zip(answers, clean_words, strict=True)
             ),
+            failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
         )
         return Stream.INTERACTIONS, _record(exchange, encode(interaction))
 

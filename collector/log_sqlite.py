@@ -34,19 +34,12 @@ class SqliteLog:
 
     def append(self, records: Sequence[tuple[Stream, Record]]) -> None:
         """See EventLog."""
-        with self._lock, self._translated():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for stream, r in records:
-                    self._db.execute(
-                        f"INSERT OR IGNORE INTO {stream} (id, key, at, value) VALUES (?, ?, ?, ?)",  # noqa: S608 - an enum
-                        (r.id, r.key, r.at, r.value),
-                    )
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        with self._lock, self._translated(), self._transaction():
+            for stream, r in records:
+                self._db.execute(
+                    f"INSERT OR IGNORE INTO {stream} (id, key, at, value) VALUES (?, ?, ?, ?)",  # noqa: S608 - an enum
+                    (r.id, r.key, r.at, r.value),
+                )
 
     def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str | None = None) -> list[Entry]:
         """See EventLog."""
@@ -68,15 +61,24 @@ class SqliteLog:
             self._db.close()
 
     def _migrate(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             (done,) = self._db.execute("PRAGMA user_version").fetchone()
             for number, script in enumerate(_SCHEMA[done:], start=done + 1):
                 for statement in script.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {number}")
-        finally:
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it, or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
             self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -1,23 +1,27 @@
 """The collector's server: frames in, durable records out, an acknowledgement for each.
 
-    read (bounded) -> parse, score, observe -> scrub in the pool -> append in order of arrival -> acknowledge
+    read (bounded) -> parse, score, observe -> append the evidence -> scrub in the pool -> append the interaction -> ack
 
-All frames share one queue, so that one route's evidence has one order; what waits in it is bounded in bytes, and
-beyond that the sockets are not read. A frame that is not acknowledged stays with its sender.
+Evidence waits for no scrubbing, so that harm is seen, and a command obeyed, whatever is still to be scrubbed; it is
+appended in the order of arrival, of all senders together. What waits is bounded in bytes, and beyond that the sockets
+are not read. A frame that is not acknowledged stays with its sender.
 """
 
 import asyncio
 import contextlib
 import logging
 import socket
+from collections import deque
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from collector.assemble import Assembler
+from collector.assemble import Assembler, Records
 from collector.errors import CollectorError, LogError, LogFull
 from collector.frames import ACK, MAX_BODY, MAX_HEADER, PREFIX, Envelope, socket_path, unpack
-from collector.log import EventLog, Record, Stream
+from collector.log import EventLog
 from collector.open_log import open_log
 from collector.scrub_pool import ScrubPool
 from router import Config, Events
@@ -28,7 +32,8 @@ MAX_WAITING = 256 << 20
 BATCH = 500
 LONGEST_RETRY = 5.0
 QUIET_SECONDS = 0.3
-GIVE_UP_SECONDS = 20.0
+GIVE_UP_SECONDS = 40.0  # without any progress; one text may take 30
+TELL_SECONDS = 5.0
 
 
 async def run(config: Config, *, events: Events, stop: asyncio.Event) -> None:
@@ -61,13 +66,32 @@ def claim(path: Path) -> None:
     raise CollectorError(f"a collector already listens at {path}; stop it, or use another state folder")
 
 
-class _Waiting(msgspec.Struct, frozen=True):
-    """A frame on its way into the log."""
+class _Frame(msgspec.Struct):
+    """A frame on its way into the log. `parts`: how many of its parts are not durable yet."""
 
-    writer: asyncio.StreamWriter
     sequence: int
     size: int
-    records: "asyncio.Task[list[tuple[Stream, Record]]]"
+    parts: int
+
+
+class _Sender:
+    """One connection: its frames, oldest first, until they are acknowledged in their order."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._frames: deque[_Frame] = deque()
+
+    def owes(self, frame: _Frame) -> None:
+        """This frame is to be acknowledged, after those before it."""
+        self._frames.append(frame)
+
+    def acknowledge(self) -> None:
+        """Say how far everything is durable, if that is further than before."""
+        last = None
+        while self._frames and not self._frames[0].parts:
+            last = self._frames.popleft().sequence
+        if last is not None and not self._writer.is_closing():
+            self._writer.write(ACK.pack(last))
 
 
 class Receiver:
@@ -80,10 +104,12 @@ class Receiver:
         self._log = target
         self._events = events
         self._max_waiting = max_waiting
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[_Sender, _Frame, Records]] = asyncio.Queue()
+        self._scrubbing: set[asyncio.Task[None]] = set()
         self._bytes = 0
         self._room = asyncio.Condition()
         self._received = 0
+        self._finished = 0
         self._connections: set[asyncio.StreamWriter] = set()
 
     async def serve(self, path: Path, stop: asyncio.Event) -> None:
@@ -103,26 +129,34 @@ class Receiver:
             path.unlink(missing_ok=True)
             for writer in list(self._connections):
                 writer.close()
-            appender.cancel()
+            for task in (appender, *self._scrubbing):
+                task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await appender  # an unexpected error of the appender is this process's error
 
     async def _finish(self) -> None:
-        """Wait until nothing has come for a while and all is appended; not for ever, where the log is full."""
+        """Wait until nothing has come for a while and all is appended; not for ever, where nothing gets done (the log
+        is full)."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + GIVE_UP_SECONDS
-        seen = -1
-        while (self._bytes or self._received != seen) and loop.time() < deadline:
-            seen = self._received
+        now = told = progressed = loop.time()
+        seen = (-1, -1)
+        while (self._bytes or self._received != seen[0]) and now < progressed + GIVE_UP_SECONDS:
+            if seen != (self._received, self._finished):
+                seen, progressed = (self._received, self._finished), now
+            if now > told + TELL_SECONDS:
+                log.info("collector.finishing", extra={"frames": self._received - self._finished})
+                told = now
             await asyncio.sleep(QUIET_SECONDS)
+            now = loop.time()
         if self._bytes:
-            log.error("collector.stopped_with_frames", extra={"bytes": self._bytes})
+            log.error("collector.stopped_with_frames", extra={"frames": self._received - self._finished})
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
+        sender = _Sender(writer)
         try:
             while True:
-                await self._read_one(reader, writer)
+                await self._read_one(reader, sender)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the sender left; it sends again what was not acknowledged
         except (ValueError, msgspec.MsgspecError):
@@ -133,7 +167,7 @@ class Receiver:
             self._connections.discard(writer)
             writer.close()
 
-    async def _read_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _read_one(self, reader: asyncio.StreamReader, sender: _Sender) -> None:
         head_size, body_size = PREFIX.unpack(await reader.readexactly(PREFIX.size))
         if head_size > MAX_HEADER or body_size > MAX_BODY:
             raise ValueError(f"a frame of {head_size} + {body_size} bytes is over the limit")
@@ -144,25 +178,38 @@ class Receiver:
             await self._room.wait_for(lambda: self._bytes == 0 or self._bytes + size <= self._max_waiting)
             self._bytes += size
         self._received += 1
-        work = self._assembler.begin(envelope.header, body)
-        self._queue.put_nowait(_Waiting(writer, envelope.sequence, size, asyncio.create_task(work)))
+        made = self._assembler.begin(envelope.header, body)
+        frame = _Frame(envelope.sequence, size, parts=1 if made.later is None else 2)
+        sender.owes(frame)
+        self._queue.put_nowait((sender, frame, made.now))
+        if made.later is not None:
+            task = asyncio.create_task(self._scrub(sender, frame, made.later))
+            self._scrubbing.add(task)
+            task.add_done_callback(self._scrubbing.discard)
+
+    async def _scrub(self, sender: _Sender, frame: _Frame, later: Coroutine[Any, Any, Records]) -> None:
+        self._queue.put_nowait((sender, frame, await later))
 
     async def _append_all(self) -> None:
         while True:
             batch = [await self._queue.get()]
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            records = [record for waiting in batch for record in await waiting.records]
-            await self._append(records)
-            for waiting in batch:
-                if not waiting.writer.is_closing():
-                    waiting.writer.write(ACK.pack(waiting.sequence))
+            await self._append([record for _, _, records in batch for record in records])
+            freed = 0
+            for _, frame, _ in batch:
+                frame.parts -= 1
+                if not frame.parts:
+                    self._finished += 1
+                    freed += frame.size
+            for sender in {sender for sender, _, _ in batch}:
+                sender.acknowledge()
             async with self._room:
-                self._bytes -= sum(waiting.size for waiting in batch)
+                self._bytes -= freed
                 self._room.notify_all()
             self._events.emit("collector.backlog", bytes=self._bytes)
 
-    async def _append(self, records: list[tuple[Stream, Record]]) -> None:
+    async def _append(self, records: Records) -> None:
         """Append, however long it takes: nothing is acknowledged before, so nothing is lost."""
         wait = 0.2
         while True:

@@ -35,9 +35,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Interaction(msgspec.Struct, frozen=True, kw_only=True):
-    """One exchange. `request`: the client's body, scrubbed. `answers`: the served one first, then the shadows.
+    """One exchange. `request`: the client's body, scrubbed. `answers`: the served one first, then the shadows;
+    `failed`: the attempts before it, without any words.
 
-    `cluster`: hashed conversation key. `scrubber`: version of the scrubber and its settings.
+    `arm`, `version`, `propensity`: as decided; after a fallback another arm served. `cluster`: hashed conversation
+    key. `scrubber`: version of the scrubber and its settings.
     """
 
     schema: int = 1
@@ -57,6 +59,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     request: dict[str, Any]
     answers: tuple[Answer, ...]
+    failed: tuple[Answer, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()

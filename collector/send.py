@@ -56,9 +56,12 @@ class FrameSender:
         return True
 
     async def drain(self, timeout: float) -> int:
-        """Wait until all is acknowledged, or so many seconds; returns how many frames are not."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), timeout)
+        """Wait until all is acknowledged, or nothing has been for so many seconds; returns how many frames are not."""
+        left = None
+        while self._kept and left != self._kept[0][0]:
+            left = self._kept[0][0]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), timeout)
         return len(self._kept)
 
     async def close(self) -> None:

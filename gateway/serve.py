@@ -19,10 +19,9 @@ from router import Config, Events, open_registry
 
 log = logging.getLogger("retort.gateway")
 
-# Together below the minute after which a supervisor kills.
 FINISH_SECONDS = 25
 SHADOW_SECONDS = 15.0
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 10.0  # without any acknowledgement
 # Longer than the clients' own, so that it is they who close an idle connection.
 KEEPALIVE_SECONDS = 75
 

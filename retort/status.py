@@ -52,7 +52,7 @@ def _route(config: Config, name: str) -> dict[str, Any]:
                 record = decode_interaction(entry.value)
                 answer = record.answers[0]
                 traffic.requests += 1
-                traffic.by_student += record.arm is Arm.STUDENT
+                traffic.by_student += answer.arm is Arm.STUDENT
                 if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
                     traffic.teacher_cost += answer.cost_usd
                     traffic.priced += 1

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from collector_fakes import PlainPool, answer, call, exchange, question, stream
+from collector_fakes import PlainPool, answer, call, decision, exchange, question, stream
 
 from collector import (
     CollectorError,
@@ -21,9 +22,10 @@ from collector import (
     open_log,
     send_now,
 )
-from collector.assemble import Assembler
+from collector.assemble import Assembler, Pool
 from collector.log_memory import MemoryLog
 from collector.receive import Receiver, claim
+from collector.scrub import Scrubbed
 from router import Arm, EventKind, Events, Observation, RouteEvent, decode_evidence, parse
 
 CONFIG = parse(
@@ -46,8 +48,10 @@ class Heard(Events):
 class Running:
     """A collector on a socket, which can be stopped or dropped as by SIGKILL."""
 
-    def __init__(self, path: Path, log: object, events: Events, max_waiting: int = 1 << 20) -> None:
-        self.receiver = Receiver(Assembler(CONFIG, PlainPool(), events), log, events, max_waiting=max_waiting)  # type: ignore[arg-type]
+    def __init__(
+        self, path: Path, log: object, events: Events, max_waiting: int = 1 << 20, pool: Pool | None = None
+    ) -> None:
+        self.receiver = Receiver(Assembler(CONFIG, pool or PlainPool(), events), log, events, max_waiting=max_waiting)  # type: ignore[arg-type]
         self.stop = asyncio.Event()
         self.task = asyncio.create_task(self.receiver.serve(path, self.stop))
 
@@ -165,6 +169,73 @@ async def test_frames_keep_their_order_and_ticks_carry_the_requests_before_them(
         {"2": 10},
         {"2": 20},
     ]
+
+
+class SlowPool(PlainPool):
+    """Scrubs nothing before it is let."""
+
+    def __init__(self) -> None:
+        self.asked, self.let = asyncio.Event(), asyncio.Event()
+
+    async def scrub(
+        self, values: list[Any], *, route: str, cluster: str, untouchable: frozenset[str] = frozenset()
+    ) -> Scrubbed:
+        self.asked.set()
+        await self.let.wait()
+        return await super().scrub(values, route=route, cluster=cluster, untouchable=untouchable)
+
+
+async def test_evidence_and_commands_do_not_wait_for_scrubbing(path: Path, sender: FrameSender) -> None:
+    log, pool = MemoryLog(), SlowPool()
+    running = Running(path, log, Heard(), pool=pool)
+    asked, said, also = question(), answer("yes"), answer("yes")
+    header = exchange(request=asked, served=call(Arm.TEACHER, said), shadows=[call(Arm.STUDENT, also)])
+    sender.send(header, asked, said, also)
+    sender.send(happened("hard stop"))
+    while len(evidence(log)) < 4:  # noqa: ASYNC110 - a log tells nobody
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(send_now, path, [happened("rollback")])
+    assert evidence(log) == ["x0:error:v1", "x0:latency:v1", "x0:quality:v1", "hard stop", "rollback"]
+    assert await sender.drain(0.05) == 2, "acknowledged before its texts are durable"
+    pool.let.set()
+    assert await sender.drain(10) == 0
+    await running.end()
+    assert len(log.read(Stream.INTERACTIONS, 0)) == 1
+
+
+async def test_stopping_waits_for_scrubbing_that_goes_on(
+    path: Path, sender: FrameSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collector.receive.GIVE_UP_SECONDS", 0.9)
+    log, pool = MemoryLog(), SlowPool()
+    running = Running(path, log, Heard(), pool=pool)
+    for n in range(3):
+        asked, said = question(), answer()
+        sender.send(exchange(n, request=asked, served=call(Arm.TEACHER, said)), asked, said)
+    draining = asyncio.create_task(sender.drain(5.0))
+    await pool.asked.wait()
+    running.stop.set()
+    await asyncio.sleep(0.5)
+    pool.let.set()
+    await asyncio.wait_for(running.task, 10)
+    assert await draining == 0
+    assert len(log.read(Stream.INTERACTIONS, 0)) == 3
+
+
+async def test_after_a_fallback_the_decided_arm_stands_beside_the_propensity(path: Path, sender: FrameSender) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    asked, said = question(), answer("yes")
+    decided = decision(arm=Arm.STUDENT, version="v1", propensity=0.25)
+    failed = call(Arm.STUDENT, status=500, error="http_500")
+    header = exchange(request=asked, served=call(Arm.TEACHER, said), failed=[failed], decision=decided)
+    sender.send(header, asked, said)
+    assert await sender.drain(10) == 0
+    await running.end()
+    kept = decode_interaction(log.read(Stream.INTERACTIONS, 0)[0].value)
+    assert (kept.arm, kept.version, kept.propensity) == (Arm.STUDENT, "v1", 0.25)
+    assert kept.answers[0].arm is Arm.TEACHER
+    assert [(a.arm, a.version, a.error) for a in kept.failed] == [(Arm.STUDENT, "v1", "http_500")]
 
 
 async def test_a_collector_killed_and_started_again_loses_and_doubles_nothing(
