@@ -9,12 +9,15 @@ frame until then and sends it again after a reconnection; ids make the repetitio
 """
 
 import hashlib
+import os
+import stat
 import struct
 import tempfile
 from pathlib import Path
 
 import msgspec
 
+from collector.errors import CollectorError
 from router.decision import Arm, Decision
 from router.evidence import RouteEvent
 
@@ -41,6 +44,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     total_ms: float | None = None
     confidence: float | None = None
     body_bytes: int = 0
+
+
+_ABOUT_THE_REQUEST = (400, 413, 422)
+
+
+def refused_by_both(student: int | None, teacher: int | None) -> bool:
+    """Whether both arms' statuses say that the request itself is wrong: then the student did not fail."""
+    return student in _ABOUT_THE_REQUEST and teacher in _ABOUT_THE_REQUEST
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
@@ -98,10 +109,18 @@ def unpack(head: bytes) -> Envelope:
 
 
 def socket_path(state: str) -> Path:
-    """Where the collector of a state folder listens. A Unix socket's path holds about 100 bytes at most, so a long
-    one gets a short name in the temporary folder, made from a digest of the long one."""
+    """Where the collector of a state folder listens. A Unix socket's path holds about 100 bytes at most; for a longer
+    one it is in a folder of this user alone, inside the temporary folder, named by a digest of the long path.
+
+    Raises CollectorError where somebody else has taken that folder: whoever listens there would get unscrubbed texts.
+    """
     path = Path(state).absolute() / "run" / "collector.sock"
     if len(bytes(path)) <= 100:
         return path
     digest = hashlib.sha256(bytes(path)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"retort-{digest}.sock"
+    folder = Path(tempfile.gettempdir()) / f"retort-{os.getuid()}-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise CollectorError(f"{folder} must be a folder that this user alone can use; choose a shorter state: path")
+    return folder / path.name

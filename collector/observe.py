@@ -1,13 +1,14 @@
 """From a finished exchange to observations. Pure: the same exchange always yields the same ones, ids included.
 
 Intention to treat: a student's failure that a fallback rescued is an error and a missed SLO of the student; only its
-answer is left out of quality. A call that the client cancelled says nothing of the student.
+answer is left out of quality. A call that the client cancelled says nothing of the student, nor does a request that
+both arms refuse.
 """
 
 import math
 from collections.abc import Sequence
 
-from collector.frames import Call, Exchange
+from collector.frames import Call, Exchange, refused_by_both
 from collector.parse import Completion
 from router import Arm, Metric, Observation, RoutePolicy, score
 
@@ -22,6 +23,8 @@ def observations(exchange: Exchange, answers: Sequence[Answered], policy: RouteP
     if exchange.decision.arm is Arm.STUDENT:
         attempts = [a for a in [(call, None) for call in exchange.failed] + [served] if a[0].arm is Arm.STUDENT]
         for attempt in attempts[:1]:
+            if attempt is not served and refused_by_both(attempt[0].status, served[0].status):
+                continue
             found += _student(exchange, attempt, teacher if attempt is served else None, policy, arm=Arm.STUDENT)
     for shadow in shadows:
         if shadow[0].arm is Arm.STUDENT:

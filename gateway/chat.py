@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 
+from collector import refused_by_both
 from gateway.attempt import Attempt
 from gateway.body import ClientGone, Receive, Scope, Send, parse, read
 from gateway.capture import Capture, Finished
@@ -240,7 +241,9 @@ class _Serving:
         if before and before[-1] is attempt:  # nobody answered
             before = before[:-1]
         for tried in (*before, attempt):
-            if tried.callee.version is not None and tried.error != "cancelled":
+            if tried.callee.version is None or tried.error == "cancelled":
+                continue
+            if tried is attempt or not refused_by_both(tried.status, attempt.status):
                 self.chat.hard_stop.count(route, tried.callee.version, revision, failed=tried.error is not None)
         self.chat.events.emit(
             "gateway.request",

@@ -46,6 +46,8 @@ class Upstream(Strict):
     @classmethod
     def _without_a_key(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("stand_in") and not data.get("api_key"):
+            if "api_key" not in data:
+                raise ValueError("stand_in needs api_key: ${VARIABLE}; it is taken while that variable is not set")
             return {**data, "base_url": data["stand_in"], "api_key": "sample"}
         return data
 

@@ -5,7 +5,20 @@ from typing import Any
 
 from router.policy import RoutePolicy
 
-_REFUSED = ("tools", "functions", "tool_choice", "function_call", "logit_bias", "audio", "modalities", "prediction")
+_REFUSED = (
+    "tools",
+    "functions",
+    "tool_choice",
+    "function_call",
+    "logit_bias",
+    "audio",
+    "modalities",
+    "prediction",
+    "web_search_options",
+)
+_PENALTIES = ("frequency_penalty", "presence_penalty")
+_ROLES = ("system", "developer", "user", "assistant")
+_NOT_TEXT = ("tool_calls", "function_call", "audio")
 
 
 def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int) -> str | None:
@@ -20,6 +33,9 @@ def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int) -> str |
     for name in _REFUSED:
         if body.get(name) is not None:
             return name
+    for name in _PENALTIES:
+        if body.get(name):
+            return name
     if body.get("n") not in (None, 1):
         return "n"
     shape = body.get("response_format")
@@ -32,7 +48,9 @@ def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int) -> str |
 
 
 def _is_text(message: object) -> bool:
-    if not isinstance(message, Mapping) or message.get("tool_calls") or message.get("role") == "tool":
+    if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
+        return False
+    if any(message.get(name) for name in _NOT_TEXT):
         return False
     content = message.get("content")
     if isinstance(content, list):

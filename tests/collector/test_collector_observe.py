@@ -56,6 +56,14 @@ def test_a_student_that_a_fallback_rescued_is_charged_with_the_failure() -> None
     assert {(o.arm, o.propensity) for o in found} == {(Arm.STUDENT, 0.25)}
 
 
+def test_a_request_that_both_arms_refuse_says_nothing_of_the_student() -> None:
+    refused = call(Arm.STUDENT, status=400, error="http_400")
+    for status, counted in ((400, 0), (422, 0), (200, 2), (502, 2), (401, 2)):
+        served = call(Arm.TEACHER, status=status, error=None if status == 200 else f"http_{status}")
+        seen = exchange(served=served, failed=[refused], decision=BY_STUDENT)
+        assert len(observations(seen, [(served, None)], POLICY)) == counted, status
+
+
 def test_an_audited_student_answer_is_a_pair() -> None:
     audited = exchange(served=GOOD[0], shadows=[TEACHER[0]], decision=BY_STUDENT)
     found = observations(audited, [GOOD, TEACHER], POLICY)

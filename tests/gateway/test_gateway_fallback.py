@@ -28,6 +28,8 @@ from gateway_fakes import (
     stream,
 )
 
+from gateway.hard_stop import ERRORS
+
 STREAMING = {**REQUEST, "stream": True}
 
 
@@ -72,6 +74,21 @@ async def test_a_students_failure_is_rescued_by_the_teacher(
     assert exchange.served.upstream == "one/gpt-4o"
     assert [(call.version, call.error) for call in exchange.failed] == [(STUDENT, constant)]
     assert (fallback["arm"], fallback["error"]) == ("student", constant)
+
+
+async def test_a_request_that_the_teacher_refuses_too_is_not_held_against_the_student(
+    teacher: FakeUpstream, student: FakeUpstream
+) -> None:
+    student.will(error(400))
+    teacher.will(error(400, "temperature must be at most 2"))
+    async with gateway(settings(teacher.url)) as running:
+        await running.roll_out(live(), url=student.url)
+        for _ in range(ERRORS + 2):
+            async with running.post(REQUEST) as got:
+                assert got.status == 400
+                assert b"temperature must be at most 2" in await got.read()
+        assert len(student.asked) == ERRORS + 2
+        assert running.sender.happened == []
 
 
 async def test_a_student_that_listens_nowhere_is_rescued(teacher: FakeUpstream) -> None:

@@ -82,6 +82,11 @@ def test_the_stand_in_is_taken_only_while_the_key_is_unset() -> None:
     assert with_key.upstreams["openai"].base_url == "https://api.openai.com/v1"
 
 
+def test_a_stand_in_without_a_keys_variable_is_refused() -> None:
+    text = GOOD.replace('api_key: "${KEY}", ', 'stand_in: "http://127.0.0.1:8090/v1", ')
+    assert "stand_in needs api_key: ${VARIABLE}" in refused(text)
+
+
 def test_every_example_is_a_good_configuration() -> None:
     files = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
     assert files

@@ -12,7 +12,15 @@ PLAIN: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"n": 1}, {"stream": True}, {"response_format": {"type": "text"}}, {"logprobs": True}, {"tools": None}],
+    [
+        {},
+        {"n": 1},
+        {"stream": True},
+        {"response_format": {"type": "text"}},
+        {"logprobs": True},
+        {"tools": None},
+        {"presence_penalty": 0, "frequency_penalty": 0.0},
+    ],
 )
 def test_a_text_request_is_eligible(more: dict[str, Any]) -> None:
     assert ineligible(POLICY, {**PLAIN, **more}, 100) is None
@@ -31,6 +39,12 @@ def test_text_parts_are_text() -> None:
         ({"functions": []}, "functions"),
         ({"logit_bias": {"1": 2}}, "logit_bias"),
         ({"modalities": ["audio"]}, "modalities"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"presence_penalty": -0.1}, "presence_penalty"),
+        ({"messages": [{"role": "function", "content": "x"}]}, "content"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "content"),
+        ({"messages": [{"role": "assistant", "content": "x", "audio": {"id": "a"}}]}, "content"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"messages": []}, "no_messages"),
         ({"messages": "hi"}, "no_messages"),
