@@ -1,9 +1,9 @@
 """What one engine worker carries on this machine: closed-loop and open-loop load over HTTP, on the sample task.
 
-    .venv/bin/python benchmarks/engine_load.py ARTEFACT_FOLDER [--threads 2] [--json FILE] [--shots 6]
+    scripts/bench engine_load ARTEFACT_FOLDER [--threads 2] [--shots 0]
 
-With an untrained base, `--shots` shows it the answer's form in the prompt (a shared beginning, which is read once);
-a trained student needs none: `--shots 0`.
+The demo leaves a trained student in out/demo/state/artefacts/. An untrained base needs `--shots 6`, which show it the
+answer's form in the prompt (a shared beginning, which is read once). Writes benchmarks/results/engine_load.json.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import results_file
 from aiohttp import web
 
 from gateway.engines.child import Child
@@ -134,17 +135,15 @@ async def main(options: argparse.Namespace) -> None:
     await runner.cleanup()
     await child.close()
     print(json.dumps(results, indent=2))
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=2) + "\n")
+    results_file.write("engine_load", results, goals=[])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--shots", type=int, default=6)
+    parser.add_argument("--shots", type=int, default=0)
     parser.add_argument("--requests", type=int, default=100)
     parser.add_argument("--rates", type=float, nargs="*", default=[4, 8, 12])
     parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--json")
     asyncio.run(main(parser.parse_args()))
