@@ -16,14 +16,12 @@ import msgspec
 from collector.frames import Happened, Header, socket_path
 from collector.log import EventLog
 from collector.send import send_now
-from retrainer.curate import Example
-from retrainer.dataset import write_lines
 from retrainer.errors import CycleError, NotEnoughExamples
 from retrainer.evaluate import Report, Scorer
-from retrainer.gate import Override, Verdict, judge
+from retrainer.gate import Verdict, judge
 from retrainer.phases import Phases
 from retrainer.progress import Progress, silent
-from retrainer.state import Cycles, CycleState, Request, new_id
+from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events
 from router.evidence import EventKind, RouteEvent
@@ -55,36 +53,6 @@ class Seams(msgspec.Struct, frozen=True, kw_only=True):
     scorer: Callable[[str], Scorer] = lambda name: partial(score, name)
 
 
-def run_cycle(  # noqa: PLR0913 - the one entry point; its options are independent of each other
-    config: Config,
-    route: str,
-    *,
-    registry: Registry,
-    log: EventLog,
-    events: Events,
-    progress: Progress = silent,
-    override: Override | None = None,
-    max_steps: int | None = None,
-    cycle_id: str | None = None,
-    held_out: Sequence[Example] | None = None,
-    seams: Seams | None = None,
-) -> CycleResult:
-    """Run a cycle to its end, or go on with the one that `cycle_id` names. Blocks for as long as training takes.
-
-    `override` registers a candidate that the gate refuses; the verdict says who and why. `held_out`: examples to
-    evaluate on instead of the data set's held-out part. Raises RetrainerError, ArtefactError, and what log, registry
-    and collector raise; a cycle that ended so may be run again by its id, unless it was marked as failed.
-    """
-    cycles = Cycles(config.state)
-    request = Request(cycle_id=cycle_id or new_id(route), route=route, override=override, max_steps=max_steps)
-    if held_out is not None and cycles.load(request.cycle_id) is None:
-        path = cycles.folder(request.cycle_id) / "given.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_lines(path, held_out)
-        request = msgspec.structs.replace(request, held_out=str(path))
-    return run_request(config, request, registry=registry, log=log, events=events, progress=progress, seams=seams)
-
-
 def run_request(
     config: Config,
     request: Request,
@@ -95,7 +63,11 @@ def run_request(
     progress: Progress = silent,
     seams: Seams | None = None,
 ) -> CycleResult:
-    """Begin or continue the cycle that a request names. See `run_cycle`."""
+    """Begin the cycle that a request names, or go on with it, to its end. Blocks for as long as training takes.
+
+    Raises RetrainerError, ArtefactError, and what log, registry and collector raise; a cycle that ended so may be run
+    again by its id, unless it was marked as failed.
+    """
     cycles = Cycles(config.state)
     with cycles.lock(request.cycle_id):
         state = begin(config, cycles, request)
@@ -105,7 +77,7 @@ def run_request(
         try:
             return cycle.run(log, seams or Seams())
         except NotEnoughExamples as error:
-            cycle.end("skipped", error=str(error))
+            cycle.end("skipped", error=str(error), seen=error.end)
             raise
 
 
@@ -176,10 +148,10 @@ class _Cycle:
         self._phase("register", float, lambda: self._register(verdict, seams.send))
         return self._result("registered", verdict, reports)
 
-    def end(self, outcome: str, *, error: str | None = None) -> None:
+    def end(self, outcome: str, *, error: str | None = None, seen: int = 0) -> None:
         """Store how the cycle ended, once."""
         if self._state.outcome is None:
-            self._state.outcome, self._state.error = outcome, error
+            self._state.outcome, self._state.error, self._state.seen = outcome, error, seen
             self._state.finished_at = time.time()
             self._cycles.save(self._state)
             self._events.emit("retrainer.cycle", route=self._state.request.route, outcome=outcome)

@@ -2,6 +2,9 @@
 
 Training would block the loop (and the answer to SIGTERM) for minutes, so it has a process of its own; that one is
 terminated when this one stops, and its cycle is resumed at the next start.
+
+A cycle that broke is tried again after a pause, which doubles each time; so is a trigger whose cycle failed for good.
+Pauses are kept in memory alone: a restart (the configuration may be another) and a request by hand begin at once.
 """
 
 import asyncio
@@ -9,6 +12,7 @@ import json
 import logging
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +36,7 @@ from router.events import Events
 log = logging.getLogger("retort.retrainer")
 
 POLL_SECONDS = 1.0
-RETRY_SECONDS = 10.0
+RETRY_SECONDS = (10.0, 3600.0)
 MOST_ATTEMPTS = 5
 STOP_SECONDS = 5.0
 WORKER = (sys.executable, "-m", "retrainer.worker")
@@ -45,12 +49,12 @@ async def run(
     stop: asyncio.Event,
     poll: float = POLL_SECONDS,
     worker: Sequence[str] = WORKER,
-    retry: float = RETRY_SECONDS,
+    retry: tuple[float, float] = RETRY_SECONDS,
 ) -> None:
     """Run cycles until `stop` is set; a running one is interrupted and resumed at the next start.
 
     `poll`: seconds between looks at the triggers. `worker`: the command of the child process. `retry`: seconds
-    before a cycle that broke is tried again.
+    before what broke is tried again, at first and at the longest; what can't succeed waits for the longest.
     """
     daemon = _Daemon(config, events, stop, worker=worker, retry=retry)
     try:
@@ -65,10 +69,11 @@ async def run(
 
 class _Daemon:
     def __init__(
-        self, config: Config, events: Events, stop: asyncio.Event, *, worker: Sequence[str], retry: float
+        self, config: Config, events: Events, stop: asyncio.Event, *, worker: Sequence[str], retry: tuple[float, float]
     ) -> None:
         self._config, self._events, self._stop = config, events, stop
-        self._worker, self._retry = worker, retry
+        self._worker = worker
+        self._first_pause, self._longest_pause = retry
         self._cycles = Cycles(config.state)
         self._log = open_log(config.log)
         self._counts = {
@@ -76,8 +81,7 @@ class _Daemon:
             for route, policy in config.routes.items()
             if policy.student is not None
         }
-        self._attempts: dict[str, int] = {}
-        self._not_before: dict[str, float] = {}
+        self._pauses: defaultdict[str, _Pause] = defaultdict(_Pause)  # by cycle, and by route for its triggers
 
     def close(self) -> None:
         self._log.close()
@@ -94,55 +98,67 @@ class _Daemon:
         code, error = await self._child(request)
         if self._stop.is_set():
             return
-        cycle_id = request.cycle_id
-        self._attempts[cycle_id] = self._attempts.get(cycle_id, 0) + 1
+        cycle_id, route = request.cycle_id, request.route
         if code == EXIT_DONE:
-            self._counts[request.route].since(self._seen(request.route))
+            self._pauses.pop(cycle_id, None)
+            self._pauses.pop(route, None)
+            self._counts[route].since(self._seen(route))
             return
+        pause = self._pauses[cycle_id]
+        pause.grow(self._first_pause, most=self._longest_pause)
         log.error("retrainer.cycle_broke", extra={"cycle": cycle_id, "status": code, "error": error})
-        self._not_before[cycle_id] = time.monotonic() + self._retry
-        if code == EXIT_FAILED or self._attempts[cycle_id] >= MOST_ATTEMPTS:
-            state = self._cycles.load(cycle_id)
-            if state is not None and state.outcome is None:
-                state.outcome, state.error, state.finished_at = "failed", error, time.time()
-                self._cycles.save(state)
-            self._counts[request.route].since(self._seen(request.route))
-            self._events.emit("retrainer.cycle", route=request.route, outcome="failed")
+        if code == EXIT_FAILED or pause.times >= MOST_ATTEMPTS:
+            del self._pauses[cycle_id]
+            self._fail(request, error)
+            if request.reason != "by_hand":
+                least = self._longest_pause if code == EXIT_FAILED else pause.seconds
+                self._pauses[route].grow(least, most=self._longest_pause)
+                log.error("retrainer.paused", extra={"route": route, "seconds": self._pauses[route].seconds})
+
+    def _fail(self, request: Request, error: str | None) -> None:
+        state = next((s for s in self._cycles.of(request.route) if s.request.cycle_id == request.cycle_id), None)
+        if state is not None and state.outcome is None:
+            state.outcome, state.error, state.finished_at = "failed", error, time.time()
+            self._cycles.save(state)
+        self._counts[request.route].since(self._seen(request.route))
+        self._events.emit("retrainer.cycle", route=request.route, outcome="failed")
 
     def _unfinished(self, route: str) -> Request | None:
         for state in self._cycles.of(route):
             cycle_id = state.request.cycle_id
-            if state.outcome is None and time.monotonic() >= self._not_before.get(cycle_id, 0.0):
+            if state.outcome is None and not self._pauses[cycle_id].lasts:
                 return state.request
         return None
 
     def _wanted(self, route: str) -> Request | None:
         try:
-            request = asked(self._config.state, route)
+            by_hand = asked(self._config.state, route)
+            request = by_hand or self._due(route)
+            if request is None:
+                return None
+            begin(self._config, self._cycles, request)
         except RetrainerError as error:
             log.error("retrainer.bad_request", extra={"route": route, "error": str(error)})
             answered(self._config.state, route)
             return None
-        if request is None:
-            past = self._cycles.of(route)
-            if any(state.outcome is None for state in past):
-                return None  # it waits for its next attempt
-            ended = past[-1].finished_at if past else None
-            since = None if ended is None else time.time() - ended
-            new = self._counts[route].count()
-            reason = due(self._config.routes[route].retrain, new_examples=new, seconds_since=since)
-            if reason is None:
-                return None
-            request = Request(cycle_id=new_id(route), route=route, reason=reason)
-        begin(self._config, self._cycles, request)
-        answered(self._config.state, route)
+        if by_hand:
+            answered(self._config.state, route)
         log.info("retrainer.cycle_begins", extra={"cycle": request.cycle_id, "reason": request.reason})
         return request
 
+    def _due(self, route: str) -> Request | None:
+        past = self._cycles.of(route)
+        if self._pauses[route].lasts or any(state.outcome is None for state in past):
+            return None  # it waits for its next attempt
+        ended = past[-1].finished_at if past else None
+        since = None if ended is None else time.time() - ended
+        new = self._counts[route].count()
+        reason = due(self._config.routes[route].retrain, new_examples=new, seconds_since=since)
+        return None if reason is None else Request(cycle_id=new_id(route), route=route, reason=reason)
+
     def _seen(self, route: str) -> int:
         """The log offset up to which the route's cycles have read."""
-        ends = [s.phases["dataset"]["end"] for s in self._cycles.of(route) if "dataset" in s.phases]
-        return max(ends, default=0)
+        return max((state.read_to for state in self._cycles.of(route)), default=0)
 
     async def _child(self, request: Request) -> tuple[int, str | None]:
         child = await asyncio.create_subprocess_exec(
@@ -187,6 +203,25 @@ class _Daemon:
             else:
                 self._events.emit(name, **fields)
         return error
+
+
+class _Pause:
+    """Twice as long after each failure."""
+
+    def __init__(self) -> None:
+        self.times, self.seconds = 0, 0.0
+        self._until = 0.0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is too early to try again."""
+        return time.monotonic() < self._until
+
+    def grow(self, least: float, *, most: float) -> None:
+        """Something failed: wait from now on."""
+        self.times += 1
+        self.seconds = min(max(least, 2 * self.seconds), most)
+        self._until = time.monotonic() + self.seconds
 
 
 class _Count:

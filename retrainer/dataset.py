@@ -125,7 +125,8 @@ def build(
         raise NotEnoughExamples(
             f"route {route!r}: {len(dataset.train)} examples to train on and {len(dataset.held_out)} held out, of "
             f"{read} records; at least {LEAST} of each are needed (dropped: "
-            f"{', '.join(f'{k} {v.count}' for k, v in sorted(dropped.items())) or 'none'})"
+            f"{', '.join(f'{k} {v.count}' for k, v in sorted(dropped.items())) or 'none'})",
+            end=end,
         )
     return dataset
 
@@ -162,7 +163,7 @@ def load(folder: Path) -> Dataset:
     """Inverse of `write`. Raises CycleError where a file is gone or has changed."""
     try:
         manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=DatasetManifest)
-        parts = {s: read_lines(folder / f"{s.value}.jsonl") for s in Side}
+        parts = {s: _read(folder / f"{s.value}.jsonl") for s in Side}
     except (OSError, msgspec.MsgspecError) as error:
         raise CycleError(f"the data set in {folder} can't be read: {error}") from error
     if _digest(parts) != manifest.digest:
@@ -170,15 +171,9 @@ def load(folder: Path) -> Dataset:
     return Dataset(train=parts[Side.TRAIN], validation=parts[Side.VALIDATION], test=parts[Side.TEST], manifest=manifest)
 
 
-def read_lines(path: Path) -> list[Example]:
-    """Examples from a JSON-lines file. Raises OSError, msgspec.MsgspecError."""
+def _read(path: Path) -> list[Example]:
     decoder = msgspec.json.Decoder(Example)
     return [decoder.decode(line) for line in path.read_bytes().splitlines()]
-
-
-def write_lines(path: Path, examples: Sequence[Example]) -> None:
-    """Inverse of `read_lines`, atomically."""
-    write_atomic(path, _lines(examples))
 
 
 def _lines(examples: Sequence[Example]) -> bytes:

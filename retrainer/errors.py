@@ -23,9 +23,13 @@ class BaseModelError(RetrainerError):
 
 
 class NotEnoughExamples(RetrainerError):
-    """The log holds too few usable answers."""
+    """The log holds too few usable answers. `end`: the log offset up to which it was read."""
 
     retryable = True
+
+    def __init__(self, message: str | None = None, *, end: int = 0) -> None:
+        super().__init__(message)
+        self.end = end
 
 
 class TrainingDiverged(RetrainerError):

@@ -2,6 +2,7 @@
 on where it was. `{state}/cycles/<id>/` also holds its data set, checkpoint, adapter and merged model."""
 
 import fcntl
+import logging
 import re
 import secrets
 import shutil
@@ -16,6 +17,8 @@ import msgspec
 from exporters.models import write_atomic
 from retrainer.errors import CycleBusy, CycleError
 from retrainer.gate import Override
+
+log = logging.getLogger("retort.retrainer")
 
 _STATE, _PROGRESS, _LOCK = "state.json", "progress.json", ".lock"
 
@@ -35,7 +38,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 class CycleState(msgspec.Struct, kw_only=True):
     """`policy`: the route's, as it was when the cycle began; a resumed cycle keeps it. `phases`: each finished phase's
-    result. `outcome`: registered | refused | skipped | failed, None while unfinished."""
+    result. `outcome`: registered | refused | skipped | failed, None while unfinished. `seen`: the log offset up to
+    which a skipped cycle found too little."""
 
     schema: int = 1
     request: Request
@@ -46,6 +50,12 @@ class CycleState(msgspec.Struct, kw_only=True):
     outcome: str | None = None
     error: str | None = None
     finished_at: float | None = None
+    seen: int = 0
+
+    @property
+    def read_to(self) -> int:
+        """The log offset up to which the cycle has read."""
+        return int(self.phases["dataset"]["end"]) if "dataset" in self.phases else self.seen
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +72,7 @@ class Cycles:
 
     def __init__(self, state: str | Path) -> None:
         self._root = Path(state) / "cycles"
-        self._known: dict[Path, tuple[int, CycleState]] = {}  # by file, with its time of change
+        self._known: dict[Path, tuple[int, CycleState | None]] = {}  # by file: its time of change, None: unreadable
 
     def folder(self, cycle_id: str) -> Path:
         """Where one cycle keeps its files. Raises CycleError for an id that is no plain name."""
@@ -77,7 +87,7 @@ class Cycles:
             return msgspec.json.decode(path.read_bytes(), type=CycleState)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except (OSError, msgspec.MsgspecError) as error:
             raise CycleError(f"{path} can't be read: {error}") from error
 
     def save(self, state: CycleState) -> None:
@@ -87,16 +97,25 @@ class Cycles:
         write_atomic(folder / _STATE, msgspec.json.encode(state))
 
     def of(self, route: str) -> list[CycleState]:
-        """A route's cycles, oldest first; a file is read again only after a change. Raises CycleError."""
-        for path in self._root.glob(f"*/{_STATE}"):
-            changed = path.stat().st_mtime_ns
-            known = self._known.get(path)
-            if known is None or known[0] != changed:
-                state = self.load(path.parent.name)
-                if state is not None:
-                    self._known[path] = (changed, state)
-        states = [state for _, state in self._known.values() if state.request.route == route]
+        """A route's cycles, oldest first; a file is read again only after a change. One that can't be read is told
+        once and passed over: the other cycles go on."""
+        self._known = {path: self._read(path) for path in self._root.glob(f"*/{_STATE}")}
+        states = [state for _, state in self._known.values() if state is not None and state.request.route == route]
         return sorted(states, key=lambda s: s.started_at)
+
+    def _read(self, path: Path) -> tuple[int, CycleState | None]:
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError:  # removed just now
+            return 0, None
+        known = self._known.get(path)
+        if known is not None and known[0] == changed:
+            return known
+        try:
+            return changed, self.load(path.parent.name)
+        except CycleError as error:
+            log.error("retrainer.cycle_unreadable", extra={"file": str(path), "error": str(error)})
+            return changed, None
 
     def report(self, cycle_id: str, standing: Standing) -> None:
         """Say how far the running phase is."""

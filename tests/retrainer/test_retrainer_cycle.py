@@ -11,11 +11,13 @@ from retrainer_fakes import ListLog, example, fill, interaction
 
 from collector.errors import CollectorUnavailable
 from collector.frames import Happened, Header
+from collector.log import Stream
 from exporters.models import GenAIGenerator, Store
-from retrainer.cycle import CycleResult, Seams, run_cycle
+from retrainer.cycle import CycleResult, Seams, run_request
 from retrainer.errors import CycleBusy, CycleError, NotEnoughExamples
 from retrainer.gate import Override
-from retrainer.state import Cycles
+from retrainer.progress import Progress, silent
+from retrainer.state import Cycles, Request
 from router.config import Config
 from router.events import Events
 from router.evidence import EventKind
@@ -75,18 +77,19 @@ class Bench:
     def send(self, headers: Sequence[Header]) -> None:
         self.sent += headers
 
-    def run(self, **options: Any) -> CycleResult:
+    def run(
+        self, cycle_id: str, *, seams: Seams | None = None, progress: Progress = silent, **asked: Any
+    ) -> CycleResult:
         events = Events()
         events.subscribe(self._told)
-        seams = options.pop("seams", Seams(send=self.send, scorer=lambda name: exact))
-        return run_cycle(
+        return run_request(
             self.config,
-            "colours",
+            Request(**{"cycle_id": cycle_id, "route": "colours", **asked}),
             registry=self.registry,  # type: ignore[arg-type]
             log=self.log,
             events=events,
-            seams=seams,
-            **options,
+            progress=progress,
+            seams=seams or Seams(send=self.send, scorer=lambda name: exact),
         )
 
     def _told(self, name: str, fields: dict[str, Any]) -> None:
@@ -136,14 +139,14 @@ def test_a_cycle_killed_again_and_again_goes_on_where_it_was_and_registers_a_goo
     name = "colours-1"
     for phase, done in (("train", 20), ("evaluate_student", 0), ("gate_quantized", 0)):
         with pytest.raises(Killed):
-            bench.run(cycle_id=name, progress=kill_in(phase, done))
+            bench.run(name, progress=kill_in(phase, done))
 
     def unavailable(headers: Sequence[Header]) -> None:
         raise CollectorUnavailable
 
     with pytest.raises(CollectorUnavailable):
-        bench.run(cycle_id=name, seams=Seams(send=unavailable, scorer=lambda _: exact))
-    result = bench.run(cycle_id=name)
+        bench.run(name, seams=Seams(send=unavailable, scorer=lambda _: exact))
+    result = bench.run(name)
 
     assert bench.phases == ALL  # each once, over all five runs
     assert result.outcome == "registered"
@@ -162,7 +165,7 @@ def test_a_cycle_killed_again_and_again_goes_on_where_it_was_and_registers_a_goo
     assert sent.event.data == {"gate": "passed"}
 
     _check_artefact(bench, result)
-    again = bench.run(cycle_id=name)  # nothing left to do, and nothing is told twice
+    again = bench.run(name)  # nothing left to do, and nothing is told twice
     assert again.version == name
     assert bench.phases == ALL
     assert bench.outcomes == ["registered"]
@@ -188,7 +191,7 @@ def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_reg
     tiny: Path, tmp_path: Path
 ) -> None:
     bench = Bench(tmp_path / "state", tiny)
-    result = bench.run(max_steps=1, cycle_id="bad")
+    result = bench.run("bad", max_steps=1)
     assert (result.outcome, result.version) == ("refused", None)
     assert any("not surely at least" in reason for reason in result.verdict.reasons)
     assert bench.phases == ALL[:7]
@@ -202,8 +205,11 @@ def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_reg
 def test_an_audited_override_registers_a_failing_candidate(tiny: Path, tmp_path: Path) -> None:
     """Judged by given records; the override is in the event, the manifest and the lineage."""
     bench = Bench(tmp_path / "state", tiny)
-    held_out = [example(n) for n in range(9000, 9024)]
-    result = bench.run(max_steps=1, cycle_id="forced", override=Override("ops", "to see it fail"), held_out=held_out)
+    given = tmp_path / "held_out.jsonl"
+    lines = [{"messages": e.messages, "answer": e.answer} for e in map(example, range(9000, 9024))]
+    given.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    override = Override("ops", "to see it fail")
+    result = bench.run("forced", max_steps=1, override=override, held_out=str(given))
     assert result.outcome == "registered"
     assert result.reports["student"].n == 24
     assert bench.registry.added["forced"].lineage["gate"] == "overridden"
@@ -218,25 +224,22 @@ def test_an_audited_override_registers_a_failing_candidate(tiny: Path, tmp_path:
 def test_a_cycle_without_enough_examples_is_skipped_and_says_so(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path / "state", tiny, records=4)
     with pytest.raises(NotEnoughExamples):
-        bench.run(cycle_id="early")
+        bench.run("early")
     assert bench.outcomes == ["skipped"]
+    state = Cycles(bench.config.state).load("early")
+    assert state is not None
+    assert state.read_to == bench.log.end(Stream.INTERACTIONS)
     with pytest.raises(CycleError, match="has ended"):
-        bench.run(cycle_id="early")
+        bench.run("early")
 
 
 def test_a_route_without_a_student_is_refused(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path / "state", tiny, records=4)
     with pytest.raises(CycleError, match="no route 'plain' with a student; there is: colours"):
-        run_cycle(
-            bench.config,
-            "plain",
-            registry=bench.registry,  # type: ignore[arg-type]
-            log=bench.log,
-            events=Events(),
-        )
+        bench.run("x", route="plain")
 
 
 def test_two_processes_never_work_on_one_cycle(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path / "state", tiny, records=4)
     with Cycles(bench.config.state).lock("busy"), pytest.raises(CycleBusy, match="another process"):
-        bench.run(cycle_id="busy")
+        bench.run("busy")

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from retrainer_fakes import ListLog, example, fill, interaction, teacher
+from retrainer_fakes import ListLog, fill, interaction, teacher
 
-from retrainer.dataset import build, entries, load, read_lines, write, write_lines
+from retrainer.dataset import build, entries, load, write
 from retrainer.errors import CycleError, NotEnoughExamples
 
 
@@ -80,12 +80,6 @@ def test_entries_pages_through_one_routes_records(log: ListLog) -> None:
     assert log.reads == 2
     middle = found[600].offset
     assert [e.offset for e in entries(log, "colours", end=middle)] == [e.offset for e in found[:600]]
-
-
-def test_lines_round_trip(tmp_path: Path) -> None:
-    examples = [example(1), example(2, text="ünïcode\nline", answer="{}")]
-    write_lines(tmp_path / "x.jsonl", examples)
-    assert read_lines(tmp_path / "x.jsonl") == examples
 
 
 def _none() -> object:
