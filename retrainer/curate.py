@@ -16,9 +16,6 @@ from collector.record import Answer, Interaction
 from retrainer.render import plain_messages, plain_text
 from router.decision import Arm
 
-# Values of `Interaction.consent` under which a record may teach; any other is left out.
-CONSENTING = frozenset({"opt-out", "opt-in", "yes", "given"})
-
 SIMILAR = 0.8  # Jaccard index of 5-character shingles from which two prompts are near-duplicates
 PERMUTATIONS = 64
 SHINGLE = 5
@@ -59,9 +56,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 def example_of(record: Interaction, offset: int) -> Kept:
     """The example that one exchange gives: the teacher's answer, whoever served the user. A student's answer never
-    becomes one."""
-    if record.consent not in CONSENTING:
-        return Kept(None, "no_consent")
+    becomes one. (Whose texts may not be kept never reaches the log.)"""
     answer = next((a for a in record.answers if a.arm is Arm.TEACHER), None)
     if answer is None:
         return Kept(None, "no_teacher_answer")

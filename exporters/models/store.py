@@ -107,12 +107,6 @@ class Store:
                 raise CorruptArtefact(f"artefact {artefact_id!r}: {file} is not in its manifest; remove it")
         return manifest
 
-    def ids(self) -> list[str]:
-        """Every artefact that has a manifest, by name."""
-        if not self._root.is_dir():
-            return []
-        return sorted(p.parent.name for p in self._root.glob(f"*/{NAME}") if not p.parent.name.startswith("."))
-
 
 def digest(file: Path) -> str:
     """The sha256 of a file, hex."""

@@ -44,11 +44,6 @@ class Watch:
         """The route's versions, oldest first."""
         return list(self.registry.versions(ROUTE))
 
-    def cause_of(self, version: str, after: Stage) -> str | None:
-        """Why a version last came to a stage."""
-        found = [t.cause for t in self.registry.transitions(ROUTE) if t.version == version and t.after is after]
-        return found[-1] if found else None
-
     def ready(self, version: str) -> bool:
         """Whether an engine serves the version."""
         return version in self.registry.snapshot().endpoints

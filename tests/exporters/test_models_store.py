@@ -37,14 +37,12 @@ def test_an_added_artefact_verifies_and_its_manifest_names_every_file(store: Sto
     publish(store)
     found = store.verify("v-1")
     assert sorted(found.files) == ["model.onnx", "sub/tokenizer.json"]
-    assert store.ids() == ["v-1"]
     assert store.manifest("v-1") == found
 
 
 def test_a_staged_folder_is_no_artefact_until_it_is_added(store: Store) -> None:
     folder = store.staging("v-1")
     (folder / "model.onnx").write_bytes(b"graph")
-    assert store.ids() == []
     with pytest.raises(MissingArtefact, match=r"no artefact 'v-1'"):
         store.verify("v-1")
 
@@ -115,7 +113,7 @@ def test_files_that_may_run_code_never_get_in(store: Store, name: str) -> None:
     (folder / name).write_bytes(b"x")
     with pytest.raises(ForbiddenFile, match="may run code"):
         store.add(folder, manifest())
-    assert store.ids() == []
+    assert not store.path("v-1").exists()
     path = publish(store)
     (path / name).write_bytes(b"x")
     with pytest.raises(ForbiddenFile):

@@ -3,7 +3,7 @@ import pytest
 from retrainer_fakes import example, interaction, teacher
 
 from collector.record import Answer
-from retrainer.curate import CONSENTING, Side, example_of, group, newest_of_each, side
+from retrainer.curate import Side, example_of, group, newest_of_each, side
 from router.decision import Arm
 
 
@@ -29,8 +29,6 @@ def test_a_students_answer_is_never_training_data() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"consent": "no"}, "no_consent"),
-        ({"consent": ""}, "no_consent"),
         ({"answers": ()}, "no_teacher_answer"),
         ({"answers": (teacher("a", status=500),)}, "teacher_failed"),
         ({"answers": (teacher("a", error="cut"),)}, "teacher_failed"),
@@ -61,10 +59,6 @@ def test_text_parts_are_joined_and_developer_is_system() -> None:
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "ab"},
     ]
-
-
-def test_every_consent_that_a_policy_can_record_teaches() -> None:
-    assert {"opt-out", "opt-in"} <= CONSENTING
 
 
 def test_of_equal_prompts_the_newest_answer_stays_in_the_first_ones_conversation() -> None:
