@@ -1,5 +1,7 @@
 """Scrubbing in processes of its own: the collector's loop stays free, and a stuck or killed worker costs one record.
 
+Each worker is an executor to itself and has one text at a time: its death is no other text's, and the time limit counts
+from when it begins on a text, not from when the text began to wait for it.
 Fails closed: every way out of `scrub` but a scrubbed value is a ScrubError.
 """
 
@@ -24,9 +26,48 @@ from router import Events
 
 log = logging.getLogger("retort.scrub")
 
-TIMEOUT = 30.0
+TIMEOUT = 30.0  # seconds on one record
+LOADING = 120.0  # seconds until a new worker has its models
 
 _scrubber: Scrubber | None = None  # of this worker process, made by its initialiser
+
+
+class _Worker:
+    """One process. `fit`: it has its models and nothing runs in it, so that it may have another text."""
+
+    def __init__(self, salt: bytes, keep: Mapping[str, tuple[str, ...]]) -> None:
+        self._executor = ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_prepare,
+            initargs=(salt, keep, os.getpid()),
+        )
+        self._loaded = self._executor.submit(_prepared)
+        self.fit = False
+
+    async def loaded(self) -> None:
+        """Wait for its models. Raises TimeoutError, BrokenProcessPool."""
+        async with asyncio.timeout(LOADING):
+            await asyncio.shield(asyncio.wrap_future(self._loaded))
+        self.fit = True
+
+    async def scrub(self, limit: float, *task: Any) -> Scrubbed:
+        """Raises TimeoutError, BrokenProcessPool, and whatever went wrong with the text."""
+        await self.loaded()
+        self.fit = False
+        work = asyncio.wrap_future(self._executor.submit(_scrub, *task))
+        try:
+            async with asyncio.timeout(limit):
+                return await asyncio.shield(work)  # never cancelled: the executor would stumble over it
+        finally:
+            self.fit = work.done() and not isinstance(work.exception(), BrokenProcessPool)
+
+    def end(self, *, wait: bool = False) -> None:
+        """Kill what still runs, and let the rest go."""
+        if not self.fit:
+            for process in list((self._executor._processes or {}).values()):
+                process.kill()
+        self._executor.shutdown(wait=wait, cancel_futures=False)
 
 
 class ScrubPool:
@@ -45,74 +86,73 @@ class ScrubPool:
     ) -> None:
         self._salt = read_salt(Path(state) / "run" / "scrub.salt")
         self._keep = dict(keep)
-        self._workers = workers
+        self._size = workers
         self._events = events
         self._timeout = timeout
-        self._pool: ProcessPoolExecutor | None = None
+        self._free = asyncio.Semaphore(workers)  # one permit a worker; whoever waits for one waits without a limit
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()  # empty when it is closed
 
     async def start(self) -> None:
-        """Start the workers and wait until one has loaded its models. Raises ScrubError."""
-        self._pool = self._made()
-        await self._once([], route="", cluster="", untouchable=frozenset())
+        """Start the workers and wait until they have loaded their models. Raises ScrubError."""
+        self._idle = [self._made() for _ in range(self._size)]
+        try:
+            await asyncio.gather(*(worker.loaded() for worker in self._idle))
+        except (BrokenProcessPool, TimeoutError) as error:
+            await self.close()
+            raise ScrubError("worker_not_loaded") from error
 
     async def scrub(
         self, values: list[Any], *, route: str, cluster: str, untouchable: frozenset[str] = frozenset()
     ) -> Scrubbed:
         """See Scrubber.scrub. A worker that was killed is replaced, and the record tried once more."""
-        began = time.monotonic()
         try:
             try:
-                return await self._once(values, route=route, cluster=cluster, untouchable=untouchable)
+                return await self._once(values, route, cluster, untouchable)
             except BrokenProcessPool:
-                return await self._once(values, route=route, cluster=cluster, untouchable=untouchable)
+                return await self._once(values, route, cluster, untouchable)
         except BrokenProcessPool as error:
             raise ScrubError("worker_killed") from error
-        finally:
-            self._events.emit("collector.scrub_seconds", seconds=time.monotonic() - began)
 
     async def close(self) -> None:
-        """End the workers."""
-        if self._pool:
-            pool, self._pool = self._pool, None
-            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+        """End the workers; who waits for one gets a ScrubError."""
+        ending, self._all, self._idle = self._all, set(), []
+        await asyncio.gather(*(asyncio.to_thread(worker.end, wait=True) for worker in ending))
 
-    async def _once(self, values: list[Any], *, route: str, cluster: str, untouchable: frozenset[str]) -> Scrubbed:
-        pool = self._pool
-        if pool is None:
-            raise ScrubError("closed")
-        try:
-            work = asyncio.get_running_loop().run_in_executor(pool, _scrub, values, route, cluster, untouchable)
-            return await asyncio.wait_for(work, self._timeout)
-        except TimeoutError as error:
-            self._replace(pool, kill=True)  # a worker that hangs would hold its place for ever
-            raise ScrubError("timeout") from error
-        except BrokenProcessPool:
-            self._replace(pool)
-            raise
-        except ScrubError:
-            raise
-        except Exception as error:
-            # The edge of the worker: whatever went wrong there, the text goes nowhere.
-            log.error("scrub.failed", extra=without_text(error))
-            raise ScrubError(type(error).__name__) from error
+    async def _once(self, *task: Any) -> Scrubbed:
+        async with self._free:
+            if not self._idle:
+                raise ScrubError("closed")
+            worker = self._idle.pop()
+            began = time.monotonic()
+            try:
+                return await worker.scrub(self._timeout, *task)
+            except TimeoutError as error:
+                raise ScrubError("timeout") from error
+            except (BrokenProcessPool, ScrubError):
+                raise
+            except Exception as error:
+                # The edge of the worker: whatever went wrong there, the text goes nowhere.
+                log.error("scrub.failed", extra=without_text(error))
+                raise ScrubError(type(error).__name__) from error
+            finally:
+                self._give_back(worker)
+                self._events.emit("collector.scrub_seconds", seconds=time.monotonic() - began)
 
-    def _replace(self, broken: ProcessPoolExecutor, *, kill: bool = False) -> None:
-        if self._pool is not broken:
-            return  # another record found it first
-        log.error("scrub.pool_replaced", extra={"hung": kill})
-        if kill:
-            for process in list((broken._processes or {}).values()):
-                process.kill()
-        broken.shutdown(wait=False, cancel_futures=False)
-        self._pool = self._made()
+    def _give_back(self, worker: _Worker) -> None:
+        if worker not in self._all:
+            return  # closed meanwhile
+        if not worker.fit:
+            log.error("scrub.worker_replaced")
+            self._all.remove(worker)
+            worker.end()
+            worker = self._made()
+        self._idle.append(worker)
 
-    def _made(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            self._workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_prepare,
-            initargs=(self._salt, self._keep, os.getpid()),
-        )
+    def _made(self) -> _Worker:
+        worker = _Worker(self._salt, self._keep)
+        self._all.add(worker)
+        return worker
 
 
 def read_salt(path: Path) -> bytes:
@@ -144,6 +184,10 @@ def _prepare(salt: bytes, keep: Mapping[str, tuple[str, ...]], parent: int) -> N
         # spaCy and Presidio import them where they are installed, for 15 s and a gigabyte, and do without them else.
         sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
     _scrubber = Scrubber(salt, keep=keep)
+
+
+def _prepared() -> None:
+    """Done once the initialiser is."""
 
 
 def _scrub(values: list[Any], route: str, cluster: str, untouchable: frozenset[str]) -> Scrubbed:
