@@ -7,10 +7,11 @@
 | step -> next step | dwell, requests, this step's SLO test, no alarm |
 | last step -> live | the same, and the error test |
 | shadow -> rejected | any alarm, futility, hopelessly unready |
-| canary, live -> rolled back | any alarm, hard stop, hopelessly unready |
+| canary -> rolled back | the same, hard stop |
+| live -> rolled back | any alarm, hard stop, hopelessly unready |
 
 A pause stops all moves upwards; a pin stops those of the pinned version, and of a challenger that would replace it.
-Neither stops an alarm.
+Neither stops an alarm, or the end of a test that has had its time.
 """
 
 import math
@@ -19,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from router import rollout_futility
 from router.evidence import RouteEvent
 from router.policy import RoutePolicy
 from router.registry import Stage, Transition
@@ -144,7 +146,13 @@ class Mover:
         if version is None:
             return
         in_shadow = self.state.versions[version].stage is Stage.SHADOW
-        if in_shadow and not trial.quality_passed and (futile := self._futile(trial)):
+        last_step = self.state.step + 1 == len(self.policy.rollout.steps)
+        futile = (
+            rollout_futility.in_shadow(trial, self.policy)
+            if in_shadow
+            else rollout_futility.in_canary(trial, self.policy, last_step=last_step)
+        )
+        if futile:
             self._out(version, futile)
             return
         if self.state.paused or version == self.state.pinned or not self.state.versions[version].ready:
@@ -157,24 +165,13 @@ class Mover:
                 self._set_guard(version, Guard(level=level, since=self.state.revision + 1))
                 self._step(version, 0, Stage.CANARY, "quality_and_latency_passed")
         elif trial.slo_passed and self._stayed(trial):
-            if self.state.step + 1 < len(self.policy.rollout.steps):
+            if not last_step:
                 self._step(version, self.state.step + 1, Stage.CANARY, "step_passed")
             elif trial.errors_passed:
                 self._go_live(version, "errors_passed")
 
     def _stayed(self, trial: Trial) -> bool:
         return trial.dwell >= self.policy.rollout.min_dwell and trial.requests >= self.policy.rollout.min_requests
-
-    def _futile(self, trial: Trial) -> str | None:
-        """Stopping for futility never raises alpha, so it may be decided by any rule."""
-        needed, most = math.log(1.0 / self.policy.quality.alpha), self.policy.quality.n_max
-        if trial.inferior.log_value >= needed:
-            return "quality_inferior"
-        if trial.pairs >= most:
-            return "quality_undecided"
-        if trial.pairs >= most // 5 and trial.quality.log_value / trial.pairs * most < needed:
-            return "quality_too_slow"
-        return None
 
     def _step(self, version: str, step: int, stage: Stage, cause: str) -> None:
         evidence = self._evidence(version)
