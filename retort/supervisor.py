@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,7 +26,8 @@ from router import Config
 log = logging.getLogger("retort.supervisor")
 
 STOP_SECONDS = 60.0
-LONGEST_BACKOFF = 10.0
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 10.0
 STEADY_SECONDS = 30.0
 _PR_SET_PDEATHSIG = 1
 
@@ -41,11 +43,9 @@ def programs(config: Config, config_path: str, *, host: str, port: int) -> list[
     """What `retort up` runs, in the order of starting; stopping goes the other way round."""
     common = ("--config", config_path)
     found = [Program("collector", ("collector", *common)), Program("promoter", ("promoter", *common))]
-    for upstream in config.upstreams.values():
-        if upstream.stands_in:
-            teacher_port = upstream.base_url.rsplit(":", 1)[-1].split("/")[0]
-            found.append(Program("teacher", ("sample-teacher", "--port", teacher_port)))
-            break
+    stand_ins = [urlsplit(upstream.base_url).port or 80 for upstream in config.upstreams.values() if upstream.stands_in]
+    for teacher_port in dict.fromkeys(stand_ins):
+        found.append(Program(f"teacher {teacher_port}", ("sample-teacher", "--port", str(teacher_port))))
     found += [Program(f"engine {name}", ("engine", name, *common)) for name in config.engines]
     if any(policy.student for policy in config.routes.values()):
         found.append(Program("retrainer", ("retrainer", *common)))
@@ -74,13 +74,26 @@ def lock_state(state: str) -> IO[str]:
 
 
 class Supervisor:
-    """Runs programs until `stop` is set or one of them fails in a way that starting it again can't mend."""
+    """Runs programs until `stop` is set.
 
-    def __init__(self, wanted: Sequence[Program], *, on_start: Callable[[str, int], None] | None = None) -> None:
+    One that fails in a way that starting it again can't mend ends all while Retort starts: a wrong set-up is told at
+    once. After `ready` was set it costs the others nothing, and is tried again after the longest pause.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[Program],
+        *,
+        begin: Callable[[Program], Awaitable[asyncio.subprocess.Process]] | None = None,
+        on_end: Callable[[int], None] = lambda pid: None,
+    ) -> None:
+        """`begin`: starts a program, `start` below by default. `on_end`: told the id of each process that ended."""
         self._wanted = wanted
-        self._on_start = on_start
+        self._begin = begin or start
+        self._on_end = on_end
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = False
+        self.ready = False
         self.failed: str | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -94,26 +107,28 @@ class Supervisor:
         await asyncio.gather(*keepers, return_exceptions=True)
 
     async def _keep(self, program: Program, stop: asyncio.Event) -> None:
-        backoff = 0.2
+        pause = FIRST_PAUSE
         while not self._stopping:
             began = time.monotonic()
-            process = await start(program)
+            process = await self._begin(program)
             self._running[program.name] = process
-            if self._on_start:
-                self._on_start(program.name, process.pid)
             status = await process.wait()
             del self._running[program.name]
+            self._on_end(process.pid)
             if self._stopping:
                 return
-            if status == EXIT_HOPELESS:
+            if status == EXIT_HOPELESS and not self.ready:
                 self.failed = program.name
                 stop.set()
                 return
-            if time.monotonic() - began > STEADY_SECONDS:
-                backoff = 0.2
-            log.warning("process.ended", extra={"program": program.name, "status": status, "again_in": backoff})
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, LONGEST_BACKOFF)
+            if status == EXIT_HOPELESS:
+                pause = LONGEST_PAUSE
+            elif time.monotonic() - began > STEADY_SECONDS:
+                pause = FIRST_PAUSE
+            level = logging.ERROR if status == EXIT_HOPELESS else logging.WARNING
+            log.log(level, "process.ended", extra={"program": program.name, "status": status, "again_in": pause})
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _end(self, name: str) -> None:
         process = self._running.get(name)

@@ -1,12 +1,15 @@
 """`retort up`: checks what can be checked before anything starts, supervises, and says when it is ready."""
 
 import asyncio
+import shutil
 import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import httpx
+from prometheus_client.multiprocess import mark_process_dead
 
 from retort.errors import StartError
 from retort.process import EXIT_HOPELESS
@@ -26,12 +29,13 @@ async def up(config: Config, config_path: str, *, port: int | None = None) -> in
     lock = lock_state(config.state)
     refuse_taken(host, port)
     be_offline()
+    forget_metrics(config.state)
     share_metrics(config.state)
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    supervisor = Supervisor(programs(config, config_path, host=host, port=port))
-    greeting = asyncio.create_task(_greet(config, f"http://{host}:{port}", stop))
+    supervisor = Supervisor(programs(config, config_path, host=host, port=port), on_end=mark_process_dead)
+    greeting = asyncio.create_task(_greet(config, f"http://{host}:{port}", supervisor, stop))
     await supervisor.run(stop)
     greeting.cancel()
     lock.close()
@@ -40,6 +44,12 @@ async def up(config: Config, config_path: str, *, port: int | None = None) -> in
         return EXIT_HOPELESS
     print("retort: drained and stopped", flush=True)
     return 0
+
+
+def forget_metrics(state: str) -> None:
+    """Remove what earlier processes of a state folder counted. Only whoever holds the folder may, before any process
+    starts: a running one would go on writing into a file that nobody reads."""
+    shutil.rmtree(Path(state) / "run" / "metrics", ignore_errors=True)  # where share_metrics puts them
 
 
 def refuse_taken(host: str, port: int) -> None:
@@ -54,9 +64,11 @@ def refuse_taken(host: str, port: int) -> None:
             ) from error
 
 
-async def _greet(config: Config, url: str, stop: asyncio.Event) -> None:
-    if not await ready(url, stop):
-        return
+async def _greet(config: Config, url: str, supervisor: Supervisor, stop: asyncio.Event) -> None:
+    while not await ready(url, stop):
+        if stop.is_set():
+            return
+    supervisor.ready = True
     print(f"\nRetort is ready: point your app's base_url at {url}/v1", flush=True)
     for name, upstream in config.upstreams.items():
         if upstream.stands_in:

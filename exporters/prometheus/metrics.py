@@ -17,7 +17,8 @@ _SHARE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0)
 
 class Metrics:
     """The series, in one registry. Gauges have one writer at a time (collector or promoter), so over several
-    processes the newest value counts: after a restart the dead process's value is out at once."""
+    processes the newest value counts, and none of a process that the supervisor saw end. Only a version's stage stays
+    what it was: its writer tells it once, and the version is in that stage whoever died."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -77,10 +78,12 @@ class Metrics:
         self.stage_changes = self._counter(
             "retort_router_stage_changes", "Moves of versions", ("route", "before", "after", "cause")
         )
-        self.stage = self._gauge(
+        self.stage = Gauge(
             "retort_router_stage",
             "1 for the stage that a version is in, 0 for those it left",
             ("route", "version", "stage"),
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
         )
         self.evidence = self._gauge("retort_router_evidence", "A running test's value", ("route", "version", "test"))
         self.boundary = self._gauge(
@@ -127,7 +130,7 @@ class Metrics:
         return Counter(name, text, labels, registry=self._registry)
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
-        return Gauge(name, text, labels, registry=self._registry, multiprocess_mode="mostrecent")
+        return Gauge(name, text, labels, registry=self._registry, multiprocess_mode="livemostrecent")
 
     def _histogram(self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, labels, registry=self._registry, buckets=buckets)
