@@ -108,7 +108,7 @@ def _policy_changed(state: RouteState, event: RouteEvent) -> RouteState:
     challenger = state.challenger
     if challenger and before.get("quality") != after.get("quality"):
         shadowed = replace(state.versions[challenger], stage=Stage.SHADOW)
-        guard = replace(state.guards[challenger], level=None)
+        guard = replace(state.guards[challenger], levels={})
         state = replace(
             state,
             step=0,

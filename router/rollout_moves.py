@@ -14,7 +14,6 @@ A pause stops all moves upwards; a pin stops those of the pinned version, and of
 Neither stops an alarm, or the end of a test that has had its time.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,13 +21,13 @@ import msgspec
 
 from router import rollout_futility
 from router.evidence import RouteEvent
+from router.evidence_update import LEAST
 from router.policy import RoutePolicy
 from router.registry import Stage, Transition
-from router.rollout_state import Guard, RouteState, Trial, VersionState
+from router.rollout_alarms import LEVEL_ALARMS, alarm, warned
+from router.rollout_state import Guard, Level, RouteState, Stream, Trial
 from router.rollout_status import evidence
-
-LEAST_EXPECTED = 5.0  # pairs that must have been due before their silence means anything
-SETTLING = 10.0  # seconds in which every worker has seen a change, and its first pairs are scored
+from router.sequential.slo import Block
 
 replace = msgspec.structs.replace
 
@@ -52,10 +51,13 @@ class Mover:
 
     def move(self) -> None:
         """Alarms first, then moves upwards."""
-        for version in list(self.state.guards):
-            alarm = self._alarm(version)
-            if alarm:
-                self._out(version, alarm)
+        rules = self.policy.rollout
+        for version, guard in list(self.state.guards.items()):
+            cause = alarm(guard, rules, ready=self.state.versions[version].ready)
+            if cause:
+                self._out(version, cause)
+            elif (marked := warned(guard, rules)) is not guard:
+                self._set_guard(version, marked)
         self._start_shadow()
         self._climb()
 
@@ -111,26 +113,6 @@ class Mover:
         served = share if version == self.state.challenger else 1.0 - policy.rollout.holdback - share
         return policy.rollout.holdback + policy.quality.audit_rate * max(served, 0.0)
 
-    def _alarm(self, version: str) -> str | None:
-        guard, rules = self.state.guards[version], self.policy.rollout
-        boundary = math.log(rules.detector_threshold)
-        if guard.quality.log_value >= boundary:
-            return "quality_alarm"
-        if guard.below_level.log_value >= boundary:
-            return "quality_drop_alarm"
-        if guard.errors.log_value >= boundary:
-            return "error_alarm"
-        if guard.slo.log_value >= boundary:
-            return "slo_alarm"
-        due, silence = guard.expected_pairs, guard.silence
-        missing = due >= rules.no_pairs_requests and silence >= SETTLING
-        long = silence >= rules.no_pairs_after
-        if missing or (long and (due >= LEAST_EXPECTED or not self.state.versions[version].ready)):
-            return "no_pairs_alarm"
-        if not guard.warned and guard.warning.log_value >= boundary:
-            self._set_guard(version, replace(guard, warned=True))
-        return None
-
     def _start_shadow(self) -> None:
         if self.state.challenger is not None or self.state.paused:
             return
@@ -161,8 +143,8 @@ class Mover:
             return
         if in_shadow:
             if trial.quality_passed and trial.latency_passed:
-                level = -trial.lost / trial.pairs
-                self._set_guard(version, Guard(level=level, since=self.state.revision + 1))
+                levels: dict[Stream, Level] = {"quality": Level(trial.lost / trial.pairs)}
+                self._set_guard(version, Guard(levels=levels, since=self.state.revision + 1))
                 self._step(version, 0, Stage.CANARY, "quality_and_latency_passed")
         elif trial.slo_passed and self._stayed(trial):
             if not last_step:
@@ -177,19 +159,23 @@ class Mover:
         evidence = self._evidence(version)
         fresh = replace(self.state.trial, slo=Trial().slo, slo_passed=False, requests=0, dwell=0.0)
         self.state = replace(self.state, step=step, trial=fresh)
-        self._set_guard(version, replace(self.state.guards[version], block=Guard().block, silence=0.0))
+        guard = self.state.guards[version]
+        levels = {stream: level for stream, level in guard.levels.items() if stream != "slo"}
+        self._set_guard(version, replace(guard, block=Block(), silence=0.0, levels=levels))
         self._to(version, stage, cause, evidence=evidence)
 
     def _go_live(self, version: str, cause: str, extra: dict[str, Any] | None = None) -> None:
         evidence = {**self._evidence(version), **(extra or {})}
         before, guard = self.state.live, self.state.guards.get(version)
         if before and before != version:
+            self._keep_levels(before, "replaced")
             self._to(before, Stage.RETIRED, "replaced", {"by": version})
         if version == self.state.challenger:
             self.state = replace(self.state, challenger=None, step=0)
         self.state = replace(self.state, live=version)
-        if guard is None or cause == "operator":
-            guard = Guard(level=guard.level if guard else None, since=self.state.revision + 1)
+        if guard is None or cause == "operator":  # by hand: detectors start afresh, against the levels it had
+            levels: dict[Stream, Level] = {stream: Level(mean) for stream, mean in self._levels(version).items()}
+            guard = Guard(levels=levels, since=self.state.revision + 1)
         self._set_guard(version, replace(guard, silence=0.0, expected_pairs=0.0))
         self._to(version, Stage.LIVE, cause, evidence=evidence)
 
@@ -197,6 +183,7 @@ class Mover:
         """Rejected from shadow, rolled back from service; the teacher answers in its place."""
         evidence = {**self._evidence(version), **(extra or {})}
         in_shadow = self.state.versions[version].stage is Stage.SHADOW
+        self._keep_levels(version, cause)
         if version == self.state.challenger:
             self.state = replace(self.state, challenger=None, step=0, trial=Trial())
         if version == self.state.live:
@@ -218,9 +205,7 @@ class Mover:
         revision = self.state.revision + 1
         entered = known.stage not in (Stage.CANARY, Stage.LIVE) and stage in (Stage.CANARY, Stage.LIVE)
         by_hand = cause == "operator" and stage is Stage.LIVE
-        moved = VersionState(
-            stage, admitted=known.admitted, ready=known.ready, since=revision if entered or by_hand else known.since
-        )
+        moved = replace(known, stage=stage, since=revision if entered or by_hand else known.since)
         self.state = replace(self.state, revision=revision, versions={**self.state.versions, version: moved})
         if stage not in (Stage.SHADOW, Stage.CANARY, Stage.LIVE):
             self.state = replace(self.state, guards={v: g for v, g in self.state.guards.items() if v != version})
@@ -238,6 +223,22 @@ class Mover:
                 evidence={**(evidence or {}), **(extra or {})},
             )
         )
+
+    def _levels(self, version: str) -> dict[Stream, float]:
+        """A version's own levels: of this service or, where it is in none, of the last one."""
+        guard, known, trial = self.state.guards.get(version), self.state.versions[version], self.state.trial
+        if guard is None:
+            return known.levels
+        found = {stream: level.mean for stream, level in guard.levels.items() if level.mean is not None}
+        if known.stage is Stage.SHADOW and trial.pairs >= LEAST:
+            found["quality"] = trial.lost / trial.pairs
+        return found
+
+    def _keep_levels(self, version: str, cause: str) -> None:
+        """For another time in service. Whoever promotes it after a level's own alarm has accepted where it stands."""
+        kept = {stream: mean for stream, mean in self._levels(version).items() if LEVEL_ALARMS[stream] != cause}
+        known = replace(self.state.versions[version], levels=kept)
+        self.state = replace(self.state, versions={**self.state.versions, version: known})
 
     def _change(self, **fields: Any) -> None:
         self.state = replace(self.state, revision=self.state.revision + 1, **fields)

@@ -1,12 +1,16 @@
 """The state of one route's rollout: a frozen value that a fold over the evidence log produces, and its encoding."""
 
+from typing import Literal
+
 import msgspec
 
 from router.registry import Rollout, Stage
 from router.sequential import Cusum, Mixture
 from router.sequential.slo import Block
 
-SCHEMA = 1
+SCHEMA = 2
+
+Stream = Literal["quality", "errors", "slo"]
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -28,29 +32,41 @@ class Trial(msgspec.Struct, frozen=True):
     dwell: float = 0.0  # seconds at this step
 
 
+class Level(msgspec.Struct, frozen=True):
+    """A stream against the version's own level. `mean`: the harm (lost score, share of failures or of slow answers)
+    at which it was promoted; while it is None it is being learnt, from `n` values so far with the sum `total`.
+    `worse` and `warning` see only what comes after it is known, so that to them it is a constant."""
+
+    mean: float | None = None
+    n: int = 0
+    total: float = 0.0
+    worse: Cusum = Cusum()
+    warning: Cusum = Cusum()
+    warned: bool = False
+
+
 class Guard(msgspec.Struct, frozen=True):
-    """The e-detectors of a version in shadow, canary or live. `level`: mean D at which it left shadow."""
+    """The e-detectors of a version in shadow, canary or live: two a stream, below the margin and below its level."""
 
     quality: Cusum = Cusum()
-    below_level: Cusum = Cusum()
-    warning: Cusum = Cusum()
     errors: Cusum = Cusum()
     slo: Cusum = Cusum()
     block: Block = Block()
-    level: float | None = None
-    warned: bool = False
+    levels: dict[Stream, Level] = {}
     since: int = 0  # the revision at which it was first watched
     expected_pairs: float = 0.0  # since the last pair, had all gone well
     silence: float = 0.0  # seconds since the last pair
 
 
 class VersionState(msgspec.Struct, frozen=True):
-    """Where one version stands. `since`: the rollout revision at which it came into service."""
+    """Where one version stands. `since`: the rollout revision at which it came into service. `levels`: its own, kept
+    while it is out of service, for whoever promotes it by hand."""
 
     stage: Stage
     admitted: bool = False  # a CANDIDATE event came: the gate passed, or was overridden
     ready: bool = False
     since: int = 0
+    levels: dict[Stream, float] = {}
 
 
 class RouteState(msgspec.Struct, frozen=True):
@@ -86,8 +102,19 @@ def encode(state: RouteState) -> bytes:
 
 
 def decode(data: bytes) -> RouteState:
-    """Inverse of encode. Raises msgspec.ValidationError."""
-    return _decoder.decode(data)
+    """Inverse of encode; also reads schema 1, whose guards had a level for quality alone (a mean difference). Raises
+    msgspec.ValidationError."""
+    state = _decoder.decode(data)
+    if state.schema == SCHEMA:
+        return state
+    levels = {version: guard.get("level") for version, guard in msgspec.msgpack.decode(data)["guards"].items()}
+    guards = {
+        version: msgspec.structs.replace(guard, levels={"quality": Level(-levels[version])})
+        if levels[version] is not None
+        else guard
+        for version, guard in state.guards.items()
+    }
+    return msgspec.structs.replace(state, schema=SCHEMA, guards=guards)
 
 
 def view(state: RouteState, fraction: float) -> Rollout:

@@ -4,11 +4,26 @@ import math
 from typing import Any
 
 from router.policy import RoutePolicy
-from router.rollout_state import RouteState
+from router.rollout_state import RouteState, Stream
+
+WARNINGS: dict[Stream, str] = {
+    "quality": "quality is more than 2 points below its level",
+    "errors": "errors are more than 2 points above their level",
+    "slo": "slow answers are more than 2 points above their level",
+}
+_LEVEL_ROWS: dict[Stream, tuple[str, str]] = {
+    "quality": ("below_level", "warning"),
+    "errors": ("errors_above_level", "errors_warning"),
+    "slo": ("slo_above_level", "slo_warning"),
+}
 
 
 def evidence(state: RouteState, policy: RoutePolicy, version: str) -> dict[str, Any]:
-    """`tests` (of the challenger) and `alarms`: name -> n, log e-value, log boundary; and the counts."""
+    """`tests` (of the challenger) and `alarms`: name -> n, log e-value, log boundary; and the counts.
+
+    `level`: mean difference at which it was promoted; `errors_level`, `slo_level`: shares. `warnings`: in words, and
+    only where there are any.
+    """
     found: dict[str, Any] = {}
     trial, guard = state.trial, state.guards.get(version)
     if version == state.challenger:
@@ -26,10 +41,16 @@ def evidence(state: RouteState, policy: RoutePolicy, version: str) -> dict[str, 
     if guard:
         limit = math.log(policy.rollout.detector_threshold)
         detectors = {"quality": guard.quality, "errors": guard.errors, "slo": guard.slo}
-        if guard.level is not None:
-            detectors |= {"below_level": guard.below_level, "warning": guard.warning}
+        known = {stream: level for stream, level in guard.levels.items() if level.mean is not None}
+        for stream, level in known.items():
+            detectors |= dict(zip(_LEVEL_ROWS[stream], (level.worse, level.warning), strict=True))
         found["alarms"] = {name: _row(d.n, d.log_value, limit) for name, d in detectors.items()}
-        found["level"], found["warned"] = guard.level, guard.warned
+        lost = guard.levels["quality"].mean if "quality" in guard.levels else None
+        found["level"] = None if lost is None else -lost
+        found |= {f"{stream}_level": level.mean for stream, level in known.items() if stream != "quality"}
+        found["warned"] = any(level.warned for level in known.values())
+        if found["warned"]:
+            found["warnings"] = [WARNINGS[stream] for stream, level in known.items() if level.warned]
         found["seconds_without_a_pair"] = round(guard.silence, 3)
     return found
 

@@ -47,6 +47,10 @@ class Cusum(msgspec.Struct, frozen=True):
         """The log of mean_j M_j."""
         return log_mean(self.logs)
 
+    def reached(self, log_boundary: float) -> bool:
+        """Whether the mean is at the boundary; it is never above the best bet, which is quickly looked up."""
+        return max(self.logs) >= log_boundary and self.log_value >= log_boundary
+
     def step(self, x: float, bets: tuple[float, ...]) -> "Cusum":
         """One more increment, positive where there is harm."""
         log1p = math.log1p

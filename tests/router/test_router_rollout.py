@@ -100,7 +100,11 @@ def test_a_student_that_can_not_be_decided_ends_with_the_teacher() -> None:
 @pytest.mark.parametrize("stage", ["canary", "live"])
 @pytest.mark.parametrize(
     ("harm", "causes"),
-    [("quality", {"quality_alarm", "quality_drop_alarm"}), ("errors", {"error_alarm"}), ("slo", {"slo_alarm"})],
+    [
+        ("quality", {"quality_alarm", "quality_drop_alarm"}),
+        ("errors", {"error_alarm", "error_rise_alarm"}),
+        ("slo", {"slo_alarm"}),
+    ],
 )
 def test_harm_takes_traffic_back(stage: str, harm: str, causes: set[str]) -> None:
     story = Story()
