@@ -9,7 +9,6 @@ The same records give the same decisions, so a log can be replayed, from any che
 
 import json
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,7 @@ from router.evidence_update import close_block, observe
 from router.policy import RoutePolicy
 from router.registry import Stage, Transition
 from router.rollout_moves import Mover, fraction
-from router.rollout_state import RouteState, Trial, VersionState
+from router.rollout_state import RouteState, VersionState
 
 LONGEST_TICK = 60.0  # seconds that one record may add to a dwell: a clock that jumps, or a night off, proves nothing
 
@@ -35,12 +34,15 @@ def fold(state: RouteState, offset: int, record: Evidence) -> tuple[RouteState, 
     """The state after one more record, and the decisions that it made."""
     passed = min(max(record.at - state.now, 0.0), LONGEST_TICK) if state.now else 0.0
     state = replace(state, now=max(state.now, record.at))
+    before = state.policy
     if isinstance(record, RouteEvent) and record.kind is EventKind.POLICY:
-        state = _policy_changed(state, record)
+        state = replace(state, policy=json.dumps(record.data["policy"], sort_keys=True))
     if state.policy is None:
         return _before_policy(state, record), []
     mover = Mover(_aged(state, passed), parse_policy(state.policy), offset=offset, at=record.at)
-    if isinstance(record, Observation):
+    if before and before != state.policy:
+        mover.policy_changed(json.loads(before), json.loads(state.policy))
+    elif isinstance(record, Observation):
         mover.state = observe(mover.state, record, mover.policy)
     else:
         _apply(mover, record)
@@ -93,26 +95,3 @@ def _aged(state: RouteState, seconds: float) -> RouteState:
     """Time has passed: it counts for the dwell, and for the silence of pairs."""
     guards = {version: replace(guard, silence=guard.silence + seconds) for version, guard in state.guards.items()}
     return replace(state, guards=guards, trial=replace(state.trial, dwell=state.trial.dwell + seconds))
-
-
-def _policy_changed(state: RouteState, event: RouteEvent) -> RouteState:
-    """Another margin, score, SLO or error bound opens new tests: what was proven was proven of something else."""
-    text = json.dumps(event.data["policy"], sort_keys=True)
-    before: dict[str, Any] = json.loads(state.policy) if state.policy else {}
-    after: dict[str, Any] = event.data["policy"]
-    state = replace(state, policy=text)
-    if not before or all(before.get(key) == after.get(key) for key in ("quality", "latency", "errors", "rollout")):
-        return state
-    step = min(state.step, len(parse_policy(text).rollout.steps) - 1)
-    state = replace(state, trial=Trial(), revision=state.revision + 1, step=step)
-    challenger = state.challenger
-    if challenger and before.get("quality") != after.get("quality"):
-        shadowed = replace(state.versions[challenger], stage=Stage.SHADOW)
-        guard = replace(state.guards[challenger], levels={})
-        state = replace(
-            state,
-            step=0,
-            versions={**state.versions, challenger: shadowed},
-            guards={**state.guards, challenger: guard},
-        )
-    return state

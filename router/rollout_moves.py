@@ -9,6 +9,7 @@
 | shadow -> rejected | any alarm, futility, hopelessly unready |
 | canary -> rolled back | the same, hard stop |
 | live -> rolled back | any alarm, hard stop, hopelessly unready |
+| canary -> shadow, or its step again | another policy: its tests are new |
 
 A pause stops all moves upwards; a pin stops those of the pinned version, and of a challenger that would replace it.
 Neither stops an alarm, or the end of a test that has had its time.
@@ -25,6 +26,7 @@ from router.evidence_update import LEAST
 from router.policy import RoutePolicy
 from router.registry import Stage, Transition
 from router.rollout_alarms import LEVEL_ALARMS, alarm, warned
+from router.rollout_anew import Policy, detectors_anew, differs
 from router.rollout_state import Guard, Level, RouteState, Stream, Trial
 from router.rollout_status import evidence
 from router.sequential.slo import Block
@@ -60,6 +62,25 @@ class Mover:
                 self._set_guard(version, marked)
         self._start_shadow()
         self._climb()
+
+    def policy_changed(self, before: Policy, after: Policy) -> None:
+        """What was proven was proven of something else: the challenger's tests start anew, in shadow where quality or
+        the paired latency was. What watches the live version stays, unless it is of something else now."""
+        if not any(differs(before, after, section) for section in ("quality", "latency", "errors", "rollout")):
+            return
+        version = self.state.challenger
+        evidence = self._evidence(version) if version else None
+        step = min(self.state.step, len(self.policy.rollout.steps) - 1)
+        self.state = replace(detectors_anew(self.state, before, after), trial=Trial(), step=step)
+        if version is None or self.state.versions[version].stage is not Stage.CANARY:
+            self._change()
+        elif differs(before, after, "quality") or differs(before, after, "latency", "margin"):
+            self.state = replace(self.state, step=0)
+            guard = replace(self.state.guards[version], levels={}, block=Block(), silence=0.0, expected_pairs=0.0)
+            self._set_guard(version, replace(guard, since=self.state.revision + 1))
+            self._to(version, Stage.SHADOW, "policy_changed", evidence=evidence)
+        else:
+            self._to(version, Stage.CANARY, "policy_changed", evidence=evidence)
 
     def operate(self, event: RouteEvent) -> None:
         """An operator's word."""

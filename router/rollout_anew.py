@@ -1,0 +1,55 @@
+"""What another policy makes new: an e-detector is one of a fixed null hypothesis, and a level one of a fixed measure;
+with another, both start anew, for every version that is watched.
+
+| what changed | starts anew |
+|---|---|
+| score, reference | quality's detectors and level: other values are measured |
+| margin | the detector of quality below the margin; the level is of the same values, and stays |
+| rollback_above | the detector of errors above it |
+| slo_ms, block | the SLO's detectors and level |
+| quantile | the detector of slow blocks above 1 - quantile |
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from router.rollout_state import RouteState, Stream
+from router.sequential import Cusum
+from router.sequential.slo import Block
+
+Policy = Mapping[str, Any]  # as it stands in the log
+
+replace = msgspec.structs.replace
+
+
+def differs(before: Policy, after: Policy, section: str, *keys: str) -> bool:
+    """Whether any of these keys of a section has another value; without keys, whether anything in it has."""
+    old, new = before.get(section) or {}, after.get(section) or {}
+    return any(old.get(key) != new.get(key) for key in keys) if keys else old != new
+
+
+def detectors_anew(state: RouteState, before: Policy, after: Policy) -> RouteState:
+    """The state with every detector and level new that is of something else now."""
+    fresh: dict[str, Any] = {}
+    forgotten: set[Stream] = set()
+    if differs(before, after, "quality", "score", "reference"):
+        forgotten.add("quality")
+    if differs(before, after, "quality", "score", "reference", "margin"):
+        fresh["quality"] = Cusum()
+    if differs(before, after, "errors", "rollback_above"):
+        fresh["errors"] = Cusum()
+    if differs(before, after, "latency", "slo_ms", "block"):
+        forgotten.add("slo")
+    if differs(before, after, "latency", "slo_ms", "block", "quantile"):
+        fresh |= {"slo": Cusum(), "block": Block()}
+    guards = {
+        version: replace(guard, **fresh, levels={s: v for s, v in guard.levels.items() if s not in forgotten})
+        for version, guard in state.guards.items()
+    }
+    versions = {
+        version: replace(known, levels={s: v for s, v in known.levels.items() if s not in forgotten})
+        for version, known in state.versions.items()
+    }
+    return replace(state, guards=guards, versions=versions)

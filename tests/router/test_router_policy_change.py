@@ -1,0 +1,102 @@
+"""Another policy opens new tests of what it changes, and leaves what watches the rest."""
+
+import pytest
+from rollout_story import Story
+
+from router import Stage, current_fraction, differences
+
+LENIENT = {"margin": 0.2, "score": "token_f1"}
+
+
+@pytest.mark.parametrize("change", [{"quality": {"margin": 0.05}}, {"latency": {"slo_ms": 100, "margin": 0.1}}])
+def test_a_canary_goes_back_to_shadow_when_what_shadow_proved_changes_and_the_move_is_on_record(
+    change: dict[str, object],
+) -> None:
+    story = Story()
+    story.to_canary()
+    before = story.state.revision
+    story.policy(**change)
+    assert story.stage() is Stage.SHADOW
+    (*_, move) = story.decided
+    assert (move.cause, move.before, move.after, move.fraction) == (
+        "policy_changed", Stage.CANARY, Stage.SHADOW, 0.0,
+    )  # fmt: skip
+    assert move.evidence["tests"]["quality"]["passed"]
+    assert story.state.revision == before + 1
+    assert story.state.trial.pairs == 0
+    story.pairs(400)
+    assert story.stage() is Stage.CANARY
+    assert differences("r", story.records, story.decided) == []
+
+
+def test_a_canary_whose_steps_change_stays_and_its_new_share_is_on_record() -> None:
+    story = Story()
+    story.to_canary()
+    story.policy(rollout={"steps": [0.1, 1.0], "min_dwell": "20s", "min_requests": 30})
+    move = story.decided[-1]
+    assert (move.cause, move.before, move.after) == ("policy_changed", Stage.CANARY, Stage.CANARY)
+    assert move.fraction == current_fraction(story.state) == 0.1
+    story.policy(
+        capture={"rate": 0.5}, rollout={"steps": [0.1, 1.0], "min_dwell": "20s", "min_requests": 30}
+    )  # nothing that a test is about
+    assert story.decided[-1] is move
+
+
+def test_another_score_gives_the_live_version_a_new_level_and_new_detectors() -> None:
+    """Wholly right by token F1; by exact match 12.5% are not, which is within the margin."""
+    story = Story(quality=LENIENT)
+    story.to_live()
+    story.pairs(10, good=False)
+    story.policy(quality={**LENIENT, "score": "exact"})
+    guard = story.state.guards["v"]
+    assert (guard.quality.n, guard.levels.get("quality")) == (0, None)
+    assert guard.errors.n > 0
+    for i in range(1500):
+        story.pairs(1, good=i % 8 != 0)
+    assert story.stage() is Stage.LIVE
+    assert story.state.guards["v"].levels["quality"].mean == pytest.approx(0.125, abs=0.01)
+    for i in range(1500):
+        story.pairs(1, good=i % 3 != 0)
+    assert story.stage() is Stage.ROLLED_BACK
+    assert differences("r", story.records, story.decided) == []
+
+
+def test_another_margin_leaves_the_live_version_its_level_and_starts_the_detector_of_the_margin_anew() -> None:
+    story = Story(quality=LENIENT)
+    story.to_live()
+    story.pairs(50)
+    story.pairs(8, good=False)
+    level = story.state.guards["v"].levels["quality"]
+    assert level.worse.log_value > 0
+    story.policy(quality={**LENIENT, "margin": 0.3})
+    guard = story.state.guards["v"]
+    assert (guard.quality.n, guard.levels["quality"]) == (0, level)
+    story.policy(quality={**LENIENT, "margin": 0.3, "audit_rate": 0.5})
+    story.pairs(1)
+    assert story.state.guards["v"].quality.n == 1
+
+
+def test_another_slo_or_error_bound_starts_its_own_detectors_anew_and_no_others() -> None:
+    story = Story()
+    story.to_live()
+    story.serves(2500)
+    before = story.state.guards["v"]
+    assert before.levels["slo"].mean is not None
+    story.policy(errors={"promote_below": 0.05, "rollback_above": 0.2})
+    guard = story.state.guards["v"]
+    assert (guard.errors.n, guard.levels, guard.slo, guard.quality) == (0, before.levels, before.slo, before.quality)
+    errors = {"errors": {"promote_below": 0.05, "rollback_above": 0.2}}
+    story.policy(latency={"slo_ms": 100, "quantile": 0.8, "block": "1s"}, **errors)
+    guard = story.state.guards["v"]
+    assert (guard.slo.n, guard.levels) == (0, before.levels)
+    story.policy(latency={"slo_ms": 300, "quantile": 0.8, "block": "1s"}, **errors)
+    assert "slo" not in story.state.guards["v"].levels
+
+
+def test_a_level_of_another_score_is_not_brought_along_from_earlier_service() -> None:
+    story = Story(quality=LENIENT)
+    story.to_live()
+    story.operate("rollback", "v")
+    story.policy(quality={**LENIENT, "score": "exact"})
+    story.operate("promote", "v")
+    assert story.state.guards["v"].levels.get("quality") is None
