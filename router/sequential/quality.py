@@ -23,6 +23,7 @@ def fails(state: Mixture, difference: float, margin: float) -> Mixture:
 def watch(state: Cusum, difference: float, margin: float) -> Cusum:
     """One more pair for the e-detector of answers worse than the margin: x = -(D + d), l on [0.01, 0.9] / (1 + d).
 
-    `margin` may be negative: a student promoted at a level of -0.01 is watched from 5 points below that on.
+    Watched from its own level L, `margin` is 0.05 - L: 0.06 for a student promoted at -0.01. It is negative where a
+    student was promoted at more than 5 points better than its reference, which takes a reference that can be beaten.
     """
     return state.step(-(difference + margin), grid(0.01, 0.9, 1.0 + margin))

@@ -120,6 +120,16 @@ def test_a_boundary_student_seldom_raises_a_false_alarm() -> None:
     assert alarms.mean() <= 0.03  # 2% within 20,000 pairs
 
 
+@pytest.mark.parametrize(("level", "margin"), [(-0.01, 0.06), (0.08, -0.03)])
+def test_the_detector_from_a_level_rises_more_than_5_points_below_it_and_not_above(level: float, margin: float) -> None:
+    assert 0.05 - level == pytest.approx(margin)
+    below, above = Cusum(), Cusum()
+    for _ in range(50):
+        below = quality.watch(below, level - 0.06, margin)
+        above = quality.watch(above, level - 0.04, margin)
+    assert above.log_value < 0.0 < below.log_value
+
+
 def test_error_and_slo_detectors_fire_above_their_rates_and_rest_below() -> None:
     in_a_row = until(Cusum, lambda s: error_rate.watch(s, 1.0, 0.01), math.log(3000))
     assert 10 < in_a_row <= 15  # the hard stop, at 10, comes first
