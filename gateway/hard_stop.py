@@ -4,52 +4,87 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
+import msgspec
+
 from collector import Happened
 from gateway.capture import Sender
 from router import EventKind, Events, Rollout, RouteEvent, Snapshot
 
 WINDOW = 20
 ERRORS = 10
+MOST_VERSIONS = 64
+
+
+class _Record(msgspec.Struct):
+    """A version's last outcomes in one time of service, of requests decided under revision `since` or a later one."""
+
+    outcomes: deque[bool]
+    since: int = 0
 
 
 class HardStop:
     """Counts the last outcomes of each version that served in this worker.
 
     At ERRORS failures in the last WINDOW the version is held out and the promoter is told, which rolls it back; it is
-    let in again when the route's rollout has a new revision. Shadow calls don't count; rescued requests do.
+    let in again when the route's rollout has a new revision, with a clean record: requests that were decided before
+    and end only now are of its earlier time, as after any change of its place in the rollout. Shadow calls don't
+    count; rescued requests do.
     """
 
     def __init__(self, sender: Sender, events: Events, *, clock: Callable[[], float] = time.time) -> None:
         self._sender = sender
         self._events = events
         self._clock = clock
-        self._outcomes: dict[str, deque[bool]] = {}
-        self._held: dict[str, int] = {}
+        self._records: dict[str, _Record] = {}
+        self._seen: dict[str, Rollout] = {}  # by route: the latest
+        self._held: dict[str, int] = {}  # by version: the revision that was in force
+        self._untold: deque[Happened] = deque()  # the sender had no room for them
 
     def ready(self, snapshot: Snapshot, rollout: Rollout) -> Collection[str]:
         """The versions that may get requests of the rollout's route."""
+        if self._seen.get(rollout.route) is not rollout:
+            self._see(rollout)
+        if self._untold:
+            self._tell()
         if not self._held:
             return snapshot.endpoints.keys()
-        for version in (rollout.live, rollout.challenger):
-            if version is not None and self._held.get(version, rollout.revision) != rollout.revision:
-                del self._held[version]
-                self._outcomes.pop(version, None)
         return snapshot.endpoints.keys() - self._held.keys()
 
     def count(self, route: str, version: str, revision: int, *, failed: bool) -> None:
         """Note an outcome of a version that was to serve a user. `revision`: of the rollout that the request saw."""
-        outcomes = self._outcomes.get(version)
-        if outcomes is None:
-            while len(self._outcomes) >= 64:  # long gone versions
-                del self._outcomes[next(iter(self._outcomes))]
-            outcomes = self._outcomes[version] = deque(maxlen=WINDOW)
-        outcomes.append(failed)
-        errors = sum(outcomes) if failed else 0
+        if self._untold:
+            self._tell()
+        record = self._records.get(version) or self._new_record(version, since=0)
+        if revision < record.since:
+            return
+        record.outcomes.append(failed)
+        errors = sum(record.outcomes) if failed else 0
         if errors >= ERRORS and version not in self._held:
-            self._held[version] = revision
-            self._tell(route, version, revision, errors)
+            seen = self._seen.get(route)
+            self._held[version] = max(revision, seen.revision) if seen else revision
+            self._stop(route, version, self._held[version], errors)
 
-    def _tell(self, route: str, version: str, revision: int, errors: int) -> None:
+    def _see(self, rollout: Rollout) -> None:
+        """Where the rollout has changed: whoever was held, or has another place in it, starts with a clean record."""
+        before, self._seen[rollout.route] = self._seen.get(rollout.route), rollout
+        places = ((rollout.live, before and before.live), (rollout.challenger, before and before.challenger))
+        for version, was in places:
+            if version is None:
+                continue
+            released = self._held.get(version, rollout.revision) != rollout.revision
+            if released:
+                del self._held[version]
+            if released or (before is not None and version != was):
+                self._new_record(version, since=rollout.revision)
+
+    def _new_record(self, version: str, *, since: int) -> _Record:
+        self._records.pop(version, None)
+        while len(self._records) >= MOST_VERSIONS:  # long gone versions
+            del self._records[next(iter(self._records))]
+        record = self._records[version] = _Record(deque(maxlen=WINDOW), since)
+        return record
+
+    def _stop(self, route: str, version: str, revision: int, errors: int) -> None:
         # One id per version and revision: when several workers stop it, the log holds it once.
         event = RouteEvent(
             id=f"hard_stop:{version}:{revision}",
@@ -59,5 +94,11 @@ class HardStop:
             version=version,
             data={"errors": errors, "window": WINDOW, "revision": revision},
         )
-        self._sender.send(Happened(event=event))
+        self._untold.append(Happened(event=event))
+        self._tell()
         self._events.emit("gateway.hard_stop", route=route, version=version)
+
+    def _tell(self) -> None:
+        """Hand over what has not been taken yet; the rest waits for the next request's beginning or end."""
+        while self._untold and self._sender.send(self._untold[0]):
+            self._untold.popleft()

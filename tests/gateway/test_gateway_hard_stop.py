@@ -3,7 +3,7 @@
 from gateway_fakes import REQUEST, STUDENT, FakeSender, FakeUpstream, error, gateway, live, plain, settings
 
 from gateway.hard_stop import ERRORS, WINDOW, HardStop
-from router import EventKind, Events, Snapshot
+from router import EventKind, Events, Rollout, Snapshot
 
 SEEN = Snapshot(rollouts={}, endpoints={STUDENT: "http://student"})
 
@@ -44,6 +44,67 @@ def test_a_new_revision_lets_the_version_in_again_with_a_clean_record() -> None:
     stop.count("support", STUDENT, 2, failed=True)
     assert STUDENT not in stop.ready(SEEN, live(2))
     assert len({told.event.id for told in sender.happened}) == 2
+
+
+def fail(stop: HardStop, revision: int, times: int = ERRORS) -> None:
+    for _ in range(times):
+        stop.count("support", STUDENT, revision, failed=True)
+
+
+def test_a_stop_that_the_sender_had_no_room_for_is_told_as_soon_as_it_has() -> None:
+    stop, sender = hard_stop()
+    sender.full = True
+    fail(stop, 1)
+    assert STUDENT not in stop.ready(SEEN, live(1))
+    assert sender.happened == []
+    sender.full = False
+    assert STUDENT not in stop.ready(SEEN, live(1))
+    stop.count("support", "another", 1, failed=False)
+    assert [told.event.id for told in sender.happened] == [f"hard_stop:{STUDENT}:1"]
+    again, sender = hard_stop()
+    sender.full = True
+    fail(again, 1)
+    sender.full = False
+    again.count("support", "another", 1, failed=False)
+    assert len(sender.happened) == 1
+
+
+def test_failures_that_end_after_the_rollout_has_changed_stop_the_version_under_the_revision_in_force() -> None:
+    stop, sender = hard_stop()
+    stop.ready(SEEN, live(1))
+    assert STUDENT in stop.ready(SEEN, live(2))
+    fail(stop, 1)
+    assert STUDENT not in stop.ready(SEEN, live(2))
+    assert [told.event.data["revision"] for told in sender.happened] == [2]
+    assert STUDENT in stop.ready(SEEN, live(3))
+
+
+def test_late_failures_of_a_time_before_count_for_nothing_and_hide_no_later_ones() -> None:
+    stop, sender = hard_stop()
+    stop.ready(SEEN, live(1))
+    fail(stop, 1)
+    assert STUDENT in stop.ready(SEEN, live(2))
+    fail(stop, 1)
+    assert STUDENT in stop.ready(SEEN, live(2))
+    fail(stop, 2, ERRORS - 1)
+    stop.count("support", STUDENT, 1, failed=False)
+    assert STUDENT in stop.ready(SEEN, live(2))
+    fail(stop, 2, 1)
+    fail(stop, 1)
+    assert STUDENT not in stop.ready(SEEN, live(2))
+    assert [told.event.data["revision"] for told in sender.happened] == [1, 2]
+
+
+def test_a_version_that_comes_back_into_the_rollout_starts_with_a_clean_record() -> None:
+    stop, sender = hard_stop()
+    stop.ready(SEEN, live(1))
+    fail(stop, 1, ERRORS - 1)
+    stop.ready(SEEN, Rollout(route="support", revision=2))
+    stop.ready(SEEN, live(3))
+    fail(stop, 1)
+    fail(stop, 3, ERRORS - 1)
+    assert STUDENT in stop.ready(SEEN, live(3))
+    assert sender.happened == []
 
 
 async def test_rescued_failures_stop_the_student_and_no_user_sees_one(
