@@ -2,25 +2,28 @@
 
 import time
 import uuid
+from contextlib import closing
 
-from collector import CollectorUnavailable, Happened, send_now, socket_path
+from collector import CollectorUnavailable, EventLog, Happened, Stream, open_log, send_now, socket_path
 from retort.errors import StartError
 from router import Config, EventKind, Registry, RouteEvent, UnknownVersion, open_registry
 
 ACT_SECONDS = 10.0
+PAGE = 1000
 
 
-def operate(config: Config, action: str, route: str, *, version: str | None, who: str, why: str) -> int:
-    """Record the action, wait until the promoter has acted on it, and print what came of it.
+def operate(
+    config: Config, action: str, route: str, *, version: str | None, who: str, why: str, wait: float = ACT_SECONDS
+) -> int:
+    """Record the action, wait (at most so many seconds) until the promoter has folded it, and print what came of it;
+    returns 0, or 1 where it has not.
 
     Raises StartError for an unknown route or version, or where no collector runs.
     """
     if route not in config.routes:
         raise StartError(f"no route {route!r}; the configuration has: {', '.join(sorted(config.routes))}")
-    registry = open_registry(config.registry)
-    try:
+    with closing(open_registry(config.registry)) as registry, closing(open_log(config.log)) as log:
         version = _version(registry, action, route, version)
-        _, _, before = registry.checkpoint(route)
         event = RouteEvent(
             id=f"operator:{uuid.uuid4().hex}",
             at=time.time(),
@@ -29,13 +32,29 @@ def operate(config: Config, action: str, route: str, *, version: str | None, who
             version=version,
             data={"action": action, "who": who, "why": why},
         )
+        before = log.end(Stream.EVIDENCE)
         try:
             send_now(socket_path(config.state), [Happened(event=event)])
         except CollectorUnavailable as error:
             raise StartError(f"{error} Start Retort first (retort up), then repeat the command.") from error
-        return _report(registry, action, route, version, before)
-    finally:
-        registry.close()
+        offset = _offset(log, event, before)
+        if not _folded(registry, route, offset, wait):
+            print(f"{action} {route}: recorded; the promoter has not acted within {wait:g} s, it will when it runs")
+            return 1
+        live = registry.checkpoint(route)[0].live or "none (the teacher answers)"
+        stage = f"; {version} is {registry.version(version).stage.value}" if version else ""
+        print(f"{action} {route}: done{stage}; live: {live}")
+        return 0
+
+
+def _offset(log: EventLog, event: RouteEvent, start: int) -> int:
+    """Where an acknowledged event stands in the evidence, from `start` on: other records may have come before it."""
+    while entries := log.read(Stream.EVIDENCE, start, PAGE, key=event.route):
+        for entry in entries:
+            if entry.id == event.id:
+                return entry.offset
+        start = entries[-1].offset + 1
+    raise StartError("the collector took the event, but not into this configuration's log; is it run with another?")
 
 
 def _version(registry: Registry, action: str, route: str, version: str | None) -> str | None:
@@ -55,14 +74,11 @@ def _version(registry: Registry, action: str, route: str, version: str | None) -
     return version
 
 
-def _report(registry: Registry, action: str, route: str, version: str | None, before: int) -> int:
-    deadline = time.monotonic() + ACT_SECONDS
+def _folded(registry: Registry, route: str, event_offset: int, wait: float) -> bool:
+    deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
-        rollout, _, offset = registry.checkpoint(route)
-        if offset > before:
-            stage = f"; {version} is {registry.version(version).stage.value}" if version else ""
-            print(f"{action} {route}: done{stage}; live: {rollout.live or 'none (the teacher answers)'}")
-            return 0
+        _, _, next_offset = registry.checkpoint(route)
+        if next_offset > event_offset:
+            return True
         time.sleep(0.1)
-    print(f"{action} {route}: recorded; the promoter has not acted within {ACT_SECONDS:.0f} s, it will when it runs")
-    return 1
+    return False

@@ -1,0 +1,114 @@
+"""An operator's command is done when the promoter has folded this very event, whatever else it folds meanwhile."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from collector import Happened, Record, Stream, open_log, socket_path
+from collector.frames import ACK, PREFIX, unpack
+from collector.promote import RouteFold
+from retort.errors import StartError
+from retort.operate import operate
+from router import Config, EventKind, Events, RouteEvent, TaskKind, Version, encode_evidence, open_registry, parse
+
+CONFIG = """
+state: {state}
+upstreams: {{o: {{base_url: "http://127.0.0.1:1/v1", distillation_allowed: true}}}}
+engines: {{local: {{}}}}
+routes: {{r: {{teachers: [o/m], student: {{}}}}}}
+"""
+
+
+def record(event: RouteEvent) -> tuple[Stream, Record]:
+    return Stream.EVIDENCE, Record(id=event.id, key=event.route, at=event.at, value=encode_evidence(event))
+
+
+def tick(number: int) -> RouteEvent:
+    return RouteEvent(id=f"tick:{number}", at=float(number), route="r", kind=EventKind.TICK)
+
+
+class Place:
+    """A state folder with a log and a registry, and a version `v` that a promoter has heard of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config: Config = parse(CONFIG.format(state=folder), {})
+        self.log = open_log(self.config.log)
+        self.registry = open_registry(self.config.registry)
+        self.fold = RouteFold("r", self.config.routes["r"], self.registry, self.log, Events())
+        self.registry.add_version(
+            Version(id="v", route="r", kind=TaskKind.CHAT, base="b", engine="local", artefact="v", created_at=1.0)
+        )
+        policy = {"policy": self.config.routes["r"].model_dump(mode="json")}
+        started = [
+            RouteEvent(id="p", at=1.0, route="r", kind=EventKind.POLICY, data=policy),
+            RouteEvent(id="c", at=1.0, route="r", kind=EventKind.CANDIDATE, version="v"),
+        ]
+        self.log.append([record(event) for event in started])
+        self.fold.advance()
+
+    @contextmanager
+    def collector(self, then: Callable[[RouteEvent], None]) -> Iterator[None]:
+        """One that takes one event; `then` is run with it before it is acknowledged."""
+        path = socket_path(self.config.state)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+            server.bind(str(path))
+            server.listen(1)
+
+            def serve() -> None:
+                connection, _ = server.accept()
+                with connection, connection.makefile("rb") as reader:
+                    head, _ = PREFIX.unpack(reader.read(PREFIX.size))
+                    envelope = unpack(reader.read(head))
+                    assert isinstance(envelope.header, Happened)
+                    then(envelope.header.event)
+                    connection.sendall(ACK.pack(envelope.sequence))
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            yield
+            thread.join()
+
+    def promote(self, *, wait: float = 0.3) -> int:
+        return operate(self.config, "promote", "r", version="v", who="ann", why="because", wait=wait)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.log.close()
+    place.registry.close()
+
+
+def test_records_that_are_folded_while_the_event_waits_are_not_taken_for_it(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def traffic_first(event: RouteEvent) -> None:
+        place.log.append([record(tick(n)) for n in range(1200)])
+        place.fold.advance()
+        place.log.append([record(event), record(tick(5000))])
+
+    with place.collector(traffic_first):
+        assert place.promote() == 1
+    assert "recorded; the promoter has not acted" in capsys.readouterr().out
+
+
+def test_a_folded_event_is_told_with_the_stage_that_it_made(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    def folded(event: RouteEvent) -> None:
+        place.log.append([record(tick(n)) for n in range(1200)])
+        place.log.append([record(event)])
+        place.fold.advance()
+
+    with place.collector(folded):
+        assert place.promote(wait=5.0) == 0
+    assert "promote r: done; v is live; live: v" in capsys.readouterr().out
+
+
+def test_a_collector_of_another_log_is_told(place: Place) -> None:
+    with place.collector(lambda _: None), pytest.raises(StartError, match="not into this configuration's log"):
+        place.promote()
