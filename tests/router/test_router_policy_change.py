@@ -8,6 +8,15 @@ from router import Stage, current_fraction, differences
 LENIENT = {"margin": 0.2, "score": "token_f1"}
 
 
+def test_another_margin_opens_a_new_test() -> None:
+    story = Story()
+    story.arrive()
+    story.pairs(150)
+    assert story.state.trial.pairs > 50
+    story.policy(quality={"margin": 0.05})
+    assert (story.state.trial.pairs, story.stage()) == (0, Stage.SHADOW)
+
+
 @pytest.mark.parametrize("change", [{"quality": {"margin": 0.05}}, {"latency": {"slo_ms": 100, "margin": 0.1}}])
 def test_a_canary_goes_back_to_shadow_when_what_shadow_proved_changes_and_the_move_is_on_record(
     change: dict[str, object],

@@ -257,15 +257,6 @@ def test_a_version_that_can_not_be_loaded_is_rejected() -> None:
     assert story.decided[-1].evidence["reason"] == "model.onnx is truncated"
 
 
-def test_another_margin_opens_a_new_test() -> None:
-    story = Story()
-    story.arrive()
-    story.pairs(150)
-    assert story.state.trial.pairs > 50
-    story.policy(quality={"margin": 0.05})
-    assert (story.state.trial.pairs, story.stage()) == (0, Stage.SHADOW)
-
-
 def test_the_revision_rises_whenever_workers_would_see_a_change_and_only_then() -> None:
     story = Story()
     story.to_live()
