@@ -92,6 +92,9 @@ def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
         evidence = status.get("evidence", {}).get(version["id"], {})
         table.add_row(version["id"], version["stage"], _evidence(evidence))
     console.print(table)
+    for version_id, evidence in status.get("evidence", {}).items():
+        for warning in evidence.get("warnings", ()):
+            console.print(f"  [yellow]warning[/yellow]: {version_id}: {warning}", soft_wrap=True)
     console.print()
 
 
@@ -100,7 +103,8 @@ def _evidence(evidence: Mapping[str, Any]) -> str:
     for test, row in evidence.get("tests", {}).items():
         mark = "passed" if row["passed"] else f"{row['log_e']:.2f}/{row['log_boundary']:.2f}"
         parts.append(f"{test} {mark} (n={row['n']})")
-    worst = max(evidence.get("alarms", {}).items(), key=lambda item: item[1]["log_e"], default=None)
+    alarms = {name: row for name, row in evidence.get("alarms", {}).items() if not name.endswith("warning")}
+    worst = max(alarms.items(), key=lambda item: item[1]["log_e"], default=None)
     if worst:
         parts.append(f"nearest alarm {worst[0]} {worst[1]['log_e']:.2f}/{worst[1]['log_boundary']:.2f}")
     return ", ".join(parts)

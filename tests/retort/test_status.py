@@ -1,0 +1,94 @@
+"""`retort status` on a registry and a log as the processes leave them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from collector import Record, Stream, open_log
+from collector.record import Answer, Interaction, encode
+from retort.status import show
+from router import Arm, Config, Rollout, Stage, TaskKind, Version, open_registry, parse
+
+CONFIG = """
+state: {state}
+upstreams: {{o: {{base_url: "http://127.0.0.1:1/v1", distillation_allowed: true}}}}
+engines: {{local: {{}}}}
+routes: {{r: {{teachers: [o/m], student: {{}}}}}}
+"""
+TEACHER = Answer(arm=Arm.TEACHER, upstream="o/m", cost_usd=0.002)
+STUDENT = Answer(arm=Arm.STUDENT, version="v1")
+ROW = {"n": 9, "log_e": 1.5, "log_boundary": 3.0}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return parse(CONFIG.format(state=tmp_path / "state"), {})
+
+
+def interaction(name: str, *, decided: Arm, served: Answer, failed: tuple[Answer, ...] = ()) -> tuple[Stream, Record]:
+    record = Interaction(
+        id=name, at=1.0, route="r", kind="chat", arm=decided, version="v1", propensity=0.5, eligible=True,
+        policy_version="p", rollout_revision=1, consent="opt-out", scrubber="s", cluster="c", stream=False,
+        request={}, answers=(served,), failed=failed,
+    )  # fmt: skip
+    return Stream.INTERACTIONS, Record(id=name, key="r", at=1.0, value=encode(record))
+
+
+def fill(config: Config) -> None:
+    log = open_log(config.log)
+    log.append([
+        interaction("a", decided=Arm.TEACHER, served=TEACHER),
+        interaction("b", decided=Arm.STUDENT, served=STUDENT),
+        interaction("c", decided=Arm.STUDENT, served=TEACHER, failed=(STUDENT,)),  # rescued by a fallback
+        interaction("d", decided=Arm.STUDENT, served=STUDENT),
+        (Stream.QUARANTINE, Record(id="q", key="r", at=1.0, value=b"")),
+    ])  # fmt: skip
+    log.close()
+    registry = open_registry(config.registry)
+    for name in ("v1", "v2"):
+        made = Version(id=name, route="r", kind=TaskKind.CHAT, base="b", engine="local", artefact=name, created_at=1.0)
+        registry.add_version(made)
+    evidence = {
+        "v1": {
+            "alarms": {"slo": {**ROW, "log_e": 0.7}, "warning": {**ROW, "log_e": 4.0}},
+            "warnings": ["quality is more than 2 points below its level"],
+        },
+        "v2": {"tests": {"quality": {**ROW, "passed": False}, "errors": {**ROW, "passed": True}}},
+    }
+    registry.commit(
+        "r", expected=(0, 0), rollout=Rollout(route="r", revision=1), stages={"v1": Stage.LIVE, "v2": Stage.SHADOW},
+        transitions=[], state=b"", offset=1,
+        status={"live": "v1", "challenger": "v2", "fraction": 0.25, "evidence": evidence},
+    )  # fmt: skip
+    registry.close()
+
+
+def test_an_empty_route_is_told_with_the_teacher_answering(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show(config, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert "r  live: none (the teacher answers)" in said
+    assert "no versions yet" in said
+
+
+def test_traffic_savings_evidence_and_warnings_are_told(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(config)
+    assert show(config, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert "r  live: v1" in said
+    assert "challenger v2 at 25% of eligible traffic" in said
+    assert "4 requests captured, 50.0% answered by a student, 0.0040 USD saved; 1 in quarantine" in said
+    assert "quality 1.50/3.00 (n=9), errors passed (n=9)" in said
+    assert "nearest alarm slo 0.70/3.00" in said
+    assert "warning: v1: quality is more than 2 points below its level" in said
+
+
+def test_json_has_the_same_figures(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(config)
+    assert show(config, as_json=True) == 0
+    row = json.loads(capsys.readouterr().out)["r"]
+    assert row["traffic"] == {
+        "requests": 4, "by_student": 2, "teacher_cost": 0.004, "priced": 2, "saved_usd": pytest.approx(0.004),
+    }  # fmt: skip
+    assert [(v["id"], v["stage"]) for v in row["versions"]] == [("v1", "live"), ("v2", "shadow")]
+    assert row["quarantined"] == 1
