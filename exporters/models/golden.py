@@ -1,4 +1,5 @@
-"""Golden answers: a few prompts with the greedy answers recorded at export, which an engine must reproduce."""
+"""Golden answers: a few prompts with the greedy answers recorded at export (one token a pass), which an
+engine must reproduce."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -7,7 +8,7 @@ from exporters.models.genai import Generated, Messages
 
 
 class _Generator(Protocol):
-    def generate(self, prompts: Sequence[Messages], *, max_new_tokens: int) -> list[Generated]: ...
+    def generate(self, prompts: Sequence[Messages], *, max_new_tokens: int, stepwise: bool) -> list[Generated]: ...
 
 
 def record(
@@ -24,7 +25,7 @@ def record(
     student differs from the base: an engine that loaded the wrong weights fails them. Prompts that repeat each other's
     answer come last, so that the few entries cover several answers.
     """
-    answers = generator.generate(prompts, max_new_tokens=max_new_tokens)
+    answers = generator.generate(prompts, max_new_tokens=max_new_tokens, stepwise=True)
     seen: set[str] = set()
     ranked = []
     for i, answer in enumerate(answers):

@@ -3,11 +3,17 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny_model
 
 from exporters.models import ExportFailed, GenAIGenerator, record_golden, to_onnx
+from gateway.engines.decode import Decoding
+from gateway.engines.drafts import Draft
+from gateway.engines.genai import GenAIRuntime
+from gateway.engines.protocol import Generate, Options
 
 pytestmark = pytest.mark.train
 
@@ -67,6 +73,51 @@ def test_answers_do_not_depend_on_their_neighbours(exported: Path) -> None:
     assert together == alone
     assert ticks == list(range(1, 21))
     assert generator.generate([], max_new_tokens=8) == []
+
+
+class Watched:
+    """onnxruntime-genai, with the length of each pass written down."""
+
+    def __init__(self, og: Any) -> None:
+        self._og = og
+        self.passes: list[int] = []
+        self.GeneratorParams = og.GeneratorParams
+
+    def Generator(self, model: Any, parameters: Any) -> Any:
+        real, passes = self._og.Generator(model, parameters), self.passes
+
+        class Generator:
+            rewind_to, get_output = real.rewind_to, real.get_output
+
+            def append_tokens(self, tokens: Any) -> None:
+                passes.append(tokens.shape[-1])
+                real.append_tokens(tokens)
+
+        return Generator()
+
+
+def test_evaluation_reads_as_the_engine_serves_and_golden_answers_are_stepwise(exported: Path) -> None:
+    """Never one token alone: such a pass has other logits."""
+    generator = GenAIGenerator(exported, threads=1)
+    plain = generator.generate(PROMPTS, max_new_tokens=8)
+    watched = Watched(generator._og)
+    generator._og = watched
+    for drafts in (None, [a.text for a in plain], ["{wrong}"] * 20, [""] * 20):
+        assert generator.generate(PROMPTS, max_new_tokens=8, drafts=drafts) == plain
+    assert min(watched.passes) >= 2
+    watched.passes.clear()
+    record_golden(generator, PROMPTS[:3], max_new_tokens=8, base={})
+    assert watched.passes.count(1) >= 3 * 6
+
+    runtime = GenAIRuntime(exported, threads=1)
+    for prompt, answer in zip(PROMPTS, plain, strict=True):
+        asked = Generate(id=1, messages=prompt, options=Options(max_tokens=8, temperature=0), at=0.0)
+        decoding = Decoding(asked, runtime.encode(prompt), runtime=runtime, draft=Draft([]))
+        decoding.take_cache([])
+        while not decoding.finished:
+            decoding.step()
+        tokens = [token for token in decoding.answer if token not in runtime.ends]
+        assert (generator._tokenizer.decode(np.asarray(tokens)), len(decoding.answer)) == (answer.text, answer.tokens)
 
 
 def test_golden_answers_begin_with_prompts_where_the_student_differs_from_the_base(exported: Path) -> None:

@@ -183,7 +183,7 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
     assert manifest.golden[0]["answer"] != manifest.golden[0]["base_answer"]
     generator = GenAIGenerator(store.path(result.cycle_id), threads=1)
     for golden in manifest.golden:
-        (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"])
+        (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"], stepwise=True)
         assert found.text == golden["answer"]
 
 
