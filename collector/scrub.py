@@ -1,24 +1,33 @@
 """The one choke point for text: whatever goes to a disk or a broker has been through here.
 
-Every string of every field is looked at, also inside JSON that stands in a string, which stays valid JSON.
+Every string, key and number of every field is looked at. A string that is JSON as a whole is looked at decoded, and
+stays valid JSON. Kept words and declared values are never touched where they are a find, or stand in a text's persons
+and addresses; an e-mail, card, IBAN, phone number or key is replaced whole even if a kept word is part of it.
 """
 
 import hashlib
 import json
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from collector.errors import ScrubError
 from collector.plausible import MODEL_ENTITIES, Found, plausible
 
-VERSION = "rampart-1.4.0/forms-1"
+if TYPE_CHECKING:
+    from collector.recognizers import Reading
+
+VERSION = "rampart-1.4.0/forms-2"
 MOST_CACHED = 20_000
 DEEPEST = 40
 LONGEST_FIELD = 200_000  # characters; a longer one is quarantined rather than held up for minutes
+
+PHONE_LIKE = re.compile(r"\+?(?:[\s().,/x-]*\d){7,15}")
+SECRET_LIKE = re.compile(r"(?:(?i:bearer|basic|digest|token)\s)?\S{6,}")
+IN_PARTS = MODEL_ENTITIES - {"ID_NUMBER"}  # persons, places, addresses: kept words among them stay
 
 Span = tuple[str, int, int]  # entity, start, end
 
@@ -65,14 +74,15 @@ class Scrubber:
     version = VERSION
 
     def __init__(self, salt: bytes, *, keep: Mapping[str, tuple[str, ...]]) -> None:
-        from collector.recognizers import FORMS, everything, forms  # noqa: PLC0415 - heavy: only a scrub worker pays for it
+        from collector import recognizers  # noqa: PLC0415 - heavy: only a scrub worker pays for it
         from collector.surrogates import Surrogates  # noqa: PLC0415 - heavy likewise
 
         self._salt = hashlib.blake2b(salt, digest_size=32).digest()
-        self._keep = {route: frozenset(word.casefold() for word in words) for route, words in keep.items()}
-        self._everything, self._forms = everything(), forms()
+        self._keep = {route: frozenset(words) for route, words in keep.items()}
+        self._engines = recognizers.engines()
         self._surrogates = Surrogates
-        self._rank = {entity: n for n, entity in enumerate(FORMS)}  # the surer form wins where two overlap
+        self.key_says, self.is_phone = recognizers.key_says, recognizers.is_phone
+        self._rank = {entity: n for n, entity in enumerate(recognizers.FORMS)}  # the surer form wins where two overlap
         self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
 
     def scrub(self, values: list[Any], *, route: str, cluster: str, untouchable: Collection[str] = ()) -> Scrubbed:
@@ -81,16 +91,17 @@ class Scrubber:
         `untouchable`: strings that stay as they are. Raises ScrubError for what can't be looked at in full.
         """
         key = hashlib.blake2b(cluster.encode(), key=self._salt, digest_size=32).digest()
-        work = _Work(self, self._surrogates(key), frozenset(untouchable), self._keep.get(route, frozenset()))
+        kept = Kept(self._keep.get(route, frozenset()), frozenset(untouchable))
+        work = _Work(self, self._surrogates(key), kept)
         return Scrubbed([work.value(value) for value in values], dict(work.entities))
 
-    def spans(self, text: str, *, forms_only: bool = False) -> tuple[Span, ...]:
+    def spans(self, text: str, reading: "Reading" = "text") -> tuple[Span, ...]:
         """What is personal in a text: not overlapping, in order. Remembered by the text's keyed hash."""
         name = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._salt, digest_size=16).digest()
-        name += bytes([forms_only])
+        name += reading.encode()
         known = self._known.get(name)
         if known is None:
-            known = self._find(text, forms_only=forms_only)
+            known = self._find(text, reading)
             self._known[name] = known
             if len(self._known) > MOST_CACHED:
                 self._known.popitem(last=False)
@@ -98,11 +109,10 @@ class Scrubber:
             self._known.move_to_end(name)
         return known
 
-    def _find(self, text: str, *, forms_only: bool) -> tuple[Span, ...]:
+    def _find(self, text: str, reading: "Reading") -> tuple[Span, ...]:
         if len(text) > LONGEST_FIELD:
             raise ScrubError("field_too_long")
-        engine = self._forms if forms_only else self._everything
-        found = engine.analyze(text, language="en")
+        found = self._engines[reading].analyze(text, language="en")
         kept = [r for r in found if r.entity_type not in MODEL_ENTITIES] + plausible(
             text, [Found(r.entity_type, r.start, r.end, r.score) for r in found if r.entity_type in MODEL_ENTITIES]
         )
@@ -113,60 +123,110 @@ class Scrubber:
         return tuple(sorted(spans, key=lambda span: span[1]))
 
 
+class Kept:
+    """What stays as it is. `words`: whatever their case. `exact`: as they are written."""
+
+    def __init__(self, words: frozenset[str], exact: frozenset[str]) -> None:
+        self._words = frozenset(word.casefold() for word in words)
+        self._exact = exact
+        terms = [f"(?i:{re.escape(term)})" for term in words if term] + [re.escape(term) for term in exact if term]
+        longest_first = sorted(terms, key=len, reverse=True)
+        self._pattern = rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)" if terms else None
+
+    def whole(self, text: str) -> bool:
+        """Whether a text as a whole is kept."""
+        return text in self._exact or text.casefold() in self._words
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where kept words stand in a text."""
+        return [found.span() for found in re.finditer(self._pattern, text)] if self._pattern else []
+
+
+def without(kept: Iterable[tuple[int, int]], text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """A stretch of a text without what is kept of it, each bit from letter or digit to letter or digit."""
+    edges = [start]
+    for first, last in kept:
+        if first < end and last > start:
+            edges += [first, last]
+    edges.append(end)
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        inner = [n for n in range(first, last) if text[n].isalnum()]
+        if inner:
+            yield inner[0], inner[-1] + 1
+
+
 class _Work:
     """One record's walk."""
 
-    def __init__(self, scrubber: Scrubber, surrogates: Any, untouchable: frozenset[str], keep: frozenset[str]) -> None:
+    def __init__(self, scrubber: Scrubber, surrogates: Any, kept: Kept) -> None:
         self._scrubber = scrubber
         self._surrogates = surrogates
-        self._untouchable = untouchable
-        self._keep = keep
+        self._kept = kept
         self.entities: Counter[str] = Counter()
 
-    def value(self, value: Any, depth: int = 0) -> Any:
+    def value(self, value: Any, key: str = "", depth: int = 0) -> Any:
+        """`key`: under which the value stands, itself or with others in a list."""
         if depth > DEEPEST:
             raise ScrubError("too_deep")
         if isinstance(value, str):
-            return self._string(value, depth)
+            return self._string(value, key, depth)
         if isinstance(value, dict):
-            return {self._text(k, forms_only=True): self.value(v, depth + 1) for k, v in value.items()}
+            return {self._key(k): self.value(v, k, depth + 1) for k, v in value.items()}
         if isinstance(value, list):
-            return [self.value(v, depth + 1) for v in value]
+            return [self.value(v, key, depth + 1) for v in value]
         if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-            whole = self.value(int(value), depth)
+            whole = self.value(int(value), key, depth)
             return value if whole == value else float(whole)
-        if isinstance(value, int) and not isinstance(value, bool) and len(str(value)) >= 12:
-            return self._number(value)
-        if value is None or isinstance(value, (bool, int, float)):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return self._number(value, key)
+        if value is None or isinstance(value, (bool, float)):
             return value
         raise ScrubError("unknown_type")
 
-    def _string(self, text: str, depth: int) -> str:
-        if text.lstrip()[:1] in ("{", "["):
+    def _string(self, text: str, key: str, depth: int) -> str:
+        if text.lstrip()[:1] in ("{", "[", '"'):
             try:
                 inner = json.loads(text, object_pairs_hook=_members)
             except ValueError:
                 return self._text(text)
-            clean = self.value(inner, depth + 1)
+            clean = self.value(inner, key, depth + 1)
             return text if clean == inner else json.dumps(clean, ensure_ascii=False)
+        says = self._scrubber.key_says(key)
+        if says == "PHONE" and PHONE_LIKE.fullmatch(text) and not self._kept.whole(text):
+            return self._replaced("PHONE", text)
+        if says == "PASSWORD" and SECRET_LIKE.fullmatch(text) and not self._kept.whole(text):
+            return self._replaced("PASSWORD", text)
         return self._text(text)
 
-    def _number(self, value: int) -> int:
-        """A card or a phone as a JSON number stays a number."""
-        text = str(value)
-        clean = self._text(text, forms_only=True)
-        return value if clean == text else int(re.sub(r"\D", "", clean) or "0")
+    def _key(self, key: str) -> str:
+        """A key of words may hold a name, as any text; one without spaces is a label."""
+        if key.isdecimal():
+            return self._digits(key, "")
+        return self._text(key, "text" if re.search(r"\S\s+\S", key) else "label")
 
-    def _text(self, text: str, *, forms_only: bool = False) -> str:
-        if len(text) < 3 or text in self._untouchable:
+    def _number(self, value: int, key: str) -> int:
+        """A card, or a phone as far as recognizers.is_phone can tell, stays a number. Others stay as they are."""
+        text = str(abs(value))
+        clean = self._digits(text, key)
+        return value if clean == text else int(clean) * (-1 if value < 0 else 1)
+
+    def _digits(self, text: str, key: str) -> str:
+        if len(text) >= 12 and (clean := self._text(text, "number")) != text:
+            return re.sub(r"\D", "", clean) or "0"
+        if not self._scrubber.is_phone(text, key) or self._kept.whole(text):
             return text
+        return self._replaced("PHONE", f"+{text}")[1:]  # with its +, so that the surrogate is invalid in any country
+
+    def _text(self, text: str, reading: "Reading" = "text") -> str:
+        if len(text) < 3 or self._kept.whole(text):
+            return text
+        spans = [s for s in self._scrubber.spans(text, reading) if not self._kept.whole(text[s[1] : s[2]])]
+        kept = self._kept.places(text) if any(entity in IN_PARTS for entity, _, _ in spans) else []
         pieces, at = [], 0
-        for entity, start, end in self._scrubber.spans(text, forms_only=forms_only):
-            span = text[start:end]
-            if span.casefold() in self._keep or span in self._untouchable:
-                continue
-            pieces += [text[at:start], self._replaced(entity, span)]
-            at = end
+        for entity, start, end in spans:
+            for first, last in without(kept, text, start, end) if entity in IN_PARTS else [(start, end)]:
+                pieces += [text[at:first], self._replaced(entity, text[first:last])]
+                at = last
         return "".join([*pieces, text[at:]]) if pieces else text
 
     def _replaced(self, entity: str, span: str) -> str:

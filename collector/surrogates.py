@@ -15,6 +15,7 @@ import phonenumbers
 from faker import Faker
 
 from collector.checksums import luhn
+from collector.recognizers import AT
 
 SHOWN = 4  # characters of a key that tell whose format it is
 
@@ -40,8 +41,12 @@ class Surrogates:
 
 
 def _plain(entity: str, text: str) -> str:
-    """What makes two texts the same thing: not their case, and not how a number is grouped."""
-    return text.casefold() if entity in ("PERSON", "CITY", "STREET", "EMAIL") else re.sub(r"[\s-]", "", text).casefold()
+    """What makes two texts the same thing: not their case, not how a number is grouped, nor how an @ is escaped."""
+    if entity == "EMAIL":
+        return re.sub(AT, "@", text, count=1).casefold()
+    if entity == "PHONE":
+        return re.sub(r"\D", "", text)
+    return text.casefold() if entity in ("PERSON", "CITY", "STREET") else re.sub(r"[\s-]", "", text).casefold()
 
 
 @lru_cache(maxsize=1)

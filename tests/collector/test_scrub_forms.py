@@ -4,7 +4,8 @@ import pytest
 
 from collector.checksums import bitcoin, iban, ip_address, luhn, ssn
 from collector.plausible import Found, plausible
-from collector.scrub import declared_values
+from collector.recognizers import is_phone, key_says
+from collector.scrub import Kept, declared_values, without
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,51 @@ def test_a_declared_schemas_values_are_its_vocabulary() -> None:
         "tools": [{"function": {"parameters": {"properties": {"c": {"enum": ["paris"]}}}}}],
     }
     assert declared_values(request) == {"java", "lisa", "x", "paris"}
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("phone", "PHONE"), ("homePhone", "PHONE"), ("tel_no", "PHONE"), ("Mobile Number", "PHONE"),
+        ("phones", "PHONE"), ("api_key", "PASSWORD"), ("accessToken", "PASSWORD"), ("password", "PASSWORD"),
+        ("phone_count", "OTHER"), ("orderId", "OTHER"), ("order_number", "OTHER"), ("token", "OTHER"),
+        ("created_at", "OTHER"), ("price", "OTHER"), ("prompt_tokens", "OTHER"), ("ids", "OTHER"),
+        ("mobile_users", ""), ("contact", ""), ("n", ""), ("", ""), ("123", ""),
+    ],
+)  # fmt: skip
+def test_a_keys_last_words_say_what_stands_under_it(key: str, says: str) -> None:
+    assert key_says(key) == says
+
+
+@pytest.mark.parametrize(
+    ("digits", "key", "expected"),
+    [
+        ("14155552671", "", True),
+        ("491701234567", "contact", True),
+        ("14155552671", "id", False),
+        ("4155552671", "phone", True),
+        ("4155552671", "", False),
+        ("123456", "phone", False),
+        ("1764110000", "n", False),  # a time in seconds
+        ("1764110000123", "n", False),  # in milliseconds
+        ("99999999999", "n", False),
+    ],
+)
+def test_digits_are_a_phone_where_their_key_or_their_country_says_so(digits: str, key: str, expected: bool) -> None:
+    assert is_phone(digits, key) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Django Reinhardt", ["Reinhardt"]),
+        ("12 Java Street", ["12", "Street"]),
+        ("django, java", []),
+        ("Djangology Javanese", ["Djangology Javanese"]),
+        ("Ada (Java) Doe", ["Ada", "Doe"]),
+        ("paris Paris", ["paris"]),
+    ],
+)
+def test_of_a_stretch_of_text_whole_kept_words_are_left_out(text: str, left: list[str]) -> None:
+    kept = Kept(frozenset({"Django", "Java"}), frozenset({"Paris", ""}))
+    assert [text[a:b] for a, b in without(kept.places(text), text, 0, len(text))] == left

@@ -32,7 +32,7 @@ SENTENCES = (
 def scrubber() -> Iterator[Scrubber]:
     hidden = {name: sys.modules.get(name) for name in ("torch", "transformers")}
     sys.modules.update({name: None for name, module in hidden.items() if module is None})  # type: ignore[misc]
-    yield Scrubber(b"salt" * 8, keep={"kept": ("Jane",)})
+    yield Scrubber(b"salt" * 8, keep={"kept": ("Jane", "Django", "Java", "acme.org")})
     for name, module in hidden.items():
         if module is None:
             del sys.modules[name]
@@ -115,13 +115,98 @@ def test_keep_words_and_declared_values_are_never_touched(scrubber: Scrubber) ->
     assert clean(scrubber, EMAIL, untouchable={EMAIL}) == EMAIL
 
 
-def test_numbers_that_are_cards_are_replaced_as_numbers(scrubber: Scrubber) -> None:
+def test_kept_words_stay_inside_a_person_or_an_address_and_the_rest_is_replaced(scrubber: Scrubber) -> None:
+    for name, text in {"Reinhardt": "My colleague is Django Reinhardt.", "Street": "I live at 12 Java Street."}.items():
+        word = "Django" if "Django" in text else "Java"
+        out = clean(scrubber, text, route="kept")
+        assert word in out
+        assert name not in out
+        assert word not in clean(scrubber, text)
+        assert word in clean(scrubber, text, untouchable={word})
+    assert "12" not in clean(scrubber, "I live at 12 Java Street.", route="kept")
+
+
+def test_what_has_a_form_is_replaced_whole_even_with_a_kept_word_in_it(scrubber: Scrubber) -> None:
+    out = clean(scrubber, f"Write to {EMAIL}.", route="kept")
+    assert "acme" not in out
+
+
+def test_numbers_that_are_cards_or_phones_are_replaced_as_numbers(scrubber: Scrubber) -> None:
     out = clean(scrubber, {"card": 4111111111111111, "count": 5, "ok": True, "ratio": 0.5})
     assert isinstance(out["card"], int)
     assert out["card"] != 4111111111111111
     assert (out["count"], out["ok"], out["ratio"]) == (5, True, 0.5)
     assert clean(scrubber, 4111111111111111.0) != 4111111111111111.0
     assert clean(scrubber, 1e300) == 1e300
+    phones = {"to": 14155552671, "tel": 4155552671, "whatsapp": ["555 12 34", 491701234567.0], "x": -4111111111111111}
+    replaced = clean(scrubber, phones)
+    assert all(replaced[key] != phones[key] for key in phones)
+    assert str(replaced["to"]) in re.sub(r"\D", "", clean(scrubber, f"{PHONE} called"))  # the same as in a text
+
+
+def test_numbers_of_other_things_stay_as_they_are(scrubber: Scrubber) -> None:
+    plain = {
+        "created": 1764110000, "at": 1764110000123, "n": [1764110000, 1764110000123, 1764110000123456],
+        "usage": {"prompt_tokens": 1234, "total_tokens": 14155552671}, "id": 14155552671, "order_id": 491701234567,
+        "price": 1999.99, "file_size": 107374182400, "mobile": True, "phone_count": 1234567, "token": "London",
+    }  # fmt: skip
+    assert clean(scrubber, plain) == plain
+
+
+def test_keys_are_looked_at_as_values_are(scrubber: Scrubber) -> None:
+    personal = {PHONE: 1, "+14155552671": 2, "14155552671": 3, "Maria Oldenburg": 4, EMAIL: 5, CARD: 6, KEY: 7}
+    out = clean(scrubber, personal)
+    assert list(out.values()) == list(personal.values())
+    assert not out.keys() & personal.keys()
+    assert "Oldenburg" not in str(out)
+    plain = [
+        "content", "2024-01-15", "550e8400-e29b-41d4-a716-446655440000", "1764110000", "First Name", "Order Date",
+        "Shipping Address", "Phone Number", "call_9aQ4mZx81L", "v1.2.3",
+    ]  # fmt: skip
+    assert clean(scrubber, dict.fromkeys(plain, 1)) == dict.fromkeys(plain, 1)
+
+
+@pytest.mark.parametrize(
+    "address", ["müller@example.de", "info@müller.de", "jane.doe@exämple.com", "mu\u0308ller@x.de", "用户@例子.中国"]
+)
+def test_e_mails_of_any_alphabet_are_found(scrubber: Scrubber, address: str) -> None:
+    for text in (address, f"see {address}.", f"({address})", f'value="{address}"'):
+        out = clean(scrubber, text)
+        assert re.fullmatch(re.escape(text).replace(re.escape(address), r"[a-z]+\.\d+@example\.com"), out), out
+
+
+def test_an_e_mail_is_the_same_however_its_at_is_escaped(scrubber: Scrubber) -> None:
+    surrogate = clean(scrubber, EMAIL)
+    for at in ("\\u0040", "%40", "&#64;"):
+        escaped = EMAIL.replace("@", at)
+        assert clean(scrubber, f'he sent {{"to": "{escaped}"}} and left') == f'he sent {{"to": "{surrogate}"}} and left'
+    assert json.loads(clean(scrubber, '"\\u006aane.doe\\u0040acme.org"')) == surrogate  # JSON as a whole is decoded
+    assert "hunter22" not in clean(scrubber, r"cut: https:\/\/jane:hunter22@localhost\/")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Use Authorization: Bearer {} to call", "curl -H 'authorization: Basic {}' x",
+        '{{"Authorization": "Bearer {}"}}',
+        "Bearer {}", '{{"client_secret": "{}"}}', '{{"headers": {{"apiKey": "{}"}}}}',
+    ],
+)  # fmt: skip
+def test_tokens_of_headers_and_passwords_under_a_telling_key_are_replaced(scrubber: Scrubber, text: str) -> None:
+    token = "abcdef0123456789"
+    out = clean(scrubber, text.format(token))
+    assert token not in out
+    assert len(out) == len(text.format(token))
+
+
+def test_words_about_tokens_stay(scrubber: Scrubber) -> None:
+    for text in (
+        "the bearer of good news",
+        "Basic JavaScript",
+        "Bearer authentication",
+        '{"secret": "none", "a": "b c"}',
+    ):
+        assert clean(scrubber, text) == text
 
 
 def test_what_is_too_deep_or_too_long_to_look_at_is_refused(scrubber: Scrubber) -> None:
