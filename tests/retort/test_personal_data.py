@@ -1,11 +1,16 @@
-"""Personal data planted in every field of requests and answers reaches no file, through the real processes."""
+"""Personal data planted in every field of requests and answers reaches no file, through the real processes.
+
+Fields are texts, JSON in texts, keys and numbers; what is planted is a text, a number, or escaped as a client may do.
+"""
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 import yaml
@@ -20,11 +25,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 PLANTED = {
     "e-mail": "maria.oldenburg@acme-labs.org",
     "card": "4539 1488 0343 6467",
+    "e-mail of another alphabet": "jürgen@müller-bau.de",
     "phone": "+49 171 5536624",
     "iban": "DE89 3704 0044 0532 0130 00",
     "key": "sk-proj-9aQ4mZx81LkTz0PqWvB3nYc7Rd5Fh2Ju6Ke8Gs1Mb4Xo",
+    "bearer token": "9f8e7d6c5b4a39281706f5e4",
+    "name": "Annegret Wintergerst",
 }
-ALL = "; ".join(f"my {name} is {value}" for name, value in PLANTED.items())
+ESCAPED = [r"maria.oldenburg\u0040acme-labs.org", "maria.oldenburg%40acme-labs.org"]
+CARD, PHONE = (int(re.sub(r"\D", "", PLANTED[name])) for name in ("card", "phone"))
+ALL = "; ".join(f"my {name} is {'Bearer ' * (name == 'bearer token')}{value}" for name, value in PLANTED.items())
+KEYS = {value: 1 for name, value in PLANTED.items() if name != "bearer token"} | {str(PHONE): 1, f"+{PHONE}": 1}
+NUMBERS = {"card": CARD, "phone": PHONE, "contacts": [PHONE, float(PHONE)], "tel": 1715536624}
 MARK = "harmless-marker"  # what must be found, lest the test look at nothing
 
 
@@ -33,7 +45,7 @@ def call(arguments: str) -> dict[str, Any]:
 
 
 def request(*, stream: bool) -> dict[str, Any]:
-    nested = json.dumps({"note": json.dumps({"inner": ALL}), "card": int(PLANTED["card"].replace(" ", ""))})
+    nested = json.dumps({"note": json.dumps({"inner": ALL, **KEYS}), **NUMBERS, **KEYS})
     return {
         "model": "m",
         "stream": stream,
@@ -42,21 +54,22 @@ def request(*, stream: bool) -> dict[str, Any]:
             {"role": "system", "content": f"{MARK}. {ALL}", "name": PLANTED["e-mail"]},
             {"role": "user", "content": [{"type": "text", "text": ALL}, {"type": "text", "text": PLANTED["key"]}]},
             {"role": "assistant", "content": None, "tool_calls": [call(nested)]},
-            {"role": "tool", "tool_call_id": "c1", "content": json.dumps([{PLANTED["e-mail"]: ALL}])},
+            {"role": "tool", "tool_call_id": "c1", "content": json.dumps([{PLANTED["e-mail"]: ALL, **KEYS}])},
+            {"role": "user", "content": f'they sent {{"to": "{ESCAPED[0]}"}} to {ESCAPED[1]}'},
             {"role": "user", "content": '{"a": "' + PLANTED["e-mail"] + '", "a": "hidden by a second key"}'},
             {"role": "user", "content": '{"cut": "' + ALL},
         ],
         "tools": [{"type": "function", "function": {"name": "look_up", "description": ALL, "parameters": {}}}],
         "stop": [PLANTED["phone"]],
-        "metadata": {"ticket": ALL, PLANTED["e-mail"]: PLANTED["iban"]},
+        "metadata": {"ticket": ALL, "headers": {"Authorization": f"Bearer {PLANTED['bearer token']}"}, **KEYS},
         "prediction": {"type": "content", "content": ALL},
-        "x_unknown": {"deep": [{"er": ALL}], "card": float(PLANTED["card"].replace(" ", ""))},
+        "x_unknown": {"deep": [{"er": ALL}], "float": float(CARD), **NUMBERS, **KEYS},
     }
 
 
 def deltas() -> list[dict[str, Any]]:
     """The answer in pieces of seven characters, in content, refusal and a tool's arguments."""
-    arguments = json.dumps({"who": ALL})
+    arguments = json.dumps({"who": ALL, **NUMBERS, **KEYS})
     pieces = [ALL[i : i + 7] for i in range(0, len(ALL), 7)]
     found: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     found += [{"content": piece} for piece in pieces] + [{"refusal": piece} for piece in pieces]
@@ -77,8 +90,8 @@ async def teach(request: web.Request) -> web.StreamResponse:
             "content": ALL,
             "refusal": ALL,
             "reasoning_content": ALL,
-            "tool_calls": [call(json.dumps({"who": ALL}))],
-            "annotations": [{"url_citation": {"title": ALL}}],
+            "tool_calls": [call(json.dumps({"who": ALL, **NUMBERS, **KEYS}))],
+            "annotations": [{"url_citation": {"title": ALL, **NUMBERS, **KEYS}}],
         }
         return web.json_response(whole | {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
     response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -146,9 +159,13 @@ def request_arguments() -> dict[str, Any]:
 
 
 def in_the_clear(data: bytes) -> list[str]:
-    """What of the planted is found in some bytes, as it was written or without its spaces."""
+    """What of the planted is found in some bytes: as written, without its spaces, escaped, or as a number."""
     squeezed = data.replace(b" ", b"")
-    return [n for n, v in PLANTED.items() if v.encode() in data or v.replace(" ", "").encode() in squeezed]
+    found = [n for n, v in PLANTED.items() if v.encode() in data or v.replace(" ", "").encode() in squeezed]
+    for number in (CARD, PHONE, 1715536624):
+        packed = (msgspec.msgpack.encode(number), msgspec.msgpack.encode(float(number)))
+        found += [str(number)] * any(form in data for form in (str(number).encode(), *packed))
+    return found + [escaped for escaped in ESCAPED if escaped.encode() in data]
 
 
 async def test_what_is_planted_in_every_field_is_in_no_file_in_the_clear(tmp_path: Path, teacher: int) -> None:
