@@ -10,13 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from exporters.models import write_atomic
-from retort.demo.settings import MACHINE_PRICE, ROUTE
+from retort.demo.settings import MACHINE_PRICE, PRICE, ROUTE
 from retort.demo.traffic import Sent
 from retort.demo.watch import Moment, Watch
 from retrainer import Report
 from router import Stage, Transition
-
-PRICES = (2.5, 10.0)  # USD per million tokens, in and out: the sample teacher's, as the configuration states them
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +29,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """All that the demo found. `reports`: base, student and quantized on the held-out records."""
+    """All that the demo found. `reports`: base, student and quantized on the held-out records. `seconds`: by the wall
+    clock, from the first line to the picture; `phases` are its parts, one after another."""
 
     student: str
     bad: str
@@ -51,6 +50,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     sent: list[Sent]
     stopped_cleanly: bool = False
     phases: dict[str, float] = {}
+    seconds: float = 0.0
 
     @property
     def complete(self) -> bool:
@@ -70,10 +70,11 @@ def build(
     bad: str,
     sent: Sequence[Sent],
     before_faults: Sequence[Sent],
-    wrong_served: Sequence[Sent],
+    while_wrong: Sequence[Sent],
     replayed: bool,
 ) -> Outcome:
-    """Read what was decided, and put it beside what the client saw."""
+    """Read what was decided, and put it beside what the client saw: in all, `before_faults`, and `while_wrong`, the
+    live student's answers being spoilt."""
     decisions = list(watch.registry.transitions(ROUTE))
     backs = [d.cause for d in decisions if d.version == student and d.after is Stage.ROLLED_BACK]
     cycle = watch.cycles.load(student)
@@ -89,7 +90,7 @@ def build(
         bad_served=sum(s.served_by == bad for s in sent),
         rolled_back_wrong=backs[0] if backs else None,
         rolled_back_failing=backs[1] if len(backs) > 1 else None,
-        wrong_served=len(wrong_served),
+        wrong_served=sum(s.served_by == student and not s.right for s in while_wrong),
         failed=[s.error or "no answer" for s in sent if s.served_by is None],
         replayed=replayed,
         reports={name: msgspec.convert(phases[phase], Report) for name, phase in names.items()},
@@ -106,7 +107,7 @@ def _served(sent: Sequence[Sent], *, by_tokens: bool) -> Served:
     times = sorted(s.milliseconds for s in sent)
     seconds = sum(times) / 1000
     if by_tokens:
-        cost = sum(s.prompt_tokens * PRICES[0] + s.completion_tokens * PRICES[1] for s in sent) / 1e6
+        cost = sum(s.prompt_tokens * PRICE["input"] + s.completion_tokens * PRICE["output"] for s in sent) / 1e6
     else:
         cost = seconds / 3600 * MACHINE_PRICE
     return Served(
@@ -136,7 +137,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "agreement_interval": {name: [r.lower, r.upper] for name, r in reports.items()},
         "valid_json": reports["quantized"].valid_json,
         "phases": outcome.phases,
-        "seconds": round(sum(s for name, s in outcome.phases.items() if ":" not in name) + _learning(outcome), 1),
+        "seconds": outcome.seconds,
         "replay_reproduces": outcome.replayed,
         "stopped_cleanly": outcome.stopped_cleanly,
         "complete": outcome.complete,
@@ -151,10 +152,6 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         ],
         "failures": outcome.failed[:20],
     }
-
-
-def _learning(outcome: Outcome) -> float:
-    return sum(seconds for name, seconds in outcome.phases.items() if ":" in name)
 
 
 def unfinished(error: str, sent: Sequence[Sent], phases: Mapping[str, float]) -> dict[str, Any]:
@@ -205,6 +202,7 @@ def print_table(console: Console, outcome: Outcome) -> None:
     phases = Table("phase", "seconds", box=None)
     for name, seconds in outcome.phases.items():
         phases.add_row(name, f"{seconds:.1f}")
+    phases.add_row("by the wall clock", f"{outcome.seconds:.1f}")
     console.print(phases)
     data = as_json(outcome)
     for name in (

@@ -14,6 +14,7 @@ HELD_OUT = 1000
 CAPTURE_RATE = 45.0  # requests a second while the teacher alone answers
 EVIDENCE_RATE = 6.0  # below what the engine carries on two cores
 TEACHER_MS = 600.0
+PRICE = {"input": 2.5, "output": 10.0}  # USD per million tokens of the teacher's
 MACHINE_PRICE = 0.10  # USD an hour of a two-core machine, for the student's cost
 
 POLICY = {
@@ -73,7 +74,7 @@ def prepare(folder: Path) -> Places:
                 "api_key": "",  # the demo never asks a paid API: its faults and its load are made on purpose
                 "stand_in": f"http://127.0.0.1:{places.teacher_port}/v1",
                 "distillation_allowed": True,
-                "prices": {"gpt-4o": {"input": 2.5, "output": 10.0}},
+                "prices": {"gpt-4o": PRICE},
             }
         },
         "engines": {

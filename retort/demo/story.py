@@ -43,6 +43,7 @@ def run_demo(folder: str, *, json_path: str | None, picture: str | None) -> int:
     place = Path(folder)
     if place.exists() and any(place.iterdir()):
         raise StartError(f"{folder} is not empty; the demo starts from nothing: remove it, or choose another --dir")
+    began = time.monotonic()
     set_up_logging("demo")
     console = Console()
     places = prepare(place)
@@ -54,7 +55,10 @@ def run_demo(folder: str, *, json_path: str | None, picture: str | None) -> int:
         if json_path:
             write_json(unfinished(str(failure), demo.sent, demo.phases), Path(json_path))
         raise
-    draw(outcome, Path(picture) if picture else places.folder / "demo.png")
+    with demo.phase("picture"):
+        draw(outcome, Path(picture) if picture else places.folder / "demo.png")
+    seconds = round(time.monotonic() - began, 1)
+    outcome = msgspec.structs.replace(outcome, phases=demo.phases, seconds=seconds)
     print_table(console, outcome)
     if json_path:
         write_json(as_json(outcome), Path(json_path))
@@ -97,7 +101,7 @@ class Demo:
 
     async def run(self) -> Outcome:
         """The story, from the first request to the end of all processes."""
-        with self._phase("start"):
+        with self.phase("start"):
             await self._proxy.start(self._places.proxy_port)
             await self._retort.start()
         watch = Watch(load(str(self._places.config)), lambda: len(self._traffic.sent))
@@ -106,42 +110,42 @@ class Demo:
             outcome = await self._tell(watch)
         finally:
             recording.cancel()
-            with self._phase("stop"):
+            with self.phase("stop"):
                 status = await self._retort.stop()
             await self._traffic.close()
             await self._proxy.close()
-        return msgspec.structs.replace(outcome, stopped_cleanly=status == 0, phases=self.phases)
+        return msgspec.structs.replace(outcome, stopped_cleanly=status == 0)
 
     async def _tell(self, watch: Watch) -> Outcome:
-        with self._phase("capture"):
+        with self.phase("capture"):
             await self._capture()
         student = await self._learn(watch)
-        with self._phase("shadow"):
+        with self.phase("shadow"):
             await self._evidence_until(watch, student, "shadow", {Stage.CANARY, Stage.REJECTED})
         # Training takes what serving leaves: the bad candidate is made while the good one climbs, and waits its turn.
         making = asyncio.create_task(self._make_bad_candidate(watch))
         try:
-            with self._phase("canary"):
+            with self.phase("canary"):
                 await self._evidence_until(watch, student, "canary", {Stage.LIVE, Stage.ROLLED_BACK, Stage.REJECTED})
             served = list(self._traffic.sent)
             if watch.stage(student) is not Stage.LIVE:
                 raise DemoFailed(
                     f"{student} was not promoted: {watch.stage(student)}; see {self._places.folder}/retort.log"
                 )
-            with self._phase("bad candidate"):
+            with self.phase("bad candidate"):
                 bad = await making
                 await self._until(lambda: watch.stage(bad) is Stage.SHADOW, "the bad candidate to load", seconds=120)
                 await self._evidence_until(watch, bad, "bad candidate", {Stage.REJECTED, Stage.CANARY, Stage.LIVE})
         finally:
             making.cancel()
-        with self._phase("live, wrong"):
+        with self.phase("live, wrong"):
             wrong = await self._spoil(watch, student, Fault.WRONG)
-        with self._phase("live, failing"):
+        with self.phase("live, failing"):
             status, said = await self._retort.command("promote", ROUTE, student, "--why", "the demo mended the proxy")
             if status:
                 raise DemoFailed(f"promoting by hand: {said}")
             await self._spoil(watch, student, Fault.FAILING)
-        with self._phase("replay"):
+        with self.phase("replay"):
             replayed, _ = await self._retort.command("replay")
         return build(
             watch,
@@ -149,7 +153,7 @@ class Demo:
             bad=bad,
             sent=self._traffic.sent,
             before_faults=served,
-            wrong_served=[s for s in wrong if s.served_by == student and not s.right],
+            while_wrong=wrong,
             replayed=replayed == 0,
         )
 
@@ -194,10 +198,12 @@ class Demo:
                 raise DemoFailed("the training cycle did not end in time")
         if cycle.outcome != "registered":
             raise DemoFailed(f"the training cycle ended as {cycle.outcome}: {cycle.error}")
-        self.phases |= {f"retrain: {name}": round(seconds, 1) for name, seconds in cycle.seconds.items()}
+        start = time.monotonic() - began - sum(cycle.seconds.values())  # the trigger's poll, and the cycle's process
+        phases = {"start": start, **cycle.seconds}
+        self.phases |= {f"retrain: {name}": round(seconds, 1) for name, seconds in phases.items()}
         version = cycle.request.cycle_id
         self._say(f"{version} is registered: the gate let it through")
-        with self._phase("load"):
+        with self.phase("load"):
             await self._until(lambda: watch.stage(version) is Stage.SHADOW, "the engine to load it", seconds=120)
         return version
 
@@ -249,7 +255,8 @@ class Demo:
             await asyncio.sleep(0.2)
 
     @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Iterator[None]:
+        """Take a phase's time."""
         self._console.rule(name)
         began = time.monotonic()
         yield
