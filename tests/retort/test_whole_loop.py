@@ -24,7 +24,7 @@ from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
 from router import Arm, Config, EventKind, Registry, RouteEvent, Stage, decode_evidence, open_registry, parse
 
-pytestmark = [pytest.mark.e2e, pytest.mark.train, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.train, pytest.mark.timeout(240)]
 
 EXAMPLES = 400
 RATE = 20.0
@@ -141,7 +141,8 @@ class Loop:
 
 
 @pytest.fixture
-async def loop(tmp_path: Path) -> AsyncIterator[Loop]:
+async def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loop]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two gain nothing on a tiny model, and lose a lot on a busy machine
     base = await asyncio.to_thread(tiny_model.build, tmp_path / "base")
     made = Loop(tmp_path, base)
     app = web.Application()
