@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from retort.demo.settings import free_ports
 from retort.supervisor import programs
 from router import parse
 
@@ -29,8 +30,7 @@ def retort(*arguments: str, cwd: Path | None = None, **environ: str) -> subproce
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        port = s.getsockname()[1]
+    (port,) = free_ports(1)
     file = tmp_path / "retort.yaml"
     file.write_text(CONFIG.format(state=tmp_path / "state", port=port))
     return file
