@@ -25,7 +25,7 @@ from router import Config
 
 log = logging.getLogger("retort.supervisor")
 
-STOP_SECONDS = 60.0
+STOP_SECONDS = 600.0  # the last resort: each process bounds its own end, the collector by what still gets scrubbed
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 STEADY_SECONDS = 30.0
