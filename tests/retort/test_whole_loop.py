@@ -12,13 +12,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import openai
 import pytest
 import tiny_model
 import yaml
 from aiohttp import web
 
-from collector import EventLog, Stream, decode_interaction, open_log
+from collector import EventLog, Happened, Stream, decode_interaction, open_log, send_now, socket_path
 from retort.demo.proxy import Fault, FaultyProxy
 from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
@@ -170,6 +171,33 @@ def route_events(log: EventLog) -> list[RouteEvent]:
     return [e for e in found if isinstance(e, RouteEvent)]
 
 
+def register_twin(config: Config, registry: Registry, version: str) -> str:
+    """Another candidate with the same weights, as a training cycle would register it; returns its id."""
+    twin = msgspec.structs.replace(registry.version(version), id=f"{version}-twin", created_at=time.time())
+    registry.add_version(twin)
+    event = RouteEvent(
+        id=f"candidate:{twin.id}", at=twin.created_at, route=twin.route, kind=EventKind.CANDIDATE, version=twin.id,
+        data={"gate": "passed"},
+    )  # fmt: skip
+    send_now(socket_path(config.state), [Happened(event=event)])
+    return twin.id
+
+
+async def swap(loop: Loop, registry: Registry, first: str) -> str:
+    """A better student takes the first one's place under traffic: both are loaded meanwhile, no request notices."""
+    second = register_twin(loop.config, registry, first)
+    await loop.until(lambda: second in registry.snapshot().endpoints, 60)
+    command = asyncio.create_task(loop.retort.command("promote", "colours", second, "--why", "better"))
+    await loop.traffic(lambda: second in loop.served, most=600)
+    status, said = await command
+    assert status == 0, said
+    await loop.until(lambda: registry.version(first).stage is Stage.RETIRED, 10)
+    await loop.traffic(lambda: False, most=20)
+    assert set(loop.served[-10:]) <= {second, "teacher"}
+    assert loop.failed == []
+    return second
+
+
 async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -> None:
     registry = open_registry(loop.config.registry)
     log = open_log(loop.config.log)
@@ -192,6 +220,7 @@ async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -
     assert found is not None
     version, now = found
     assert now is Stage.LIVE, loop.output.read_text()[-4000:]
+    version = await swap(loop, registry, version)
     # Wrong answers are noticed and taken out.
     loop.proxy.faults[version] = Fault.WRONG
     await loop.traffic(lambda: registry.version(version).stage is Stage.ROLLED_BACK, most=1000)
