@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -52,6 +53,10 @@ def main() -> None:
         asyncio.run(_collect(options.socket))
         return
     harness = Path(options.harness).resolve()
+    if shutil.which("wrk") is None:
+        raise SystemExit("gateway_cost: wrk is not installed; install Debian's package of that name")
+    if not (harness / "gateway_cpu.py").is_file():
+        raise SystemExit(f"gateway_cost: {harness} has no gateway_cpu.py; name the harness folder with --harness")
     results_file.write("gateway_cost", *_measure(harness, rounds=options.rounds, seconds=options.seconds))
 
 

@@ -6,9 +6,11 @@ from collector.log import Entry, EventLog, Record, Stream
 from collector.open_log import open_log
 from collector.record import Answer, Interaction
 from collector.record import decode as decode_interaction
+from collector.salt import SALT_BYTES, read_salt
 from collector.send import FrameSender, send_now
 
 __all__ = [
+    "SALT_BYTES",
     "Answer",
     "Call",
     "CollectorError",
@@ -27,6 +29,7 @@ __all__ = [
     "Stream",
     "decode_interaction",
     "open_log",
+    "read_salt",
     "refused_by_both",
     "send_now",
     "socket_path",

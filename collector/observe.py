@@ -1,8 +1,12 @@
 """From a finished exchange to observations. Pure: the same exchange always yields the same ones, ids included.
 
 Intention to treat: a student's failure that a fallback rescued is an error and a missed SLO of the student; only its
-answer is left out of quality. A call that the client cancelled says nothing of the student, nor does a request that
-both arms refuse.
+answer is left out of quality. A request that both arms refuse says nothing of the student.
+
+A call that its client gave up says nothing either, but for one thing: whoever left without an answer after slo_ms
+has waited too long, whatever would have come. Left out, a student that hangs until its clients lose patience would
+keep its SLO. Such a call has endless latency, as a failed one has, and is no failure. A shadow call has no client: it
+is cut off when the gateway stops, and says nothing.
 """
 
 import math
@@ -44,7 +48,7 @@ def _student(
 ) -> list[Observation]:
     call, said = student
     version = call.version or exchange.decision.version
-    if version is None or call.error == "cancelled":
+    if version is None:
         return []
 
     def observed(metric: Metric, value: float, pair_value: float | None = None) -> Observation:
@@ -62,8 +66,11 @@ def _student(
             cluster=exchange.cluster,
         )
 
-    failed = call.error is not None
     metric = Metric.TTFT if exchange.stream else Metric.LATENCY
+    if call.error == "cancelled":
+        missed = arm is Arm.STUDENT and _given_up_late(call, metric, policy.latency.slo_ms)
+        return [observed(metric, math.inf)] if missed else []
+    failed = call.error is not None
     paired = _milliseconds(teacher[0], metric) if teacher else None
     own = math.inf if failed else _milliseconds(call, metric)
     found = [observed(Metric.ERROR, float(failed))]
@@ -78,6 +85,12 @@ def _student(
 
 def _milliseconds(call: Call, metric: Metric) -> float | None:
     return call.ttft_ms if metric is Metric.TTFT else call.total_ms
+
+
+def _given_up_late(call: Call, metric: Metric, slo_ms: float) -> bool:
+    """Whether a cancelled call had missed its SLO (milliseconds) already: a stream's ends with its first token."""
+    unanswered = metric is Metric.LATENCY or call.ttft_ms is None
+    return unanswered and call.total_ms is not None and call.total_ms > slo_ms
 
 
 def _quality(policy: RoutePolicy, student: Completion | None, teacher: Completion) -> float | None:

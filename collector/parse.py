@@ -1,5 +1,6 @@
 """From an answer's raw bytes to its message: a plain completion, or a stream's deltas put together again."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -59,12 +60,20 @@ def _plain(data: dict[str, Any]) -> Completion:
 
 
 def _chunks(body: bytes) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a stream's `data:` lines; a line that ends a stream early is left out."""
-    for event in body.replace(b"\r\n", b"\n").split(b"\n\n"):
-        lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
-        data = b"\n".join(lines)
-        if data and data != b"[DONE]":
+    """The JSON objects of a stream's events; a last one that the stream's early end cut in two is left out."""
+    *whole, rest = body.replace(b"\r\n", b"\n").split(b"\n\n")
+    for data in map(_data, whole):
+        if data:
             yield _object(data)
+    if data := _data(rest):  # no blank line ended it: it may be cut, or only lack that line
+        with contextlib.suppress(Unreadable):
+            yield _object(data)
+
+
+def _data(event: bytes) -> bytes:
+    """What an event's `data:` lines say; nothing, where it is none or the stream's last."""
+    data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+    return b"" if data == b"[DONE]" else data
 
 
 def _stream(chunks: list[dict[str, Any]]) -> Completion:

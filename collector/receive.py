@@ -32,6 +32,7 @@ MAX_WAITING = 256 << 20
 BATCH = 500
 LONGEST_RETRY = 5.0
 QUIET_SECONDS = 0.3
+LISTEN_SECONDS = 60.0  # after the word to stop, to senders that have not left: they may still wait for answers
 GIVE_UP_SECONDS = 40.0  # without any progress; one text may take 30
 TELL_SECONDS = 5.0
 
@@ -98,12 +99,21 @@ class Receiver:
     """Reads frames from any number of senders and appends what an Assembler makes of them."""
 
     def __init__(
-        self, assembler: Assembler, target: EventLog, events: Events, *, max_waiting: int = MAX_WAITING
+        self,
+        assembler: Assembler,
+        target: EventLog,
+        events: Events,
+        *,
+        max_waiting: int = MAX_WAITING,
+        listen_seconds: float = LISTEN_SECONDS,
     ) -> None:
         self._assembler = assembler
         self._log = target
         self._events = events
         self._max_waiting = max_waiting
+        self._listen_seconds = listen_seconds
+        self._left = asyncio.Event()
+        self._deaf = False
         self._queue: asyncio.Queue[tuple[_Sender, _Frame, Records]] = asyncio.Queue()
         self._scrubbing: set[asyncio.Task[None]] = set()
         self._bytes = 0
@@ -135,14 +145,21 @@ class Receiver:
                 await appender  # an unexpected error of the appender is this process's error
 
     async def _finish(self) -> None:
-        """Wait until nothing has come for a while and all is appended; not for ever, where nothing gets done (the log
-        is full)."""
+        """Wait until the senders have left and all that they sent is appended. Neither is waited for without end: who
+        stays keeps what is not acknowledged, and nothing may get done any more (the log is full)."""
+        await asyncio.sleep(QUIET_SECONDS)  # who had connected before the stop is among the connections now
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._listen_seconds):
+                while self._connections:
+                    self._left.clear()
+                    await self._left.wait()
+        self._deaf = True
         loop = asyncio.get_running_loop()
         now = told = progressed = loop.time()
-        seen = (-1, -1)
-        while (self._bytes or self._received != seen[0]) and now < progressed + GIVE_UP_SECONDS:
-            if seen != (self._received, self._finished):
-                seen, progressed = (self._received, self._finished), now
+        seen = -1
+        while self._bytes and now < progressed + GIVE_UP_SECONDS:
+            if seen != self._finished:
+                seen, progressed = self._finished, now
             if now > told + TELL_SECONDS:
                 log.info("collector.finishing", extra={"frames": self._received - self._finished})
                 told = now
@@ -155,7 +172,7 @@ class Receiver:
         self._connections.add(writer)
         sender = _Sender(writer)
         try:
-            while True:
+            while not self._deaf:
                 await self._read_one(reader, sender)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the sender left; it sends again what was not acknowledged
@@ -165,6 +182,7 @@ class Receiver:
             pass
         finally:
             self._connections.discard(writer)
+            self._left.set()
             writer.close()
 
     async def _read_one(self, reader: asyncio.StreamReader, sender: _Sender) -> None:

@@ -10,7 +10,6 @@ import ctypes
 import logging
 import multiprocessing
 import os
-import secrets
 import signal
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.errors import ScrubError, without_text
+from collector.salt import read_salt
 from collector.scrub import VERSION, Scrubbed, Scrubber
 from router import Events
 
@@ -153,21 +153,6 @@ class ScrubPool:
         worker = _Worker(self._salt, self._keep)
         self._all.add(worker)
         return worker
-
-
-def read_salt(path: Path) -> bytes:
-    """The state folder's secret, made at the first use; readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mine = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    mine.touch(0o600)
-    mine.write_bytes(secrets.token_bytes(32))
-    try:
-        os.link(mine, path)  # atomic, and fails where another process was first
-    except FileExistsError:
-        pass
-    finally:
-        mine.unlink()
-    return path.read_bytes()
 
 
 def _prepare(salt: bytes, keep: Mapping[str, tuple[str, ...]], parent: int) -> None:

@@ -15,6 +15,7 @@ from router import Events
 log = logging.getLogger("retort.collector")
 
 LINGER = 0.01  # seconds in which frames are gathered into one write; a write for each costs several times as much
+FIRST_BACKOFF = 0.05
 LONGEST_BACKOFF = 1.0
 
 
@@ -29,6 +30,7 @@ class FrameSender:
         self._bytes = 0
         self._sequence = 0
         self._sent = 0
+        self._backoff = FIRST_BACKOFF
         self._transport: asyncio.Transport | None = None
         self._flush: asyncio.TimerHandle | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -85,6 +87,7 @@ class FrameSender:
             self._transport.writelines(batch)
 
     def _acknowledged(self, sequence: int) -> None:
+        self._backoff = FIRST_BACKOFF  # this, and no mere connection, shows that the collector takes what it is sent
         while self._kept and self._kept[0][0] <= sequence:
             self._bytes -= self._kept.popleft()[1]
         if not self._kept:
@@ -92,26 +95,26 @@ class FrameSender:
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
-        backoff = 0.05
         while True:
             lost = asyncio.Event()
-            try:
+            with suppress(OSError):
                 transport, _ = await loop.create_unix_connection(
                     lambda lost=lost: _Acks(self._acknowledged, lost),  # type: ignore[misc]
                     str(self._path),
                 )
-            except OSError:
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, LONGEST_BACKOFF)
-                continue
-            backoff = 0.05
-            self._transport, self._sent = transport, 0
-            self._write()
-            try:
-                await lost.wait()
-            finally:
-                self._transport = None
-                transport.close()
+                await self._use(transport, lost)
+            await asyncio.sleep(self._backoff)
+            self._backoff = min(self._backoff * 2, LONGEST_BACKOFF)
+
+    async def _use(self, transport: asyncio.Transport, lost: asyncio.Event) -> None:
+        """Send what is kept, and what comes, until the connection is lost."""
+        self._transport, self._sent = transport, 0
+        self._write()
+        try:
+            await lost.wait()
+        finally:
+            self._transport = None
+            transport.close()
 
 
 class _Acks(asyncio.Protocol):

@@ -244,7 +244,7 @@ class _Serving:
             if tried.callee.version is None or tried.error == "cancelled":
                 continue
             if tried is attempt or not refused_by_both(tried.status, attempt.status):
-                self.chat.hard_stop.count(route, tried.callee.version, revision, failed=tried.error is not None)
+                self.chat.hard_stop.count(route, tried.callee.version, revision, error=tried.error)
         self.chat.events.emit(
             "gateway.request",
             route=route,

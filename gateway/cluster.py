@@ -1,42 +1,20 @@
 """The stickiness key of a conversation: taken from the request, and hashed with a salt before it goes anywhere."""
 
-import contextlib
-import os
-import secrets
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from collector import read_salt
 from gateway.body import Body
 
-SALT_BYTES = 32
 _DIGEST_BYTES = 16
 
 
 def load_salt(state: str) -> bytes:
-    """The salt of a state folder, {state}/run/salt: made once, readable by its owner alone, the same for all workers.
-
-    A link is made or refused as one step, so of several workers that start at once one wins, and all read its salt.
-    """
-    path = Path(state) / "run" / "salt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        fresh = path.with_name(f"salt.{os.getpid()}.{secrets.token_hex(4)}")
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(handle, secrets.token_bytes(SALT_BYTES))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(fresh)
-        fresh.unlink()
-    salt = path.read_bytes()
-    if len(salt) != SALT_BYTES:
-        raise OSError(f"{path}: holds {len(salt)} bytes instead of {SALT_BYTES}; remove it to get a new one")
-    return salt
+    """The salt of a state folder, {state}/run/salt: the same for all workers. Raises CollectorError, OSError."""
+    return read_salt(Path(state) / "run" / "salt")
 
 
 def cluster_key(salt: bytes, body: Body, session: bytes | None) -> str:

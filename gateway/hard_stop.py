@@ -8,11 +8,13 @@ import msgspec
 
 from collector import Happened
 from gateway.capture import Sender
+from gateway.errors import ConnectFailed
 from router import EventKind, Events, Rollout, RouteEvent, Snapshot
 
 WINDOW = 20
 ERRORS = 10
 MOST_VERSIONS = 64
+AWAY_SECONDS = 1.0
 
 
 class _Record(msgspec.Struct):
@@ -29,15 +31,27 @@ class HardStop:
     let in again when the route's rollout has a new revision, with a clean record: requests that were decided before
     and end only now are of its earlier time, as after any change of its place in the rollout. Shadow calls don't
     count; rescued requests do.
+
+    A version that can't be connected to is left alone for AWAY_SECONDS after each try: an engine that starts again is
+    back before ten of them have failed, one that stays away is not.
     """
 
-    def __init__(self, sender: Sender, events: Events, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        events: Events,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._sender = sender
         self._events = events
         self._clock = clock
+        self._monotonic = monotonic
         self._records: dict[str, _Record] = {}
         self._seen: dict[str, Rollout] = {}  # by route: the latest
         self._held: dict[str, int] = {}  # by version: the revision that was in force
+        self._away: dict[str, float] = {}  # by version: until when
         self._untold: deque[Happened] = deque()  # the sender had no room for them
 
     def ready(self, snapshot: Snapshot, rollout: Rollout) -> Collection[str]:
@@ -46,14 +60,21 @@ class HardStop:
             self._see(rollout)
         if self._untold:
             self._tell()
-        if not self._held:
+        if self._away:
+            now = self._monotonic()
+            self._away = {version: until for version, until in self._away.items() if until > now}
+        if not self._held and not self._away:
             return snapshot.endpoints.keys()
-        return snapshot.endpoints.keys() - self._held.keys()
+        return snapshot.endpoints.keys() - self._held.keys() - self._away.keys()
 
-    def count(self, route: str, version: str, revision: int, *, failed: bool) -> None:
-        """Note an outcome of a version that was to serve a user. `revision`: of the rollout that the request saw."""
+    def count(self, route: str, version: str, revision: int, *, error: str | None) -> None:
+        """Note an outcome of a version that was to serve a user: an error's constant, or None for an answer.
+        `revision`: of the rollout that the request saw."""
         if self._untold:
             self._tell()
+        failed = error is not None
+        if error == ConnectFailed.constant:
+            self._away[version] = self._monotonic() + AWAY_SECONDS
         record = self._records.get(version) or self._new_record(version, since=0)
         if revision < record.since:
             return

@@ -21,7 +21,7 @@ log = logging.getLogger("retort.gateway")
 
 FINISH_SECONDS = 25
 SHADOW_SECONDS = 15.0
-DRAIN_SECONDS = 10.0  # without any acknowledgement
+DRAIN_SECONDS = 45.0  # without any acknowledgement: one text may take 30 to scrub, and another worker some to load
 # Longer than the clients' own, so that it is they who close an idle connection.
 KEEPALIVE_SECONDS = 75
 

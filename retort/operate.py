@@ -18,7 +18,8 @@ def operate(
     """Record the action, wait (at most so many seconds) until the promoter has folded it, and print what came of it;
     returns 0, or 1 where it has not.
 
-    Raises StartError for an unknown route or version, or where no collector runs.
+    Raises StartError for an unknown route or version, for one that the action can do nothing about, or where no
+    collector runs.
     """
     if route not in config.routes:
         raise StartError(f"no route {route!r}; the configuration has: {', '.join(sorted(config.routes))}")
@@ -58,8 +59,9 @@ def _offset(log: EventLog, event: RouteEvent, start: int) -> int:
 
 
 def _version(registry: Registry, action: str, route: str, version: str | None) -> str | None:
+    """The version that is meant. What the fold would pass over is refused here: it would look done."""
+    rollout, _, _ = registry.checkpoint(route)
     if version is None and action == "rollback":
-        rollout, _, _ = registry.checkpoint(route)
         version = rollout.live or rollout.challenger
         if version is None:
             raise StartError(f"route {route!r} has no version in service; there is nothing to roll back")
@@ -71,6 +73,16 @@ def _version(registry: Registry, action: str, route: str, version: str | None) -
             raise StartError(f"no version {version!r}; route {route!r} has: {', '.join(ids) or 'none'}") from error
         if known.route != route:
             raise StartError(f"version {version!r} belongs to route {known.route!r}, not to {route!r}")
+        if action == "rollback" and version not in (rollout.live, rollout.challenger):
+            raise StartError(
+                f"version {version!r} is {known.stage.value}, not in service; there is nothing to roll back "
+                f"(live: {rollout.live or 'none'}, challenger: {rollout.challenger or 'none'})"
+            )
+        if version not in registry.status(route).get("versions", {}):
+            raise StartError(
+                f"the promoter has not heard of version {version!r} yet; repeat the command when "
+                "`retort status` shows it"
+            )
     return version
 
 

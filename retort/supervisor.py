@@ -5,7 +5,7 @@ that was accepted is in the log.
 """
 
 import asyncio
-import ctypes
+import contextlib
 import fcntl
 import logging
 import os
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from exporters.child import ending_with
 from retort.errors import AlreadyRunning, StartError
 from retort.process import EXIT_HOPELESS
 from router import Config
@@ -29,7 +30,6 @@ STOP_SECONDS = 600.0  # the last resort: each process bounds its own end, the co
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 STEADY_SECONDS = 30.0
-_PR_SET_PDEATHSIG = 1
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ class Supervisor:
         self._begin = begin or start
         self._on_end = on_end
         self._running: dict[str, asyncio.subprocess.Process] = {}
-        self._stopping = False
+        self._over: set[str] = set()
         self.ready = False
         self.failed: str | None = None
 
@@ -100,22 +100,27 @@ class Supervisor:
         """Start all, keep them running, and stop them in reverse order."""
         keepers = [asyncio.create_task(self._keep(program, stop)) for program in self._wanted]
         await stop.wait()
-        self._stopping = True
         for program, keeper in zip(reversed(self._wanted), reversed(keepers), strict=True):
+            self._over.add(program.name)  # until here it was kept: the collector takes what the others still send
             await self._end(program.name)
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
 
     async def _keep(self, program: Program, stop: asyncio.Event) -> None:
         pause = FIRST_PAUSE
-        while not self._stopping:
+        while program.name not in self._over:
             began = time.monotonic()
-            process = await self._begin(program)
+            try:
+                process = await self._begin(program)
+            except OSError as error:  # no memory, or no room for another process
+                log.error("process.not_started", extra={"program": program.name, "why": error, "again_in": pause})
+                pause = await _paused(pause, stop)
+                continue
             self._running[program.name] = process
             status = await process.wait()
             del self._running[program.name]
             self._on_end(process.pid)
-            if self._stopping:
+            if program.name in self._over:
                 return
             if status == EXIT_HOPELESS and not self.ready:
                 self.failed = program.name
@@ -127,8 +132,7 @@ class Supervisor:
                 pause = FIRST_PAUSE
             level = logging.ERROR if status == EXIT_HOPELESS else logging.WARNING
             log.log(level, "process.ended", extra={"program": program.name, "status": status, "again_in": pause})
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = await _paused(pause, stop)
 
     async def _end(self, name: str) -> None:
         process = self._running.get(name)
@@ -152,17 +156,15 @@ async def start(program: Program) -> asyncio.subprocess.Process:
         *program.arguments,
         stdin=asyncio.subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
+        preexec_fn=ending_with(os.getpid(), by=signal.SIGTERM),
     )
 
 
-def _end_with(parent: int) -> Callable[[], None]:
-    """For the child, before it becomes the program: be told to stop when the supervisor is gone, however it went."""
-    prctl = ctypes.CDLL(None).prctl
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask
+async def _paused(seconds: float, stop: asyncio.Event) -> float:
+    """Wait, but not through the beginning of a stop; returns how long the next pause is."""
+    if stop.is_set():
+        await asyncio.sleep(seconds)
+        return min(seconds * 2, LONGEST_PAUSE)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return FIRST_PAUSE if stop.is_set() else min(seconds * 2, LONGEST_PAUSE)

@@ -4,6 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -34,23 +35,25 @@ class Scorer(Protocol):
     def __call__(
         self, *, answer: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, finish_reason: str | None
     ) -> Scored:
-        """Agreement of one answer with its reference."""
+        """Agreement of one answer with its reference. Raises ValueError where that is nothing to compare with."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One held-out record: the model's greedy answer and its score against the teacher's."""
+    """One held-out record: the model's greedy answer and its score against the teacher's, None (`unscorable`) where
+    the teacher's is nothing to compare with: live, such a pair says nothing either."""
 
     id: str
     text: str
     finish_reason: str
-    value: float
+    value: float | None
     reason: str
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`agreement`: mean score; `lower`, `upper`: its interval at `confidence` (two-sided). `valid_json`: share of
-    answers that are one JSON value, of the records whose teacher's answer is one (None without any). `leaked`: answers
-    that hold a scrubber's placeholder. `tokens_per_second`: generated tokens over the whole time, prompts included.
+    """`n`: records with a score. `agreement`: mean score; `lower`, `upper`: its interval at `confidence` (two-sided).
+    `valid_json`: share of answers that are one JSON value, of the records whose teacher's answer is one (None without
+    any). `leaked`: answers that hold a scrubber's placeholder. `tokens_per_second`: generated tokens over the whole
+    time, prompts included. `outcomes`: of all records, in their order.
     """
 
     n: int
@@ -99,11 +102,11 @@ def evaluate(
     answers = generate(prompts, max_new_tokens=max_new_tokens, drafts=drafts, tick=meter)
     seconds = time.monotonic() - began
     outcomes = [_outcome(e, a, score) for e, a in zip(examples, answers, strict=True)]
-    values = [o.value for o in outcomes]
+    values = [o.value for o in outcomes if o.value is not None]
     lower, upper = interval(values, confidence=confidence)
     expected = [o for e, o in zip(examples, outcomes, strict=True) if is_json(e.answer)]
     return Report(
-        n=len(outcomes),
+        n=len(values),
         agreement=sum(values) / len(values) if values else 0.0,
         lower=lower,
         upper=upper,
@@ -119,18 +122,15 @@ def evaluate(
 
 
 def _outcome(example: Example, answer: Generated, score: Scorer) -> Outcome:
-    scored = score(
-        answer={"role": "assistant", "content": answer.text},
-        reference={"role": "assistant", "content": example.answer},
-        finish_reason=answer.finish_reason,
-    )
-    return Outcome(
-        id=example.id,
-        text=answer.text,
-        finish_reason=answer.finish_reason,
-        value=scored.value,
-        reason=scored.reason,
-    )
+    value, reason = None, "unscorable"
+    with suppress(ValueError):
+        scored = score(
+            answer={"role": "assistant", "content": answer.text},
+            reference={"role": "assistant", "content": example.answer},
+            finish_reason=answer.finish_reason,
+        )
+        value, reason = scored.value, scored.reason
+    return Outcome(id=example.id, text=answer.text, finish_reason=answer.finish_reason, value=value, reason=reason)
 
 
 def interval(values: Sequence[float], *, confidence: float) -> tuple[float, float]:

@@ -16,7 +16,8 @@ class Metric(StrEnum):
 
     quality: a paired score in [0, 1]; value is the student's, pair_value the reference's.
     latency, ttft: milliseconds; value is the student's, pair_value the teacher's on a shadow pair. A plain request
-    yields `latency`, a stream `ttft`: the one that its SLO is about. A student request that failed has value inf.
+    yields `latency`, a stream `ttft`: the one that its SLO is about. A student request that failed, or whose client
+    gave up after the SLO, has value inf.
     error: 0.0 or 1.0, of a student request (also one that a fallback rescued).
     """
 

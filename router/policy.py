@@ -139,6 +139,26 @@ class RoutePolicy(Strict):
     rollout: RolloutPolicy = RolloutPolicy()
     retrain: RetrainPolicy = RetrainPolicy()
 
+    @model_validator(mode="after")
+    def _seeing(self) -> "RoutePolicy":
+        """Without pairs no alarm of quality can fire, and no challenger leaves shadow."""
+        if self.student is None:
+            return self
+        wrong = []
+        if self.rollout.holdback == 0.0 and self.quality.audit_rate == 0.0:
+            wrong.append(
+                "rollout.holdback and quality.audit_rate are both 0, so a live student would never be compared with "
+                "its teacher again; set one of them above 0, for example audit_rate: 0.05"
+            )
+        if self.quality.shadow_rate == 0.0:
+            wrong.append(
+                "quality.shadow_rate is 0, so a challenger would stay in shadow for ever; set it above 0, for "
+                "example shadow_rate: 1.0"
+            )
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, with the version of what it then says."""
         copied = super().model_copy(update=update, deep=deep)

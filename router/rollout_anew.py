@@ -3,7 +3,7 @@ with another, both start anew, for every version that is watched.
 
 | what changed | starts anew |
 |---|---|
-| score, reference | quality's detectors and level: other values are measured |
+| score, reference, teachers | quality's detectors and level: other values are measured |
 | margin | the detector of quality below the margin; the level is of the same values, and stays |
 | rollback_above | the detector of errors above it |
 | slo_ms, block | the SLO's detectors and level |
@@ -25,7 +25,8 @@ replace = msgspec.structs.replace
 
 
 def differs(before: Policy, after: Policy, section: str, *keys: str) -> bool:
-    """Whether any of these keys of a section has another value; without keys, whether anything in it has."""
+    """Whether any of these keys of a section has another value; without keys, whether anything in it has (a section
+    may then be a list, as `teachers` is)."""
     old, new = before.get(section) or {}, after.get(section) or {}
     return any(old.get(key) != new.get(key) for key in keys) if keys else old != new
 
@@ -34,9 +35,10 @@ def detectors_anew(state: RouteState, before: Policy, after: Policy) -> RouteSta
     """The state with every detector and level new that is of something else now."""
     fresh: dict[str, Any] = {}
     forgotten: set[Stream] = set()
-    if differs(before, after, "quality", "score", "reference"):
+    others = differs(before, after, "quality", "score", "reference") or differs(before, after, "teachers")
+    if others:
         forgotten.add("quality")
-    if differs(before, after, "quality", "score", "reference", "margin"):
+    if others or differs(before, after, "quality", "margin"):
         fresh["quality"] = Cusum()
     if differs(before, after, "errors", "rollback_above"):
         fresh["errors"] = Cusum()

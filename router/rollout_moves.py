@@ -65,16 +65,19 @@ class Mover:
 
     def policy_changed(self, before: Policy, after: Policy) -> None:
         """What was proven was proven of something else: the challenger's tests start anew, in shadow where quality or
-        the paired latency was. What watches the live version stays, unless it is of something else now."""
-        if not any(differs(before, after, section) for section in ("quality", "latency", "errors", "rollout")):
+        the paired latency was, which other teachers change too: they are what both compare with. What watches the
+        live version stays, unless it is of something else now."""
+        tested = ("quality", "latency", "errors", "rollout", "teachers")
+        if not any(differs(before, after, section) for section in tested):
             return
+        paired = any(differs(before, after, section) for section in ("quality", "teachers"))
         version = self.state.challenger
         evidence = self._evidence(version) if version else None
         step = min(self.state.step, len(self.policy.rollout.steps) - 1)
         self.state = replace(detectors_anew(self.state, before, after), trial=Trial(), step=step)
         if version is None or self.state.versions[version].stage is not Stage.CANARY:
             self._change()
-        elif differs(before, after, "quality") or differs(before, after, "latency", "margin"):
+        elif paired or differs(before, after, "latency", "margin"):
             self.state = replace(self.state, step=0)
             guard = replace(self.state.guards[version], levels={}, block=Block(), silence=0.0, expected_pairs=0.0)
             self._set_guard(version, replace(guard, since=self.state.revision + 1))

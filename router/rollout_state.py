@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from router.errors import RouterError
 from router.registry import Rollout, Stage
 from router.sequential import Cusum, Mixture
 from router.sequential.slo import Block
@@ -102,19 +103,18 @@ def encode(state: RouteState) -> bytes:
 
 
 def decode(data: bytes) -> RouteState:
-    """Inverse of encode; also reads schema 1, whose guards had a level for quality alone (a mean difference). Raises
-    msgspec.ValidationError."""
-    state = _decoder.decode(data)
-    if state.schema == SCHEMA:
-        return state
-    levels = {version: guard.get("level") for version, guard in msgspec.msgpack.decode(data)["guards"].items()}
-    guards = {
-        version: msgspec.structs.replace(guard, levels={"quality": Level(-levels[version])})
-        if levels[version] is not None
-        else guard
-        for version, guard in state.guards.items()
-    }
-    return msgspec.structs.replace(state, schema=SCHEMA, guards=guards)
+    """Inverse of encode. Raises RouterError for a state of another schema, and for bytes that are none."""
+    remedy = "use the release of Retort that wrote it, or begin with an empty state folder"
+    try:
+        state = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RouterError(f"the rollout state in the registry can't be read ({error}); {remedy}") from error
+    if state.schema != SCHEMA:
+        raise RouterError(
+            f"the rollout state of route {state.route!r} in the registry has schema {state.schema}, and this release "
+            f"reads schema {SCHEMA}; {remedy}"
+        )
+    return state
 
 
 def view(state: RouteState, fraction: float) -> Rollout:

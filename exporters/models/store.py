@@ -51,6 +51,7 @@ class Store:
         """
         target = self.path(manifest.id)
         if (target / NAME).exists():
+            shutil.rmtree(folder)
             return self.verify(manifest.id)
         files = sorted(p for p in folder.rglob("*") if not p.is_dir() and p.name != NAME)
         if not files:

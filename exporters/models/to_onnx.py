@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from exporters.child import ending_with
 from exporters.models.errors import ExportFailed
 
 Quantization = Literal["int8", "int4"]
@@ -48,6 +49,7 @@ def to_onnx(model: Path, out: Path, *, quantization: Quantization, log: Path, bu
                 env=environment,
                 timeout=TIMEOUT_SECONDS,
                 check=False,
+                preexec_fn=ending_with(os.getpid()),
             )
         except subprocess.TimeoutExpired as error:
             raise ExportFailed(f"the ONNX builder did not end within {TIMEOUT_SECONDS:.0f} s; see {log}") from error

@@ -6,7 +6,6 @@ it: when the socket closes, or when the kernel says that the parent is gone.
 """
 
 import contextlib
-import ctypes
 import logging
 import os
 import queue
@@ -16,13 +15,12 @@ import sys
 import threading
 from pathlib import Path
 
+from exporters.child import ending_with
 from gateway.engines.errors import NotReady
 from gateway.engines.protocol import LENGTH, Loaded, Order, Report, Unloadable, order, pack
 from gateway.engines.schedule import Schedule
 
 log = logging.getLogger("retort.engine")
-
-_PR_SET_PDEATHSIG = 1
 
 
 def serve(connection: socket.socket, folder: Path, *, threads: int) -> int:
@@ -66,18 +64,10 @@ def _receive(connection: socket.socket, orders: "queue.SimpleQueue[Order]") -> N
     os._exit(0)
 
 
-def end_with(parent: int) -> None:
-    """Be killed when the parent is gone, however it went."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def main(arguments: list[str]) -> int:
     """Run with the command line's arguments."""
     descriptor, folder, threads, parent = arguments
-    end_with(int(parent))
+    ending_with(int(parent))()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the engine drains first
     logging.basicConfig(format="%(asctime)s %(levelname)-7s engine    %(name)s %(message)s")
     with socket.socket(fileno=int(descriptor)) as connection:

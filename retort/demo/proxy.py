@@ -57,6 +57,15 @@ class FaultyProxy:
         fault = self.faults.get(version, Fault.NONE)
         if fault is Fault.FAILING:
             return web.json_response({"error": {"message": "out of order", "type": "server_error"}}, status=500)
+        try:
+            return await self._pass_on(request, fault)
+        except aiohttp.ClientError:
+            # The engine is gone: its client sees what it would see without a proxy, a connection that ends.
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=502)
+
+    async def _pass_on(self, request: web.Request, fault: Fault) -> web.StreamResponse:
         headers = {k: v for k, v in request.headers.items() if k.lower() not in {*_DROPPED, "host"}}
         body = await request.read()
         async with self._session().request(

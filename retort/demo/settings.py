@@ -12,7 +12,8 @@ ROUTE = "community"
 CAPTURED = 1500
 HELD_OUT = 1000
 CAPTURE_RATE = 45.0  # requests a second while the teacher alone answers
-EVIDENCE_RATE = 6.0  # below what the engine carries on two cores
+EVIDENCE_RATE = 6.0  # at most; see `evidence_rate`
+CAPACITY_SHARE = 0.55  # of what the student answers alone on this machine: the gateway and the scrubbing need theirs
 TEACHER_MS = 600.0
 PRICE = {"input": 2.5, "output": 10.0}  # USD per million tokens of the teacher's
 MACHINE_PRICE = 0.10  # USD an hour of a two-core machine, for the student's cost
@@ -27,6 +28,12 @@ POLICY = {
     "rollout": {"steps": [0.25, 0.5, 1.0], "min_dwell": "0s", "min_requests": 50},
     "retrain": {"min_new_examples": CAPTURED, "every": "0s", "batch_size": 8},
 }
+
+
+def evidence_rate(seconds: float) -> float:
+    """Requests a second, below the engine's capacity: the student's evaluation on HELD_OUT records, one after the
+    other as it serves them, took `seconds` on this machine."""
+    return min(EVIDENCE_RATE, CAPACITY_SHARE * HELD_OUT / seconds)
 
 
 class Places(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from retort.demo.outcome import Outcome, as_json, build, print_table, unfinished
 from retort.demo.picture import draw
 from retort.demo.proxy import Fault, FaultyProxy
 from retort.demo.retort_process import RetortProcess
-from retort.demo.settings import CAPTURE_RATE, CAPTURED, EVIDENCE_RATE, HELD_OUT, ROUTE, Places, prepare
+from retort.demo.settings import CAPTURE_RATE, CAPTURED, EVIDENCE_RATE, HELD_OUT, ROUTE, Places, evidence_rate, prepare
 from retort.demo.traffic import Sent, Traffic
 from retort.demo.watch import Watch
 from retort.errors import StartError
@@ -93,6 +93,7 @@ class Demo:
         self._held_out, rest = records[:HELD_OUT], records[HELD_OUT:]
         self._captured, evidence = rest[:CAPTURED], rest[CAPTURED:]
         self._evidence: Iterator[Package] = itertools.cycle(evidence)
+        self._rate = EVIDENCE_RATE
 
     @property
     def sent(self) -> list[Sent]:
@@ -202,7 +203,9 @@ class Demo:
         phases = {"start": start, **cycle.seconds}
         self.phases |= {f"retrain: {name}": round(seconds, 1) for name, seconds in phases.items()}
         version = cycle.request.cycle_id
+        self._rate = evidence_rate(cycle.seconds["evaluate_quantized"])
         self._say(f"{version} is registered: the gate let it through")
+        self._say(f"the load from here on is {self._rate:.1f} requests a second, below the engine's capacity")
         with self.phase("load"):
             await self._until(lambda: watch.stage(version) is Stage.SHADOW, "the engine to load it", seconds=120)
         return version
@@ -214,7 +217,7 @@ class Demo:
             try:
                 await self._traffic.run(
                     itertools.islice(self._evidence, MOST_EVIDENCE),
-                    rate=EVIDENCE_RATE,
+                    rate=self._rate,
                     until=lambda: watch.stage(version) in ends,
                 )
             finally:

@@ -8,6 +8,10 @@ from typing import Any
 
 import msgspec
 
+# Levels of JSON that are compared: more than any real answer has, and so few that Python's own limit, which depends on
+# who calls, never decides a score.
+DEEPEST = 100
+
 
 class Score(msgspec.Struct, frozen=True):
     """`value` in [0, 1]; `reason`: `equal`, `differs`, or why the answer counts as bad."""
@@ -23,7 +27,7 @@ def score(name: str, *, answer: Message | None, reference: Message | None, finis
     """Score an assistant message against the reference's.
 
     A missing, empty, refused or cut off answer scores 0. Raises KeyError for an unknown score, ValueError where the
-    reference itself holds nothing to compare with.
+    reference itself holds nothing to compare with, or is JSON nested too deeply to be compared.
     """
     rule = SCORES[name]
     expected = answer_text(reference)
@@ -50,10 +54,10 @@ def answer_text(message: Message | None) -> str:
 
 
 def is_json(text: str) -> bool:
-    """Whether `text` is one JSON value."""
+    """Whether `text` is one JSON value that can be read: one nested too deeply for that is none."""
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -65,13 +69,19 @@ def exact(given: str, expected: str) -> Score:
 
 
 def json_fields(given: str, expected: str) -> Score:
-    """F1 over the leaves (path, value) of two JSON values; invalid JSON scores 0. A reference that is no JSON is
-    compared as text."""
-    if not is_json(expected):
+    """F1 over the leaves (path, value) of two JSON values; invalid JSON, and JSON nested deeper than DEEPEST, scores 0.
+    A reference that is no JSON is compared as text. Raises ValueError where the reference is nested too deeply."""
+    try:
+        wanted = _fields(expected)
+    except RecursionError as error:
+        raise ValueError("the reference is nested too deeply to compare with") from error
+    except ValueError:
         return exact(given, expected)
-    if not is_json(given):
+    try:
+        found = _fields(given)
+    except (ValueError, RecursionError):  # a model that loops on "[" answers so
         return Score(0.0, "invalid_json")
-    return _f1(Counter(_leaves(json.loads(given))), Counter(_leaves(json.loads(expected))))
+    return _f1(found, wanted)
 
 
 def token_f1(given: str, expected: str) -> Score:
@@ -86,7 +96,14 @@ def _f1(given: Counter[Any], expected: Counter[Any]) -> Score:
     return Score(2.0 * shared / (given.total() + expected.total()), "differs")
 
 
+def _fields(text: str) -> Counter[Any]:
+    """The leaves of a JSON text. Raises ValueError where it is none, RecursionError where it is nested too deeply."""
+    return Counter(_leaves(json.loads(text)))
+
+
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[Any, ...]]:
+    if len(path) > DEEPEST:
+        raise RecursionError(f"JSON nested deeper than {DEEPEST} levels")
     if isinstance(value, dict) and value:
         return [leaf for k, v in value.items() for leaf in _leaves(v, (*path, k))]
     if isinstance(value, list) and value:

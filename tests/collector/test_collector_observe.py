@@ -1,12 +1,26 @@
 """What one exchange says of a student."""
 
 import math
+from typing import Any
 
+import pytest
 from collector_fakes import answer, call, decision, exchange
 
 from collector.observe import observations, owes_a_pair
 from collector.parse import completion
-from router import Arm, Metric, Observation, RoutePolicy
+from router import (
+    Arm,
+    EventKind,
+    Metric,
+    Observation,
+    RouteEvent,
+    RoutePolicy,
+    Stage,
+    decode_evidence,
+    differences,
+    encode_evidence,
+    recompute,
+)
 
 POLICY = RoutePolicy.model_validate({"teachers": ["openai/gpt-4o"], "student": {}})
 TEACHER = (call(Arm.TEACHER, total_ms=600.0, ttft_ms=300.0), completion(answer('{"a": 1}')))
@@ -77,9 +91,66 @@ def test_a_stream_is_judged_by_its_first_token() -> None:
     assert Metric.LATENCY not in values(found)
 
 
-def test_a_client_that_left_says_nothing_of_the_student() -> None:
-    left = (call(Arm.STUDENT, error="cancelled"), None)
-    assert observations(exchange(served=left[0], decision=BY_STUDENT), [left], POLICY) == []
+@pytest.mark.parametrize(
+    ("stream", "ttft_ms", "total_ms", "expected"),
+    [
+        (False, None, 800.0, {}),  # the SLO: it might still have come in time
+        (False, None, 800.1, {Metric.LATENCY: (math.inf, None)}),
+        (True, None, 800.1, {Metric.TTFT: (math.inf, None)}),
+        (True, None, 20.0, {}),
+        (True, 300.0, 5000.0, {}),  # it had begun; the rest was not wanted
+    ],
+)
+def test_a_client_that_left_says_that_the_slo_was_missed_if_it_was_and_nothing_else(
+    stream: bool, ttft_ms: float | None, total_ms: float, expected: dict[Metric, tuple[float, None]]
+) -> None:
+    left = (call(Arm.STUDENT, error="cancelled", ttft_ms=ttft_ms, total_ms=total_ms), None)
+    seen = exchange(served=left[0], decision=BY_STUDENT, stream=stream)
+    found = observations(seen, [left], POLICY)
+    assert values(found) == expected
+    assert {o.arm for o in found} <= {Arm.STUDENT}
+
+
+def test_a_shadow_that_a_stop_cut_off_says_nothing_however_long_it_took() -> None:
+    cut = (call(Arm.STUDENT, error="cancelled", ttft_ms=None, total_ms=60_000.0), None)
+    assert observations(exchange(served=TEACHER[0], shadows=[cut[0]]), [TEACHER, cut], POLICY) == []
+
+
+def test_a_live_student_that_hangs_until_its_clients_give_up_is_rolled_back() -> None:
+    """Every fifth call: none ends with an error, and no answer that came was slow."""
+    kinds: dict[EventKind, dict[str, Any]] = {
+        EventKind.POLICY: {"policy": POLICY.model_dump(mode="json")},
+        EventKind.CANDIDATE: {"gate": "passed"},
+        EventKind.READY: {},
+        EventKind.OPERATOR: {"action": "promote"},
+    }
+    log: list[bytes] = [
+        encode_evidence(RouteEvent(id=kind, at=1000.0, route="support", kind=kind, version="v1", data=data))
+        for kind, data in kinds.items()
+    ]
+    hung = (call(Arm.STUDENT, error="cancelled", status=None, ttft_ms=None, total_ms=10_000.0), None)
+    for number in range(1000):
+        served = hung if number % 5 == 0 else GOOD
+        log += map(
+            encode_evidence, observations(exchange(number, served=served[0], decision=BY_STUDENT), [served], POLICY)
+        )
+    records = [(offset, decode_evidence(data)) for offset, data in enumerate(log)]
+    decided = recompute("support", records)
+    assert [(d.after, d.cause) for d in decided][-1] == (Stage.ROLLED_BACK, "slo_alarm")
+    assert differences("support", records, decided) == []
+
+
+@pytest.mark.parametrize("looped", ["[" * 1200, "[" * 600 + "]" * 600, '{"a":' * 100_000 + "1" + "}" * 100_000])
+def test_an_answer_nested_without_end_is_a_wrong_answer_of_a_call_that_succeeded(looped: str) -> None:
+    looping = (call(Arm.STUDENT), completion(answer(looped)))
+    found = observations(exchange(served=TEACHER[0], shadows=[looping[0]]), [TEACHER, looping], POLICY)
+    assert values(found) == {Metric.QUALITY: (0.0, 1.0), Metric.LATENCY: (20.0, 600.0), Metric.ERROR: (0.0, None)}
+
+
+def test_a_reference_nested_too_deeply_makes_no_pair() -> None:
+    deep = (TEACHER[0], completion(answer("[" * 600 + "]" * 600)))
+    found = observations(exchange(served=TEACHER[0], shadows=[GOOD[0]]), [deep, GOOD], POLICY)
+    assert values(found) == {Metric.LATENCY: (20.0, 600.0), Metric.ERROR: (0.0, None)}
 
 
 def test_the_teacher_alone_says_nothing_of_a_student() -> None:

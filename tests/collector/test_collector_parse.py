@@ -18,6 +18,13 @@ def test_a_plain_answer_is_read() -> None:
     assert got.usage == Usage(prompt_tokens=10, completion_tokens=5)
 
 
+@pytest.mark.parametrize("end", [b'data: {"id": "x', b"data: ", b"dat", b": comment", b'data: {"choices": []}'])
+def test_what_a_stream_that_broke_off_had_said_is_read(end: bytes) -> None:
+    whole = stream("so ", "far")
+    said = whole[: whole.index(b"\n\n", whole.index(b"far")) + 2]
+    assert completion(said + end).message["content"] == "so far"
+
+
 @given(st.lists(st.text(), max_size=6))
 def test_a_streams_pieces_are_put_together(pieces: list[str]) -> None:
     got = completion(stream(*pieces))

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import itertools
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from collector import (
 )
 from collector.assemble import Assembler, Pool
 from collector.log_memory import MemoryLog
-from collector.receive import Receiver, claim
+from collector.receive import QUIET_SECONDS, Receiver, claim
 from collector.scrub import Scrubbed
 from router import Arm, EventKind, Events, Observation, RouteEvent, decode_evidence, parse
 
@@ -49,9 +50,21 @@ class Running:
     """A collector on a socket, which can be stopped or dropped as by SIGKILL."""
 
     def __init__(
-        self, path: Path, log: object, events: Events, max_waiting: int = 1 << 20, pool: Pool | None = None
+        self,
+        path: Path,
+        log: object,
+        events: Events,
+        max_waiting: int = 1 << 20,
+        pool: Pool | None = None,
+        listen_seconds: float = 0.1,
     ) -> None:
-        self.receiver = Receiver(Assembler(CONFIG, pool or PlainPool(), events), log, events, max_waiting=max_waiting)  # type: ignore[arg-type]
+        self.receiver = Receiver(
+            Assembler(CONFIG, pool or PlainPool(), events),
+            log,  # type: ignore[arg-type]
+            events,
+            max_waiting=max_waiting,
+            listen_seconds=listen_seconds,
+        )
         self.stop = asyncio.Event()
         self.task = asyncio.create_task(self.receiver.serve(path, self.stop))
 
@@ -222,6 +235,46 @@ async def test_stopping_waits_for_scrubbing_that_goes_on(
     assert len(log.read(Stream.INTERACTIONS, 0)) == 3
 
 
+async def test_a_stop_takes_what_connected_senders_still_send_and_ends_when_they_leave(
+    path: Path, sender: FrameSender
+) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard(), listen_seconds=60)
+    sender.send(happened("before"))
+    assert await sender.drain(10) == 0
+    running.stop.set()
+    await asyncio.sleep(3 * QUIET_SECONDS)
+    sender.send(happened("after"))  # of a request that was in flight
+    assert await sender.drain(10) == 0
+    await sender.close()
+    await asyncio.wait_for(running.task, 10)
+    assert evidence(log) == ["before", "after"]
+
+
+async def test_a_stop_under_traffic_comes_to_its_end_and_what_it_did_not_take_is_sent_again(
+    path: Path, sender: FrameSender
+) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard(), listen_seconds=0.5)
+    sent = itertools.count()
+    traffic = asyncio.create_task(keep_sending(sender, sent))
+    await asyncio.sleep(0.2)
+    await running.end()
+    taken = len(evidence(log))
+    traffic.cancel()
+    again = Running(path, log, Heard())
+    assert await sender.drain(10) == 0
+    await again.end()
+    assert evidence(log) == [f"e{n}" for n in range(next(sent))]
+    assert 0 < taken < len(evidence(log))
+
+
+async def keep_sending(sender: FrameSender, numbers: Iterator[int]) -> None:
+    while True:
+        sender.send(happened(f"e{next(numbers)}"))
+        await asyncio.sleep(0.01)
+
+
 async def test_after_a_fallback_the_decided_arm_stands_beside_the_propensity(path: Path, sender: FrameSender) -> None:
     log = MemoryLog()
     running = Running(path, log, Heard())
@@ -321,6 +374,20 @@ async def test_a_command_waits_for_durability_and_says_when_nobody_answers(path:
         claim(path)
     await running.end()
     assert not path.exists()
+
+
+async def test_a_sender_whose_frames_are_refused_comes_again_ever_more_seldom(path: Path, sender: FrameSender) -> None:
+    connections = 0
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.close()
+
+    async with await asyncio.start_unix_server(refuse, str(path)):
+        sender.send(happened("a"))
+        await asyncio.sleep(1.5)
+    assert 1 < connections < 10  # 0, 0.05, 0.15, 0.35, 0.75, 1.55 s
 
 
 async def test_bytes_that_are_no_frame_end_that_connection_alone(path: Path, sender: FrameSender) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collector.errors import ScrubError
-from collector.scrub_pool import ScrubPool, read_salt
+from collector.scrub_pool import ScrubPool
 from router import Events
 
 EMAIL = "jane.doe@acme.org"
@@ -95,12 +95,3 @@ async def test_who_leaves_early_or_comes_too_late_leaves_nothing_behind(pool: Sc
     await asyncio.sleep(0.1)
     await pool.close()
     assert [str(out) for out in await waiting] == ["closed"] * 3
-
-
-def test_the_salt_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "scrub.salt"
-    salt = read_salt(path)
-    assert len(salt) == 32
-    assert read_salt(path) == salt
-    assert path.stat().st_mode & 0o077 == 0
-    assert [p.name for p in path.parent.iterdir()] == ["scrub.salt"]

@@ -1,6 +1,8 @@
 """Merging, exporting and answering, with a tiny model."""
 
 import shutil
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,23 @@ def test_a_builder_that_fails_or_writes_nothing_is_told_in_its_own_words(
     log, builder = tmp_path / "export.log", (sys.executable, "-c", program)
     with pytest.raises(ExportFailed, match=said):
         to_onnx(base, tmp_path, quantization="int8", log=log, builder=builder)
+
+
+def test_the_builder_ends_with_the_process_that_exports(base: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connect = f"import socket, time; s = socket.create_connection({listening.getsockname()!r}); time.sleep(60)"
+        code = (
+            "from pathlib import Path; from exporters.models import to_onnx\n"
+            f"to_onnx(Path({str(base)!r}), Path({str(tmp_path)!r}), quantization='int8',"
+            f" log=Path({str(tmp_path / 'export.log')!r}), builder={(sys.executable, '-c', connect)!r})"
+        )
+        listening.settimeout(60)
+        with subprocess.Popen([sys.executable, "-c", code]) as exporting:
+            builder, _ = listening.accept()
+            exporting.kill()
+    with builder:
+        builder.settimeout(30)
+        assert builder.recv(1) == b""  # it is gone, and its connection with it
 
 
 def test_a_truncated_graph_is_refused_with_its_folder(exported: Path, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_adding_again_changes_nothing(store: Store) -> None:
     folder = store.staging("v-1")
     (folder / "model.onnx").write_bytes(b"another graph")
     assert store.add(folder, manifest()) == before
+    assert not folder.exists()
 
 
 def test_a_missing_file_is_named(store: Store) -> None:

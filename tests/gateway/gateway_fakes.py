@@ -295,7 +295,7 @@ def shadowing() -> Rollout:
 def settings(
     teacher: str, *, second: str | None = None, key: str = "sk-operator", timeout: str = "5s", route: str = ""
 ) -> Config:
-    """A route `support` that claims gpt-4o, with a student, no holdback and no audits unless `route` says so."""
+    """A route `support` that claims gpt-4o, with a student, no holdback and hardly an audit unless `route` says so."""
     teachers = "[one/gpt-4o]" if second is None else "[one/gpt-4o, two/other-model]"
     text = f"""
 upstreams:
@@ -309,7 +309,7 @@ routes:
     teachers: {teachers}
     student: {{engine: local}}
     rollout: {{holdback: 0.0}}
-    {route or "quality: {audit_rate: 0.0}"}
+    {route or "quality: {audit_rate: 1.0e-12}"}
 """
     return parse(text, {})
 

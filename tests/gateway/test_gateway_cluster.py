@@ -1,15 +1,13 @@
 """The stickiness key: who shares it, and where its salt lives."""
 
 import json
-import stat
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from collector import SALT_BYTES
 from gateway.body import Body, parse
-from gateway.cluster import SALT_BYTES, cluster_key, load_salt
+from gateway.cluster import cluster_key
 
 SALT = bytes(SALT_BYTES)
 
@@ -52,25 +50,3 @@ def test_the_key_depends_on_the_salt_and_shows_nothing_of_the_session() -> None:
     assert len(key) == 32
     assert int(key, 16) >= 0
     assert key != cluster_key(bytes([1]) * SALT_BYTES, body(), b"session-of-ann")
-
-
-def test_the_salt_survives_restarts_and_is_the_owners_alone(tmp_path: Path) -> None:
-    salt = load_salt(str(tmp_path))
-    assert load_salt(str(tmp_path)) == salt
-    assert len(salt) == SALT_BYTES
-    assert salt != bytes(SALT_BYTES)
-    assert stat.S_IMODE((tmp_path / "run" / "salt").stat().st_mode) == 0o600
-
-
-def test_workers_that_start_at_once_share_one_salt(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(16) as pool:
-        salts = set(pool.map(load_salt, [str(tmp_path)] * 64))
-    assert len(salts) == 1
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["salt"]
-
-
-def test_a_salt_of_the_wrong_length_is_refused_with_its_path(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "salt").write_bytes(b"short")
-    with pytest.raises(OSError, match="run/salt"):
-        load_salt(str(tmp_path))

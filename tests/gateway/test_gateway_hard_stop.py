@@ -2,9 +2,11 @@
 
 from gateway_fakes import REQUEST, STUDENT, FakeSender, FakeUpstream, error, gateway, live, plain, settings
 
-from gateway.hard_stop import ERRORS, WINDOW, HardStop
+from gateway.errors import ConnectFailed
+from gateway.hard_stop import AWAY_SECONDS, ERRORS, WINDOW, HardStop
 from router import EventKind, Events, Rollout, Snapshot
 
+FAILED = "http_500"
 SEEN = Snapshot(rollouts={}, endpoints={STUDENT: "http://student"})
 
 
@@ -16,9 +18,9 @@ def hard_stop() -> tuple[HardStop, FakeSender]:
 def test_ten_errors_in_the_last_twenty_hold_a_version_out_and_tell_the_promoter_once() -> None:
     stop, sender = hard_stop()
     for number in range(WINDOW):
-        stop.count("support", STUDENT, 1, failed=number % 2 == 0)
+        stop.count("support", STUDENT, 1, error=FAILED if number % 2 == 0 else None)
         assert (STUDENT in stop.ready(SEEN, live(1))) is (number < 2 * ERRORS - 2)
-    stop.count("support", STUDENT, 1, failed=True)
+    stop.count("support", STUDENT, 1, error=FAILED)
     (told,) = sender.happened
     assert (told.event.kind, told.event.version, told.event.at) == (EventKind.HARD_STOP, STUDENT, 5.0)
     assert told.event.data == {"errors": ERRORS, "window": WINDOW, "revision": 1}
@@ -27,7 +29,7 @@ def test_ten_errors_in_the_last_twenty_hold_a_version_out_and_tell_the_promoter_
 def test_nine_errors_in_any_twenty_are_borne() -> None:
     stop, sender = hard_stop()
     for number in range(10 * WINDOW):
-        stop.count("support", STUDENT, 1, failed=number % WINDOW < ERRORS - 1)
+        stop.count("support", STUDENT, 1, error=FAILED if number % WINDOW < ERRORS - 1 else None)
     assert STUDENT in stop.ready(SEEN, live(1))
     assert sender.happened == []
 
@@ -35,20 +37,20 @@ def test_nine_errors_in_any_twenty_are_borne() -> None:
 def test_a_new_revision_lets_the_version_in_again_with_a_clean_record() -> None:
     stop, sender = hard_stop()
     for _ in range(ERRORS):
-        stop.count("support", STUDENT, 1, failed=True)
+        stop.count("support", STUDENT, 1, error=FAILED)
     assert STUDENT not in stop.ready(SEEN, live(1))
     assert STUDENT in stop.ready(SEEN, live(2))
     for _ in range(ERRORS - 1):
-        stop.count("support", STUDENT, 2, failed=True)
+        stop.count("support", STUDENT, 2, error=FAILED)
     assert STUDENT in stop.ready(SEEN, live(2))
-    stop.count("support", STUDENT, 2, failed=True)
+    stop.count("support", STUDENT, 2, error=FAILED)
     assert STUDENT not in stop.ready(SEEN, live(2))
     assert len({told.event.id for told in sender.happened}) == 2
 
 
 def fail(stop: HardStop, revision: int, times: int = ERRORS) -> None:
     for _ in range(times):
-        stop.count("support", STUDENT, revision, failed=True)
+        stop.count("support", STUDENT, revision, error=FAILED)
 
 
 def test_a_stop_that_the_sender_had_no_room_for_is_told_as_soon_as_it_has() -> None:
@@ -59,13 +61,13 @@ def test_a_stop_that_the_sender_had_no_room_for_is_told_as_soon_as_it_has() -> N
     assert sender.happened == []
     sender.full = False
     assert STUDENT not in stop.ready(SEEN, live(1))
-    stop.count("support", "another", 1, failed=False)
+    stop.count("support", "another", 1, error=None)
     assert [told.event.id for told in sender.happened] == [f"hard_stop:{STUDENT}:1"]
     again, sender = hard_stop()
     sender.full = True
     fail(again, 1)
     sender.full = False
-    again.count("support", "another", 1, failed=False)
+    again.count("support", "another", 1, error=None)
     assert len(sender.happened) == 1
 
 
@@ -87,7 +89,7 @@ def test_late_failures_of_a_time_before_count_for_nothing_and_hide_no_later_ones
     fail(stop, 1)
     assert STUDENT in stop.ready(SEEN, live(2))
     fail(stop, 2, ERRORS - 1)
-    stop.count("support", STUDENT, 1, failed=False)
+    stop.count("support", STUDENT, 1, error=None)
     assert STUDENT in stop.ready(SEEN, live(2))
     fail(stop, 2, 1)
     fail(stop, 1)
@@ -105,6 +107,21 @@ def test_a_version_that_comes_back_into_the_rollout_starts_with_a_clean_record()
     fail(stop, 3, ERRORS - 1)
     assert STUDENT in stop.ready(SEEN, live(3))
     assert sender.happened == []
+
+
+def test_a_version_that_can_not_be_reached_is_left_alone_for_a_moment_and_stopped_when_it_stays_away() -> None:
+    sender, now = FakeSender(), [0.0]
+    stop = HardStop(sender, Events(), monotonic=lambda: now[0])
+    for number in range(1, ERRORS):
+        assert STUDENT in stop.ready(SEEN, live(1))
+        stop.count("support", STUDENT, 1, error=ConnectFailed.constant)
+        assert STUDENT not in stop.ready(SEEN, live(1))
+        now[0] = number * AWAY_SECONDS
+    assert sender.happened == []
+    stop.count("support", STUDENT, 1, error=ConnectFailed.constant)
+    now[0] += AWAY_SECONDS
+    assert STUDENT not in stop.ready(SEEN, live(1))
+    assert [told.event.kind for told in sender.happened] == [EventKind.HARD_STOP]
 
 
 async def test_rescued_failures_stop_the_student_and_no_user_sees_one(

@@ -39,9 +39,7 @@ class Place:
         self.log = open_log(self.config.log)
         self.registry = open_registry(self.config.registry)
         self.fold = RouteFold("r", self.config.routes["r"], self.registry, self.log, Events())
-        self.registry.add_version(
-            Version(id="v", route="r", kind=TaskKind.CHAT, base="b", engine="local", artefact="v", created_at=1.0)
-        )
+        self.add("v")
         policy = {"policy": self.config.routes["r"].model_dump(mode="json")}
         started = [
             RouteEvent(id="p", at=1.0, route="r", kind=EventKind.POLICY, data=policy),
@@ -55,6 +53,7 @@ class Place:
         """One that takes one event; `then` is run with it before it is acknowledged."""
         path = socket_path(self.config.state)
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of one before
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
             server.bind(str(path))
             server.listen(1)
@@ -72,6 +71,20 @@ class Place:
             thread.start()
             yield
             thread.join()
+
+    def add(self, version: str) -> None:
+        """To the registry alone, as the retrainer does just before it tells the rollout."""
+        self.registry.add_version(
+            Version(id=version, route="r", kind=TaskKind.CHAT, base="b", engine="local", artefact="a", created_at=2.0)
+        )
+
+    def take(self, event: RouteEvent) -> None:
+        """What collector and promoter do with an event."""
+        self.log.append([record(event)])
+        self.fold.advance()
+
+    def act(self, action: str, version: str) -> int:
+        return operate(self.config, action, "r", version=version, who="ann", why="because", wait=5.0)
 
     def promote(self, *, wait: float = 0.3) -> int:
         return operate(self.config, "promote", "r", version="v", who="ann", why="because", wait=wait)
@@ -112,3 +125,46 @@ def test_a_folded_event_is_told_with_the_stage_that_it_made(place: Place, capsys
 def test_a_collector_of_another_log_is_told(place: Place) -> None:
     with place.collector(lambda _: None), pytest.raises(StartError, match="not into this configuration's log"):
         place.promote()
+
+
+def test_a_version_that_is_not_in_service_is_not_rolled_back(place: Place) -> None:
+    with pytest.raises(StartError, match="version 'v' is candidate, not in service; there is nothing to roll back"):
+        place.act("rollback", "v")
+    with place.collector(place.take):
+        assert place.act("promote", "v") == 0
+    place.add("w")
+    place.take(RouteEvent(id="w", at=2.0, route="r", kind=EventKind.CANDIDATE, version="w"))
+    with place.collector(place.take):
+        assert place.act("promote", "w") == 0
+    with pytest.raises(StartError, match=r"'v' is retired, .*\(live: w, challenger: none\)"):
+        place.act("rollback", "v")
+    assert place.registry.checkpoint("r")[0].live == "w"
+
+
+def test_a_live_version_and_a_challenger_are_rolled_back_by_name(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.take(RouteEvent(id="ready", at=2.0, route="r", kind=EventKind.READY, version="v"))
+    assert place.registry.checkpoint("r")[0].challenger == "v"
+    with place.collector(place.take):
+        assert place.act("rollback", "v") == 0
+    with place.collector(place.take):
+        assert place.act("promote", "v") == 0
+    with place.collector(place.take):
+        assert place.act("rollback", "v") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition("; ")[2] for line in told] == [
+        "v is rejected; live: none (the teacher answers)",
+        "v is live; live: v",
+        "v is rolled_back; live: none (the teacher answers)",
+    ]
+
+
+@pytest.mark.parametrize("action", ["promote", "pin"])
+def test_a_version_that_the_rollout_has_not_heard_of_is_not_said_to_be_moved(place: Place, action: str) -> None:
+    place.add("w")
+    with pytest.raises(StartError, match="has not heard of version 'w' yet"):
+        place.act(action, "w")
+    place.take(RouteEvent(id="w", at=2.0, route="r", kind=EventKind.CANDIDATE, version="w"))
+    with place.collector(place.take):
+        assert place.act(action, "w") == 0

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp import web
 from prometheus_client.multiprocess import mark_process_dead
 
+from collector import Stream, open_log
 from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
 from retort.supervisor import Program, Supervisor, programs
@@ -79,6 +81,45 @@ async def test_what_ends_is_told_and_started_again_soon() -> None:
     for pid in ended:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_what_can_not_be_started_now_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    tries: list[str] = []
+
+    async def scarce(program: Program) -> asyncio.subprocess.Process:
+        tries.append(program.name)
+        if len(tries) == 1:
+            raise OSError("Resource temporarily unavailable")
+        return await begin(program)
+
+    with caplog.at_level(logging.ERROR, "retort.supervisor"):
+        async with running(Supervisor([STEADY], begin=scarce)):
+            await until(lambda: len(tries) == 2)
+    (told,) = caplog.records
+    assert (told.message, vars(told)["program"]) == ("process.not_started", "steady")
+
+
+async def test_a_stop_keeps_what_ends_last_until_its_turn_has_come() -> None:
+    """The collector died just before: it is there again for what the gateway, which takes its time, still sends."""
+    last, first = Program("last", ()), Program("first", ())
+    begun: dict[str, list[asyncio.subprocess.Process]] = {"last": [], "first": []}
+    slow = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(3), exit())); time.sleep(60)"
+
+    async def begin_either(program: Program) -> asyncio.subprocess.Process:
+        code = slow if program is first else CODE["steady"]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+        begun[program.name].append(process)
+        return process
+
+    async with running(Supervisor([last, first], begin=begin_either)) as stop:
+        await until(lambda: begun["last"] and begun["first"])
+        await asyncio.sleep(0.5)  # the handler is there
+        stop.set()
+        begun["last"][0].kill()
+        await until(lambda: len(begun["last"]) == 2)
+        assert begun["first"][0].returncode is None
+    assert begun["last"][1].returncode == -signal.SIGTERM
+    assert len(begun["first"]) == 1
 
 
 def test_each_stand_in_address_has_one_sample_teacher() -> None:
@@ -165,6 +206,47 @@ async def test_up_counts_from_nothing_and_answers_on_when_a_room_can_not_run_any
         assert "program='engine local'" in line
     finally:
         assert await retort.stop() == 0
+
+
+@pytest.mark.e2e
+async def test_a_signal_to_all_processes_at_once_loses_no_exchange(tmp_path: Path) -> None:
+    """As a service manager ends a whole group, or as the supervisor's own end reaches its children."""
+    asked = asyncio.Event()
+
+    async def teach(_: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.sleep(2)
+        message = {"role": "assistant", "content": "late"}
+        return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    gateway, engine, teacher = free_ports(3)
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", teach)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", teacher).start()
+    file, log = tmp_path / "retort.yaml", tmp_path / "retort.log"
+    text = CONFIG.format(state=tmp_path / "state", gateway=gateway, engine=engine)
+    file.write_text(text.replace("127.0.0.1:1/", f"127.0.0.1:{teacher}/"))
+    retort = RetortProcess(file, f"http://127.0.0.1:{gateway}", log)
+    await retort.start()
+    try:
+        await until(lambda: "Retort is ready" in log.read_text())
+        url = f"http://127.0.0.1:{gateway}/v1/chat/completions"
+        body = {"model": "r", "messages": [{"role": "user", "content": "early"}]}
+        async with httpx.AsyncClient(timeout=30) as client:
+            answer = asyncio.create_task(client.post(url, json=body))
+            await asyncio.wait_for(asked.wait(), 20)
+            children = [pid for room in ("collector", "gateway") if (pid := child(retort.pid, room))]
+            assert len(children) == 2
+            for pid in (retort.pid, *children):
+                os.kill(pid, signal.SIGTERM)
+            assert (await answer).status_code == 200
+    finally:
+        assert await retort.stop() == 0
+        await runner.cleanup()
+    (kept,) = open_log(f"sqlite:///{tmp_path}/state/log.db").read(Stream.INTERACTIONS, 0, 10)
+    assert b"late" in kept.value
 
 
 @contextlib.contextmanager

@@ -221,6 +221,14 @@ async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -
     version, now = found
     assert now is Stage.LIVE, loop.output.read_text()[-4000:]
     version = await swap(loop, registry, version)
+    # The engine is killed while its student is live under traffic: users notice nothing, and the student serves again.
+    ready = sum(e.kind is EventKind.READY for e in route_events(log))
+    await loop.kill("engine")
+    await loop.traffic(lambda: sum(e.kind is EventKind.READY for e in route_events(log)) > ready, most=600)
+    loop.served.clear()
+    await loop.traffic(lambda: version in loop.served, most=100)
+    assert (registry.version(version).stage, loop.failed) == (Stage.LIVE, [])
+    assert version in loop.served
     # Wrong answers are noticed and taken out.
     loop.proxy.faults[version] = Fault.WRONG
     await loop.traffic(lambda: registry.version(version).stage is Stage.ROLLED_BACK, most=1000)

@@ -1,5 +1,8 @@
+"""The report on a model's answers, and the interval of its agreement."""
+
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -8,6 +11,7 @@ from retrainer_fakes import example
 
 from exporters.models import Generated
 from retrainer.evaluate import evaluate, interval
+from router import score
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -53,6 +57,18 @@ def test_an_answer_that_was_cut_is_no_agreement() -> None:
 def test_valid_json_is_judged_only_where_the_teacher_answers_json() -> None:
     report = evaluate(speak(["words"]), [example(1, answer="free text")], same, max_new_tokens=8)
     assert report.valid_json is None
+
+
+def test_a_record_whose_reference_can_not_be_scored_is_left_out_and_keeps_its_place() -> None:
+    deep = "[" * 600 + "]" * 600
+    examples = [example(1, answer='{"a": 1}'), example(2, answer=deep), example(3, answer='{"a": 1}')]
+    texts = ['{"a":1}', '{"a":1}', "[" * 100_000]
+    report = evaluate(speak(texts), examples, partial(score, "json_fields"), max_new_tokens=8)
+    assert (report.n, report.agreement) == (2, 0.5)
+    assert [(o.value, o.reason) for o in report.outcomes] == [
+        (1.0, "equal"), (None, "unscorable"), (0.0, "invalid_json")
+    ]  # fmt: skip
+    assert [o.text for o in report.outcomes] == texts
 
 
 def test_the_summary_for_the_manifest_holds_no_text() -> None:

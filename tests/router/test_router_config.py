@@ -38,6 +38,18 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
         ("student: {}", "rollout: {steps: [0.5, 0.1]}", "routes.support.rollout", "steps must rise"),
         ("student: {}", "rollout: {steps: [0.5, 1.5]}", "routes.support.rollout.steps.1", "less than or equal to 1"),
         ("student: {}", "rollout: {holdback: 0.7}", "routes.support.rollout", "under 0.5; got 0.7"),
+        (
+            "student: {}",
+            "student: {}, rollout: {holdback: 0}, quality: {audit_rate: 0}",
+            "routes.support: rollout.holdback and quality.audit_rate are both 0",
+            "for example audit_rate: 0.05",
+        ),
+        (
+            "student: {}",
+            "student: {}, quality: {shadow_rate: 0}",
+            "routes.support: quality.shadow_rate is 0",
+            "for example shadow_rate: 1.0",
+        ),
         ("openai/gpt-4o", "gpt-4o", "routes.support.teachers", "UPSTREAM/MODEL with an upstream of: openai"),
         ("student: {}", "student: {engine: vllm}", "routes.support.student.engine", "not one of: local"),
         (
@@ -56,6 +68,18 @@ def test_each_wrong_value_is_named_with_what_would_be_right(old: str, new: str, 
     message = refused(GOOD.replace(old, new))
     assert key in message
     assert says in message
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        "student: {}, rollout: {holdback: 0}, quality: {audit_rate: 0.01, shadow_rate: 0.01}",
+        "student: {}, rollout: {holdback: 0.01}, quality: {audit_rate: 0}",
+        "rollout: {holdback: 0}, quality: {audit_rate: 0, shadow_rate: 0}",  # no student, nothing to compare
+    ],
+)
+def test_a_route_needs_comparisons_only_of_a_student_and_only_in_one_way(good: str) -> None:
+    assert parse(GOOD.replace("student: {}", good), {"KEY": "k"}).routes
 
 
 def test_an_unset_variable_is_named_with_its_key() -> None:

@@ -1,10 +1,9 @@
 """A version is watched from its own level too, the harm at which it was promoted."""
 
-import msgspec
 import pytest
 from rollout_story import Story
 
-from router import Arm, Metric, Stage, decode_state, differences, encode_state, parse_policy, status
+from router import Arm, Metric, Stage, differences, parse_policy, status
 
 WIDE = {"quality": {"margin": 0.2}}
 
@@ -128,20 +127,3 @@ def test_the_figures_hold_both_detectors_of_every_stream() -> None:
         "below_level", "errors_above_level", "slo_above_level",
         "warning", "errors_warning", "slo_warning",
     }  # fmt: skip
-
-
-def test_a_state_of_the_schema_before_keeps_its_level_and_goes_on() -> None:
-    story = Story(**WIDE)
-    story.to_live()
-    old = msgspec.msgpack.decode(encode_state(story.state))
-    old["schema"] = 1
-    for guard in old["guards"].values():
-        del guard["levels"]
-        guard.update(level=-0.01, below_level={}, warning={}, warned=False)
-    for version in old["versions"].values():
-        del version["levels"]
-    story.state = decode_state(msgspec.msgpack.encode(old))
-    assert story.state.guards["v"].levels["quality"].mean == 0.01
-    assert decode_state(encode_state(story.state)) == story.state
-    losing(story, 3000, every=9)
-    assert story.causes()[-1] == "quality_drop_alarm"

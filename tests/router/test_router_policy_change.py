@@ -17,7 +17,10 @@ def test_another_margin_opens_a_new_test() -> None:
     assert (story.state.trial.pairs, story.stage()) == (0, Stage.SHADOW)
 
 
-@pytest.mark.parametrize("change", [{"quality": {"margin": 0.05}}, {"latency": {"slo_ms": 100, "margin": 0.1}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"quality": {"margin": 0.05}}, {"latency": {"slo_ms": 100, "margin": 0.1}}, {"teachers": ["o/another"]}],
+)
 def test_a_canary_goes_back_to_shadow_when_what_shadow_proved_changes_and_the_move_is_on_record(
     change: dict[str, object],
 ) -> None:
@@ -67,6 +70,33 @@ def test_another_score_gives_the_live_version_a_new_level_and_new_detectors() ->
     for i in range(1500):
         story.pairs(1, good=i % 3 != 0)
     assert story.stage() is Stage.ROLLED_BACK
+    assert differences("r", story.records, story.decided) == []
+
+
+def test_pairs_with_another_teacher_are_not_added_to_those_with_the_one_before() -> None:
+    story = Story()
+    story.arrive()
+    story.pairs(100)
+    assert story.state.trial.quality.n == story.state.trial.latency.n == 100
+    story.policy(teachers=["o/m", "o/another"])
+    assert (story.state.trial.quality.n, story.state.trial.latency.n, story.stage()) == (0, 0, Stage.SHADOW)
+    assert story.state.guards["v"].quality.n == 0
+
+
+def test_another_teacher_gives_the_live_version_a_new_level_of_quality_and_leaves_what_needs_no_teacher() -> None:
+    story = Story(quality={"margin": 0.2})
+    story.to_live()
+    story.pairs(8, good=False)
+    before = story.state.guards["v"]
+    assert before.quality.n > 0
+    story.policy(quality={"margin": 0.2}, teachers=["o/another"])
+    guard = story.state.guards["v"]
+    assert (guard.quality.n, "quality" in guard.levels) == (0, False)
+    assert (guard.errors, guard.slo, guard.levels["errors"]) == (before.errors, before.slo, before.levels["errors"])
+    assert story.stage() is Stage.LIVE
+    for i in range(400):
+        story.pairs(1, good=i % 8 != 0)
+    assert story.state.guards["v"].levels["quality"].mean == pytest.approx(0.125, abs=0.01)
     assert differences("r", story.records, story.decided) == []
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from router import score
+from router import is_json, score
+
+DEEP = "[" * 600 + "1" + "]" * 600
 
 
 def text(value: str) -> dict[str, str]:
@@ -21,6 +23,11 @@ def text(value: str) -> dict[str, str]:
         ("json_fields", '{"a":1', '{"a":1}', 0.0, "invalid_json"),
         ("json_fields", "plain", "plain", 1.0, "equal"),
         ("json_fields", "{}", "[]", 0.0, "differs"),
+        ("json_fields", "[" * 100 + "1" + "]" * 100, "[" * 100 + "1" + "]" * 100, 1.0, "equal"),
+        ("json_fields", "[" * 1200, "[]", 0.0, "invalid_json"),
+        ("json_fields", DEEP, "[]", 0.0, "invalid_json"),
+        ("json_fields", DEEP, "plain", 0.0, "differs"),
+        ("exact", DEEP, DEEP, 1.0, "equal"),
         ("token_f1", "the red fox", "a red fox", 2 / 3, "differs"),
         ("token_f1", "The RED fox", "the red fox", 1.0, "equal"),
     ],
@@ -47,6 +54,18 @@ def test_bad_answers_score_zero_and_say_why(answer: dict[str, str] | None, finis
 def test_text_parts_are_read_as_their_text() -> None:
     parts = {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
     assert score("exact", answer=parts, reference=text("ab"), finish_reason="stop").value == 1.0
+
+
+@pytest.mark.parametrize("given", [DEEP, "[]", "plain"])
+@pytest.mark.parametrize("expected", [DEEP, "[" * 100_000 + "]" * 100_000])
+def test_a_reference_nested_too_deeply_is_an_error_not_a_score(given: str, expected: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        score("json_fields", answer=text(given), reference=text(expected), finish_reason="stop")
+
+
+def test_what_is_nested_too_deeply_to_be_read_is_no_json() -> None:
+    assert is_json("[[1]]")
+    assert not is_json("[" * 100_000 + "]" * 100_000)
 
 
 def test_a_reference_without_text_is_an_error_not_a_score() -> None:
