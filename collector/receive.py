@@ -24,6 +24,7 @@ from collector.frames import ACK, MAX_BODY, MAX_HEADER, PREFIX, Envelope, socket
 from collector.log import EventLog
 from collector.open_log import open_log
 from collector.scrub_pool import ScrubPool
+from collector.send import LONGEST_BACKOFF
 from router import Config, Events
 
 log = logging.getLogger("retort.collector")
@@ -123,7 +124,9 @@ class Receiver:
         self._connections: set[asyncio.StreamWriter] = set()
 
     async def serve(self, path: Path, stop: asyncio.Event) -> None:
-        """Listen at `path` until stopped, then finish what was received."""
+        """Listen at `path` until stopped, and on while senders are connected; then finish what was received."""
+        # Told to stop while it loaded its models, it is still waited for: who waits tries again within LONGEST_BACKOFF.
+        quiet = QUIET_SECONDS + (LONGEST_BACKOFF if stop.is_set() else 0.0)
         server = await asyncio.start_unix_server(self._connected, str(path))
         path.chmod(0o600)
         appender = asyncio.create_task(self._append_all())
@@ -131,6 +134,7 @@ class Receiver:
         try:
             await asyncio.wait({appender, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not appender.done():
+                await self._hear_out(quiet)
                 server.close()
                 await self._finish()
         finally:
@@ -144,16 +148,21 @@ class Receiver:
             with contextlib.suppress(asyncio.CancelledError):
                 await appender  # an unexpected error of the appender is this process's error
 
-    async def _finish(self) -> None:
-        """Wait until the senders have left and all that they sent is appended. Neither is waited for without end: who
-        stays keeps what is not acknowledged, and nothing may get done any more (the log is full)."""
-        await asyncio.sleep(QUIET_SECONDS)  # who had connected before the stop is among the connections now
+    async def _hear_out(self, quiet: float) -> None:
+        """Wait until the senders have left; not without end: who stays keeps what is not acknowledged."""
+        await asyncio.sleep(quiet)  # who was about to connect is among the connections now
+        if self._connections:
+            extra = {"senders": len(self._connections), "at_most_seconds": self._listen_seconds}
+            log.info("collector.hears_out", extra=extra)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._listen_seconds):
                 while self._connections:
                     self._left.clear()
                     await self._left.wait()
         self._deaf = True
+
+    async def _finish(self) -> None:
+        """Wait until all that was received is appended; not for ever, where nothing gets done (the log is full)."""
         loop = asyncio.get_running_loop()
         now = told = progressed = loop.time()
         seen = -1

@@ -123,8 +123,9 @@ class Supervisor:
             if program.name in self._over:
                 return
             if status == EXIT_HOPELESS and not self.ready:
-                self.failed = program.name
-                stop.set()
+                if not stop.is_set():  # else it is not what ends all
+                    self.failed = program.name
+                    stop.set()
                 return
             if status == EXIT_HOPELESS:
                 pause = LONGEST_PAUSE

@@ -26,7 +26,7 @@ POLICY = {
     "latency": {"slo_ms": 2000, "quantile": 0.90, "block": "1s"},
     "errors": {"promote_below": 0.01, "rollback_above": 0.02},
     "rollout": {"steps": [0.25, 0.5, 1.0], "min_dwell": "0s", "min_requests": 50},
-    "retrain": {"min_new_examples": CAPTURED, "every": "0s", "batch_size": 8},
+    "retrain": {"min_new_examples": CAPTURED, "every": "0s", "learning_rate": 8e-4},
 }
 
 

@@ -246,9 +246,22 @@ async def test_a_stop_takes_what_connected_senders_still_send_and_ends_when_they
     await asyncio.sleep(3 * QUIET_SECONDS)
     sender.send(happened("after"))  # of a request that was in flight
     assert await sender.drain(10) == 0
+    await asyncio.to_thread(send_now, path, [happened("command")])  # nor is an operator turned away meanwhile
     await sender.close()
     await asyncio.wait_for(running.task, 10)
-    assert evidence(log) == ["before", "after"]
+    assert evidence(log) == ["before", "after", "command"]
+
+
+async def test_a_stop_that_comes_before_it_listens_still_takes_what_waits_for_it(
+    path: Path, sender: FrameSender
+) -> None:
+    sender.send(happened("waiting"))
+    await asyncio.sleep(0.5)  # the next try is a good while away
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    running.stop.set()
+    await asyncio.wait_for(running.task, 10)
+    assert evidence(log) == ["waiting"]
 
 
 async def test_a_stop_under_traffic_comes_to_its_end_and_what_it_did_not_take_is_sent_again(

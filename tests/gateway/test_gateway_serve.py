@@ -14,8 +14,9 @@ import pytest
 from gateway_fakes import REQUEST, STREAM, FakeUpstream, collector, completion, gateway, plain, settings, stream
 
 from collector import Exchange
+from collector.scrub_pool import TIMEOUT
 from gateway.errors import CannotListen, PortInUse
-from gateway.serve import listen, run
+from gateway.serve import DRAIN_SECONDS, listen, run
 from router import Config, Events
 
 
@@ -72,6 +73,10 @@ async def test_stopping_finishes_what_is_in_flight_and_loses_no_exchange(teacher
         with pytest.raises(aiohttp.ClientConnectorError):
             await ask()
     assert sorted(header.stream for header in received if isinstance(header, Exchange)) == [False, True]
+
+
+def test_the_last_frames_outwait_a_text_that_takes_its_full_time_to_scrub() -> None:
+    assert DRAIN_SECONDS > TIMEOUT
 
 
 async def test_a_port_in_use_is_one_clear_message(teacher: FakeUpstream, tmp_path: Path) -> None:

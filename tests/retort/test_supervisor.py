@@ -57,6 +57,23 @@ async def test_while_retort_starts_a_wrong_set_up_ends_all() -> None:
     assert supervisor.failed == "hopeless"
 
 
+async def test_what_turns_out_hopeless_during_a_stop_did_not_cause_it() -> None:
+    begun: list[asyncio.subprocess.Process] = []
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); input(); raise SystemExit(78)"
+
+    async def begin_waiting(program: Program) -> asyncio.subprocess.Process:
+        begun.append(await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=asyncio.subprocess.PIPE))
+        return begun[-1]
+
+    supervisor = Supervisor([HOPELESS, STEADY], begin=begin_waiting)
+    async with running(supervisor) as stop:
+        await until(lambda: len(begun) == 2)
+        stop.set()
+        for process in begun:  # the first one's turn comes last
+            await process.communicate(b"\n")
+    assert supervisor.failed is None
+
+
 async def test_once_ready_a_hopeless_process_is_named_and_waits_and_the_others_go_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
