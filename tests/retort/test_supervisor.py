@@ -58,19 +58,23 @@ async def test_while_retort_starts_a_wrong_set_up_ends_all() -> None:
 
 
 async def test_what_turns_out_hopeless_during_a_stop_did_not_cause_it() -> None:
-    begun: list[asyncio.subprocess.Process] = []
-    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); input(); raise SystemExit(78)"
+    begun: dict[str, asyncio.subprocess.Process] = {}
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); input('ready\\n'); raise SystemExit(78)"
+    pipe = asyncio.subprocess.PIPE
 
     async def begin_waiting(program: Program) -> asyncio.subprocess.Process:
-        begun.append(await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=asyncio.subprocess.PIPE))
-        return begun[-1]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=pipe, stdout=pipe)
+        assert process.stdout
+        await process.stdout.readline()
+        begun[program.name] = process
+        return process
 
     supervisor = Supervisor([HOPELESS, STEADY], begin=begin_waiting)
     async with running(supervisor) as stop:
         await until(lambda: len(begun) == 2)
         stop.set()
-        for process in begun:  # the first one's turn comes last
-            await process.communicate(b"\n")
+        for name in ("hopeless", "steady"):  # the first one's turn has not come when it ends
+            await begun[name].communicate(b"\n")
     assert supervisor.failed is None
 
 
@@ -227,7 +231,7 @@ async def test_up_counts_from_nothing_and_answers_on_when_a_room_can_not_run_any
 
 @pytest.mark.e2e
 async def test_a_signal_to_all_processes_at_once_loses_no_exchange(tmp_path: Path) -> None:
-    """As a service manager ends a whole group, or as the supervisor's own end reaches its children."""
+    """As a service manager ends a whole group."""
     asked = asyncio.Event()
 
     async def teach(_: web.Request) -> web.Response:
