@@ -173,15 +173,10 @@ class _Serving:
             except UpstreamError as failure:
                 error = failure
                 self.failed.append(attempt)
-                log.warning(
-                    "gateway.attempt_failed",
-                    extra={
-                        "request_id": self.id,
-                        "route": self.plan.route.name,
-                        "callee": callee.version or callee.upstream,
-                        "error": failure.constant,
-                    },
-                )
+                if callee.version is not None:
+                    self.chat.hard_stop.missed(callee.version, failure.constant)
+                told = {"request_id": self.id, "route": self.plan.route.name, "error": failure.constant}
+                log.warning("gateway.attempt_failed", extra={**told, "callee": callee.version or callee.upstream})
                 continue
             return attempt
         return error or UpstreamTimeout()
@@ -244,7 +239,7 @@ class _Serving:
             if tried.callee.version is None or tried.error == "cancelled":
                 continue
             if tried is attempt or not refused_by_both(tried.status, attempt.status):
-                self.chat.hard_stop.count(route, tried.callee.version, revision, error=tried.error)
+                self.chat.hard_stop.count(route, tried.callee.version, revision, failed=tried.error is not None)
         self.chat.events.emit(
             "gateway.request",
             route=route,

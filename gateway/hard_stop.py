@@ -15,6 +15,7 @@ WINDOW = 20
 ERRORS = 10
 MOST_VERSIONS = 64
 AWAY_SECONDS = 1.0
+AWAY_ERRORS = (ConnectFailed.constant, "http_404")  # nobody is there, or an engine that has not loaded it yet
 
 
 class _Record(msgspec.Struct):
@@ -32,8 +33,8 @@ class HardStop:
     and end only now are of its earlier time, as after any change of its place in the rollout. Shadow calls don't
     count; rescued requests do.
 
-    A version that can't be connected to is left alone for AWAY_SECONDS after each try: an engine that starts again is
-    back before ten of them have failed, one that stays away is not.
+    A version that is not where the registry says is left alone for AWAY_SECONDS after each try: an engine that starts
+    again is back before ten of them have failed, one that stays away is not.
     """
 
     def __init__(
@@ -67,14 +68,15 @@ class HardStop:
             return snapshot.endpoints.keys()
         return snapshot.endpoints.keys() - self._held.keys() - self._away.keys()
 
-    def count(self, route: str, version: str, revision: int, *, error: str | None) -> None:
-        """Note an outcome of a version that was to serve a user: an error's constant, or None for an answer.
-        `revision`: of the rollout that the request saw."""
+    def missed(self, version: str, error: str) -> None:
+        """Note at once, while the request goes on to the teacher, how a version failed (an error's constant)."""
+        if error in AWAY_ERRORS:
+            self._away[version] = self._monotonic() + AWAY_SECONDS
+
+    def count(self, route: str, version: str, revision: int, *, failed: bool) -> None:
+        """Note an outcome of a version that was to serve a user. `revision`: of the rollout that the request saw."""
         if self._untold:
             self._tell()
-        failed = error is not None
-        if error == ConnectFailed.constant:
-            self._away[version] = self._monotonic() + AWAY_SECONDS
         record = self._records.get(version) or self._new_record(version, since=0)
         if revision < record.since:
             return

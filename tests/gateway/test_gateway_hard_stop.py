@@ -1,12 +1,12 @@
 """A version whose requests keep failing is held out by the worker at once, until the rollout has changed."""
 
+import pytest
 from gateway_fakes import REQUEST, STUDENT, FakeSender, FakeUpstream, error, gateway, live, plain, settings
 
 from gateway.errors import ConnectFailed
 from gateway.hard_stop import AWAY_SECONDS, ERRORS, WINDOW, HardStop
 from router import EventKind, Events, Rollout, Snapshot
 
-FAILED = "http_500"
 SEEN = Snapshot(rollouts={}, endpoints={STUDENT: "http://student"})
 
 
@@ -18,9 +18,9 @@ def hard_stop() -> tuple[HardStop, FakeSender]:
 def test_ten_errors_in_the_last_twenty_hold_a_version_out_and_tell_the_promoter_once() -> None:
     stop, sender = hard_stop()
     for number in range(WINDOW):
-        stop.count("support", STUDENT, 1, error=FAILED if number % 2 == 0 else None)
+        stop.count("support", STUDENT, 1, failed=number % 2 == 0)
         assert (STUDENT in stop.ready(SEEN, live(1))) is (number < 2 * ERRORS - 2)
-    stop.count("support", STUDENT, 1, error=FAILED)
+    stop.count("support", STUDENT, 1, failed=True)
     (told,) = sender.happened
     assert (told.event.kind, told.event.version, told.event.at) == (EventKind.HARD_STOP, STUDENT, 5.0)
     assert told.event.data == {"errors": ERRORS, "window": WINDOW, "revision": 1}
@@ -29,7 +29,7 @@ def test_ten_errors_in_the_last_twenty_hold_a_version_out_and_tell_the_promoter_
 def test_nine_errors_in_any_twenty_are_borne() -> None:
     stop, sender = hard_stop()
     for number in range(10 * WINDOW):
-        stop.count("support", STUDENT, 1, error=FAILED if number % WINDOW < ERRORS - 1 else None)
+        stop.count("support", STUDENT, 1, failed=number % WINDOW < ERRORS - 1)
     assert STUDENT in stop.ready(SEEN, live(1))
     assert sender.happened == []
 
@@ -37,20 +37,20 @@ def test_nine_errors_in_any_twenty_are_borne() -> None:
 def test_a_new_revision_lets_the_version_in_again_with_a_clean_record() -> None:
     stop, sender = hard_stop()
     for _ in range(ERRORS):
-        stop.count("support", STUDENT, 1, error=FAILED)
+        stop.count("support", STUDENT, 1, failed=True)
     assert STUDENT not in stop.ready(SEEN, live(1))
     assert STUDENT in stop.ready(SEEN, live(2))
     for _ in range(ERRORS - 1):
-        stop.count("support", STUDENT, 2, error=FAILED)
+        stop.count("support", STUDENT, 2, failed=True)
     assert STUDENT in stop.ready(SEEN, live(2))
-    stop.count("support", STUDENT, 2, error=FAILED)
+    stop.count("support", STUDENT, 2, failed=True)
     assert STUDENT not in stop.ready(SEEN, live(2))
     assert len({told.event.id for told in sender.happened}) == 2
 
 
 def fail(stop: HardStop, revision: int, times: int = ERRORS) -> None:
     for _ in range(times):
-        stop.count("support", STUDENT, revision, error=FAILED)
+        stop.count("support", STUDENT, revision, failed=True)
 
 
 def test_a_stop_that_the_sender_had_no_room_for_is_told_as_soon_as_it_has() -> None:
@@ -61,13 +61,13 @@ def test_a_stop_that_the_sender_had_no_room_for_is_told_as_soon_as_it_has() -> N
     assert sender.happened == []
     sender.full = False
     assert STUDENT not in stop.ready(SEEN, live(1))
-    stop.count("support", "another", 1, error=None)
+    stop.count("support", "another", 1, failed=False)
     assert [told.event.id for told in sender.happened] == [f"hard_stop:{STUDENT}:1"]
     again, sender = hard_stop()
     sender.full = True
     fail(again, 1)
     sender.full = False
-    again.count("support", "another", 1, error=None)
+    again.count("support", "another", 1, failed=False)
     assert len(sender.happened) == 1
 
 
@@ -89,7 +89,7 @@ def test_late_failures_of_a_time_before_count_for_nothing_and_hide_no_later_ones
     fail(stop, 1)
     assert STUDENT in stop.ready(SEEN, live(2))
     fail(stop, 2, ERRORS - 1)
-    stop.count("support", STUDENT, 1, error=None)
+    stop.count("support", STUDENT, 1, failed=False)
     assert STUDENT in stop.ready(SEEN, live(2))
     fail(stop, 2, 1)
     fail(stop, 1)
@@ -109,19 +109,29 @@ def test_a_version_that_comes_back_into_the_rollout_starts_with_a_clean_record()
     assert sender.happened == []
 
 
-def test_a_version_that_can_not_be_reached_is_left_alone_for_a_moment_and_stopped_when_it_stays_away() -> None:
+@pytest.mark.parametrize("error", [ConnectFailed.constant, "http_404"])
+def test_a_version_that_is_not_there_is_left_alone_for_a_moment_and_stopped_when_it_stays_away(error: str) -> None:
     sender, now = FakeSender(), [0.0]
     stop = HardStop(sender, Events(), monotonic=lambda: now[0])
-    for number in range(1, ERRORS):
+    for number in range(1, ERRORS + 1):
         assert STUDENT in stop.ready(SEEN, live(1))
-        stop.count("support", STUDENT, 1, error=ConnectFailed.constant)
+        assert sender.happened == []
+        stop.missed(STUDENT, error)
         assert STUDENT not in stop.ready(SEEN, live(1))
+        stop.count("support", STUDENT, 1, failed=True)
         now[0] = number * AWAY_SECONDS
-    assert sender.happened == []
-    stop.count("support", STUDENT, 1, error=ConnectFailed.constant)
-    now[0] += AWAY_SECONDS
     assert STUDENT not in stop.ready(SEEN, live(1))
     assert [told.event.kind for told in sender.happened] == [EventKind.HARD_STOP]
+
+
+async def test_an_engine_that_is_not_there_is_asked_once_a_moment(teacher: FakeUpstream, student: FakeUpstream) -> None:
+    student.will(error(404))
+    async with gateway(settings(teacher.url)) as running:
+        await running.roll_out(live(3), url=student.url)
+        for _ in range(5):
+            async with running.post(REQUEST) as got:
+                assert (got.status, got.headers["x-retort-served-by"]) == (200, "teacher")
+        assert len(student.asked) == 1
 
 
 async def test_rescued_failures_stop_the_student_and_no_user_sees_one(
