@@ -1,6 +1,6 @@
 """What the gateway costs: CPU per request beside the smallest possible pass-through, measured in one run.
 
-    .venv/bin/python benchmarks/gateway_cost.py [--harness ../shared/bench] [--rounds 2] [--seconds 4]
+    .venv/bin/python benchmarks/gateway_cost.py [--harness ../shared/bench] [--rounds 3] [--seconds 4]
 
 Needs `wrk` (a Debian package) and the harness folder with fake.py (the upstream) and gateway_cpu.py (the meter). The
 gateway runs as `retort gateway` does in production, with one teacher-only route, every exchange captured and sent to a
@@ -63,7 +63,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--harness", default=str(HERE.parent.parent / "shared" / "bench"))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--role", choices=("pass-through", "collector"), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
