@@ -165,7 +165,8 @@ async def _paused(seconds: float, stop: asyncio.Event) -> float:
     """Wait, but not through the beginning of a stop; returns how long the next pause is."""
     if stop.is_set():
         await asyncio.sleep(seconds)
-        return min(seconds * 2, LONGEST_PAUSE)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-    return FIRST_PAUSE if stop.is_set() else min(seconds * 2, LONGEST_PAUSE)
+    else:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
+            return FIRST_PAUSE
+    return min(seconds * 2, LONGEST_PAUSE)

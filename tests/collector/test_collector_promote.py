@@ -142,28 +142,33 @@ def test_the_policy_is_told_once_and_ticks_come_while_a_version_is_watched(route
     assert EventKind.POLICY not in [e.kind for e in again.owed(30.0)]
 
 
-async def test_a_state_that_can_not_be_read_is_told_in_the_log_and_stays_as_it_is(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def promoter(state: Path, stop: asyncio.Event) -> None:
+    """The process, on the state folder that a Route uses."""
     from collector import promote
     from router import parse
 
-    route = Route(tmp_path)
-    kept = (Rollout(route="r", revision=1), b"not a state", 7)
-    route.registry.commit(
-        "r", expected=(0, 0), rollout=kept[0], stages={}, transitions=[], state=kept[1], offset=kept[2], status={}
-    )
     config = parse(
         f"""
-        state: {tmp_path}
+        state: {state}
         upstreams: {{o: {{base_url: "http://x", distillation_allowed: true}}}}
         engines: {{local: {{}}}}
         routes: {{r: {{teachers: [o/m], student: {{}}}}}}
         """,
         {},
     )
+    await promote.run(config, events=Events(), stop=stop)
+
+
+async def test_a_state_that_can_not_be_read_is_told_in_the_log_and_stays_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    route = Route(tmp_path)
+    kept = (Rollout(route="r", revision=1), b"not a state", 7)
+    route.registry.commit(
+        "r", expected=(0, 0), rollout=kept[0], stages={}, transitions=[], state=kept[1], offset=kept[2], status={}
+    )
     stop = asyncio.Event()
-    running = asyncio.create_task(promote.run(config, events=Events(), stop=stop))
+    running = asyncio.create_task(promoter(tmp_path, stop))
     async with asyncio.timeout(10):
         while not any(r.message == "promoter.waits" for r in caplog.records):  # noqa: ASYNC110 - a log tells nobody
             await asyncio.sleep(0.01)
@@ -177,20 +182,8 @@ async def test_a_state_that_can_not_be_read_is_told_in_the_log_and_stays_as_it_i
 
 
 async def test_the_process_folds_what_a_collector_appends(tmp_path: Path) -> None:
-    from collector import promote
-    from router import parse
-
-    config = parse(
-        f"""
-        state: {tmp_path}
-        upstreams: {{o: {{base_url: "http://x", distillation_allowed: true}}}}
-        engines: {{local: {{}}}}
-        routes: {{r: {{teachers: [o/m], student: {{}}}}}}
-        """,
-        {},
-    )
     stop = asyncio.Event()
-    running = asyncio.create_task(promote.run(config, events=Events(), stop=stop))
+    running = asyncio.create_task(promoter(tmp_path, stop))
     route = Route(tmp_path)
     route.arrive()
     for _ in range(100):

@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 
 from collector import SALT_BYTES, CollectorError, read_salt
-from gateway.cluster import load_salt
 
 
 def test_a_salt_survives_restarts_and_is_the_owners_alone(tmp_path: Path) -> None:
     salt = read_salt(tmp_path / "run" / "salt")
     assert read_salt(tmp_path / "run" / "salt") == salt
-    assert load_salt(str(tmp_path)) == salt
     assert len(salt) == SALT_BYTES
     assert salt != bytes(SALT_BYTES)
     assert stat.S_IMODE((tmp_path / "run" / "salt").stat().st_mode) == 0o600

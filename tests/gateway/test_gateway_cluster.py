@@ -1,13 +1,14 @@
 """The stickiness key: who shares it, and where its salt lives."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from collector import SALT_BYTES
+from collector import SALT_BYTES, read_salt
 from gateway.body import Body, parse
-from gateway.cluster import cluster_key
+from gateway.cluster import cluster_key, load_salt
 
 SALT = bytes(SALT_BYTES)
 
@@ -50,3 +51,8 @@ def test_the_key_depends_on_the_salt_and_shows_nothing_of_the_session() -> None:
     assert len(key) == 32
     assert int(key, 16) >= 0
     assert key != cluster_key(bytes([1]) * SALT_BYTES, body(), b"session-of-ann")
+
+
+def test_the_salt_lives_in_the_state_folder_and_is_the_same_for_all_workers(tmp_path: Path) -> None:
+    salt = load_salt(str(tmp_path))
+    assert load_salt(str(tmp_path)) == salt == read_salt(tmp_path / "run" / "salt")
