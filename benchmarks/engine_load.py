@@ -2,8 +2,8 @@
 
     scripts/bench engine_load ARTEFACT_FOLDER [--threads 2] [--shots 0]
 
-The demo leaves a trained student in out/demo/state/artefacts/. An untrained base needs `--shots 6`, which show it the
-answer's form in the prompt (a shared beginning, which is read once). Writes benchmarks/results/engine_load.json.
+The demo leaves a trained student in state/artefacts/ under its folder. An untrained base needs `--shots 6`, which show
+it the answer's form in the prompt (a shared beginning, which is read once). Writes benchmarks/results/engine_load.json.
 """
 
 import argparse
@@ -76,23 +76,35 @@ class Bench:
         done = await asyncio.gather(*tasks)
         return summary(done, time.perf_counter() - began)
 
-    async def streams(self, clients: int, tokens: int) -> dict[str, float]:
-        """Long free answers, sampled, streamed: tokens a second together, and the first chunk's time."""
+    async def streams(self, clients: int, most: int) -> dict[str, float | None]:
+        """Free answers of `most` tokens at most, sampled, streamed: tokens a second together, and the first chunk's
+        time. A student of a narrow task ends its answers early; `tokens` says how long they were."""
 
-        async def one(number: int) -> tuple[float, float]:
+        async def one(number: int) -> tuple[float | None, int]:
             text = f"Write a long story about a traveller who visits {number} towns and describes each of them."
-            body = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "seed": number}
-            began, first = time.perf_counter(), None
-            async with self._client.post(self._url, json={**body, "stream": True}) as response:
+            body = {"messages": [{"role": "user", "content": text}], "max_tokens": most, "seed": number}
+            began, first, tokens = time.perf_counter(), None, 0
+            asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+            async with self._client.post(self._url, json=asked) as response:
+                response.raise_for_status()
                 async for line in response.content:
-                    if first is None and b'"content":"' in line and b'"content":""' not in line:
+                    if not line.startswith(b"data: {"):
+                        continue
+                    chunk = json.loads(line.removeprefix(b"data: "))
+                    if first is None and any(c["delta"].get("content") for c in chunk["choices"]):
                         first = time.perf_counter() - began
-            return first or 0.0, time.perf_counter() - began
+                    tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+            return first, tokens
 
         began = time.perf_counter()
         done = await asyncio.gather(*(one(n + 2) for n in range(clients)))
         took = time.perf_counter() - began
-        return {"tokens_per_second": round(clients * tokens / took, 1), "ttft_ms": ms([f for f, _ in done], 0.5)}
+        firsts = [first for first, _ in done if first is not None]
+        return {
+            "tokens": round(statistics.fmean(tokens for _, tokens in done), 1),
+            "tokens_per_second": round(sum(tokens for _, tokens in done) / took, 1),
+            "ttft_ms": ms(firsts, 0.5) if firsts else None,
+        }
 
 
 def summary(done: list[tuple[float, int]], took: float) -> dict[str, float]:
