@@ -1,6 +1,6 @@
 """What the gateway costs: CPU per request beside the smallest possible pass-through, measured in one run.
 
-    .venv/bin/python benchmarks/gateway_cost.py [--harness ../shared/bench] [--rounds 3] [--seconds 4]
+    scripts/bench gateway_cost [--harness ../shared/bench] [--rounds 3] [--seconds 4]
 
 Needs `wrk` (a Debian package) and the harness folder with fake.py (the upstream) and gateway_cpu.py (the meter). The
 gateway runs as `retort gateway` does in production, with one teacher-only route, every exchange captured and sent to a

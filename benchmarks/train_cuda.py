@@ -8,7 +8,6 @@ Writes benchmarks/results/train_cuda.json.
 
 import random
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from transformers import AutoTokenizer
 
 from exporters.models import merge
 from retort.demo.settings import POLICY
-from retort.sample.records import SYSTEM_PROMPT, packages
+from retort.sample.records import packages
 from retrainer.base_models import find
 from retrainer.curate import Example
 from retrainer.evaluate import Report, evaluate
@@ -80,7 +79,7 @@ def draw() -> list[Example]:
             offset=number,
             at=0.0,
             cluster=record.package,
-            messages=[{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": record.question}],
+            messages=record.messages,
             answer=record.answer,
         )
         for number, record in enumerate(drawn)
@@ -89,10 +88,9 @@ def draw() -> list[Example]:
 
 def judge(folder: Path, examples: list[Example], most: int) -> Report:
     """What a model answers, scored as a cycle scores it."""
-    began = time.monotonic()
     generate = TorchGenerator(folder).generate
     report = evaluate(generate, examples, partial(score, "json_fields"), max_new_tokens=most)
-    print(f"{folder.name}: {report.agreement:.4f} in {time.monotonic() - began:.1f} s, with loading")
+    print(f"{folder.name}: {report.agreement:.4f} in {report.seconds:.1f} s")
     return report
 
 

@@ -24,7 +24,7 @@ from retort.demo.traffic import Sent, Traffic
 from retort.demo.watch import Watch
 from retort.errors import StartError
 from retort.process import set_up_logging
-from retort.sample.records import SYSTEM_PROMPT, Package, packages
+from retort.sample.records import Package, packages
 from retort.settings import load
 from router import Stage
 
@@ -166,15 +166,7 @@ class Demo:
             bars.follow("held out", HELD_OUT, lambda: len(answers))
             await self._traffic.run(self._held_out, rate=CAPTURE_RATE, headers=told, answers=answers)
         lines = [
-            msgspec.json.encode(
-                {
-                    "messages": [
-                        {"role": "system", "content": SYSTEM_PROMPT},
-                        {"role": "user", "content": package.question},
-                    ],
-                    "answer": answers[package.package],
-                }
-            )
+            msgspec.json.encode({"messages": package.messages, "answer": answers[package.package]})
             for package in self._held_out
         ]
         self._places.held_out.write_bytes(b"\n".join(lines))

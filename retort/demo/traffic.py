@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 import openai
 
-from retort.sample.records import SYSTEM_PROMPT, Package
+from retort.sample.records import Package
 from router import is_json
 
 MODEL = "gpt-4o"
@@ -71,10 +71,7 @@ class Traffic:
         try:
             raw = await self._client.chat.completions.with_raw_response.create(
                 model=MODEL,
-                messages=[
-                    {"role": "system", "content": SYSTEM_PROMPT},
-                    {"role": "user", "content": package.question},
-                ],
+                messages=package.messages,  # type: ignore[arg-type]  # a class for each role
                 max_tokens=MAX_TOKENS,
                 temperature=0,
                 extra_headers=dict(headers or {}),

@@ -38,6 +38,11 @@ class Package(msgspec.Struct, frozen=True):
         return f"{self.package}: {self.synopsis}"
 
     @property
+    def messages(self) -> list[dict[str, str]]:
+        """The whole conversation of one request."""
+        return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": self.question}]
+
+    @property
     def answer(self) -> str:
         """What the teacher answers, derived from the package's section."""
         return json.dumps({"community": _COMMUNITY.get(self.section, "other")})

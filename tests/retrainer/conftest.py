@@ -1,9 +1,12 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_model
 from retrainer_fakes import ListLog
+
+from retrainer.render import Row, render
 
 
 @pytest.fixture
@@ -14,6 +17,19 @@ def log() -> ListLog:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.build(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_base: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_base)
+
+
+@pytest.fixture(scope="session")
+def rows(tokenizer: Any) -> list[Row]:
+    """400 examples of the tiny task."""
+    return [render(tokenizer, tiny_model.messages(n), tiny_model.answer(tiny_model.question(n))) for n in range(400)]
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import tiny_model
 import torch
-from transformers import AutoTokenizer
+from training_runs import right_of_100
 
 from exporters.models import merge
 from retrainer.generate import TorchGenerator
-from retrainer.render import render
+from retrainer.render import Row
 from retrainer.train.chat import Settings, train
 
 pytestmark = [
@@ -19,46 +19,29 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
-UNSEEN = range(5000, 5100)
-
-
-def no_cuda() -> bool:
-    return False
-
-
-@pytest.fixture(scope="module")
-def rows(tiny_base: Path) -> list[Any]:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    return [render(tokenizer, tiny_model.messages(n), tiny_model.answer(tiny_model.question(n))) for n in range(400)]
-
-
-def learn(base: Path, rows: list[Any], folder: Path) -> Any:
-    settings = Settings(learning_rate=5e-3, epochs=2)
-    return train(base, rows, folder, settings, tokenizer=AutoTokenizer.from_pretrained(base))
+SETTINGS = Settings(learning_rate=5e-3, epochs=2)
 
 
 def test_bf16_on_cuda_learns_as_fp32_on_the_cpu_does(
-    tiny_base: Path, rows: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path, tokenizer: Any, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuda = learn(tiny_base, rows, tmp_path / "cuda")
+    cuda = train(tiny_base, rows, tmp_path / "cuda", SETTINGS, tokenizer=tokenizer)
     assert cuda.device == "cuda"
     with monkeypatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", no_cuda)
-        cpu = learn(tiny_base, rows, tmp_path / "cpu")
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        cpu = train(tiny_base, rows, tmp_path / "cpu", SETTINGS, tokenizer=tokenizer)
     assert cpu.device == "cpu"
     assert cuda.losses[0] == pytest.approx(cpu.losses[0], rel=0.02)
     assert cuda.losses[:10] == pytest.approx(cpu.losses[:10], rel=0.1)
     assert sum(cuda.losses[-5:]) / 5 < 0.05 * cuda.losses[0]
 
     merge(tiny_base, tmp_path / "cuda" / "adapter", tmp_path / "merged", probe=rows[0].prompt + rows[0].completion)
-    answers = TorchGenerator(tmp_path / "merged").generate([tiny_model.messages(n) for n in UNSEEN], max_new_tokens=10)
-    right = sum(a.text == tiny_model.answer(tiny_model.question(n)) for n, a in zip(UNSEEN, answers, strict=True))
-    assert right >= 97
+    assert right_of_100(tmp_path / "merged") >= 97
 
 
 def test_a_model_answers_on_cuda_as_on_the_cpu(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = [tiny_model.messages(n) for n in UNSEEN]
+    prompts = [tiny_model.messages(n) for n in range(5000, 5100)]
     on_cuda = TorchGenerator(tiny_base, rows=16).generate(prompts, max_new_tokens=6)
-    monkeypatch.setattr(torch.cuda, "is_available", no_cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     on_cpu = TorchGenerator(tiny_base, rows=16).generate(prompts, max_new_tokens=6)
     assert sum(a == b for a, b in zip(on_cuda, on_cpu, strict=True)) >= 98  # a tie may fall to the other side
