@@ -1,7 +1,7 @@
 """Capture, scrubbing, the interaction log, and the promoter."""
 
 from collector.errors import CollectorError, CollectorUnavailable, LogError, LogFull, ScrubError
-from collector.frames import Call, Exchange, Happened, Header, refused_by_both, socket_path
+from collector.frames import Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
 from collector.log import Entry, EventLog, Record, Stream
 from collector.open_log import open_log
 from collector.record import Answer, Interaction
@@ -18,6 +18,7 @@ __all__ = [
     "Entry",
     "EventLog",
     "Exchange",
+    "Feedback",
     "FrameSender",
     "Happened",
     "Header",

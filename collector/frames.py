@@ -32,7 +32,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     `status`: HTTP, or None where no answer came. `error`: a short constant (connect, timeout, http_500, empty,
     stream_error, cut, cancelled), or None. Times in milliseconds since the call began. `body_bytes`: length of the
-    response body in the frame.
+    response body in the frame. `deferred`: a student's finished answer that its confidence was too low for; the call
+    stands among the exchange's shadows, and no error.
     """
 
     arm: Arm
@@ -44,6 +45,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     total_ms: float | None = None
     confidence: float | None = None
     body_bytes: int = 0
+    deferred: bool = False
 
 
 _ABOUT_THE_REQUEST = (400, 413, 422)
@@ -83,7 +85,20 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, tag="happened"):
     event: RouteEvent
 
 
-Header = Exchange | Happened
+class Feedback(msgspec.Struct, frozen=True, kw_only=True, tag="feedback"):
+    """What a client reports of an exchange, by its request id: an outcome in [0, 1], and the right answer's text (the
+    frame's body), where either is known.
+    """
+
+    id: str
+    at: float
+    route: str
+    request_id: str
+    outcome: float | None = None
+    truth_bytes: int = 0
+
+
+Header = Exchange | Happened | Feedback
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

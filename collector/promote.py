@@ -30,7 +30,7 @@ from router import (
     RouterError,
     RouteState,
     Transition,
-    current_fraction,
+    batches,
     decode_evidence,
     decode_state,
     encode_state,
@@ -115,19 +115,21 @@ class RouteFold:
         self._ticked = 0.0
 
     def advance(self) -> int:
-        """Fold what is new and commit it; returns how many records. Raises RouterError, LogError."""
+        """Fold the complete batches that are new and commit them; returns how many records. Raises RouterError,
+        LogError."""
         state = self._state if self._state is not None else self._load()
         entries = self._log.read(Stream.EVIDENCE, self._offset, BATCH, key=self._name)
         if not entries:
             return 0
         made: list[Transition] = []
-        for entry in entries:
-            state, more = fold(state, entry.offset, decode_evidence(entry.value))
+        offset = self._offset
+        for batch in batches((entry.offset, decode_evidence(entry.value)) for entry in entries):
+            state, more = fold(state, batch)
             made += more
-        offset = entries[-1].offset + 1
-        rollout = view(state, current_fraction(state))
-        policy = parse_policy(state.policy) if state.policy else None
-        shown = status(state, policy, rollout.fraction)
+            offset = batch[-1][0] + 1
+        if offset == self._offset:
+            return 0  # a batch is open; its end comes with the next tick
+        rollout, shown = view(state), status(state)
         try:
             self._registry.commit(
                 self._name,
@@ -145,7 +147,7 @@ class RouteFold:
             return 0
         self._state, self._revision, self._offset = state, rollout.revision, offset
         self._tell(rollout, made, shown)
-        return len(entries)
+        return sum(entry.offset < offset for entry in entries)
 
     def owed(self, now: float) -> list[RouteEvent]:
         """The events that this route's evidence needs from the promoter: its policy once, and clock ticks."""

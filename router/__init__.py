@@ -1,5 +1,6 @@
 """Routing decisions, sequential evidence, and the registry of versions."""
 
+from router.batch import batches
 from router.config import Config, Prices, Upstream, json_schema, parse
 from router.decide import decide
 from router.decision import Arm, Decision, RequestFacts, ShadowCall
@@ -9,20 +10,39 @@ from router.events import Events
 from router.evidence import EventKind, Evidence, Metric, Observation, RouteEvent
 from router.evidence import decode as decode_evidence
 from router.evidence import encode as encode_evidence
-from router.policy import CapturePolicy, RetrainPolicy, RoutePolicy
+from router.policy import CapturePolicy, RetrainPolicy, RoutePolicy, parse_policy
+from router.policy_quality import JudgePolicy, OutcomePolicy, QualityPolicy
 from router.registry import Registry, Rollout, Snapshot, Stage, Transition, Version
 from router.registry_sqlite import open_registry
-from router.replay import differences, recompute
-from router.rollout import current_fraction, fold, parse_policy, stages
-from router.rollout_state import RouteState, initial, view
+from router.replay import differences, recompute, what_if
+from router.rollout import fold, stages
+from router.rollout_state import RouteState, initial
 from router.rollout_state import decode as decode_state
 from router.rollout_state import encode as encode_state
 from router.rollout_status import status
-from router.scores import Score, answer_text, is_json, score
+from router.rollout_view import view
+from router.scores import (
+    Asked,
+    Score,
+    Similarity,
+    Spec,
+    answer_text,
+    asked,
+    is_json,
+    kendall,
+    mrr,
+    ndcg_at_k,
+    needs_similarity,
+    recall_at_k,
+    score,
+    tool_calls,
+    why_bad,
+)
 from router.tasks import TaskKind
 
 __all__ = [
     "Arm",
+    "Asked",
     "CapturePolicy",
     "Config",
     "ConfigError",
@@ -31,9 +51,12 @@ __all__ = [
     "EventKind",
     "Events",
     "Evidence",
+    "JudgePolicy",
     "Metric",
     "Observation",
+    "OutcomePolicy",
     "Prices",
+    "QualityPolicy",
     "Registry",
     "RegistryUnavailable",
     "RequestFacts",
@@ -45,7 +68,9 @@ __all__ = [
     "RouterError",
     "Score",
     "ShadowCall",
+    "Similarity",
     "Snapshot",
+    "Spec",
     "Stage",
     "TaskKind",
     "Transition",
@@ -53,7 +78,8 @@ __all__ = [
     "Upstream",
     "Version",
     "answer_text",
-    "current_fraction",
+    "asked",
+    "batches",
     "decide",
     "decode_evidence",
     "decode_state",
@@ -65,12 +91,20 @@ __all__ = [
     "initial",
     "is_json",
     "json_schema",
+    "kendall",
+    "mrr",
+    "ndcg_at_k",
+    "needs_similarity",
     "open_registry",
     "parse",
     "parse_policy",
+    "recall_at_k",
     "recompute",
     "score",
     "stages",
     "status",
+    "tool_calls",
     "view",
+    "what_if",
+    "why_bad",
 ]

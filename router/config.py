@@ -8,7 +8,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from router.errors import ConfigError
-from router.policy import RoutePolicy, Seconds, Strict
+from router.policy import RoutePolicy
+from router.policy_fields import Seconds, Strict
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -140,11 +141,23 @@ class Config(Strict):
             if policy.student and policy.student.engine not in self.engines:
                 known = ", ".join(sorted(self.engines)) or "none"
                 raise ValueError(f"routes.{route}.student.engine: {policy.student.engine!r} is not one of: {known}")
+            if policy.quality.judge is not None:
+                _check_judge(self, route, policy.quality.judge.route)
             for name in (route, *policy.claims):
                 if name in claimed:
                     raise ValueError(f"routes.{route}: {name!r} already belongs to route {claimed[name]!r}")
                 claimed[name] = route
         return self
+
+
+def _check_judge(config: Config, route: str, judge: str) -> None:
+    """A judge's questions hold two answers to a user's request: they must be kept nowhere, and judged by nobody."""
+    found = config.routes.get(judge)
+    if found is None or found.student is not None or found.capture.rate > 0.0:
+        raise ValueError(
+            f"routes.{route}.quality.judge.route: {judge!r} must be a route without a student and with "
+            "capture: {rate: 0}, or the judge's questions would be captured and learnt from"
+        )
 
 
 def parse(text: str, environ: Mapping[str, str]) -> Config:

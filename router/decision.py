@@ -34,7 +34,14 @@ class ShadowCall(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The arm that serves, its probability given the rollout in force, and the shadow calls."""
+    """The arm that serves, its probability given the rollout in force, and the shadow calls.
+
+    `threshold`: the confidence under which the answer of the version that is to serve is deferred to the teacher; None
+    lets it serve whatever it says. `in_service`: the version whose outcomes the request belongs to, whichever of its
+    two arms (the version, the teacher) was drawn; None where no version stands against the teacher. `audited`: the
+    probability that the teacher is asked for an answer to this request too, 1.0 where it serves; not of an answer
+    that is deferred to it, which it answers always.
+    """
 
     route: str
     kind: TaskKind
@@ -46,3 +53,6 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     policy_version: str
     rollout_revision: int
+    threshold: float | None = None
+    in_service: str | None = None
+    audited: float = 1.0

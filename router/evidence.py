@@ -19,19 +19,27 @@ class Metric(StrEnum):
     yields `latency`, a stream `ttft`: the one that its SLO is about. A student request that failed, or whose client
     gave up after the SLO, has value inf.
     error: 0.0 or 1.0, of a student request (also one that a fallback rescued).
+    exposure: a conversation's first answer while outcomes are counted; value 0.0, id by version and cluster.
+    outcome: in [0, 1], what a conversation came to within the window after its exposure; without a report 0.0.
     """
 
     QUALITY = "quality"
     TTFT = "ttft"
     LATENCY = "latency"
     ERROR = "error"
+    EXPOSURE = "exposure"
+    OUTCOME = "outcome"
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation"):
     """One measurement of one student version.
 
     `at`: Unix seconds. `arm`: the arm that served the user (teacher while the student only shadowed).
-    `propensity`: the probability of that arm. `cluster`: hashed conversation key.
+    `propensity`: the probability of that arm. `cluster`: hashed conversation key. `confidence`: of the student's
+    answer, in [0, 1]; 0 where the input is unlike anything it learnt from. `deferred`: the student was to serve and
+    was not sure enough, so that the teacher answered. `inclusion`: of a quality pair, the probability that a request
+    like this one, with this arm and this confidence, became a pair. `request_id`: of an exposure, by which its outcome
+    will be reported.
     """
 
     id: str
@@ -45,13 +53,16 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation"):
     pair_value: float | None = None
     confidence: float | None = None
     cluster: str = ""
+    deferred: bool = False
+    inclusion: float = 1.0
+    request_id: str | None = None
 
 
 class EventKind(StrEnum):
     """What happened to a route. `data` holds what the name lists."""
 
     POLICY = "policy"  # policy: the RoutePolicy as JSON data
-    CANDIDATE = "candidate"  # gate: passed | overridden, who, why
+    CANDIDATE = "candidate"  # gate: passed | overridden, who, why; thresholds: of confidence, in the order of testing
     READY = "ready"  # engine, url
     UNREADY = "unready"  # reason, hopeless (trying again would not help)
     HARD_STOP = "hard_stop"  # errors, window, revision (of the rollout that the worker saw)

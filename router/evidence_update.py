@@ -1,77 +1,55 @@
-"""What one observation does to a version's tests and e-detectors. Pure; no stage moves here."""
+"""What a batch of observations does to a version's tests and e-detectors. Pure; no stage moves here."""
 
-import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
+import numpy as np
 
+from router import rollout_selective, rollout_tests
 from router.decision import Arm
 from router.evidence import Metric, Observation
 from router.policy import RoutePolicy
 from router.registry import Stage
-from router.rollout_state import Guard, Level, RouteState, Stream, Trial
-from router.sequential import Cusum, error_rate, quality, relative_latency, slo
+from router.rollout_state import Guard, Level, Probe, RouteState, Stream, Trial
+from router.sequential import error_rate, outcomes, quality, slo
+from router.sequential.mixture import Floats
 from router.sequential.slo import Block
 
 DROP = 0.05  # rolled back when this much worse than its own level
 WARN = 0.02
 LEAST = 200  # values that make a level: at 5% their standard error is 1.5 points, a third of DROP
 
-Watch = Callable[[Cusum, float, float], Cusum]  # state, harm, the harm that is borne
+Watch = Callable[[Floats, float], Floats]  # harm, the harm that is borne; to log factors
 
 replace = msgspec.structs.replace
 
 
-def observe(state: RouteState, seen: Observation, policy: RoutePolicy) -> RouteState:
-    """The state after one observation of a version that is in shadow, canary or live; others change nothing."""
-    guard = state.guards.get(seen.version)
-    if guard is None:
-        return state
-    stage = state.versions[seen.version].stage
-    trial = state.trial if seen.version == state.challenger else None
-    if seen.metric is Metric.QUALITY:
-        guard, trial = _pair(guard, trial, seen.value - (seen.pair_value or 0.0), policy, stage)
-    elif seen.metric is Metric.ERROR:
-        guard = replace(guard, errors=error_rate.watch(guard.errors, seen.value, policy.errors.rollback_above))
-        guard = against_level(guard, "errors", seen.value, stage, error_rate.watch)
-        if trial and seen.arm is Arm.STUDENT:
-            trial = replace(
-                trial,
-                errors=error_rate.passes(trial.errors, seen.value, policy.errors.promote_below),
-                requests=trial.requests + 1,
-            )
-    else:
-        guard, trial = _latency(state, guard, trial, seen, policy)
-    state = replace(state, guards={**state.guards, seen.version: guard})
-    return replace(state, trial=judged(trial, policy)) if trial else state
+def observe(state: RouteState, seen: Iterable[Observation], policy: RoutePolicy) -> RouteState:
+    """The state after a batch's observations; those of versions that are not in shadow, canary or live change
+    nothing."""
+    by_version: defaultdict[str, list[Observation]] = defaultdict(list)
+    for one in seen:
+        if one.version in state.guards:
+            by_version[one.version].append(one)
+    for version in sorted(by_version):
+        state = _observe(state, version, by_version[version], policy)
+    return state
 
 
 def close_block(state: RouteState, version: str, policy: RoutePolicy) -> RouteState:
     """Judge a version's block if its time is over."""
     guard = state.guards[version]
-    if guard.block.index < 0 or state.now < (guard.block.index + 1) * policy.latency.block:
-        return state
     trial = state.trial if version == state.challenger else None
-    guard, trial = _closed(replace(guard, block=Block()), trial, guard.block, policy, state.versions[version].stage)
-    state = replace(state, guards={**state.guards, version: guard})
-    return replace(state, trial=judged(trial, policy)) if trial else state
+    if _over(guard.block, state.now, policy):
+        guard, trial = _closed(replace(guard, block=Block()), trial, guard.block, policy, state.versions[version].stage)
+    if trial and trial.probe and _over(trial.probe.block, state.now, policy):
+        trial = replace(trial, probe=_probe_closed(replace(trial.probe, block=Block()), trial.probe.block, policy))
+    return _with(state, version, guard, trial)
 
 
-def judged(trial: Trial, policy: RoutePolicy) -> Trial:
-    """The trial with every test marked that has crossed its boundary."""
-    strict = math.log(1.0 / policy.quality.alpha)
-    step_alpha = math.log(len(policy.rollout.steps) / policy.quality.alpha)
-    return replace(
-        trial,
-        quality_passed=trial.quality_passed or trial.quality.log_value >= strict,
-        latency_passed=trial.latency_passed or trial.latency.log_value >= strict,
-        errors_passed=trial.errors_passed or trial.errors.log_value >= strict,
-        slo_passed=trial.slo_passed or trial.slo.log_value >= step_alpha,
-    )
-
-
-def against_level(guard: Guard, stream: Stream, harm: float, stage: Stage, watch: Watch) -> Guard:
-    """One more value of a stream, in [0, 1], against the version's own level: mean harm + DROP (WARN).
+def against_level(guard: Guard, stream: Stream, harm: Floats, stage: Stage, watch: Watch) -> Guard:
+    """More values of a stream, in [0, 1], against the version's own level: mean harm + DROP (WARN).
 
     The level of quality is the one at which the version left shadow. Those of errors and SLO blocks are learnt over
     the canary (of blocks: its last step, which has the load of live) and fixed when it is live, after at least LEAST
@@ -84,58 +62,137 @@ def against_level(guard: Guard, stream: Stream, harm: float, stage: Stage, watch
     if level.mean is not None:
         level = replace(
             level,
-            worse=watch(level.worse, harm, min(level.mean + DROP, 0.99)),  # a rate of 1 leaves nothing to bet on
-            warning=watch(level.warning, harm, min(level.mean + WARN, 0.99)),
+            worse=level.worse.fold(watch(harm, min(level.mean + DROP, 0.99))),  # a rate of 1 leaves nothing to bet on
+            warning=level.warning.fold(watch(harm, min(level.mean + WARN, 0.99))),
         )
     else:
-        level = replace(level, n=level.n + 1, total=level.total + harm)
+        level = replace(level, n=level.n + len(harm), total=level.total + float(harm.sum()))
         if stage is Stage.LIVE and level.n >= LEAST:
             level = replace(level, mean=level.total / level.n)
     return replace(guard, levels={**guard.levels, stream: level})
 
 
-def _pair(
-    guard: Guard, trial: Trial | None, difference: float, policy: RoutePolicy, stage: Stage
+def _observe(state: RouteState, version: str, seen: Sequence[Observation], policy: RoutePolicy) -> RouteState:
+    guard, stage = state.guards[version], state.versions[version].stage
+    trial = state.trial if version == state.challenger else None
+    pairs = [one for one in seen if one.metric is Metric.QUALITY and one.pair_value is not None]
+    errors = [one for one in seen if one.metric is Metric.ERROR]
+    times = [one for one in seen if one.metric in (Metric.LATENCY, Metric.TTFT)]
+    if pairs:
+        guard, trial = _pairs(guard, trial, pairs, policy, stage)
+    if errors:
+        guard, trial = _errors(guard, trial, errors, policy, stage)
+    if times:
+        guard, trial = _times(guard, trial, times, policy, stage, now=state.now)
+    if policy.outcomes and stage is not Stage.SHADOW:
+        guard = _outcomes(guard, [one for one in seen if one.metric is Metric.OUTCOME], policy.outcomes.margin)
+    return _with(state, version, guard, trial)
+
+
+def _with(state: RouteState, version: str, guard: Guard, trial: Trial | None) -> RouteState:
+    state = replace(state, guards={**state.guards, version: guard})
+    return replace(state, trial=trial) if trial else state
+
+
+def _pairs(
+    guard: Guard, trial: Trial | None, pairs: Sequence[Observation], policy: RoutePolicy, stage: Stage
 ) -> tuple[Guard, Trial | None]:
     margin = policy.quality.margin
-    guard = replace(guard, quality=quality.watch(guard.quality, difference, margin), expected_pairs=0.0, silence=0.0)
-    guard = against_level(guard, "quality", -difference, stage, _watch_loss)
+    differences = np.array([one.value - (one.pair_value or 0.0) for one in pairs])
+    guard = replace(guard, expected_pairs=0.0, silence=0.0)
+    if policy.selective:
+        guard = rollout_selective.pairs(guard, pairs, policy, policy.selective)
+    else:
+        guard = replace(guard, quality=guard.quality.fold(quality.watch(differences, margin)))
+        guard = against_level(guard, "quality", -differences, stage, _watch_loss)
     if trial and stage is Stage.SHADOW:  # the ramp proves operation, quality is proven before
         trial = replace(
             trial,
-            quality=quality.passes(trial.quality, difference, margin),
-            inferior=quality.fails(trial.inferior, difference, margin),
-            pairs=trial.pairs + 1,
-            lost=trial.lost - difference,
+            quality=trial.quality.fold(rollout_tests.quality_passes(differences, policy.quality)),
+            inferior=trial.inferior.fold(quality.fails(differences, margin)),
+            pairs=trial.pairs + len(pairs),
+            lost=trial.lost - float(differences.sum()),
         )
     return guard, trial
 
 
-def _watch_loss(state: Cusum, loss: float, margin: float) -> Cusum:
-    return quality.watch(state, -loss, margin)
+def _watch_loss(loss: Floats, margin: float) -> Floats:
+    return quality.watch(-loss, margin)
 
 
-def _latency(
-    state: RouteState, guard: Guard, trial: Trial | None, seen: Observation, policy: RoutePolicy
+def _errors(
+    guard: Guard, trial: Trial | None, errors: Sequence[Observation], policy: RoutePolicy, stage: Stage
 ) -> tuple[Guard, Trial | None]:
-    stage = state.versions[seen.version].stage
-    if trial and seen.pair_value is not None and stage is Stage.SHADOW:
-        passed = relative_latency.passes(trial.latency, seen.value, seen.pair_value, policy.latency.margin)
-        trial = replace(trial, latency=passed)
-    if seen.arm is not Arm.STUDENT:
-        return guard, trial  # a shadow call's load is not what users would meet
-    slow = seen.value > policy.latency.slo_ms
-    block, done = slo.add(guard.block, state.now, policy.latency.block, slow=slow)
+    failed = np.array([one.value for one in errors])
+    guard = replace(guard, errors=guard.errors.fold(error_rate.watch(failed, policy.errors.rollback_above)))
+    guard = against_level(guard, "errors", failed, stage, error_rate.watch)
+    served = np.array([one.value for one in errors if one.arm is Arm.STUDENT])
+    if trial and len(served):
+        trial = replace(
+            trial,
+            errors=trial.errors.fold(error_rate.passes(served, policy.errors.promote_below)),
+            requests=trial.requests + len(served),
+        )
+    return guard, trial
+
+
+def _outcomes(guard: Guard, seen: Sequence[Observation], margin: float) -> Guard:
+    """A teacher's outcome was logged with the teacher's propensity: the student's is the rest."""
+    served = np.array([one.arm is Arm.STUDENT for one in seen], dtype=float)
+    own = np.array([one.propensity for one in seen])
+    propensity = np.where(served > 0.0, own, 1.0 - own)
+    values = np.array([one.value for one in seen])
+    baseline, factors = outcomes.watch(guard.baseline, values, served, propensity, margin)
+    return replace(guard, baseline=baseline, outcomes=guard.outcomes.fold(factors))
+
+
+def _times(
+    guard: Guard,
+    trial: Trial | None,
+    times: Sequence[Observation],
+    policy: RoutePolicy,
+    stage: Stage,
+    *,
+    now: float,
+) -> tuple[Guard, Trial | None]:
+    pairs = [(one.value, one.pair_value) for one in times if one.pair_value is not None]
+    if trial and pairs and stage is Stage.SHADOW:
+        trial = replace(
+            trial, latency=trial.latency.fold(rollout_tests.latency_passes(np.array(pairs), policy.latency))
+        )
+    if trial and trial.probe:
+        block, done = _count(trial.probe.block, times, policy, now)
+        probe = replace(trial.probe, block=block)
+        trial = replace(trial, probe=_probe_closed(probe, done, policy) if done else probe)
+    served = [one for one in times if one.arm is Arm.STUDENT]  # a shadow call's load is not what users would meet
+    if not served:
+        return guard, trial
+    block, done = _count(guard.block, served, policy, now)
     guard = replace(guard, block=block)
     return _closed(guard, trial, done, policy, stage) if done else (guard, trial)
+
+
+def _count(block: Block, times: Sequence[Observation], policy: RoutePolicy, now: float) -> tuple[Block, Block | None]:
+    slow = sum(one.value > policy.latency.slo_ms for one in times)
+    return slo.add(block, now, policy.latency.block, slow=slow, total=len(times))
 
 
 def _closed(
     guard: Guard, trial: Trial | None, block: Block, policy: RoutePolicy, stage: Stage
 ) -> tuple[Guard, Trial | None]:
-    q = 1.0 - policy.latency.quantile
-    guard = replace(guard, slo=slo.watch(guard.slo, block.share, q))
-    guard = against_level(guard, "slo", block.share, stage, slo.watch)
+    q, share = 1.0 - policy.latency.quantile, np.array([block.share])
+    guard = replace(guard, slo=guard.slo.fold(slo.watch(share, q)))
+    guard = against_level(guard, "slo", share, stage, slo.watch)
     if trial:
-        trial = replace(trial, slo=slo.passes(trial.slo, block.share, q))
+        trial = replace(trial, slo=trial.slo.fold(slo.passes(share, q)))
     return guard, trial
+
+
+def _probe_closed(probe: Probe, block: Block, policy: RoutePolicy) -> Probe:
+    q, share = 1.0 - policy.latency.quantile, np.array([block.share])
+    return replace(probe, slo=probe.slo.fold(slo.passes(share, q)), broken=probe.broken.fold(slo.watch(share, q)))
+
+
+def _over(block: Block, now: float, policy: RoutePolicy) -> bool:
+    """Backwards too: a clock that was set back begins a new block."""
+    return block.index >= 0 and int(now // policy.latency.block) != block.index

@@ -6,39 +6,15 @@ Every default is the production one; `docs/configuration.md` explains each, the 
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from functools import cached_property, lru_cache
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from router.policy_fields import OpenRate, Rate, Seconds, Strict
+from router.policy_quality import OutcomePolicy, QualityPolicy, SelectivePolicy
+from router.policy_rollout import RolloutPolicy
 from router.tasks import TaskKind
-
-Rate = Annotated[float, Field(ge=0.0, le=1.0)]
-Step = Annotated[float, Field(gt=0.0, le=1.0)]
-OpenRate = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def seconds(value: object) -> object:
-    """Read `200ms`, `10s`, `15m`, `24h` or `30d` as seconds; a bare number already is seconds."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    unit = text.lstrip("0123456789.")
-    number = text[: len(text) - len(unit)]
-    if unit not in _UNITS or not number or number.count(".") > 1 or number == ".":
-        raise ValueError(f"{value!r} is no duration; write a number and one of ms, s, m, h, d, for example 10s")
-    return float(number) * _UNITS[unit]
-
-
-Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0.0)]
-
-
-class Strict(BaseModel):
-    """Frozen, and no key that it doesn't know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class StudentPolicy(Strict):
@@ -58,26 +34,18 @@ class CapturePolicy(Strict):
     keep: tuple[str, ...] = ()
 
 
-class QualityPolicy(Strict):
-    """The quality test: pass when E[score(student, teacher) - 1] > -margin is proven at level alpha."""
-
-    score: Literal["exact", "json_fields", "token_f1"] = "json_fields"
-    reference: Literal["agreement"] = "agreement"
-    test: Literal["betting"] = "betting"
-    margin: OpenRate = 0.07
-    alpha: OpenRate = 0.05
-    n_max: int = Field(5000, gt=0)
-    shadow_rate: Rate = 1.0
-    audit_rate: Rate = 0.05
-
-
 class LatencyPolicy(Strict):
-    """The SLO: at most 1 - quantile of the student's answers take longer than slo_ms, judged per time block."""
+    """The SLO: at most 1 - quantile of the student's answers take longer than slo_ms, judged per time block.
+
+    `test`: of the paired times, betting, or Wald's SPRT against a student that is slower in `good_rate` of pairs.
+    """
 
     slo_ms: float = Field(800.0, gt=0)
     quantile: OpenRate = 0.95
     block: Seconds = 10.0
     margin: float = Field(0.0, ge=0.0, description="paired: the student may be this share slower than the teacher")
+    test: Literal["betting", "sprt"] = "betting"
+    good_rate: float = Field(0.25, gt=0.0, lt=0.5)
 
 
 class ErrorPolicy(Strict):
@@ -85,28 +53,6 @@ class ErrorPolicy(Strict):
 
     promote_below: OpenRate = 0.005
     rollback_above: OpenRate = 0.01
-
-
-class RolloutPolicy(Strict):
-    """The canary's steps (shares of eligible traffic), and what each needs."""
-
-    steps: tuple[Step, ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 1.0)
-    min_dwell: Seconds = 86400.0
-    min_requests: int = Field(200, ge=0)
-    holdback: Rate = 0.03
-    detector_threshold: float = Field(3000.0, gt=1.0, description="mean run length to a false alarm, at the least")
-    no_pairs_after: Seconds = 900.0
-    no_pairs_requests: int = Field(100, gt=0)
-
-    @model_validator(mode="after")
-    def _rising(self) -> "RolloutPolicy":
-        if not self.steps:
-            raise ValueError("steps is empty; give at least [1.0]")
-        if any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False)):
-            raise ValueError(f"steps must rise, for example [0.05, 0.25, 1.0]; got {list(self.steps)}")
-        if self.holdback >= 0.5:
-            raise ValueError(f"holdback is the share that stays with the teacher, under 0.5; got {self.holdback}")
-        return self
 
 
 class RetrainPolicy(Strict):
@@ -137,6 +83,8 @@ class RoutePolicy(Strict):
     latency: LatencyPolicy = LatencyPolicy()
     errors: ErrorPolicy = ErrorPolicy()
     rollout: RolloutPolicy = RolloutPolicy()
+    selective: SelectivePolicy | None = None
+    outcomes: OutcomePolicy | None = None
     retrain: RetrainPolicy = RetrainPolicy()
 
     @model_validator(mode="after")
@@ -169,3 +117,9 @@ class RoutePolicy(Strict):
     def version(self) -> str:
         """12 hex digits that change whenever anything in the policy changes."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=64)
+def parse_policy(text: str) -> RoutePolicy:
+    """A policy as it stands in the log: JSON."""
+    return RoutePolicy.model_validate(json.loads(text))

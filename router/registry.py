@@ -43,6 +43,10 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
     `challenger` is the version under test in `stage` shadow or canary; `fraction` is its share of eligible traffic
     (0 in shadow); `live` serves the rest up to 1 - holdback. `step` counts canary steps from 0.
+
+    `challenger_threshold`, `live_threshold`: where a version serves selectively, the confidence under which its answer
+    is deferred to the teacher. `probe`: the challenger is asked besides on the teacher's requests up to this share.
+    `audit_all`: every answer of the live version is also asked of the teacher.
     """
 
     route: str
@@ -53,6 +57,10 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
     fraction: float = 0.0
     paused: bool = False
+    challenger_threshold: float | None = None
+    live_threshold: float | None = None
+    probe: float = 0.0
+    audit_all: bool = False
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,11 +124,15 @@ class Registry(Protocol):
         not the `expected` ones, which the fold went on from.
 
         `rollout.revision` is the new one (unchanged where nothing that workers see has changed). `offset`: the
-        first evidence record not yet folded. `status`: evidence against its boundaries, for people.
+        first evidence record not yet folded. `status`: evidence against its boundaries, for people. A commit with
+        decisions is kept as a place from which a replay may start.
         """
 
     def checkpoint(self, route: str) -> tuple[Rollout, bytes | None, int]:
         """The last commit's rollout, state and offset; (an empty rollout, None, 0) before the first."""
+
+    def kept_before(self, route: str, offset: int) -> tuple[bytes | None, int]:
+        """The state and offset of the last kept commit at or before `offset`; (None, 0) where there is none."""
 
     def status(self, route: str) -> Mapping[str, Any]:
         """The status of the last commit, or an empty mapping."""

@@ -23,6 +23,7 @@ _SCHEMA = (
     CREATE TABLE endpoints (version TEXT PRIMARY KEY, engine TEXT NOT NULL, url TEXT NOT NULL);
     CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until REAL NOT NULL);
     """,
+    "CREATE TABLE kept (route TEXT NOT NULL, next INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (route, next))",
 )
 _WANTED_ORDER = {Stage.LIVE: 0, Stage.CANARY: 0, Stage.SHADOW: 0, Stage.CANDIDATE: 1, Stage.RETIRED: 2}
 
@@ -123,6 +124,8 @@ class SqliteRegistry:
                     "UPDATE versions SET stage = ?, stage_order = ? WHERE id = ? AND stage != ?",
                     (stage, offset, version, stage),
                 )
+            if transitions:
+                db.execute("REPLACE INTO kept (route, next, state) VALUES (?, ?, ?)", (route, offset, state))
             db.executemany(
                 "INSERT INTO transitions (route, data) VALUES (?, ?)", [(route, encode(t)) for t in transitions]
             )
@@ -134,6 +137,13 @@ class SqliteRegistry:
             return Rollout(route=route), None, 0
         data, state, offset = rows[0]
         return decode(data, type=Rollout), state, offset
+
+    def kept_before(self, route: str, offset: int) -> tuple[bytes | None, int]:
+        """See Registry."""
+        rows = self._read(
+            "SELECT state, next FROM kept WHERE route = ? AND next <= ? ORDER BY next DESC LIMIT 1", route, offset
+        )
+        return rows[0] if rows else (None, 0)
 
     def status(self, route: str) -> Mapping[str, Any]:
         """See Registry."""

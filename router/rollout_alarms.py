@@ -5,7 +5,8 @@ import math
 
 import msgspec
 
-from router.policy import RolloutPolicy
+from router.policy import RoutePolicy
+from router.policy_rollout import RolloutPolicy
 from router.rollout_state import Guard, Level, Stream
 
 LEAST_EXPECTED = 5.0  # pairs that must have been due before their silence means anything
@@ -18,14 +19,16 @@ LEVEL_ALARMS: dict[Stream, str] = {
 }
 
 
-def alarm(guard: Guard, rules: RolloutPolicy, *, ready: bool) -> str | None:
+def alarm(guard: Guard, policy: RoutePolicy, *, ready: bool) -> str | None:
     """The cause for which a version goes out of service; the first, where there are several."""
+    rules = policy.rollout
     boundary = math.log(rules.detector_threshold)
     for cause, detector in (
         ("quality_alarm", guard.quality),
         (LEVEL_ALARMS["quality"], _level(guard, "quality").worse),
         ("error_alarm", guard.errors),
         ("slo_alarm", guard.slo),
+        ("outcome_alarm", guard.outcomes),
         (LEVEL_ALARMS["errors"], _level(guard, "errors").worse),
         (LEVEL_ALARMS["slo"], _level(guard, "slo").worse),
     ):

@@ -3,8 +3,10 @@ with another, both start anew, for every version that is watched.
 
 | what changed | starts anew |
 |---|---|
-| score, reference, teachers | quality's detectors and level: other values are measured |
+| score, reference, judge, teachers | quality's detectors and level, the thresholds' tests: other values are measured |
+| selective | the thresholds' tests |
 | margin | the detector of quality below the margin; the level is of the same values, and stays |
+| outcomes | the detector of outcomes |
 | rollback_above | the detector of errors above it |
 | slo_ms, block | the SLO's detectors and level |
 | quantile | the detector of slow blocks above 1 - quantile |
@@ -17,6 +19,7 @@ import msgspec
 
 from router.rollout_state import RouteState, Stream
 from router.sequential import Cusum
+from router.sequential.outcomes import Baseline
 from router.sequential.slo import Block
 
 Policy = Mapping[str, Any]  # as it stands in the log
@@ -31,15 +34,22 @@ def differs(before: Policy, after: Policy, section: str, *keys: str) -> bool:
     return any(old.get(key) != new.get(key) for key in keys) if keys else old != new
 
 
+def measures_anew(before: Policy, after: Policy) -> bool:
+    """Whether quality is measured otherwise."""
+    return differs(before, after, "quality", "score", "reference", "judge") or differs(before, after, "teachers")
+
+
 def detectors_anew(state: RouteState, before: Policy, after: Policy) -> RouteState:
     """The state with every detector and level new that is of something else now."""
     fresh: dict[str, Any] = {}
     forgotten: set[Stream] = set()
-    others = differs(before, after, "quality", "score", "reference") or differs(before, after, "teachers")
+    others = measures_anew(before, after)
     if others:
         forgotten.add("quality")
     if others or differs(before, after, "quality", "margin"):
         fresh["quality"] = Cusum()
+    if differs(before, after, "outcomes"):
+        fresh |= {"outcomes": Cusum(), "baseline": Baseline()}
     if differs(before, after, "errors", "rollback_above"):
         fresh["errors"] = Cusum()
     if differs(before, after, "latency", "slo_ms", "block"):

@@ -5,6 +5,7 @@ Every test that the stage needs has an end. Stopping for futility never raises a
 | test | ends, undecided |
 |---|---|
 | quality | at `n_max` pairs, or when its present rate would need more, or when it is proven worse than the margin |
+| selective serving | the same, of the first threshold; at `n_max`, when the certified ones cover too little |
 | paired latency | at `n_max` pairs, or when its present rate would need more |
 | SLO of a step | at `n_max` blocks |
 | errors | at `n_max` requests of the last step, which alone needs it |
@@ -16,22 +17,42 @@ failures it may have looks hopeless after a fifth of `n_max`.
 import math
 
 from router.policy import RoutePolicy
-from router.rollout_state import Trial
+from router.registry import Stage
+from router.rollout_selective import hopeless
+from router.rollout_state import RouteState, Trial
+from router.rollout_tests import boundary, sprt_failed, step_boundary
 from router.sequential import Mixture
 
 
-def in_shadow(trial: Trial, policy: RoutePolicy) -> str | None:
-    """The cause for which a trial in shadow ends: `quality_inferior`, or a test's name and `_undecided` (it reached
-    n_max) or `_too_slow` (it would not decide before)."""
-    needed, most = math.log(1.0 / policy.quality.alpha), policy.quality.n_max
-    if not trial.quality_passed and trial.inferior.log_value >= needed:
-        return "quality_inferior"
-    tests: tuple[tuple[str, Mixture, bool], ...] = (
-        ("quality", trial.quality, trial.quality_passed),
-        ("latency", trial.latency, trial.latency_passed),
-    )
-    for name, test, passed in tests:
-        if passed:
+def ends(state: RouteState, policy: RoutePolicy) -> str | None:
+    """The cause for which the challenger's trial ends, or None."""
+    trial, version = state.trial, state.challenger
+    if version is None:
+        return None
+    probe = trial.probe
+    if probe and probe.broken.reached(math.log(policy.rollout.detector_threshold)):
+        return "probe_failed"
+    if probe and probe.slo.n >= policy.quality.n_max and not probe.slo.reached(step_boundary(trial, policy)):
+        return "probe_undecided"
+    if state.versions[version].stage is Stage.SHADOW:
+        futile = policy.selective and hopeless(state.guards[version], policy.selective, policy.quality.n_max)
+        return futile or _in_shadow(trial, policy)
+    return _in_canary(trial, policy, last_step=state.step + 1 == len(policy.rollout.steps))
+
+
+def _in_shadow(trial: Trial, policy: RoutePolicy) -> str | None:
+    """`quality_inferior`, or a test's name and `_undecided` (it reached n_max) or `_too_slow` (it would not decide
+    before)."""
+    needed, most = boundary(trial), policy.quality.n_max
+    tests: list[tuple[str, Mixture]] = [("latency", trial.latency)]
+    if not policy.selective:
+        if not trial.quality.reached(needed) and trial.inferior.reached(needed):
+            return "quality_inferior"
+        if not trial.quality.reached(needed) and sprt_failed(trial, policy.quality):
+            return "quality_futile"
+        tests.insert(0, ("quality", trial.quality))
+    for name, test in tests:
+        if test.reached(needed):
             continue
         if max(test.n, trial.pairs) >= most:
             return f"{name}_undecided"
@@ -40,11 +61,11 @@ def in_shadow(trial: Trial, policy: RoutePolicy) -> str | None:
     return None
 
 
-def in_canary(trial: Trial, policy: RoutePolicy, *, last_step: bool) -> str | None:
-    """The cause for which a canary ends: `slo_undecided` or `errors_undecided`."""
+def _in_canary(trial: Trial, policy: RoutePolicy, *, last_step: bool) -> str | None:
+    """`slo_undecided` or `errors_undecided`."""
     most = policy.quality.n_max
-    if not trial.slo_passed and trial.slo.n >= most:
+    if not trial.slo.reached(step_boundary(trial, policy)) and trial.slo.n >= most:
         return "slo_undecided"
-    if last_step and not trial.errors_passed and trial.requests >= most:
+    if last_step and not trial.errors.reached(boundary(trial)) and trial.requests >= most:
         return "errors_undecided"
     return None

@@ -3,9 +3,7 @@
 | move | needs |
 |---|---|
 | candidate -> shadow | gate passed (or overridden), engine ready, no other challenger |
-| shadow -> first step | quality test and paired latency test passed, no alarm |
-| step -> next step | dwell, requests, this step's SLO test, no alarm |
-| last step -> live | the same, and the error test |
+| a step up, live | what `rollout_needs` says, no alarm |
 | shadow -> rejected | any alarm, futility, hopelessly unready |
 | canary -> rolled back | the same, hard stop |
 | live -> rolled back | any alarm, hard stop, hopelessly unready |
@@ -15,30 +13,24 @@ A pause stops all moves upwards; a pin stops those of the pinned version, and of
 Neither stops an alarm, or the end of a test that has had its time.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from router import rollout_futility
+from router import rollout_futility, rollout_needs, rollout_selective, rollout_tests
 from router.evidence import RouteEvent
 from router.evidence_update import LEAST
 from router.policy import RoutePolicy
 from router.registry import Stage, Transition
 from router.rollout_alarms import LEVEL_ALARMS, alarm, warned
-from router.rollout_anew import Policy, detectors_anew, differs
+from router.rollout_anew import Policy, detectors_anew, differs, measures_anew
+from router.rollout_pairs import fraction
 from router.rollout_state import Guard, Level, RouteState, Stream, Trial
 from router.rollout_status import evidence
+from router.sequential import Cusum
 from router.sequential.slo import Block
 
 replace = msgspec.structs.replace
-
-
-def fraction(state: RouteState, policy: RoutePolicy) -> float:
-    """The challenger's share of eligible traffic."""
-    if state.challenger is None or state.versions[state.challenger].stage is not Stage.CANARY:
-        return 0.0
-    return min(policy.rollout.steps[state.step], 1.0 - policy.rollout.holdback)
 
 
 class Mover:
@@ -53,50 +45,62 @@ class Mover:
 
     def move(self) -> None:
         """Alarms first, then moves upwards."""
-        rules = self.policy.rollout
         for version, guard in list(self.state.guards.items()):
-            cause = alarm(guard, rules, ready=self.state.versions[version].ready)
+            cause = alarm(guard, self.policy, ready=self.state.versions[version].ready)
             if cause:
                 self._out(version, cause)
-            elif (marked := warned(guard, rules)) is not guard:
-                self._set_guard(version, marked)
+                continue
+            self._set_guard(version, warned(guard, self.policy.rollout))
+            self._move_threshold(version)
         self._start_shadow()
         self._climb()
 
-    def policy_changed(self, before: Policy, after: Policy) -> None:
+    def policy_changed(self, before: Policy, after: Policy, policy: RoutePolicy) -> None:
         """What was proven was proven of something else: the challenger's tests start anew, in shadow where quality or
         the paired latency was, which other teachers change too: they are what both compare with. What watches the
         live version stays, unless it is of something else now."""
-        tested = ("quality", "latency", "errors", "rollout", "teachers")
-        if not any(differs(before, after, section) for section in tested):
-            return
-        paired = any(differs(before, after, section) for section in ("quality", "teachers"))
+        tested = ("quality", "latency", "errors", "rollout", "teachers", "selective", "outcomes")
         version = self.state.challenger
         evidence = self._evidence(version) if version else None
+        self.policy = policy
+        if not any(differs(before, after, section) for section in tested):
+            return
+        paired = any(differs(before, after, section) for section in ("quality", "teachers", "selective"))
         step = min(self.state.step, len(self.policy.rollout.steps) - 1)
-        self.state = replace(detectors_anew(self.state, before, after), trial=Trial(), step=step)
+        self.state = replace(detectors_anew(self.state, before, after), trial=self._trial(), step=step)
+        if self.state.live and (differs(before, after, "selective") or measures_anew(before, after)):
+            self._thresholds_anew(self.state.live)
         if version is None or self.state.versions[version].stage is not Stage.CANARY:
             self._change()
         elif paired or differs(before, after, "latency", "margin"):
             self.state = replace(self.state, step=0)
-            guard = replace(self.state.guards[version], levels={}, block=Block(), silence=0.0, expected_pairs=0.0)
-            self._set_guard(version, replace(guard, since=self.state.revision + 1))
+            self._set_guard(version, self._guard(version))
             self._to(version, Stage.SHADOW, "policy_changed", evidence=evidence)
         else:
             self._to(version, Stage.CANARY, "policy_changed", evidence=evidence)
 
+    def _thresholds_anew(self, live: str) -> None:
+        """The live version keeps its threshold while its tests begin anew. Who was proven on a part alone is not left
+        to serve all."""
+        guard = self.state.guards[live]
+        if self.policy.selective is None and guard.threshold is not None:
+            self._out(live, "policy_changed")
+        else:
+            fresh = replace(guard, selective=self._guard(live).selective, quality=Cusum(), certified=False)
+            self._set_guard(live, self._by_hand(live, fresh))
+
     def operate(self, event: RouteEvent) -> None:
         """An operator's word."""
         action, version = event.data.get("action"), event.version
-        who = {"who": event.data.get("who"), "why": event.data.get("why")}
+        who = {"who": str(event.data.get("who")), "why": str(event.data.get("why"))}
         if action in ("pause", "resume"):
-            self._change(paused=action == "pause")
+            self._change(paused=action == "pause", paused_by=who if action == "pause" else {})
         elif action == "unpin":
-            self._change(pinned=None)
+            self._change(pinned=None, pinned_by={})
         elif version not in self.state.versions:
             return
         elif action == "pin":
-            self._change(pinned=version)
+            self._change(pinned=version, pinned_by=who)
         elif action == "promote":
             self._go_live(version, "operator", who)
         elif action == "rollback" and version in (self.state.live, self.state.challenger):
@@ -118,46 +122,31 @@ class Mover:
         elif self.state.versions[version].stage is Stage.CANDIDATE:
             self._to(version, Stage.REJECTED, "unready", {"reason": event.data.get("reason")})
 
-    def expect_pairs(self, requests: Mapping[int, int]) -> None:
-        """So many eligible requests came since the last tick, by the revision that decided them: where a version was
-        watched and ready, some of them owed a pair."""
-        for version, guard in self.state.guards.items():
-            if self.state.versions[version].ready:
-                asked = sum(n for revision, n in requests.items() if revision >= guard.since)
-                due = guard.expected_pairs + asked * self._pair_rate(version)
-                guards = {**self.state.guards, version: replace(guard, expected_pairs=due)}
-                self.state = replace(self.state, guards=guards)
-
-    def _pair_rate(self, version: str) -> float:
-        """The probability that an eligible request yields a pair of this version."""
-        share, policy = fraction(self.state, self.policy), self.policy
-        audited = policy.rollout.holdback + policy.quality.audit_rate * (1.0 - policy.rollout.holdback)
-        if self.state.versions[version].stage is Stage.SHADOW:
-            return audited if self.state.live else policy.quality.shadow_rate
-        served = share if version == self.state.challenger else 1.0 - policy.rollout.holdback - share
-        return policy.rollout.holdback + policy.quality.audit_rate * max(served, 0.0)
+    def _move_threshold(self, version: str) -> None:
+        stage = self.state.versions[version].stage
+        guard, cause = rollout_selective.moved(self.state.guards[version], stage)
+        self._set_guard(version, guard)
+        if cause == "selective_lost":
+            self._out(version, cause)
+        elif cause:
+            self._to(version, stage, cause, evidence=self._evidence(version))
 
     def _start_shadow(self) -> None:
         if self.state.challenger is not None or self.state.paused:
             return
         for version, known in self.state.versions.items():
             if known.stage is Stage.CANDIDATE and known.admitted and known.ready:
-                self.state = replace(self.state, challenger=version, trial=Trial(), step=0)
-                self._set_guard(version, Guard(since=self.state.revision + 1))
+                self.state = replace(self.state, challenger=version, step=0, shadowed=self.state.shadowed + 1)
+                self.state = replace(self.state, trial=self._trial())
+                self._set_guard(version, self._guard(version))
                 self._to(version, Stage.SHADOW, "ready")
                 return
 
     def _climb(self) -> None:
-        version, trial = self.state.challenger, self.state.trial
+        version = self.state.challenger
         if version is None:
             return
-        in_shadow = self.state.versions[version].stage is Stage.SHADOW
-        last_step = self.state.step + 1 == len(self.policy.rollout.steps)
-        futile = (
-            rollout_futility.in_shadow(trial, self.policy)
-            if in_shadow
-            else rollout_futility.in_canary(trial, self.policy, last_step=last_step)
-        )
+        futile = rollout_futility.ends(self.state, self.policy)
         if futile:
             self._out(version, futile)
             return
@@ -165,28 +154,42 @@ class Mover:
             return
         if self.state.live and self.state.live == self.state.pinned:
             return
-        if in_shadow:
-            if trial.quality_passed and trial.latency_passed:
-                levels: dict[Stream, Level] = {"quality": Level(trial.lost / trial.pairs)}
-                self._set_guard(version, Guard(levels=levels, since=self.state.revision + 1))
-                self._step(version, 0, Stage.CANARY, "quality_and_latency_passed")
-        elif trial.slo_passed and self._stayed(trial):
-            if not last_step:
-                self._step(version, self.state.step + 1, Stage.CANARY, "step_passed")
-            elif trial.errors_passed:
-                self._go_live(version, "errors_passed")
+        cause = rollout_needs.next_move(self.state, self.policy)
+        if cause is None or not self._probed():
+            return
+        if cause == "errors_passed":
+            self._go_live(version, cause)
+        elif cause == "step_passed":
+            self._step(version, self.state.step + 1, cause)
+        else:
+            self._set_guard(version, self._from_shadow(version))
+            self._step(version, 0, cause)
 
-    def _stayed(self, trial: Trial) -> bool:
-        return trial.dwell >= self.policy.rollout.min_dwell and trial.requests >= self.policy.rollout.min_requests
+    def _probed(self) -> bool:
+        """Whether the next step's load was borne, where that is asked for; begins to ask."""
+        trial = self.state.trial
+        if trial.probe is None:
+            trial = replace(trial, probe=rollout_needs.probe_for(self.state, self.policy))
+            self.state = replace(self.state, trial=trial)
+        return trial.probe is None or rollout_needs.probe_passed(trial.probe, trial, self.policy)
 
-    def _step(self, version: str, step: int, stage: Stage, cause: str) -> None:
+    def _from_shadow(self, version: str) -> Guard:
+        """The guard of a version whose quality is proven: its detectors start afresh, against the level it has."""
+        trial, before = self.state.trial, self.state.guards[version]
+        levels: dict[Stream, Level] = {"quality": Level(trial.lost / trial.pairs)} if trial.pairs else {}
+        proven = before.selective
+        threshold = proven.threshold(before.alpha) if proven else None
+        anew = replace(self._guard(version), alpha=before.alpha, levels={} if proven else levels)
+        return replace(anew, selective=proven, threshold=threshold, certified=proven is not None)
+
+    def _step(self, version: str, step: int, cause: str) -> None:
         evidence = self._evidence(version)
-        fresh = replace(self.state.trial, slo=Trial().slo, slo_passed=False, requests=0, dwell=0.0)
+        fresh = replace(self.state.trial, slo=Trial().slo, requests=0, dwell=0.0, probe=None)
         self.state = replace(self.state, step=step, trial=fresh)
         guard = self.state.guards[version]
         levels = {stream: level for stream, level in guard.levels.items() if stream != "slo"}
         self._set_guard(version, replace(guard, block=Block(), silence=0.0, levels=levels))
-        self._to(version, stage, cause, evidence=evidence)
+        self._to(version, Stage.CANARY, cause, evidence=evidence)
 
     def _go_live(self, version: str, cause: str, extra: dict[str, Any] | None = None) -> None:
         evidence = {**self._evidence(version), **(extra or {})}
@@ -199,8 +202,8 @@ class Mover:
         self.state = replace(self.state, live=version)
         if guard is None or cause == "operator":  # by hand: detectors start afresh, against the levels it had
             levels: dict[Stream, Level] = {stream: Level(mean) for stream, mean in self._levels(version).items()}
-            guard = Guard(levels=levels, since=self.state.revision + 1)
-        self._set_guard(version, replace(guard, silence=0.0, expected_pairs=0.0))
+            guard = self._by_hand(version, replace(self._guard(version), levels=levels))
+        self._set_guard(version, replace(guard, silence=0.0, expected_pairs=0.0, served=0.0))
         self._to(version, Stage.LIVE, cause, evidence=evidence)
 
     def _out(self, version: str, cause: str, extra: dict[str, Any] | None = None) -> None:
@@ -263,6 +266,24 @@ class Mover:
         kept = {stream: mean for stream, mean in self._levels(version).items() if LEVEL_ALARMS[stream] != cause}
         known = replace(self.state.versions[version], levels=kept)
         self.state = replace(self.state, versions={**self.state.versions, version: known})
+
+    def _trial(self) -> Trial:
+        """New tests, with what this version may spend."""
+        return Trial(alpha=rollout_tests.alpha(self.policy.quality, self.state.shadowed))
+
+    def _guard(self, version: str) -> Guard:
+        """New detectors, watched from the next revision on."""
+        tested = rollout_selective.start(self.state.versions[version]) if self.policy.selective else None
+        return Guard(alpha=self._trial().alpha, since=self.state.revision + 1, selective=tested)
+
+    def _by_hand(self, version: str, guard: Guard) -> Guard:
+        """The guard of a version that is to serve without a certificate of its own: at its last threshold, or the
+        first one."""
+        if guard.selective is None:
+            return guard
+        before = self.state.guards.get(version)
+        last = before.threshold if before else None
+        return replace(guard, threshold=guard.selective.tested[0].threshold if last is None else last)
 
     def _change(self, **fields: Any) -> None:
         self.state = replace(self.state, revision=self.state.revision + 1, **fields)

@@ -5,32 +5,46 @@ from typing import Literal
 import msgspec
 
 from router.errors import RouterError
-from router.registry import Rollout, Stage
+from router.registry import Stage
 from router.sequential import Cusum, Mixture
+from router.sequential.outcomes import Baseline
+from router.sequential.selective import Selective
 from router.sequential.slo import Block
 
-SCHEMA = 2
+SCHEMA = 3
 
 Stream = Literal["quality", "errors", "slo"]
 
 
+class Probe(msgspec.Struct, frozen=True):
+    """The capacity probe before a step: the challenger is asked besides, at that step's rate. `seconds`: since it
+    began; `slo`: the SLO test over all of its answers meanwhile, served or not; `broken`: their e-detector."""
+
+    fraction: float
+    seconds: float = 0.0
+    block: Block = Block()
+    slo: Mixture = Mixture()
+    broken: Cusum = Cusum()
+
+
 class Trial(msgspec.Struct, frozen=True):
     """The challenger's tests. Quality and paired latency run in shadow; the SLO test is new at each step; the error
-    test runs over all steps. A test that has passed stays passed: it is a stopping time of its martingale."""
+    test runs over all steps. A test that has passed stays passed: it is a stopping time of its martingale.
 
+    `alpha`: what this version may spend.
+    """
+
+    alpha: float = 0.05
     quality: Mixture = Mixture()
     inferior: Mixture = Mixture()
     latency: Mixture = Mixture()
     errors: Mixture = Mixture()
     slo: Mixture = Mixture()
-    quality_passed: bool = False
-    latency_passed: bool = False
-    errors_passed: bool = False
-    slo_passed: bool = False
     pairs: int = 0
     lost: float = 0.0  # sum of -D over the pairs
     requests: int = 0  # served by the student at this step
     dwell: float = 0.0  # seconds at this step
+    probe: Probe | None = None
 
 
 class Level(msgspec.Struct, frozen=True):
@@ -47,31 +61,46 @@ class Level(msgspec.Struct, frozen=True):
 
 
 class Guard(msgspec.Struct, frozen=True):
-    """The e-detectors of a version in shadow, canary or live: two a stream, below the margin and below its level."""
+    """The e-detectors of a version in shadow, canary or live: two a stream, below the margin and below its level.
+
+    `alpha`: what its thresholds' tests may spend. `threshold`: of confidence, in force since the last decision; None
+    where it serves whole, or not at all. `certified`: by the tests in `selective`, not by an operator alone.
+    """
+
+    alpha: float = 0.05
 
     quality: Cusum = Cusum()
     errors: Cusum = Cusum()
     slo: Cusum = Cusum()
+    outcomes: Cusum = Cusum()
+    baseline: Baseline = Baseline()
+    selective: Selective | None = None
     block: Block = Block()
     levels: dict[Stream, Level] = {}
     since: int = 0  # the revision at which it was first watched
+    threshold: float | None = None
+    certified: bool = False
     expected_pairs: float = 0.0  # since the last pair, had all gone well
     silence: float = 0.0  # seconds since the last pair
+    served: float = 0.0  # seconds as the live version
 
 
 class VersionState(msgspec.Struct, frozen=True):
     """Where one version stands. `since`: the rollout revision at which it came into service. `levels`: its own, kept
-    while it is out of service, for whoever promotes it by hand."""
+    while it is out of service, for whoever promotes it by hand. `thresholds`: of confidence, in the order of testing.
+    """
 
     stage: Stage
     admitted: bool = False  # a CANDIDATE event came: the gate passed, or was overridden
     ready: bool = False
     since: int = 0
     levels: dict[Stream, float] = {}
+    thresholds: tuple[float, ...] = ()
 
 
 class RouteState(msgspec.Struct, frozen=True):
-    """All that the fold knows of a route. `now`: the latest time seen, Unix seconds."""
+    """All that the fold knows of a route. `now`: the last tick, Unix seconds. `shadowed`: versions that have entered
+    shadow. `paused_by`, `pinned_by`: who and why."""
 
     route: str
     schema: int = SCHEMA
@@ -82,8 +111,11 @@ class RouteState(msgspec.Struct, frozen=True):
     live: str | None = None
     challenger: str | None = None
     step: int = 0
+    shadowed: int = 0
     paused: bool = False
+    paused_by: dict[str, str] = {}
     pinned: str | None = None
+    pinned_by: dict[str, str] = {}
     trial: Trial = Trial()
     guards: dict[str, Guard] = {}
 
@@ -115,18 +147,3 @@ def decode(data: bytes) -> RouteState:
             f"reads schema {SCHEMA}; {remedy}"
         )
     return state
-
-
-def view(state: RouteState, fraction: float) -> Rollout:
-    """What gateway workers see of a state; `fraction` is the challenger's share of eligible traffic."""
-    stage = state.versions[state.challenger].stage if state.challenger else None
-    return Rollout(
-        route=state.route,
-        revision=state.revision,
-        live=state.live,
-        challenger=state.challenger,
-        stage=stage,
-        step=state.step,
-        fraction=fraction,
-        paused=state.paused,
-    )

@@ -3,8 +3,12 @@
 import math
 from typing import Any
 
-from router.policy import RoutePolicy
+from router import rollout_selective
+from router.policy import RoutePolicy, parse_policy
+from router.rollout_pairs import fraction
 from router.rollout_state import RouteState, Stream
+from router.rollout_tests import boundary, step_boundary
+from router.sequential import Mixture
 
 WARNINGS: dict[Stream, str] = {
     "quality": "quality is more than 2 points below its level",
@@ -27,20 +31,20 @@ def evidence(state: RouteState, policy: RoutePolicy, version: str) -> dict[str, 
     found: dict[str, Any] = {}
     trial, guard = state.trial, state.guards.get(version)
     if version == state.challenger:
-        strict = math.log(1.0 / policy.quality.alpha)
-        by_step = math.log(len(policy.rollout.steps) / policy.quality.alpha)
-        found["tests"] = {
-            "quality": _row(trial.quality.n, trial.quality.log_value, strict, passed=trial.quality_passed),
-            "latency": _row(trial.latency.n, trial.latency.log_value, strict, passed=trial.latency_passed),
-            "slo": _row(trial.slo.n, trial.slo.log_value, by_step, passed=trial.slo_passed),
-            "errors": _row(trial.errors.n, trial.errors.log_value, strict, passed=trial.errors_passed),
-        }
+        strict, by_step = boundary(trial), step_boundary(trial, policy)
+        tests = {"quality": trial.quality, "latency": trial.latency, "slo": trial.slo, "errors": trial.errors}
+        found["tests"] = {name: _test(test, by_step if name == "slo" else strict) for name, test in tests.items()}
+        if trial.probe:
+            found["tests"]["probe"] = _test(trial.probe.slo, by_step)
+            found["probe"] = {"fraction": trial.probe.fraction, "seconds": round(trial.probe.seconds, 3)}
         found["pairs"] = trial.pairs
         found["mean_difference"] = -trial.lost / trial.pairs if trial.pairs else None
         found["requests"], found["dwell"] = trial.requests, round(trial.dwell, 3)
     if guard:
         limit = math.log(policy.rollout.detector_threshold)
         detectors = {"quality": guard.quality, "errors": guard.errors, "slo": guard.slo}
+        if policy.outcomes:
+            detectors["outcomes"] = guard.outcomes
         known = {stream: level for stream, level in guard.levels.items() if level.mean is not None}
         for stream, level in known.items():
             detectors |= dict(zip(_LEVEL_ROWS[stream], (level.worse, level.warning), strict=True))
@@ -51,26 +55,34 @@ def evidence(state: RouteState, policy: RoutePolicy, version: str) -> dict[str, 
         found["warned"] = any(level.warned for level in known.values())
         if found["warned"]:
             found["warnings"] = [WARNINGS[stream] for stream, level in known.items() if level.warned]
+        if policy.selective:
+            found["selective"] = rollout_selective.rows(guard)
         found["seconds_without_a_pair"] = round(guard.silence, 3)
     return found
 
 
-def status(state: RouteState, policy: RoutePolicy | None, fraction: float) -> dict[str, Any]:
+def status(state: RouteState) -> dict[str, Any]:
     """The whole route: who serves how much, where every version stands, and the evidence of those in service."""
+    policy = parse_policy(state.policy) if state.policy else None
     return {
         "live": state.live,
         "challenger": state.challenger,
         "step": state.step,
         "steps": list(policy.rollout.steps) if policy else [],
-        "fraction": fraction,
+        "fraction": fraction(state, policy) if policy else 0.0,
         "paused": state.paused,
+        "paused_by": state.paused_by,
         "pinned": state.pinned,
+        "pinned_by": state.pinned_by,
         "versions": {version: known.stage.value for version, known in state.versions.items()},
         "ready": [version for version, known in state.versions.items() if known.ready],
         "evidence": {version: evidence(state, policy, version) for version in state.guards} if policy else {},
     }
 
 
-def _row(n: int, log_value: float, log_boundary: float, *, passed: bool | None = None) -> dict[str, Any]:
-    row: dict[str, Any] = {"n": n, "log_e": round(log_value, 6), "log_boundary": round(log_boundary, 6)}
-    return row if passed is None else {**row, "passed": passed}
+def _test(test: Mixture, log_boundary: float) -> dict[str, Any]:
+    return {**_row(test.n, test.log_value, log_boundary), "passed": test.reached(log_boundary)}
+
+
+def _row(n: int, log_value: float, log_boundary: float) -> dict[str, Any]:
+    return {"n": n, "log_e": round(log_value, 6), "log_boundary": round(log_boundary, 6)}

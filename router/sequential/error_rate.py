@@ -9,14 +9,14 @@ Failures come in spells: an engine that restarts fails whatever comes in that se
 row for an alarm. A version that fails outright is the hard stop's, after 10.
 """
 
-from router.sequential.mixture import Cusum, Mixture, grid
+from router.sequential.mixture import Floats, grid, log_factors
 
 
-def passes(state: Mixture, error: float, p: float) -> Mixture:
-    """One more request for the test that the rate is below p."""
-    return state.step(p - error, grid(0.01, 0.9, 1.0 - p))
+def passes(errors: Floats, p: float) -> Floats:
+    """Log factors, one a request, of the test that the rate is below p."""
+    return log_factors(p - errors, grid(0.01, 0.9, 1.0 - p))
 
 
-def watch(state: Cusum, error: float, p: float) -> Cusum:
-    """One more request for the e-detector of a rate above p: x = E - p, l on [0.05, 1]."""
-    return state.step(error - p, grid(0.05, 1.0, 1.0))
+def watch(errors: Floats, p: float) -> Floats:
+    """Log factors of the e-detector of a rate above p: x = E - p, l on [0.05, 1]."""
+    return log_factors(errors - p, grid(0.05, 1.0, 1.0))

@@ -8,7 +8,7 @@ Each canary step is a test of its own, since load changes with the step: alpha i
 
 import msgspec
 
-from router.sequential.mixture import Cusum, Mixture, grid
+from router.sequential.mixture import Floats, grid, log_factors
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -24,23 +24,22 @@ class Block(msgspec.Struct, frozen=True):
         return self.slow / self.total
 
 
-def add(block: Block, now: float, seconds: float, *, slow: bool) -> tuple[Block, Block | None]:
-    """Count an answer that was reported at `now` (Unix seconds, never before the last one's); also returns the block
-    that this one closes, if any.
+def add(block: Block, now: float, seconds: float, *, slow: int, total: int) -> tuple[Block, Block | None]:
+    """Count answers that were reported at `now` (Unix seconds); also returns the block that they close, if any.
 
-    Not the time when the request came: slow answers are reported late, and each would be a block of its own.
+    Not the time when the requests came: slow answers are reported late, and each would be a block of its own.
     """
     index = int(now // seconds)
     if block.index in (-1, index):
-        return Block(index, block.slow + slow, block.total + 1), None
-    return Block(index, int(slow), 1), block
+        return Block(index, block.slow + slow, block.total + total), None
+    return Block(index, slow, total), block
 
 
-def passes(state: Mixture, share: float, q: float) -> Mixture:
-    """One more block for the test that the promise is kept."""
-    return state.step(q - share, grid(0.01, 0.9, 1.0 - q))
+def passes(shares: Floats, q: float) -> Floats:
+    """Log factors, one a block, of the test that the promise is kept."""
+    return log_factors(q - shares, grid(0.01, 0.9, 1.0 - q))
 
 
-def watch(state: Cusum, share: float, q: float) -> Cusum:
-    """One more block for the e-detector of a broken promise: x = V_b - q, l on [0.01, 0.9] / q."""
-    return state.step(share - q, grid(0.01, 0.9, q))
+def watch(shares: Floats, q: float) -> Floats:
+    """Log factors of the e-detector of a broken promise: x = V_b - q, l on [0.01, 0.9] / q."""
+    return log_factors(shares - q, grid(0.01, 0.9, q))

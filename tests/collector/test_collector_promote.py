@@ -78,6 +78,11 @@ class Route:
                         arm=Arm.TEACHER, propensity=1.0, value=value, pair_value=pair,
                     )
                 )  # fmt: skip
+        self.tick()
+
+    def tick(self) -> None:
+        self.count += 1
+        self.append(RouteEvent(id=f"t{self.count}", at=float(self.count), route="r", kind=EventKind.TICK))
 
     def replayed(self) -> list[str]:
         records = ((e.offset, decode_evidence(e.value)) for e in self.log.read(Stream.EVIDENCE, 0, 10_000))
@@ -95,7 +100,7 @@ def route(tmp_path: Path) -> Any:
 def test_evidence_becomes_stages_and_decisions_that_a_replay_reproduces(route: Route) -> None:
     route.arrive()
     route.pairs(300)
-    assert route.fold().advance() == 603
+    assert route.fold().advance() == 604
     assert route.registry.version("v").stage is Stage.CANARY
     assert route.registry.snapshot().rollouts["r"].fraction == pytest.approx(0.97)
     assert [t.after for t in route.registry.transitions("r")] == [Stage.SHADOW, Stage.CANARY]
@@ -119,12 +124,61 @@ def test_of_two_promoters_the_slower_yields_and_goes_on_from_the_others_commit(r
     first.advance()
     second.advance()
     route.pairs(10)
-    assert first.advance() == 20
+    assert first.advance() == 21
     assert second.advance() == 0  # a conflict: nothing written
     route.pairs(300)
-    assert second.advance() == 600
+    assert second.advance() == 601
     assert first.advance() == 0
     assert route.replayed() == []
+
+
+def test_an_open_batch_waits_for_its_end_and_is_judged_whole_however_it_came(route: Route) -> None:
+    route.arrive()
+    fold = route.fold()
+    fold.advance()
+    seen = [
+        Observation(
+            id=f"o{n}", at=float(n), route="r", version="v", metric=Metric.QUALITY, arm=Arm.TEACHER, propensity=1.0,
+            value=1.0, pair_value=1.0,
+        )
+        for n in (3, 1, 2)
+    ]  # fmt: skip
+    for one in [*seen, seen[0]]:
+        route.append(one)
+        assert fold.advance() == 0
+        assert route.fold().advance() == 0
+    assert route.registry.status("r")["evidence"]["v"]["pairs"] == 0
+    route.tick()
+    assert fold.advance() == 4
+    assert route.registry.status("r")["evidence"]["v"]["pairs"] == 3
+    assert route.replayed() == []
+
+
+def test_a_backlog_without_a_tick_is_folded_in_full_batches(route: Route) -> None:
+    """As many observations as a promoter missed while it was down."""
+    from router.batch import MOST
+
+    route.arrive()
+    route.fold().advance()
+    records = [
+        Record(
+            id=f"o{n}", key="r", at=1.0,
+            value=encode_evidence(
+                Observation(
+                    id=f"o{n}", at=1.0, route="r", version="v", metric=Metric.ERROR, arm=Arm.TEACHER, propensity=1.0,
+                    value=0.0,
+                )
+            ),
+        )
+        for n in range(2 * MOST + 7)
+    ]  # fmt: skip
+    route.log.append([(Stream.EVIDENCE, record) for record in records])
+    fold = route.fold()
+    assert fold.advance() == 2 * MOST
+    assert fold.advance() == 0
+    route.tick()
+    assert fold.advance() == 8
+    assert route.registry.status("r")["evidence"]["v"]["alarms"]["errors"]["n"] == 2 * MOST + 7
 
 
 def test_the_policy_is_told_once_and_ticks_come_while_a_version_is_watched(route: Route) -> None:

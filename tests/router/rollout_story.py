@@ -1,5 +1,7 @@
 """A route's evidence, told record by record."""
 
+from typing import Any
+
 from router import (
     Arm,
     EventKind,
@@ -11,6 +13,7 @@ from router import (
     RouteState,
     Stage,
     Transition,
+    batches,
     fold,
     initial,
     stages,
@@ -27,13 +30,14 @@ POLICY = {
 
 
 class Story:
-    """Folds as it is told; `records` keeps all for a replay."""
+    """Folds as it is told, with a tick after each request; `records` keeps all for a replay."""
 
     def __init__(self, **changes: object) -> None:
         self.state: RouteState = initial("r")
         self.records: list[tuple[int, Evidence]] = []
         self.decided: list[Transition] = []
         self.at = 1000.0
+        self._folded = 0
         self.policy(**changes)
 
     def policy(self, **changes: object) -> None:
@@ -41,10 +45,16 @@ class Story:
         self.event(EventKind.POLICY, policy=policy.model_dump(mode="json"))
 
     def tell(self, record: Evidence) -> None:
-        offset = 3 * len(self.records) + 1
-        self.records.append((offset, record))
-        self.state, made = fold(self.state, offset, record)
-        self.decided += made
+        """Add a record; a batch that is complete with it is folded."""
+        self.records.append((3 * len(self.records) + 1, record))
+        for batch in batches(self.records[self._folded :]):
+            self.state, made = fold(self.state, batch)
+            self.decided += made
+            self._folded += len(batch)
+
+    def tick(self, seconds: float = 0.0, **requests: int) -> None:
+        self.at += seconds
+        self.event(EventKind.TICK, requests=requests)
 
     def event(self, kind: EventKind, version: str | None = None, **data: object) -> None:
         self.tell(RouteEvent(id=f"e{len(self.records)}", at=self.at, route="r", kind=kind, version=version, data=data))
@@ -56,10 +66,12 @@ class Story:
     def operate(self, action: str, version: str | None = None) -> None:
         self.event(EventKind.OPERATOR, version, action=action, who="ann", why="because")
 
-    def seen(self, metric: Metric, value: float, pair: float | None = None, *, version: str = "v", arm: Arm) -> None:
+    def seen(
+        self, metric: Metric, value: float, pair: float | None = None, *, version: str = "v", arm: Arm, **more: Any
+    ) -> None:
         made = Observation(
-            id=f"o{len(self.records)}", at=self.at, route="r", version=version, metric=metric, arm=arm, propensity=1.0,
-            value=value, pair_value=pair,
+            id=f"o{len(self.records)}", at=self.at, route="r", version=version, metric=metric, arm=arm, value=value,
+            pair_value=pair, **{"propensity": 1.0, **more},
         )  # fmt: skip
         self.tell(made)
 
@@ -70,6 +82,7 @@ class Story:
             self.seen(Metric.ERROR, 0.0, version=version, arm=Arm.TEACHER)
             self.seen(Metric.LATENCY, ms, 80.0, version=version, arm=Arm.TEACHER)
             self.seen(Metric.QUALITY, float(good), 1.0, version=version, arm=Arm.TEACHER)
+            self.tick()
 
     def serves(self, n: int, *, error: bool = False, ms: float = 50.0, version: str = "v", every: float = 0.1) -> None:
         """Requests that the student served."""
@@ -77,6 +90,7 @@ class Story:
             self.at += every
             self.seen(Metric.ERROR, float(error), version=version, arm=Arm.STUDENT)
             self.seen(Metric.LATENCY, float("inf") if error else ms, version=version, arm=Arm.STUDENT)
+            self.tick()
 
     def stage(self, version: str = "v") -> Stage:
         return stages(self.state)[version]

@@ -22,6 +22,7 @@ def test_pairs_without_a_comparison_of_times_end_at_n_max() -> None:
     for _ in range(500):
         assert story.stage() is Stage.SHADOW
         story.seen(Metric.QUALITY, 1.0, 1.0, arm=Arm.TEACHER)
+        story.tick(0.1)
     assert (story.stage(), story.causes()[-1]) == (Stage.REJECTED, "latency_undecided")
 
 

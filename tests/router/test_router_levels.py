@@ -3,7 +3,7 @@
 import pytest
 from rollout_story import Story
 
-from router import Arm, Metric, Stage, differences, parse_policy, status
+from router import Arm, Metric, Stage, differences, status
 
 WIDE = {"quality": {"margin": 0.2}}
 
@@ -17,7 +17,7 @@ def losing(story: Story, n: int, *, every: int) -> None:
 
 def shown(story: Story) -> dict[str, object]:
     assert story.state.policy is not None
-    evidence: dict[str, object] = status(story.state, parse_policy(story.state.policy), 0.0)["evidence"]["v"]
+    evidence: dict[str, object] = status(story.state)["evidence"]["v"]
     return evidence
 
 

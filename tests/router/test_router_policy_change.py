@@ -3,7 +3,7 @@
 import pytest
 from rollout_story import Story
 
-from router import Stage, current_fraction, differences
+from router import Stage, differences, view
 
 LENIENT = {"margin": 0.2, "score": "token_f1"}
 
@@ -47,7 +47,7 @@ def test_a_canary_whose_steps_change_stays_and_its_new_share_is_on_record() -> N
     story.policy(rollout={"steps": [0.1, 1.0], "min_dwell": "20s", "min_requests": 30})
     move = story.decided[-1]
     assert (move.cause, move.before, move.after) == ("policy_changed", Stage.CANARY, Stage.CANARY)
-    assert move.fraction == current_fraction(story.state) == 0.1
+    assert move.fraction == view(story.state).fraction == 0.1
     story.policy(
         capture={"rate": 0.5}, rollout={"steps": [0.1, 1.0], "min_dwell": "20s", "min_requests": 30}
     )  # nothing that a test is about

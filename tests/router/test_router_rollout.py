@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from rollout_story import Story
 
-from router import Arm, EventKind, Metric, Stage, current_fraction, decode_state, differences, encode_state, fold, view
+from router import Arm, EventKind, Metric, Stage, batches, decode_state, differences, encode_state, fold, view
 
 
 def test_a_good_student_goes_from_candidate_to_live_by_evidence_alone() -> None:
@@ -265,10 +265,10 @@ def test_the_revision_rises_whenever_workers_would_see_a_change_and_only_then() 
     story.pairs(50, version="w")
     seen: dict[int, object] = {}
     state, story2 = None, Story()
-    for offset, record in story.records:
-        story2.state, _ = fold(story2.state, offset, record)
+    for batch in batches(story.records):
+        story2.state, _ = fold(story2.state, batch)
         state = story2.state
-        shown = msgspec.structs.replace(view(state, current_fraction(state)), revision=0)
+        shown = msgspec.structs.replace(view(state), revision=0)
         assert seen.setdefault(state.revision, shown) == shown
 
 
@@ -277,8 +277,8 @@ def test_a_fold_taken_up_from_its_encoding_is_the_fold_at_once() -> None:
     story.to_live()
     story.pairs(100, good=False)
     state, decided = Story().state, []
-    for offset, record in story.records[1:]:
-        state, made = fold(decode_state(encode_state(state)), offset, record)
+    for batch in batches(story.records[1:]):
+        state, made = fold(decode_state(encode_state(state)), batch)
         decided += made
     assert decided == story.decided
     assert encode_state(state) == encode_state(story.state)

@@ -1,0 +1,157 @@
+"""A student that is good at a part only answers just that part, as long as its certificate holds."""
+
+import pytest
+from rollout_story import Story
+
+from router import Arm, EventKind, Metric, Stage, differences, status, view
+
+SELECTIVE = {"selective": {"max_risk": 0.1, "min_coverage": 0.2}, "quality": {"margin": 0.07, "n_max": 3000}}
+THRESHOLDS = [0.8, 0.4, 0.1]
+
+
+class Part(Story):
+    """A student whose confidence tells where it is right: of four answers three are sure, the fourth is not."""
+
+    def arrive(self, version: str = "v") -> None:
+        self.event(EventKind.CANDIDATE, version, gate="passed", thresholds=THRESHOLDS)
+        self.event(EventKind.READY, version)
+
+    def pair(self, confidence: float | None, *, good: bool, arm: Arm = Arm.TEACHER, inclusion: float = 1.0) -> None:
+        self.at += 0.1
+        self.seen(Metric.LATENCY, 50.0, 80.0, arm=arm)
+        self.seen(Metric.ERROR, 0.0, arm=arm)
+        self.seen(
+            Metric.QUALITY, float(good), 1.0, arm=arm, confidence=confidence, inclusion=inclusion
+        )  # fmt: skip
+        self.tick()
+
+    def quarters(self, n: int, *, sure_good: bool = True, unsure_good: bool = False, arm: Arm = Arm.TEACHER) -> None:
+        for _ in range(n):
+            for _ in range(3):
+                self.pair(0.9, good=sure_good, arm=arm)
+            self.pair(0.2, good=unsure_good, arm=arm)
+
+    def to_selective_live(self) -> None:
+        self.arrive()
+        self.quarters(40)
+        assert self.stage() is Stage.CANARY
+        self.serves(2000)
+        assert self.stage() is Stage.LIVE
+
+
+def test_a_version_that_fails_as_a_whole_goes_live_on_the_part_that_it_knows() -> None:
+    story = Part(**SELECTIVE)
+    story.to_selective_live()
+    assert story.causes()[:2] == ["ready", "selective_and_latency_passed"]
+    shown = status(story.state)["evidence"]["v"]["selective"]
+    assert shown["threshold"] == 0.4  # 0.8 is safe and so is 0.4; 0.1 lets the wrong quarter in
+    assert shown["coverage"] == pytest.approx(0.75, abs=0.01)
+    assert shown["risk"] == 0.0
+    assert 0.0 < shown["risk_bound"] <= 0.1
+    assert view(story.state).live_threshold == 0.4
+    assert differences("r", story.records, story.decided) == []
+
+
+def test_without_selective_the_same_student_is_rejected() -> None:
+    story = Part(quality={"margin": 0.07, "n_max": 3000})
+    story.arrive()
+    story.quarters(40)
+    assert story.stage() is Stage.REJECTED
+
+
+def test_better_answers_to_unsure_inputs_loosen_the_threshold_and_workers_see_it_as_a_decision() -> None:
+    story = Part(**SELECTIVE)
+    story.to_selective_live()
+    revision = story.state.revision
+    story.quarters(120, unsure_good=True)
+    assert story.causes()[-1] == "threshold_loosened"
+    assert view(story.state).live_threshold == 0.1
+    assert story.state.revision > revision
+    assert story.decided[-1].before is story.decided[-1].after is Stage.LIVE
+
+
+def test_wrong_answers_where_it_was_sure_take_the_certificate_and_the_version_back() -> None:
+    story = Part(**SELECTIVE)
+    story.to_selective_live()
+    told = len(story.records)
+    story.quarters(30, sure_good=False, arm=Arm.STUDENT)
+    assert story.stage() is Stage.ROLLED_BACK
+    assert story.causes()[-1] == "selective_lost"
+    spoilt = [d for d in story.decided if d.offset > 3 * told]
+    assert spoilt[-1].evidence["selective"]["taken_back"] >= 1
+
+
+def test_answers_without_a_confidence_are_never_evidence_for_serving() -> None:
+    story = Part(**SELECTIVE)
+    story.arrive()
+    for _ in range(400):
+        story.pair(None, good=True)
+    assert story.stage() is Stage.SHADOW
+    assert status(story.state)["evidence"]["v"]["selective"]["threshold"] is None
+
+
+def test_a_part_too_small_to_be_worth_serving_ends_with_the_teacher() -> None:
+    story = Part(**{**SELECTIVE, "selective": {"max_risk": 0.1, "min_coverage": 0.9}, "quality": {"n_max": 400}})
+    story.arrive()
+    story.quarters(110)
+    assert story.stage() is Stage.REJECTED
+    assert story.causes()[-1] == "selective_undecided"
+
+
+def test_an_unsafe_first_threshold_ends_the_trial_early() -> None:
+    story = Part(**SELECTIVE)
+    story.arrive()
+    story.quarters(60, sure_good=False)
+    assert story.causes()[-1] == "selective_inferior"
+
+
+def test_a_version_promoted_by_hand_serves_at_its_first_threshold_and_is_watched_there() -> None:
+    story = Part(**SELECTIVE)
+    story.arrive()
+    story.operate("promote", "v")
+    assert view(story.state).live_threshold == 0.8
+    story.quarters(3, sure_good=True)
+    assert story.stage() is Stage.LIVE
+    story.quarters(20, sure_good=False)
+    assert (story.stage(), story.causes()[-1]) == (Stage.ROLLED_BACK, "quality_alarm")
+
+
+def test_thresholds_that_cannot_be_used_give_way_to_the_default_ones() -> None:
+    story = Part(**SELECTIVE)
+    story.event(EventKind.CANDIDATE, "v", gate="passed", thresholds=[0.1, 0.9])
+    story.event(EventKind.READY, "v")
+    story.quarters(40)
+    assert story.stage() is Stage.CANARY
+    assert view(story.state).challenger_threshold is not None
+
+
+def test_another_risk_starts_the_tests_anew_and_the_live_version_keeps_its_threshold_meanwhile() -> None:
+    story = Part(**SELECTIVE)
+    story.to_selective_live()
+    story.policy(**{**SELECTIVE, "selective": {"max_risk": 0.05}})
+    assert (story.stage(), view(story.state).live_threshold) == (Stage.LIVE, 0.4)
+    assert story.state.guards["v"].selective is not None
+    assert story.state.guards["v"].selective.n == 0
+    story.quarters(150)
+    assert story.state.guards["v"].certified
+    assert view(story.state).live_threshold == 0.4
+
+
+def test_a_version_proven_on_a_part_is_not_left_to_serve_all_when_the_policy_says_so() -> None:
+    story = Part(**SELECTIVE)
+    story.to_selective_live()
+    story.policy(quality=SELECTIVE["quality"])
+    assert (story.stage(), story.causes()[-1]) == (Stage.ROLLED_BACK, "policy_changed")
+
+
+def test_deferred_answers_weigh_as_little_as_audits_are_rare() -> None:
+    """Of the served answers one in twenty is audited, all wrong; a deferred one comes for nothing each time, all right.
+    Unweighted the right ones would carry the looser threshold."""
+    story = Part(**{**SELECTIVE, "quality": {"audit_rate": 0.05, "n_max": 3000}})
+    story.to_selective_live()
+    for _ in range(30):
+        for _ in range(20):
+            story.pair(0.2, good=True, arm=Arm.STUDENT, inclusion=1.0)
+        story.pair(0.9, good=False, arm=Arm.STUDENT, inclusion=0.05)
+    assert story.stage() is Stage.ROLLED_BACK
+    assert "threshold_loosened" not in story.causes()
