@@ -31,7 +31,7 @@ replace = msgspec.structs.replace
 def fold(state: RouteState, batch: Records) -> tuple[RouteState, list[Transition]]:
     """The state after one more complete batch (see `batches`), and the decisions that it made."""
     offset, last = batch[-1]
-    event = batches_of.event(batch)
+    event, before = batches_of.event(batch), state
     if event and event.kind is EventKind.TICK:
         state = _aged(state, event.at)
     if state.policy is None:
@@ -44,7 +44,7 @@ def fold(state: RouteState, batch: Records) -> tuple[RouteState, list[Transition
     if event:
         _apply(mover, event)
         mover.move()
-    return shown_anew(state, mover.state), mover.transitions
+    return shown_anew(before, mover.state), mover.transitions
 
 
 def stages(state: RouteState) -> dict[str, Stage]:
