@@ -11,11 +11,13 @@ from starlette.exceptions import HTTPException
 from exporters.prometheus import render
 from gateway.body import Receive, Scope, Send
 from gateway.capture import Capture, Sender
-from gateway.chat import PATH, Chat
+from gateway.chat import Chat
 from gateway.errors import NotFound, WrongMethod, as_openai, status_of
+from gateway.feedback import FEEDBACK_PATH, FeedbackIn
 from gateway.hard_stop import HardStop
 from gateway.plan import Planner
 from gateway.routes import Routes
+from gateway.serving import PATH, Parts
 from gateway.shadow import Shadows
 from gateway.snapshots import Snapshots
 from gateway.upstream import Upstream
@@ -23,17 +25,18 @@ from router import Config, Events
 
 
 class Gateway(FastAPI):
-    """FastAPI, but for POST /v1/chat/completions, which never enters its middleware.
+    """FastAPI, but for POST /v1/chat/completions and /v1/feedback, which never enter its middleware.
 
     `shadows`: what must be waited for before the process ends. `draining`: readiness says no from then on.
     """
 
-    def __init__(self, chat: Chat, *, models: list[str]) -> None:
+    def __init__(self, chat: Chat, feedback: FeedbackIn, *, models: list[str]) -> None:
         super().__init__(title="Retort", docs_url=None, redoc_url=None, openapi_url=None)
         self._chat = chat
+        self._feedback = feedback
         self._models = models
         self._since = int(time.time())
-        self.shadows = chat.shadows
+        self.shadows = chat.parts.shadows
         self.draining = False
         self.add_api_route("/v1/models", self._list, methods=["GET"])
         self.add_api_route("/healthz", self._alive, methods=["GET"])
@@ -45,6 +48,8 @@ class Gateway(FastAPI):
         """The ASGI interface."""
         if scope["type"] == "http" and scope["path"] == PATH:
             await self._chat(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == FEEDBACK_PATH:
+            await self._feedback(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -79,16 +84,16 @@ def create_app(
     routes = Routes(config)
     capture = Capture(sender, events)
     hard_stop = HardStop(sender, events, clock=clock)
-    chat = Chat(
-        Planner(routes, snapshots, hard_stop, salt=salt),
-        upstream,
+    parts = Parts(
+        upstream=upstream,
         capture=capture,
         shadows=Shadows(upstream, capture, events),
         hard_stop=hard_stop,
         events=events,
         clock=clock,
     )
-    return Gateway(chat, models=routes.models)
+    chat = Chat(Planner(routes, snapshots, hard_stop, salt=salt), parts)
+    return Gateway(chat, FeedbackIn(routes, sender, events, clock=clock), models=routes.models)
 
 
 def _metrics() -> Response:

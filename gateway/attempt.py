@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from collector import Call
-from gateway.errors import BadStatus, Cut, EmptyAnswer, ErrorInStream, UpstreamError, UpstreamTimeout
+from gateway.errors import BadStatus, Cut, Deferred, EmptyAnswer, ErrorInStream, UpstreamError, UpstreamTimeout
 from gateway.routes import Callee
 from gateway.sse import CONFIDENCE_HEADER, ConfidenceFilter, Ending, Opening, complete, confidence, opening
 from gateway.upstream import Patience, Reply, Upstream
@@ -28,10 +28,17 @@ class Outgoing(msgspec.Struct, frozen=True):
 
 
 class Attempt:
-    """One call. Use: `begin`, and then for a stream `piece` until it is empty. `close` in any case."""
+    """One call. Use: `begin`, and then for a stream `piece` until it is empty. `end` in any case.
 
-    def __init__(self, callee: Callee) -> None:
+    `threshold`: the confidence that a student must say for its answer to be used; None asks for none. `audited`: a
+    stream that is deferred stays open, to be read to its end besides (`read_on`) and compared.
+    """
+
+    def __init__(self, callee: Callee, *, threshold: float | None = None, audited: bool = False) -> None:
         self.callee = callee
+        self.threshold = threshold
+        self.audited = audited
+        self.deferred = False
         self.status: int | None = None
         self.error: str | None = None
         self.ttft_ms: float | None = None
@@ -55,7 +62,8 @@ class Attempt:
         stream `content` holds the events up to the first real chunk.
 
         Raises UpstreamError for what another upstream may be asked instead; of a teacher's answer with an error
-        status the content is kept all the same.
+        status the content is kept all the same. Raises Deferred for an answer under the threshold, which is no
+        failure: a plain one is whole and kept, a stream is closed before its first chunk, unless it is audited.
         """
         try:
             if outgoing.stream:
@@ -78,8 +86,11 @@ class Attempt:
         self._reply = reply
         self.status = reply.status
         self.headers = reply.headers
+        if self._filter is not None:
+            self.confidence = confidence(reply.headers.get(CONFIDENCE_HEADER))
         if reply.status == 200 and outgoing.stream and _is_stream(reply):
             self.streams = True
+            self._hold_to_threshold()
             await self._open(reply)
         else:
             await self._whole(reply)
@@ -108,13 +119,34 @@ class Attempt:
             raise
         return b""
 
+    @property
+    def open(self) -> bool:
+        """Whether there may be more to read."""
+        return self._reply is not None
+
+    async def read_on(self, seconds: float) -> None:
+        """Read a deferred stream to its end. One that does not come to it has nothing to compare, and is no failure:
+        no user waited for it."""
+        try:
+            async with asyncio.timeout(seconds):
+                while await self.piece():
+                    pass
+        except (TimeoutError, UpstreamError):
+            self.drop()
+
+    def drop(self) -> None:
+        """Let go of a deferred stream and of what came of it."""
+        self.end(None)
+        self.error = None
+        self._kept.clear()
+
     def end(self, error: str | None) -> None:
         """The call is over: note how, once, and let go of the connection."""
         if self.total_ms is None:
             self.total_ms = (time.perf_counter() - self._began) * 1000.0
             self.error = error
-            if self._filter is not None and self._filter.confidence is not None:
-                self.confidence = self._filter.confidence
+            if self.confidence is None and self._filter is not None:
+                self.confidence = self._filter.confidence  # the header's comes first: it is the one that decides
         self._over = True
         if self._reply is not None:
             self._reply.close()
@@ -137,6 +169,7 @@ class Attempt:
             total_ms=self.total_ms,
             confidence=self.confidence,
             body_bytes=body_bytes,
+            deferred=self.deferred,
         )
 
     async def _whole(self, reply: Reply) -> None:
@@ -148,9 +181,16 @@ class Attempt:
         if not self.content:
             raise EmptyAnswer
         self._keep(self.content)
-        if self._filter is not None:
-            self.confidence = confidence(reply.headers.get(CONFIDENCE_HEADER))
         self.end(None if reply.status < 400 else f"http_{reply.status}")
+        self._hold_to_threshold()
+
+    def _hold_to_threshold(self) -> None:
+        """Raises Deferred, and lets go of the connection, where the confidence is too low, or missing."""
+        if self.threshold is not None and (self.confidence is None or self.confidence < self.threshold):
+            self.deferred = True
+            if not (self.streams and self.audited):
+                self.end(None)
+            raise Deferred
 
     async def _open(self, reply: Reply) -> None:
         events = b""

@@ -23,8 +23,8 @@ class Sender(Protocol):
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """An exchange whose answer is over. Its shadows may still be running.
 
-    `at`: Unix seconds when the request came. `consents`: what `may_capture` said. Times in milliseconds, as the
-    client saw them.
+    `at`: Unix seconds when the request came. `consents`: what `may_capture` said. `deferred`: a student's answer that
+    was deferred, at most one; it is told of among the shadows. Times in milliseconds, as the client saw them.
     """
 
     id: str
@@ -37,6 +37,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     request: bytes
     served: Attempt
     failed: Sequence[Attempt]
+    deferred: Sequence[Attempt] = ()
     ttft_ms: float | None
     total_ms: float
 
@@ -66,13 +67,16 @@ class Capture:
         with a text too large is reported without any.
         """
         capture = done.consents
+        if done.deferred:
+            shadows = (*done.deferred, *shadows)
+        kept = [shadow.kept for shadow in shadows]
         if len(done.request) > KEEP_BYTES or done.served.too_large:
             self._events.emit("gateway.capture_skipped", route=done.decision.route, reason="too_large")
-            capture, bodies = False, [b"", b"", *(b"" for _ in shadows)]
-        elif capture or shadows:
-            bodies = [done.request, done.served.kept, *(shadow.kept for shadow in shadows)]
+            capture, bodies = False, [b"", b"", *(b"" for _ in kept)]
+        elif capture or any(kept):
+            bodies = [done.request, done.served.kept, *kept]
         else:
-            bodies = [b"", b""]
+            bodies = [b"", b"", *kept]
         header = Exchange(
             id=done.id,
             at=done.at,

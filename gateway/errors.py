@@ -13,6 +13,8 @@ GatewayError
 │   ├── EmptyAnswer     an answer without content
 │   ├── ErrorInStream   the stream's first event was an error
 │   └── Cut             the connection ended in the middle of the answer
+├── Deferred            a student is not sure enough of its answer; the teacher is asked, and no client sees this
+├── Overloaded          what came can't be kept just now; sending it again later helps
 ├── Internal            a defect of the gateway
 └── CannotListen        the address can't be listened on; starting again would not help
     └── PortInUse       the port is taken
@@ -118,6 +120,20 @@ class Cut(UpstreamError):
     constant = "cut"
 
 
+class Deferred(GatewayError):
+    """The student is not sure enough of its answer."""
+
+    retryable = True
+    code = "deferred"
+
+
+class Overloaded(GatewayError):
+    """The gateway can't keep this just now; send it again later."""
+
+    retryable = True
+    code = "overloaded"
+
+
 class Internal(GatewayError):
     """The gateway failed; its log says why."""
 
@@ -141,11 +157,13 @@ STATUS: tuple[tuple[type[GatewayError], int], ...] = (
     (InvalidRequest, 400),
     (UpstreamTimeout, 504),
     (UpstreamError, 502),
+    (Overloaded, 503),
     (GatewayError, 500),
 )
 
 _TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 405: "invalid_request_error"}
-_TYPES |= {413: "invalid_request_error", 500: "server_error", 502: "upstream_error", 504: "upstream_error"}
+_TYPES |= {413: "invalid_request_error", 500: "server_error", 503: "server_error"}
+_TYPES |= {502: "upstream_error", 504: "upstream_error"}
 
 
 def status_of(error: GatewayError) -> int:

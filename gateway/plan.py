@@ -1,10 +1,10 @@
 """What is to be done for one request: the decision, who is called in which order, and what they are sent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from gateway.attempt import Outgoing
+from gateway.attempt import Attempt, Outgoing
 from gateway.body import Body, Scope, with_model
 from gateway.capture import CONSENT_HEADER, may_capture
 from gateway.cluster import cluster_key
@@ -37,6 +37,28 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             body = with_model(body, callee.model_json)
         headers = to_upstream(self.client_headers, callee.fixed, passthrough=callee.passthrough)
         return Outgoing(headers, body, self.body.stream)
+
+    def besides(self, served: Callee, *, deferred: Sequence[Attempt] = ()) -> list[tuple[Callee, Outgoing]]:
+        """The shadow calls that are left to make once `served` has answered.
+
+        Where a teacher answered in the student's place, its answer is the one that an audit would have asked for. A
+        second answer of the teacher is asked of the same teacher as the first, and only where there is a student's
+        answer to compare both with.
+        """
+        planned: Sequence[Callee] = self.shadows
+        if served.arm is Arm.TEACHER:
+            students = [callee for callee in planned if callee.arm is Arm.STUDENT]
+            had = 1 if self.decision.arm is Arm.STUDENT else 0
+            compared = students or any(answer.content for answer in deferred)
+            left = len(planned) - len(students) - had if compared else 0
+            planned = [*students, *[served] * left]
+        found: list[tuple[Callee, Outgoing]] = []
+        for callee in planned:
+            outgoing = self.outgoing(callee)
+            # Under the client's own key an upstream may repeat the answer that it gave before.
+            headers = {name: value for name, value in outgoing.headers.items() if name != "idempotency-key"}
+            found.append((callee, Outgoing(headers, outgoing.body, outgoing.stream)))
+        return found
 
 
 class Planner:

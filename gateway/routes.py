@@ -65,8 +65,10 @@ class Routes:
 
     def __init__(self, config: Config) -> None:
         self._by_model: dict[str, Route] = {}
+        self._routes: list[Route] = []
         for name, policy in config.routes.items():
             route = _route(name, policy, config)
+            self._routes.append(route)
             for model in (name, *policy.claims):
                 self._by_model[model] = route
         students = [policy.student.max_prompt_bytes for policy in config.routes.values() if policy.student]
@@ -76,6 +78,11 @@ class Routes:
     def models(self) -> list[str]:
         """All names that a client may ask for, sorted."""
         return sorted(self._by_model)
+
+    @property
+    def only(self) -> Route | None:
+        """The route, where there is exactly one."""
+        return self._routes[0] if len(self._routes) == 1 else None
 
     def find(self, model: str) -> Route:
         """Raises UnknownModel, which names the known ones."""

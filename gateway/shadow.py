@@ -47,7 +47,8 @@ class Shadows:
         for callee, _ in planned[room:]:
             self._events.emit("gateway.shadow", route=done.decision.route, arm=callee.arm, outcome="dropped")
         planned = planned[:room]
-        if not planned:
+        reading = [attempt for attempt in done.deferred if attempt.open]
+        if not planned and not reading:
             self._capture.report(done)
             return
         self._calls += len(planned)
@@ -70,6 +71,7 @@ class Shadows:
         calls = [
             self._call(a, outgoing, done.decision.route) for a, (_, outgoing) in zip(attempts, planned, strict=True)
         ]
+        calls += [attempt.read_on(self._seconds) for attempt in done.deferred if attempt.open]
         try:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(*calls)
@@ -79,6 +81,9 @@ class Shadows:
             self._calls -= len(planned)
             for attempt in attempts:
                 attempt.end("cancelled")  # one that was stopped before it began
+            for attempt in done.deferred:
+                if attempt.open:
+                    attempt.drop()
             self._capture.report(done, attempts)
 
     async def _call(self, attempt: Attempt, outgoing: Outgoing, route: str) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from retort import plan_options
 from retort.errors import StartError
 from retort.extras import need
 from retort.process import EXIT_USAGE, set_up_logging
@@ -83,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _status, text="show routes, versions, stages, evidence against its boundary, savings")
     status.add_argument("--json", action="store_true")
 
+    plan_options.add_arguments(command("plan", _plan, text=plan_options.TEXT))
+
     for name, text in ACTIONS.items():
         action = command(name, _operate, text=text)
         action.set_defaults(action=name)
@@ -105,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
 
     replay = command("replay", _replay, text="recompute every decision from the log; exit 1 on a difference")
     replay.add_argument("--route")
+    replay.add_argument(
+        "--from", dest="start", type=int, default=0, metavar="OFFSET", help="begin at the last decision before it"
+    )
+    replay.add_argument(
+        "--what-if", action="append", default=[], metavar="KEY=VALUE", help="what another policy would have decided"
+    )
     replay.add_argument("--json", action="store_true")
 
     check = command("check", _check, text="validate a configuration", config=False)
@@ -161,6 +170,10 @@ def _status(options: argparse.Namespace) -> int:
     return show(load(options.config), as_json=options.json)
 
 
+def _plan(options: argparse.Namespace) -> int:
+    return plan_options.plan(load(options.config), options)
+
+
 def _operate(options: argparse.Namespace) -> int:
     from retort.operate import operate  # noqa: PLC0415
 
@@ -198,7 +211,8 @@ def _retrain(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     from retort.replay import replay  # noqa: PLC0415
 
-    return replay(load(options.config), route=options.route, as_json=options.json)
+    config, changes = load(options.config), options.what_if
+    return replay(config, route=options.route, start=options.start, changes=changes, as_json=options.json)
 
 
 def _check(options: argparse.Namespace) -> int:

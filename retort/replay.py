@@ -75,7 +75,7 @@ def evidence(log: EventLog, route: str, *, start: int = 0, until: int) -> Iterat
 def _compare(registry: Registry, log: EventLog, name: str, start: int) -> dict[str, Any]:
     _, _, until = registry.checkpoint(name)
     state, offset = registry.kept_before(name, start)
-    decided = [t for t in registry.transitions(name) if t.offset >= offset]
+    decided = [t for t in registry.transitions(name) if offset <= t.offset < until]  # the promoter may be at work
     records = evidence(log, name, start=offset, until=until)
     found = differences(name, records, decided, decode_state(state) if state is not None else None)
     return {"decisions": len(decided), "records_from": offset, "records_until": until, "differences": found}

@@ -103,6 +103,15 @@ def _evidence(evidence: Mapping[str, Any]) -> str:
     for test, row in evidence.get("tests", {}).items():
         mark = "passed" if row["passed"] else f"{row['log_e']:.2f}/{row['log_boundary']:.2f}"
         parts.append(f"{test} {mark} (n={row['n']})")
+    selective = evidence.get("selective", {})
+    if "coverage" in selective:
+        parts.append(
+            f"selective: {selective['coverage']:.1%} covered at {selective['risk']:.2%} risk "
+            f"(certified below {selective['risk_bound']:.2%}), threshold {selective['threshold']}"
+        )
+    if evidence.get("interval"):
+        low, high = evidence["interval"]
+        parts.append(f"mean difference {evidence['mean_difference']:+.3f} in [{low:+.3f}, {high:+.3f}]")
     alarms = {name: row for name, row in evidence.get("alarms", {}).items() if not name.endswith("warning")}
     worst = max(alarms.items(), key=lambda item: item[1]["log_e"], default=None)
     if worst:

@@ -51,9 +51,9 @@ def decide(policy: RoutePolicy, rollout: Rollout, facts: RequestFacts, *, ready:
     live = rollout.live if rollout.live in ready else None
     first = share if canary else 0.0
     second = max(served - share, 0.0) if live else 0.0
-    probed = canary if share <= place < min(rollout.probe, served) else None
     if canary and place < first:
         return choice.canary(canary, first)
+    probed = canary if place < min(rollout.probe, served) else None
     if live and share <= place < served:
         # Beside a canary it is the canary that stands against the teacher; what the live version serves is of neither.
         return choice.live(live, second, probed=probed, shadow=shadow, in_service=None if first else live)

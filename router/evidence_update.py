@@ -12,6 +12,7 @@ from router.evidence import Metric, Observation
 from router.policy import RoutePolicy
 from router.registry import Stage
 from router.rollout_state import Guard, Level, Probe, RouteState, Stream, Trial
+from router.rollout_tests import most_difference
 from router.sequential import error_rate, outcomes, quality, slo
 from router.sequential.mixture import Floats
 from router.sequential.slo import Block
@@ -108,8 +109,12 @@ def _pairs(
     if trial and stage is Stage.SHADOW:  # the ramp proves operation, quality is proven before
         trial = replace(
             trial,
-            quality=trial.quality.fold(rollout_tests.quality_passes(differences, policy.quality)),
+            quality=trial.quality.fold(
+                rollout_tests.quality_passes(differences, policy.quality, spread=trial.spread)
+            ),
+            spread=trial.spread.fold(differences, margin),
             inferior=trial.inferior.fold(quality.fails(differences, margin)),
+            interval=trial.interval.fold(differences, trial.alpha, least=-1.0, most=most_difference(policy.quality)),
             pairs=trial.pairs + len(pairs),
             lost=trial.lost - float(differences.sum()),
         )

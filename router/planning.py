@@ -7,8 +7,7 @@ each path, so that medians, 90th percentiles and the probability to pass are rea
 Assumes independent observations. Scores in between are simulated as all or nothing with the same mean: among streams
 of one mean these take a betting test longest (Jensen: log(1 + l x) is concave in x), so plans err on the late side.
 
-The same seed is used for the same test at every margin and coverage, so that figures of one plan compare: along each
-path a wider margin never takes longer.
+The same seed is used for the same test at every margin and coverage, so that the figures of one plan compare.
 """
 
 import math
@@ -22,12 +21,13 @@ from numpy.typing import NDArray
 from router import rollout_tests
 from router.policy import LatencyPolicy
 from router.policy_quality import QualityPolicy
-from router.sequential import error_rate, quality, slo, sprt
-from router.sequential.mixture import Floats, grid, log_factors, log_mean
+from router.sequential import error_rate, quality, selective, slo, sprt
+from router.sequential.mixture import Floats, crossing, log_factors, log_mean, mixture_logs
 
 PATHS = 400  # the standard error of a median is then about 4% of the spread: far below what the assumptions are worth
 HORIZON = 20_000  # observations after which a simulated test is given up, whatever n_max says
-CHUNK = 256
+FIRST = 128  # observations that are looked at first; where a path has not ended, twice as many, from its start
+AT_ONCE = 20_000  # observations in one go: what they need stays in a processor's cache
 
 Counts = NDArray[np.int64]
 Draw = Callable[[np.random.Generator, tuple[int, int]], Floats]
@@ -75,40 +75,10 @@ def quality_pairs(policy: QualityPolicy, expected: Expected, alpha: float, *, se
 @lru_cache(maxsize=256)
 def accepted_pairs(max_risk: float, risk: float, alpha: float, most: int, *, seed: int = 2) -> Ended:
     """Pairs above a threshold of confidence until it is certified (see `sequential.selective`), where the mean loss
-    of what it accepts is `risk`. Given up after `most`."""
+    of what it accepts is `risk`, and alpha is its own. Given up after `most`."""
     return run(
-        lambda loss: log_factors(max_risk - loss, grid(0.01, 0.9, 1.0 - max_risk)),
+        lambda loss: log_factors(max_risk - loss, selective._bets(max_risk)),
         lambda rng, shape: (rng.random(shape) < risk).astype(float),
-        log_boundary=-math.log(alpha),
-        most=most,
-        seed=seed,
-        fails=lambda loss: log_factors(loss - max_risk, grid(0.01, 0.9, max_risk)),
-    )
-
-
-@lru_cache(maxsize=256)
-def latency_pairs(policy: LatencyPolicy, expected: Expected, alpha: float, most: int, *, seed: int = 3) -> Ended:
-    """Pairs of times until the paired latency test passes, or is given up."""
-    slower, faster = 2.0 + policy.margin, 0.5  # in units of the teacher's time
-
-    def factors(student: Floats) -> Floats:
-        return rollout_tests.latency_passes(np.stack([student, np.ones_like(student)], axis=-1), policy)
-
-    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
-        return np.where(rng.random(shape) < expected.slower, slower, faster)
-
-    return run(factors, draw, log_boundary=-math.log(alpha), most=most, seed=seed)
-
-
-@lru_cache(maxsize=256)
-def slo_blocks(quantile: float, expected: Expected, alpha: float, per_block: float, most: int, *, seed: int) -> Ended:
-    """Time blocks with a student request until one step's SLO test passes; `per_block`: requests in the mean block.
-
-    `alpha`: of this step. Arrivals are Poisson. Blocks are never given up before `most`.
-    """
-    return run(
-        lambda share: slo.passes(share, 1.0 - quantile),
-        lambda rng, shape: slow_shares(rng, shape, per_block, expected.slow),
         log_boundary=-math.log(alpha),
         most=most,
         seed=seed,
@@ -117,11 +87,48 @@ def slo_blocks(quantile: float, expected: Expected, alpha: float, per_block: flo
 
 
 @lru_cache(maxsize=256)
-def clean_requests(promote_below: float, expected: Expected, alpha: float, most: int, *, seed: int = 4) -> Ended:
+def latency_pairs(policy: LatencyPolicy, slower: float, alpha: float, most: int, *, seed: int = 3) -> Ended:
+    """Pairs of times until the paired latency test passes, or is given up, where the student is too slow in a share
+    `slower` of them."""
+    above, below = 2.0 + policy.margin, 0.5  # in units of the teacher's time
+
+    def factors(student: Floats) -> Floats:
+        pairs = np.stack([student.reshape(-1), np.ones(student.size)], axis=-1)
+        return rollout_tests.latency_passes(pairs, policy).reshape(*student.shape, -1)
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+        return np.where(rng.random(shape) < slower, above, below)
+
+    return run(factors, draw, log_boundary=-math.log(alpha), most=most, seed=seed)
+
+
+@lru_cache(maxsize=256)
+def slo_blocks(quantile: float, slow: float, alpha: float, per_block: float, most: int, *, seed: int) -> Ended:
+    """Time blocks with a student request until one step's SLO test passes; `per_block`: requests in the mean block.
+
+    `slow`: the share of its answers above the SLO. `alpha`: of this step. Arrivals are Poisson. Blocks are never given
+    up before `most`.
+    """
+    return run(
+        lambda share: slo.passes(share, 1.0 - quantile),
+        lambda rng, shape: slow_shares(rng, shape, per_block, slow),
+        log_boundary=-math.log(alpha),
+        most=most,
+        seed=seed,
+        hopeless=False,
+    )
+
+
+@lru_cache(maxsize=256)
+def clean_requests(promote_below: float, failing: float, alpha: float, most: int, *, seed: int = 4) -> Ended:
     """Student requests until the error test passes."""
+    if failing == 0.0:  # all paths are one
+        path = log_mean(mixture_logs(error_rate.passes(np.zeros(min(most, HORIZON)), promote_below)))
+        at = int(crossing(path, -math.log(alpha)))
+        return Ended(np.full(PATHS, at or most), np.full(PATHS, at > 0))
     return run(
         lambda errors: error_rate.passes(errors, promote_below),
-        lambda rng, shape: (rng.random(shape) < expected.failing).astype(float),
+        lambda rng, shape: (rng.random(shape) < failing).astype(float),
         log_boundary=-math.log(alpha),
         most=most,
         seed=seed,
@@ -156,41 +163,45 @@ def run(
 ) -> Ended:
     """PATHS streams through a test of log factors until it passes, or is given up: after `most` observations; where
     `fails`, the opposite test, reaches the boundary; where its own log value is at `floor` or below; and, with
-    `hopeless`, where after a fifth of `most` its present rate would need more than `most`."""
+    `hopeless`, where after a fifth of `most` its present rate would need more than `most`.
+
+    `passes` and `fails` get whole streams (paths, n), since a test's bets may depend on what came before."""
     rng = np.random.default_rng(seed)
-    given_up = most
+    needed, given_up = log_boundary, most
     most = min(most, HORIZON)
     n, passed = np.full(PATHS, most), np.zeros(PATHS, dtype=bool)
-    active, done = np.arange(PATHS), 0
-    logs: Floats | None = None
-    against: Floats | None = None
-    while active.size and done < most:
-        values = draw(rng, (PATHS, min(CHUNK, most - done)))[active]
-        logs, good = _advance(passes, values, logs)
-        count = done + 1 + np.arange(values.shape[1])
-        out = good <= floor
-        if hopeless:
-            out |= (count >= given_up // 5) & (good / count * given_up < log_boundary)
-        if fails:
-            against, bad = _advance(fails, values, against)
-            out |= bad >= log_boundary
-        won = good >= log_boundary
-        ends = won | out
-        over = ends.any(axis=1)
-        at = ends.argmax(axis=1)
-        n[active[over]] = count[at[over]]
-        passed[active[over]] = won[over, at[over]]
-        active, logs = active[~over], logs[~over]
-        against = against[~over] if against is not None else None
-        done += values.shape[1]
+    active, values = np.arange(PATHS), draw(rng, (PATHS, min(FIRST, most)))
+    while True:
+        count = 1 + np.arange(values.shape[1])
+        judged = hopeless and count[-1] >= given_up // 5
+        for rows in _parts(active, values.shape[1]):
+            good = log_values(passes(values[rows]), -math.inf if judged else max(needed, floor))
+            won, out = good >= needed, good <= floor
+            if judged:
+                out |= (count >= given_up // 5) & (good / count * given_up < needed)
+            if fails:
+                out |= log_values(fails(values[rows]), needed) >= needed
+            ended = (won | out).any(axis=1)
+            at = (won | out).argmax(axis=1)
+            n[rows[ended]] = count[at[ended]]
+            passed[rows[ended]] = won[ended, at[ended]]
+            active = np.setdiff1d(active, rows[ended], assume_unique=True)
+        if not active.size or values.shape[1] == most:
+            break
+        values = np.concatenate([values, draw(rng, (PATHS, min(values.shape[1], most - values.shape[1])))], axis=1)
     n.flags.writeable = passed.flags.writeable = False  # results are kept, and given to several askers
     return Ended(n, passed)
 
 
-def _advance(factors: Factors, values: Floats, start: Floats | None) -> tuple[Floats, Floats]:
-    """The log capitals at the end (paths, bets), and the log value after each observation (paths, n)."""
-    found = factors(values.reshape(-1))
-    path = np.cumsum(found.reshape(*values.shape, -1), axis=1)
-    if start is not None:
-        path += start[:, None, :]
-    return path[:, -1, :], log_mean(path)
+def log_values(factors: Floats, least: float) -> Floats:
+    """The log of the mean capital after each observation, from log factors (paths, n, bets); a value below `least` may
+    be given as any below it. The mean is never above the best bet, so that most need no exponentials."""
+    logs = mixture_logs(factors)
+    found = logs.max(axis=-1)
+    near = found >= least
+    found[near] = log_mean(logs[near])
+    return np.asarray(found)
+
+
+def _parts(paths: Counts, length: int) -> list[Counts]:
+    return np.array_split(paths, math.ceil(paths.size * length / AT_ONCE))

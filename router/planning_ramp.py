@@ -13,6 +13,7 @@ from router.planning import PATHS, Ended, Expected, accepted_pairs, clean_reques
 from router.planning import slo_blocks as blocks_until
 from router.policy import RoutePolicy
 from router.sequential.mixture import Floats
+from router.sequential.selective import STARTS
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,11 +83,12 @@ def shadow(policy: RoutePolicy, expected: Expected, alpha: float, traffic: Traff
     most = policy.quality.n_max
     if policy.selective:
         accepted = max(int(most * traffic.coverage), 1)
-        found = accepted_pairs(policy.selective.max_risk, expected.loss, alpha, accepted)
+        own = alpha / STARTS  # what is known of the other thresholds, and would help, is left out
+        found = accepted_pairs(policy.selective.max_risk, expected.loss, own, accepted)
         pairs = Ended(np.ceil(found.n / traffic.coverage).astype(np.int64), found.passed)
     else:
         pairs = quality_pairs(policy.quality, expected, alpha)
-    latency = latency_pairs(policy.latency, expected, alpha, most)
+    latency = latency_pairs(policy.latency, expected.slower, alpha, most)
     by_quality = _seconds(pairs.n, traffic.per_second * pair_rate(policy, traffic, None))
     by_latency = _seconds(latency.n, traffic.per_second * shadowed(policy, traffic))
     both = np.maximum(by_quality, by_latency)
@@ -115,14 +117,14 @@ def ramp(policy: RoutePolicy, expected: Expected, alpha: float, traffic: Traffic
     for step in range(steps):
         share = fraction(policy, step)
         rate = traffic.per_second * share  # deferred ones too: their waiting time is the student's
-        blocks = _slo(policy, expected, alpha / steps, rate, seed=10 + step)
+        blocks = _slo(policy, expected.slow, alpha / steps, rate, seed=10 + step)
         needs = {
             "dwell": np.full(PATHS, policy.rollout.dwell(step)),
             "requests": np.full(PATHS, policy.rollout.min_requests / rate),
             "blocks": blocks,
         }
         if step + 1 == steps:
-            clean = clean_requests(policy.errors.promote_below, expected, alpha, 2 * most)
+            clean = clean_requests(policy.errors.promote_below, expected.failing, alpha, 2 * most)
             missing = np.maximum(clean.n - asked, 0.0)
             needs["errors"] = np.where(clean.passed & (missing <= most), missing / rate, np.inf)
         seconds = np.maximum.reduce(list(needs.values()))
@@ -148,16 +150,14 @@ def _probe(policy: RoutePolicy, expected: Expected, alpha: float, traffic: Traff
     if not policy.rollout.probe or step >= len(policy.rollout.steps):
         return np.zeros(PATHS)
     rate = traffic.per_second * fraction(policy, step)
-    kept = _slo(policy, expected, alpha / len(policy.rollout.steps), rate, seed=100 + step)
+    kept = _slo(policy, expected.slow, alpha / len(policy.rollout.steps), rate, seed=100 + step)
     return np.maximum(kept, policy.rollout.probe)
 
 
-def _slo(policy: RoutePolicy, expected: Expected, alpha: float, rate: float, *, seed: int) -> Floats:
+def _slo(policy: RoutePolicy, slow: float, alpha: float, rate: float, *, seed: int) -> Floats:
     """Seconds until the SLO test passes at so many student requests a second: a block without one doesn't count."""
     length = policy.latency.block
-    found = blocks_until(
-        policy.latency.quantile, expected, alpha, rate * length, policy.quality.n_max, seed=seed
-    ).to_pass
+    found = blocks_until(policy.latency.quantile, slow, alpha, rate * length, policy.quality.n_max, seed=seed).to_pass
     return np.asarray(found * length / -math.expm1(-rate * length))
 
 

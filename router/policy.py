@@ -42,7 +42,7 @@ class LatencyPolicy(Strict):
 
     slo_ms: float = Field(800.0, gt=0)
     quantile: OpenRate = 0.95
-    block: Seconds = 10.0
+    block: Seconds = Field(10.0, gt=0)
     margin: float = Field(0.0, ge=0.0, description="paired: the student may be this share slower than the teacher")
     test: Literal["betting", "sprt"] = "betting"
     good_rate: float = Field(0.25, gt=0.0, lt=0.5)
@@ -97,6 +97,11 @@ class RoutePolicy(Strict):
             wrong.append(
                 "rollout.holdback and quality.audit_rate are both 0, so a live student would never be compared with "
                 "its teacher again; set one of them above 0, for example audit_rate: 0.05"
+            )
+        if self.quality.reference == "self" and self.quality.audit_rate == 0.0:
+            wrong.append(
+                "quality.reference: self compares with a second answer of the teacher, which is asked for at "
+                "quality.audit_rate; set that above 0, for example 0.1"
             )
         if self.quality.shadow_rate == 0.0:
             wrong.append(

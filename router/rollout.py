@@ -34,8 +34,10 @@ def fold(state: RouteState, batch: Records) -> tuple[RouteState, list[Transition
     event, before = batches_of.event(batch), state
     if event and event.kind is EventKind.TICK:
         state = _aged(state, event.at)
+    if state.policy is None and event:
+        state, event = _before_policy(state, event), None
     if state.policy is None:
-        return (_before_policy(state, event) if event else state), []
+        return state, []
     mover = Mover(state, parse_policy(state.policy), offset=offset, at=last.at)
     mover.state = observe(state, batches_of.observations(batch), mover.policy)
     for version in list(mover.state.guards):

@@ -4,7 +4,7 @@ Every test that the stage needs has an end. Stopping for futility never raises a
 
 | test | ends, undecided |
 |---|---|
-| quality | at `n_max` pairs, or when its present rate would need more, or when it is proven worse than the margin |
+| quality | at `n_max` pairs, or when its present rate would need far more, or when it is proven worse than the margin |
 | selective serving | the same, of the first threshold; at `n_max`, when the certified ones cover too little |
 | paired latency | at `n_max` pairs, or when its present rate would need more |
 | SLO of a step | at `n_max` blocks |
@@ -56,9 +56,16 @@ def _in_shadow(trial: Trial, policy: RoutePolicy) -> str | None:
             continue
         if max(test.n, trial.pairs) >= most:
             return f"{name}_undecided"
-        if test.n and test.n >= most // 5 and test.log_value / test.n * most < needed:
+        if test.n and test.n >= most // 5 and _at_most(test, most) < needed:
             return f"{name}_too_slow"
     return None
+
+
+def _at_most(test: Mixture, most: int) -> float:
+    """What a test's log value will be at `most` observations, at its present rate and with two standard deviations of
+    luck: capital that just gets there grows by `rate` an observation, and a good bet's log varies by twice that."""
+    rate = -math.log(0.05) / most
+    return test.log_value / test.n * most + 2.0 * math.sqrt(2.0 * rate * (most - test.n))
 
 
 def _in_canary(trial: Trial, policy: RoutePolicy, *, last_step: bool) -> str | None:

@@ -36,6 +36,6 @@ def _pair_rate(state: RouteState, version: str, policy: RoutePolicy) -> float:
     if policy.quality.reference == "truth":
         return 0.0  # labels come when somebody gives them
     if state.versions[version].stage is Stage.SHADOW:
-        return second * (holdback + audit * (1.0 - holdback) if state.live else policy.quality.shadow_rate)
+        return second * holdback + audit * (1.0 - holdback) if state.live else second * policy.quality.shadow_rate
     served = share if version == state.challenger else 1.0 - holdback - share
     return second * holdback + audit * max(served, 0.0)

@@ -7,7 +7,9 @@ import msgspec
 from router.errors import RouterError
 from router.registry import Stage
 from router.sequential import Cusum, Mixture
+from router.sequential.intervals import Interval
 from router.sequential.outcomes import Baseline
+from router.sequential.quality import Spread
 from router.sequential.selective import Selective
 from router.sequential.slo import Block
 
@@ -31,15 +33,17 @@ class Trial(msgspec.Struct, frozen=True):
     """The challenger's tests. Quality and paired latency run in shadow; the SLO test is new at each step; the error
     test runs over all steps. A test that has passed stays passed: it is a stopping time of its martingale.
 
-    `alpha`: what this version may spend.
+    `alpha`: what this version may spend. `spread`: what the quality test's bets are made of. `interval`: of the mean difference, for people alone.
     """
 
     alpha: float = 0.05
     quality: Mixture = Mixture()
+    spread: Spread = Spread()
     inferior: Mixture = Mixture()
     latency: Mixture = Mixture()
     errors: Mixture = Mixture()
     slo: Mixture = Mixture()
+    interval: Interval = Interval()
     pairs: int = 0
     lost: float = 0.0  # sum of -D over the pairs
     requests: int = 0  # served by the student at this step

@@ -7,7 +7,7 @@ from router import rollout_selective
 from router.policy import RoutePolicy, parse_policy
 from router.rollout_pairs import fraction
 from router.rollout_state import RouteState, Stream
-from router.rollout_tests import boundary, step_boundary
+from router.rollout_tests import boundary, most_difference, step_boundary
 from router.sequential import Mixture
 
 WARNINGS: dict[Stream, str] = {
@@ -25,8 +25,8 @@ _LEVEL_ROWS: dict[Stream, tuple[str, str]] = {
 def evidence(state: RouteState, policy: RoutePolicy, version: str) -> dict[str, Any]:
     """`tests` (of the challenger) and `alarms`: name -> n, log e-value, log boundary; and the counts.
 
-    `level`: mean difference at which it was promoted; `errors_level`, `slo_level`: shares. `warnings`: in words, and
-    only where there are any.
+    `interval`: of the mean difference, at every look. `level`: mean difference at which it was promoted;
+    `errors_level`, `slo_level`: shares. `warnings`: in words, and only where there are any.
     """
     found: dict[str, Any] = {}
     trial, guard = state.trial, state.guards.get(version)
@@ -39,6 +39,10 @@ def evidence(state: RouteState, policy: RoutePolicy, version: str) -> dict[str, 
             found["probe"] = {"fraction": trial.probe.fraction, "seconds": round(trial.probe.seconds, 3)}
         found["pairs"] = trial.pairs
         found["mean_difference"] = -trial.lost / trial.pairs if trial.pairs else None
+        if trial.pairs:
+            found["interval"] = [
+                round(x, 6) for x in trial.interval.bounds(least=-1.0, most=most_difference(policy.quality))
+            ]
         found["requests"], found["dwell"] = trial.requests, round(trial.dwell, 3)
     if guard:
         limit = math.log(policy.rollout.detector_threshold)

@@ -7,6 +7,7 @@ from router.policy_quality import QualityPolicy
 from router.rollout_state import Trial
 from router.sequential import quality, relative_latency, spending, sprt
 from router.sequential.mixture import Floats
+from router.sequential.quality import Spread
 
 
 def alpha(policy: QualityPolicy, shadowed: int) -> float:
@@ -14,10 +15,10 @@ def alpha(policy: QualityPolicy, shadowed: int) -> float:
     return spending.alpha_of(policy.alpha, policy.spend, max(shadowed, 1))
 
 
-def quality_passes(differences: Floats, policy: QualityPolicy) -> Floats:
-    """Log factors of the quality test."""
+def quality_passes(differences: Floats, policy: QualityPolicy, *, spread: Spread = quality.UNSEEN) -> Floats:
+    """Log factors of the quality test; `spread`: of the pairs before these."""
     if policy.test == "betting":
-        return quality.passes(differences, policy.margin)
+        return quality.passes(differences, policy.margin, spread=spread)
     if policy.reference == "agreement":
         return sprt.agreement(differences, policy.margin, policy.good_rate or 1.0)
     return sprt.paired(differences, policy.margin, policy.discordance or 1.0)
@@ -32,6 +33,11 @@ def latency_passes(pairs: Floats, policy: LatencyPolicy) -> Floats:
 def sprt_failed(trial: Trial, policy: QualityPolicy) -> bool:
     """Whether Wald's lower boundary was reached: the student is no better than one at the margin."""
     return policy.test == "sprt" and trial.quality.log_value <= sprt.boundaries(trial.alpha)[0]
+
+
+def most_difference(policy: QualityPolicy) -> float:
+    """The largest D that the reference allows: whoever is compared with the teacher's own answers can't beat them."""
+    return 0.0 if policy.reference == "agreement" else 1.0
 
 
 def boundary(trial: Trial) -> float:

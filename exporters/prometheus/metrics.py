@@ -51,6 +51,10 @@ class Metrics:
             "Calls that failed before the first byte; another was tried",
             ("route", "arm", "error"),
         )
+        self.deferred = self._counter(
+            "retort_gateway_deferred", "Answers of a student that it was not sure enough of", ("route", "version")
+        )
+        self.feedback = self._counter("retort_gateway_feedback", "Reports of clients: accepted, refused", ("outcome",))
         self.hard_stops = self._counter(
             "retort_gateway_hard_stops", "Versions that a worker held out at once", ("route", "version")
         )
@@ -89,6 +93,13 @@ class Metrics:
         self.boundary = self._gauge(
             "retort_router_evidence_boundary", "Where the test decides", ("route", "version", "test")
         )
+        selective = ("route", "version")
+        self.threshold = self._gauge(
+            "retort_router_threshold", "Confidence under which answers are deferred; 1: none is served yet", selective
+        )
+        self.coverage = self._gauge("retort_router_coverage", "Share of requests at or above the threshold", selective)
+        self.risk = self._gauge("retort_router_risk", "Mean loss of answers at or above the threshold", selective)
+        self.risk_bound = self._gauge("retort_router_risk_bound", "Certified upper bound of that loss", selective)
         self.traffic = self._gauge(
             "retort_router_traffic_fraction", "A version's share of eligible traffic", ("route", "version")
         )

@@ -52,6 +52,12 @@ class Subscriber:
     def _on_gateway__fallback(self, f: Fields) -> None:
         self._m.fallbacks.labels(f["route"], str(f["arm"]), _error(f["error"])).inc()
 
+    def _on_gateway__deferred(self, f: Fields) -> None:
+        self._m.deferred.labels(f["route"], f["version"]).inc()
+
+    def _on_gateway__feedback(self, f: Fields) -> None:
+        self._m.feedback.labels(f["outcome"]).inc()
+
     def _on_gateway__hard_stop(self, f: Fields) -> None:
         self._m.hard_stops.labels(f["route"], f["version"]).inc()
 
@@ -91,6 +97,13 @@ class Subscriber:
     def _on_router__evidence(self, f: Fields) -> None:
         self._m.evidence.labels(f["route"], f["version"], f["test"]).set(f["value"])
         self._m.boundary.labels(f["route"], f["version"], f["test"]).set(f["boundary"])
+
+    def _on_router__selective(self, f: Fields) -> None:
+        labels = (f["route"], f["version"])
+        self._m.threshold.labels(*labels).set(1.0 if f["threshold"] is None else f["threshold"])
+        self._m.coverage.labels(*labels).set(f["coverage"])
+        self._m.risk.labels(*labels).set(f["risk"])
+        self._m.risk_bound.labels(*labels).set(f["risk_bound"])
 
     def _on_router__traffic(self, f: Fields) -> None:
         self._m.traffic.labels(f["route"], f["version"]).set(f["fraction"])

@@ -106,6 +106,22 @@ EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"route": "r", "version": "v", "fraction": 0.25},
         ['retort_router_traffic_fraction{route="r",version="v"} 0.25'],
     ),
+    (
+        "router.selective",
+        {"route": "r", "version": "v", "threshold": 0.8, "coverage": 0.6, "risk": 0.01, "risk_bound": 0.02},
+        [
+            'retort_router_threshold{route="r",version="v"} 0.8',
+            'retort_router_coverage{route="r",version="v"} 0.6',
+            'retort_router_risk{route="r",version="v"} 0.01',
+            'retort_router_risk_bound{route="r",version="v"} 0.02',
+        ],
+    ),
+    (
+        "gateway.deferred",
+        {"route": "r", "version": "v"},
+        ['retort_gateway_deferred_total{route="r",version="v"} 1.0'],
+    ),
+    ("gateway.feedback", {"outcome": "accepted"}, ['retort_gateway_feedback_total{outcome="accepted"} 1.0']),
     ("engine.loaded", {"version": "v", "seconds": 4.0}, ['retort_engine_load_seconds_sum{version="v"} 4.0']),
     (
         "engine.request",

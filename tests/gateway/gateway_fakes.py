@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import uvicorn
 
-from collector import Exchange, Happened, Header, socket_path
+from collector import Exchange, Feedback, Happened, Header, socket_path
 from collector.frames import ACK, PREFIX, unpack
 from gateway.app import Gateway, create_app
 from gateway.serve import listen
@@ -213,6 +213,10 @@ class FakeSender:
     def happened(self) -> list[Happened]:
         return [header for header, _ in self.frames if isinstance(header, Happened)]
 
+    @property
+    def feedback(self) -> list[tuple[Feedback, bytes]]:
+        return [(header, b"".join(bodies)) for header, bodies in self.frames if isinstance(header, Feedback)]
+
 
 @contextlib.asynccontextmanager
 async def collector(state: str) -> AsyncIterator[list[Header]]:
@@ -284,12 +288,12 @@ class Running:
         await self.snapshots.refresh()
 
 
-def live(revision: int = 1) -> Rollout:
-    return Rollout(route="support", revision=revision, live=STUDENT)
+def live(revision: int = 1, **changes: Any) -> Rollout:
+    return Rollout(route="support", revision=revision, live=STUDENT, **changes)
 
 
-def shadowing() -> Rollout:
-    return Rollout(route="support", revision=1, challenger=STUDENT, stage=Stage.SHADOW)
+def shadowing(**changes: Any) -> Rollout:
+    return Rollout(route="support", revision=1, challenger=STUDENT, stage=Stage.SHADOW, **changes)
 
 
 def settings(

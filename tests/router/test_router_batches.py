@@ -160,6 +160,16 @@ def test_a_what_if_that_no_policy_could_say_is_refused(changes: dict[str, object
         recompute("r", what_if(story.records, changes))
 
 
+def test_a_candidate_that_came_before_the_first_policy_starts_with_it() -> None:
+    story = Story()
+    policy = story.records[0][1]
+    story.records, story.state, story._folded = [], initial("r"), 0
+    story.arrive()
+    assert story.stage() is Stage.CANDIDATE
+    story.tell(policy)
+    assert story.stage() is Stage.SHADOW
+
+
 def test_a_state_before_any_policy_shows_an_empty_rollout() -> None:
     state, made = fold(initial("r"), [(1, RouteEvent(id="e", at=1.0, route="r", kind=EventKind.READY, version="v"))])
     assert (view(state).challenger, made) == (None, [])

@@ -76,8 +76,8 @@ def test_another_score_gives_the_live_version_a_new_level_and_new_detectors() ->
 def test_pairs_with_another_teacher_are_not_added_to_those_with_the_one_before() -> None:
     story = Story()
     story.arrive()
-    story.pairs(100)
-    assert story.state.trial.quality.n == story.state.trial.latency.n == 100
+    story.pairs(80)
+    assert story.state.trial.quality.n == story.state.trial.latency.n == 80
     story.policy(teachers=["o/m", "o/another"])
     assert (story.state.trial.quality.n, story.state.trial.latency.n, story.stage()) == (0, 0, Stage.SHADOW)
     assert story.state.guards["v"].quality.n == 0
