@@ -33,7 +33,8 @@ class Trial(msgspec.Struct, frozen=True):
     """The challenger's tests. Quality and paired latency run in shadow; the SLO test is new at each step; the error
     test runs over all steps. A test that has passed stays passed: it is a stopping time of its martingale.
 
-    `alpha`: what this version may spend. `spread`: what the quality test's bets are made of. `interval`: of the mean difference, for people alone.
+    `alpha`: what this version may spend. `spread`: what the quality test's bets are made of. `interval`: of the mean
+    difference, for people alone.
     """
 
     alpha: float = 0.05
