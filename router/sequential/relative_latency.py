@@ -3,6 +3,9 @@
 W = 1{student > (1 + m) teacher}. The null H0: P(W = 1 | past) >= 1/2 (the student's median ratio is above 1 + m) is
 refuted by bets on 1/2 - W, l geometric on [0.01, 0.9] / (1/2). A student call that failed is slower.
 
+Assumes that a slow pair says nothing of the next one that their shared load doesn't: spells of the student alone that
+outlast many pairs promote it falsely. What users meet is then the SLO test's, which judges blocks.
+
 Comparing the arms' quantiles over a ramp instead is invalid under drift: a baseline that gets faster on its own
 promotes any student.
 """
