@@ -1,6 +1,14 @@
 """Capture, scrubbing, the interaction log, and the promoter."""
 
-from collector.errors import CollectorError, CollectorUnavailable, LogError, LogFull, ScrubError
+from collector.errors import (
+    CollectorError,
+    CollectorUnavailable,
+    JudgeFailed,
+    LogError,
+    LogFull,
+    Overloaded,
+    ScrubError,
+)
 from collector.frames import Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
 from collector.log import Entry, EventLog, Record, Stream
 from collector.open_log import open_log
@@ -23,8 +31,10 @@ __all__ = [
     "Happened",
     "Header",
     "Interaction",
+    "JudgeFailed",
     "LogError",
     "LogFull",
+    "Overloaded",
     "Record",
     "ScrubError",
     "Stream",

@@ -1,32 +1,38 @@
-"""What a frame becomes: observations (always, and at once), and an interaction, scrubbed, or its quarantine without
-any text."""
+"""What a frame becomes: observations (what a pure score can settle, at once), and an interaction, scrubbed, or its
+quarantine without any text."""
 
 import logging
+import time
 from collections import Counter, defaultdict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from collector.errors import ScrubError, without_text
-from collector.frames import Call, Exchange, Happened, Header
-from collector.log import Record, Stream
-from collector.observe import Answered, observations, owes_a_pair
+from collector.feedback import Reports
+from collector.frames import Call, Exchange, Feedback, Happened, Header
+from collector.log import EventLog, Record, Stream
+from collector.observe import Answered, observations, owes_a_pair, students
+from collector.pairs import pairs
 from collector.parse import Completion, Unreadable, completion, request
+from collector.quality import Quality, waits
 from collector.record import Answer, Interaction, encode
 from collector.scrub import Scrubbed, declared_values
-from router import Config, EventKind, Events, Evidence, Metric, encode_evidence
+from router import Asked, Config, EventKind, Events, Evidence, Observation, RoutePolicy, asked, encode_evidence
 
 log = logging.getLogger("retort.collector")
 
 Records = list[tuple[Stream, Record]]
+Later = Coroutine[Any, Any, Records]
 
 
 class Assembled(msgspec.Struct, frozen=True):
-    """What a frame becomes: `now`, records without any text, and `later`, its interaction, where there is one."""
+    """What a frame becomes: `now`, records without any text, and `later`, each on its own: its interaction, its pairs
+    that a model or a judge must be asked about."""
 
     now: Records
-    later: Coroutine[Any, Any, Records] | None = None
+    later: tuple[Later, ...] = ()
 
 
 class Pool(Protocol):
@@ -41,13 +47,33 @@ class Pool(Protocol):
 
 
 class Assembler:
-    """Knows the configuration and the pool; keeps one count, of the pairs that each route's traffic owed."""
+    """Knows the configuration, the pool and who settles pairs; keeps one count, of the pairs that each route's traffic
+    owed, and what waits for reports."""
 
-    def __init__(self, config: Config, pool: Pool, events: Events) -> None:
+    def __init__(
+        self,
+        config: Config,
+        pool: Pool,
+        events: Events,
+        *,
+        quality: Quality | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._config = config
         self._pool = pool
         self._events = events
+        self._quality = quality or Quality(events)
+        self._reports = Reports(config, events)
+        self._clock = clock
         self._eligible: defaultdict[str, Counter[int]] = defaultdict(Counter)
+
+    def restore(self, evidence: EventLog) -> None:
+        """Find again what an earlier process left open. Raises LogError."""
+        self._reports.restore(evidence, self._clock())
+
+    def due(self) -> Records:
+        """What is to be appended because its time has come."""
+        return [_evidence(seen) for seen in self._reports.due(self._clock())]
 
     def begin(self, header: Header, body: bytes) -> Assembled:
         """Take a frame; must be called in the order of arrival. Never raises; `later` never raises either."""
@@ -57,12 +83,24 @@ class Assembler:
                 requests = {str(revision): n for revision, n in self._eligible.pop(event.route, {}).items()}
                 event = msgspec.structs.replace(event, data={**event.data, "requests": requests})
             return Assembled([_evidence(event)])
+        if isinstance(header, Feedback):
+            return self._feedback(header, body)
         if owes_a_pair(header):
             self._eligible[header.decision.route][header.decision.rollout_revision] += 1
         try:
             return self._exchange(header, body)
         except Exception as error:
             return Assembled([self._failed(header, error)])
+
+    def _feedback(self, feedback: Feedback, body: bytes) -> Assembled:
+        try:
+            records, known = self._reports.take(feedback, body, self._clock())
+        except Exception as error:
+            # The edge of one report: the others go on.
+            log.error("collector.feedback_failed", extra=without_text(error))
+            self._events.emit("collector.feedback", route="", kind="", result="failed")
+            return Assembled([])
+        return Assembled(records, () if known is None else (self._settled(*known[:2], truth=known[2]),))
 
     def _exchange(self, exchange: Exchange, body: bytes) -> Assembled:
         route = exchange.decision.route
@@ -75,11 +113,27 @@ class Assembler:
             (call, _read(text)) for call, text in zip((exchange.served, *exchange.shadows), texts[1:], strict=True)
         ]
         found = observations(exchange, answers, policy)
-        for seen in found:
-            if seen.metric is Metric.QUALITY:
-                self._events.emit("collector.pair", route=route, version=seen.version, score=seen.value)
-        records = [_evidence(seen) for seen in found]
-        return Assembled(records, self._kept(exchange, texts[0], answers) if exchange.capture else None)
+        compared, later = self._compare(exchange, texts[0], answers, policy)
+        records = [_evidence(seen) for seen in (*found, *compared)]
+        if exchange.capture:
+            later = (self._kept(exchange, texts[0], answers), *later)
+        return Assembled(records, later)
+
+    def _compare(
+        self, exchange: Exchange, raw: bytes, answers: list[Answered], policy: RoutePolicy
+    ) -> tuple[list[Observation], tuple[Later, ...]]:
+        """What its pairs say now, with its exposure; and later."""
+        asking = _request(raw) if students(exchange, answers) else None  # else there is nothing to compare
+        found = pairs(exchange, answers, policy, asked(asking) if asking else Asked())
+        exposed, known = self._reports.arrived(exchange, found, self._clock())
+        if policy.quality.reference == "truth":
+            return exposed, () if known is None else (self._settled(*known[:2], truth=known[2]),)
+        if found and waits(policy.quality):
+            return exposed, (self._settled(found, policy.quality, request=asking),)
+        return [*self._quality.at_once(found, policy.quality), *exposed], ()
+
+    async def _settled(self, *settling: Any, **more: Any) -> Records:
+        return [_evidence(seen) for seen in await self._quality.later(*settling, **more)]
 
     async def _kept(self, exchange: Exchange, raw: bytes, answers: list[Answered]) -> Records:
         try:
@@ -97,7 +151,7 @@ class Assembler:
             asked = request(raw)
         except Unreadable as error:
             return self._quarantine(exchange, f"request {error}")
-        if any(call.error is None and said is None for call, said in answers):
+        if any(_unreadable(call, said) for call, said in answers):
             return self._quarantine(exchange, "unreadable answer")
         values = [asked, [_words(said) for _, said in answers]]
         policy = self._config.routes[exchange.decision.route]
@@ -147,6 +201,7 @@ class Assembler:
             ttft_ms=call.ttft_ms,
             total_ms=call.total_ms,
             confidence=call.confidence,
+            deferred=call.deferred,
             **words,
         )
 
@@ -182,8 +237,20 @@ def _cut(exchange: Exchange, body: bytes) -> list[bytes]:
 def _read(text: bytes) -> Completion | None:
     try:
         return completion(text) if text else None
-    except Unreadable:
+    except (Unreadable, RecursionError):
         return None
+
+
+def _request(raw: bytes) -> dict[str, Any] | None:
+    try:
+        return request(raw) if raw else None
+    except (Unreadable, RecursionError):
+        return None
+
+
+def _unreadable(call: Call, said: Completion | None) -> bool:
+    """Whether an answer came that can't be read. Of a stream that was deferred at its beginning none was waited for."""
+    return call.error is None and said is None and not (call.deferred and not call.body_bytes)
 
 
 def _words(said: Completion | None) -> dict[str, Any]:

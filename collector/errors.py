@@ -4,6 +4,8 @@ CollectorError
 ├── CollectorUnavailable  nobody answers on the socket; may be retried
 ├── LogError              the log can't be written or read; may be retried
 │   └── LogFull           no space left where the log is; may be retried
+├── Overloaded            more waits already than may wait; may be retried
+├── JudgeFailed           the judge gave no verdict on a pair; the pair says nothing
 └── ScrubError            a record can't be scrubbed; it goes to quarantine without its text
 """
 
@@ -33,6 +35,20 @@ class LogError(CollectorError):
 
 class LogFull(LogError):
     """No space is left where the log is."""
+
+
+class Overloaded(CollectorError):
+    """More waits already than may wait."""
+
+    retryable = True
+
+
+class JudgeFailed(CollectorError):
+    """The judge gave no verdict on a pair. `reason`: a short constant."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the judge gave no verdict: {reason}")
+        self.reason = reason
 
 
 class ScrubError(CollectorError):

@@ -8,11 +8,13 @@ import msgspec
 
 
 class Stream(StrEnum):
-    """Interactions (scrubbed text), evidence (no text), quarantine (metadata of what could not be scrubbed)."""
+    """Interactions (scrubbed text), evidence (no text), quarantine (metadata of what could not be scrubbed), feedback
+    (outcomes that clients reported, by request id; no text)."""
 
     INTERACTIONS = "interactions"
     EVIDENCE = "evidence"
     QUARANTINE = "quarantine"
+    FEEDBACK = "feedback"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

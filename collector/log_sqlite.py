@@ -10,13 +10,16 @@ from pathlib import Path
 from collector.errors import LogError, LogFull
 from collector.log import Entry, Record, Stream
 
-_SCHEMA = (
-    "".join(
+
+def _table(stream: str) -> str:
+    return (
         f"CREATE TABLE {stream} (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL, "
         f"at REAL NOT NULL, value BLOB NOT NULL); CREATE INDEX {stream}_by_key ON {stream} (key, number);"
-        for stream in Stream
-    ),
-)
+    )
+
+
+# One script a schema version; a script that has run anywhere never changes.
+_SCHEMA = ("".join(map(_table, ("interactions", "evidence", "quarantine"))), _table("feedback"))
 
 
 class SqliteLog:

@@ -192,6 +192,10 @@ class RouteFold:
             self._events.emit("router.traffic", route=self._name, version=rollout.live, fraction=rest)
         evidence = shown.get("evidence")
         for version, rows in evidence.items() if isinstance(evidence, dict) else ():
+            selective = rows.get("selective", {})
+            if "coverage" in selective:
+                fields = {name: selective[name] for name in ("threshold", "coverage", "risk", "risk_bound")}
+                self._events.emit("router.selective", route=self._name, version=version, **fields)
             for group in ("tests", "alarms"):
                 for test, row in rows.get(group, {}).items():
                     self._events.emit(

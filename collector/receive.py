@@ -1,10 +1,11 @@
 """The collector's server: frames in, durable records out, an acknowledgement for each.
 
     read (bounded) -> parse, score, observe -> append the evidence -> scrub in the pool -> append the interaction -> ack
+                                                                  -> ask the judge     -> append the pair        ->
 
-Evidence waits for no scrubbing, so that harm is seen, and a command obeyed, whatever is still to be scrubbed; it is
-appended in the order of arrival, of all senders together. What waits is bounded in bytes, and beyond that the sockets
-are not read. A frame that is not acknowledged stays with its sender.
+Evidence waits for no scrubbing, and for no judge, so that harm is seen, and a command obeyed, whatever is still to be
+done. It is appended in the order of arrival, of all senders together; a judged pair comes when it is judged. What waits
+is bounded in bytes, and beyond that the sockets are not read. A frame that is not acknowledged stays with its sender.
 """
 
 import asyncio
@@ -12,20 +13,22 @@ import contextlib
 import logging
 import socket
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from collector.assemble import Assembler, Records
-from collector.errors import CollectorError, LogError, LogFull
+from collector.assemble import Assembler, Later, Records
+from collector.embedding import Embedder, Encoder, encoder_folder
+from collector.errors import CollectorError, LogError, LogFull, without_text
 from collector.frames import ACK, MAX_BODY, MAX_HEADER, PREFIX, Envelope, socket_path, unpack
+from collector.judge import GatewayClient, Judge, gateway_url
 from collector.log import EventLog
 from collector.open_log import open_log
+from collector.quality import Quality
 from collector.scrub_pool import ScrubPool
 from collector.send import LONGEST_BACKOFF
-from router import Config, Events
+from router import Config, Events, needs_similarity
 
 log = logging.getLogger("retort.collector")
 
@@ -36,22 +39,47 @@ QUIET_SECONDS = 0.3
 LISTEN_SECONDS = 60.0  # after the word to stop, to senders that have not left: they may still wait for answers
 GIVE_UP_SECONDS = 40.0  # without any progress; one text may take 30
 TELL_SECONDS = 5.0
+DUE_SECONDS = 1.0
 
 
-async def run(config: Config, *, events: Events, stop: asyncio.Event) -> None:
-    """Serve until stopped; returns when all that was received is in the log. Raises CollectorError, LogError."""
+async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: str | None = None) -> None:
+    """Serve until stopped; returns when all that was received is in the log. Raises CollectorError, LogError.
+
+    `gateway`: the URL where a judge is asked, if it listens elsewhere than the configuration says.
+    """
     path = socket_path(config.state)
     claim(path)
     evidence_log = open_log(config.log)
     keep = {name: policy.capture.keep for name, policy in config.routes.items()}
     pool = ScrubPool(config.state, keep=keep, workers=config.scrub_workers, events=events)
-    await pool.start()
-    receiver = Receiver(Assembler(config, pool, events), evidence_log, events)
     try:
-        await receiver.serve(path, stop)
+        async with settling(config, events, gateway) as quality:
+            assembler = Assembler(config, pool, events, quality=quality)
+            await asyncio.to_thread(assembler.restore, evidence_log)
+            await pool.start()
+            await Receiver(assembler, evidence_log, events).serve(path, stop)
     finally:
         await pool.close()
         evidence_log.close()
+
+
+@contextlib.asynccontextmanager
+async def settling(config: Config, events: Events, gateway: str | None) -> AsyncIterator[Quality]:
+    """Who settles pairs, with the model and the judge that the routes need. Raises CollectorError where the model is
+    missing, or nobody can know where the gateway is."""
+    policies = [policy.quality for policy in config.routes.values()]
+    client = embedder = None
+    if any(needs_similarity(quality.score) for quality in policies):
+        embedder = Embedder((await asyncio.to_thread(Encoder, encoder_folder(config.state))).encode)
+    if any(quality.reference == "judge" for quality in policies):
+        client = GatewayClient(gateway or gateway_url(config))
+    try:
+        yield Quality(events, judge=Judge(client) if client else None, encoder=embedder)
+    finally:
+        if client is not None:
+            await client.close()
+        if embedder is not None:
+            embedder.close()
 
 
 def claim(path: Path) -> None:
@@ -115,8 +143,8 @@ class Receiver:
         self._listen_seconds = listen_seconds
         self._left = asyncio.Event()
         self._deaf = False
-        self._queue: asyncio.Queue[tuple[_Sender, _Frame, Records]] = asyncio.Queue()
-        self._scrubbing: set[asyncio.Task[None]] = set()
+        self._queue: asyncio.Queue[tuple[_Sender | None, _Frame, Records]] = asyncio.Queue()
+        self._unfinished: set[asyncio.Task[None]] = set()
         self._bytes = 0
         self._room = asyncio.Condition()
         self._received = 0
@@ -130,6 +158,7 @@ class Receiver:
         server = await asyncio.start_unix_server(self._connected, str(path))
         path.chmod(0o600)
         appender = asyncio.create_task(self._append_all())
+        clock = asyncio.create_task(self._watch_the_clock())
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({appender, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -143,7 +172,7 @@ class Receiver:
             path.unlink(missing_ok=True)
             for writer in list(self._connections):
                 writer.close()
-            for task in (appender, *self._scrubbing):
+            for task in (appender, clock, *self._unfinished):
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await appender  # an unexpected error of the appender is this process's error
@@ -206,16 +235,29 @@ class Receiver:
             self._bytes += size
         self._received += 1
         made = self._assembler.begin(envelope.header, body)
-        frame = _Frame(envelope.sequence, size, parts=1 if made.later is None else 2)
+        frame = _Frame(envelope.sequence, size, parts=1 + len(made.later))
         sender.owes(frame)
         self._queue.put_nowait((sender, frame, made.now))
-        if made.later is not None:
-            task = asyncio.create_task(self._scrub(sender, frame, made.later))
-            self._scrubbing.add(task)
-            task.add_done_callback(self._scrubbing.discard)
+        for later in made.later:
+            task = asyncio.create_task(self._finish_part(sender, frame, later))
+            self._unfinished.add(task)
+            task.add_done_callback(self._unfinished.discard)
 
-    async def _scrub(self, sender: _Sender, frame: _Frame, later: Coroutine[Any, Any, Records]) -> None:
+    async def _finish_part(self, sender: _Sender, frame: _Frame, later: Later) -> None:
         self._queue.put_nowait((sender, frame, await later))
+
+    async def _watch_the_clock(self) -> None:
+        """Append what no frame brings, but time."""
+        while True:
+            await asyncio.sleep(DUE_SECONDS)
+            try:
+                records = self._assembler.due()
+            except Exception as error:  # the edge of a loop
+                log.error("collector.clock_failed", extra=without_text(error))
+                continue
+            if records:
+                self._received += 1
+                self._queue.put_nowait((None, _Frame(0, 0, parts=1), records))
 
     async def _append_all(self) -> None:
         while True:
@@ -229,7 +271,7 @@ class Receiver:
                 if not frame.parts:
                     self._finished += 1
                     freed += frame.size
-            for sender in {sender for sender, _, _ in batch}:
+            for sender in {sender for sender, _, _ in batch if sender is not None}:
                 sender.acknowledge()
             async with self._room:
                 self._bytes -= freed

@@ -16,7 +16,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One upstream's answer. `message`: the assistant message ({role, content, tool_calls, ...}), scrubbed;
-    a stream's deltas reassembled. None where no answer could be read."""
+    a stream's deltas reassembled. None where no answer could be read. `deferred`: a student's, in whose place the
+    teacher answered."""
 
     arm: Arm
     version: str | None = None
@@ -32,6 +33,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     ttft_ms: float | None = None
     total_ms: float | None = None
     confidence: float | None = None
+    deferred: bool = False
 
 
 class Interaction(msgspec.Struct, frozen=True, kw_only=True):

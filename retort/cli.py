@@ -62,16 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, text="start and supervise every process on this machine; Ctrl-C drains and stops them")
     up.add_argument("--port", type=int, help="the gateway's port (default: from the configuration's listen)")
 
-    for name, text in ROOMS.items():
-        room = command(name, _room, text=f"run {text}")
-        room.set_defaults(room=name)
-        if name == "gateway":
-            room.add_argument("--host")
-            room.add_argument("--port", type=int)
-            room.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
-        if name == "engine":
-            room.add_argument("name", help="its name under engines: in the configuration")
-
+    _add_rooms(command)
     teacher = command("sample-teacher", _sample_teacher, text="run the stand-in for a paid API", config=False)
     teacher.add_argument("--port", type=int, default=8090)
     teacher.add_argument("--latency-ms", type=float, default=600.0)
@@ -120,6 +111,20 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file")
     command("schema", _schema, text="print the configuration's JSON Schema", config=False)
     return parser
+
+
+def _add_rooms(command: Callable[..., argparse.ArgumentParser]) -> None:
+    for name, text in ROOMS.items():
+        room = command(name, _room, text=f"run {text}")
+        room.set_defaults(room=name)
+        if name == "gateway":
+            room.add_argument("--host")
+            room.add_argument("--port", type=int)
+            room.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
+        if name == "collector":
+            room.add_argument("--gateway", metavar="URL", help="where a judge is asked (default: from listen)")
+        if name == "engine":
+            room.add_argument("name", help="its name under engines: in the configuration")
 
 
 def _load(options: argparse.Namespace) -> Config:

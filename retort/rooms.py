@@ -29,6 +29,8 @@ def room(options: argparse.Namespace, config: Config) -> Room:
             "port": int(port) if options.port is None else options.port,
             "reuse_port": options.reuse_port,
         }
+    elif options.room == "collector":
+        arguments = {"gateway": options.gateway}
     elif options.room == "engine":
         if options.name not in config.engines:
             known = ", ".join(sorted(config.engines)) or "none"

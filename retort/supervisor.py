@@ -42,7 +42,8 @@ class Program(msgspec.Struct, frozen=True):
 def programs(config: Config, config_path: str, *, host: str, port: int) -> list[Program]:
     """What `retort up` runs, in the order of starting; stopping goes the other way round."""
     common = ("--config", config_path)
-    found = [Program("collector", ("collector", *common)), Program("promoter", ("promoter", *common))]
+    collector = ("collector", *common, "--gateway", f"http://{host}:{port}")
+    found = [Program("collector", collector), Program("promoter", ("promoter", *common))]
     stand_ins = [urlsplit(upstream.base_url).port or 80 for upstream in config.upstreams.values() if upstream.stands_in]
     for teacher_port in dict.fromkeys(stand_ins):
         found.append(Program(f"teacher {teacher_port}", ("sample-teacher", "--port", str(teacher_port))))

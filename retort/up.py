@@ -12,6 +12,7 @@ import httpx
 from prometheus_client.multiprocess import mark_process_dead
 
 from retort.errors import StartError
+from retort.prepare import prepare
 from retort.process import EXIT_HOPELESS
 from retort.settings import be_offline, share_metrics
 from retort.supervisor import Supervisor, lock_state, programs
@@ -29,6 +30,7 @@ async def up(config: Config, config_path: str, *, port: int | None = None) -> in
     lock = lock_state(config.state)
     refuse_taken(host, port)
     be_offline()
+    await asyncio.to_thread(prepare, config)
     forget_metrics(config.state)
     share_metrics(config.state)
     stop = asyncio.Event()

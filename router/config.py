@@ -151,8 +151,16 @@ class Config(Strict):
 
 
 def _check_judge(config: Config, route: str, judge: str) -> None:
-    """A judge's questions hold two answers to a user's request: they must be kept nowhere, and judged by nobody."""
+    """A judge's questions hold two answers to a user's request: they must be kept nowhere, and judged by nobody. The
+    collector asks them, which has no client's key to pass on."""
     found = config.routes.get(judge)
+    for teacher in found.teachers if found else ():
+        upstream = config.upstreams.get(teacher.partition("/")[0])
+        if upstream and upstream.api_key == "passthrough":
+            raise ValueError(
+                f"routes.{route}.quality.judge.route: {judge!r} asks {teacher!r} with the client's key (passthrough), "
+                "and a judge's questions have no client; give that upstream an api_key of its own"
+            )
     if found is None or found.student is not None or found.capture.rate > 0.0:
         raise ValueError(
             f"routes.{route}.quality.judge.route: {judge!r} must be a route without a student and with "

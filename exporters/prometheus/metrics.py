@@ -76,6 +76,15 @@ class Metrics:
         self.pair_score = self._histogram(
             "retort_collector_pair_score", "Scores of student against reference", ("route", "version"), _SHARE
         )
+        self.pairs_lost = self._counter(
+            "retort_collector_pairs_lost", "Pairs without a score: no verdict, no room, no label", ("route", "reason")
+        )
+        self.reports = self._counter(
+            "retort_collector_feedback", "Outcomes and right answers reported", ("route", "kind", "result")
+        )
+        self.exposures_dropped = self._counter(
+            "retort_collector_exposures_dropped", "Conversations whose outcome is not followed: too many", ("route",)
+        )
         self.backlog = self._gauge("retort_collector_backlog_bytes", "Bytes received and not yet in the log", ())
 
     def _router(self) -> None:

@@ -85,6 +85,15 @@ class Subscriber:
     def _on_collector__pair(self, f: Fields) -> None:
         self._m.pair_score.labels(f["route"], f["version"]).observe(f["score"])
 
+    def _on_collector__pair_lost(self, f: Fields) -> None:
+        self._m.pairs_lost.labels(f["route"], f["reason"]).inc()
+
+    def _on_collector__feedback(self, f: Fields) -> None:
+        self._m.reports.labels(f["route"], f["kind"], f["result"]).inc()
+
+    def _on_collector__exposure_dropped(self, f: Fields) -> None:
+        self._m.exposures_dropped.labels(f["route"]).inc()
+
     def _on_collector__backlog(self, f: Fields) -> None:
         self._m.backlog.set(f["bytes"])
 

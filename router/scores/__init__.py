@@ -1,5 +1,28 @@
 """Pure scores in [0, 1] of a student's answer against a reference; the same for offline evaluation and live shadow."""
 
-from router.scores.score import SCORES, Score, answer_text, is_json, score
+from router.scores.asked import Asked, asked
+from router.scores.message import Message, answer_text, is_json, tool_calls
+from router.scores.ranking import kendall, mrr, ndcg_at_k, recall_at_k
+from router.scores.score import SCORES, Similarity, Spec, needs_similarity, parts, score, why_bad
+from router.scores.value import Score
 
-__all__ = ["SCORES", "Score", "answer_text", "is_json", "score"]
+__all__ = [
+    "SCORES",
+    "Asked",
+    "Message",
+    "Score",
+    "Similarity",
+    "Spec",
+    "answer_text",
+    "asked",
+    "is_json",
+    "kendall",
+    "mrr",
+    "ndcg_at_k",
+    "needs_similarity",
+    "parts",
+    "recall_at_k",
+    "score",
+    "tool_calls",
+    "why_bad",
+]

@@ -8,8 +8,8 @@ Failures come in spells: an engine that restarts fails whatever comes in that se
 1, where one failure at most doubles a bet's capital: the best bet on a rate of twice p, and 15 failures in a
 row for an alarm. A version that fails outright is the hard stop's, after 10.
 
-The test that promotes assumes P(E = 1 | past) >= p at every request: where failures only come ten in a row, a student at
-p passes in most runs. The SLO test, to which a failure is a slow answer, judges blocks and must pass too.
+The test that promotes assumes P(E = 1 | past) >= p at every request: where failures only come ten in a row, a student
+at p passes in most runs. The SLO test, to which a failure is a slow answer, judges blocks and must pass too.
 """
 
 from router.sequential.mixture import Floats, grid, log_factors

@@ -1,5 +1,6 @@
 """Every log keeps the same contract."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,22 @@ def test_what_was_appended_is_there_after_reopening(tmp_path: Path) -> None:
     put(second, record("a"), record("b"))
     assert [e.id for e in second.read(Stream.EVIDENCE, 0)] == ["a", "b"]
     second.close()
+
+
+def test_a_log_of_before_there_was_feedback_gets_its_place_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    first = open_log(f"sqlite:///{path}")
+    put(first, record("a"))
+    first.close()
+    old = sqlite3.connect(path)
+    old.executescript("DROP TABLE feedback; PRAGMA user_version = 1;")
+    old.close()
+    for _ in range(2):
+        again = open_log(f"sqlite:///{path}")
+        put(again, record("f"), stream=Stream.FEEDBACK)
+        assert [e.id for e in again.read(Stream.FEEDBACK, 0)] == ["f"]
+        assert [e.id for e in again.read(Stream.EVIDENCE, 0)] == ["a"]
+        again.close()
 
 
 FILL = """

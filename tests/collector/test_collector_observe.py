@@ -1,15 +1,20 @@
 """What one exchange says of a student."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from collector_fakes import answer, call, decision, exchange
 
-from collector.observe import observations, owes_a_pair
+from collector import Exchange
+from collector.observe import Answered, owes_a_pair
+from collector.observe import observations as observed
+from collector.pairs import pairs, settled
 from collector.parse import completion
 from router import (
     Arm,
+    Asked,
     EventKind,
     Metric,
     Observation,
@@ -28,6 +33,12 @@ GOOD = (call(Arm.STUDENT, confidence=0.9), completion(answer('{"a":1}')))
 WRONG = (call(Arm.STUDENT), completion(answer('{"a":2}')))
 FAILED = (call(Arm.STUDENT, status=500, error="http_500"), None)
 BY_STUDENT = decision(arm=Arm.STUDENT, version="v1", propensity=0.25)
+
+
+def observations(seen: Exchange, answers: Sequence[Answered], policy: RoutePolicy) -> list[Observation]:
+    """All that an exchange says, quality too."""
+    compared = [settled(pair, policy.quality) for pair in pairs(seen, answers, policy, Asked())]
+    return observed(seen, answers, policy) + [one for one in compared if one is not None]
 
 
 def values(found: list[Observation]) -> dict[Metric, tuple[float, float | None]]:
@@ -134,6 +145,9 @@ def test_a_live_student_that_hangs_until_its_clients_give_up_is_rolled_back() ->
         log += map(
             encode_evidence, observations(exchange(number, served=served[0], decision=BY_STUDENT), [served], POLICY)
         )
+        if number % 50 == 49:
+            tick = RouteEvent(id=f"tick{number}", at=1000.0 + number, route="support", kind=EventKind.TICK)
+            log.append(encode_evidence(tick))
     records = [(offset, decode_evidence(data)) for offset, data in enumerate(log)]
     decided = recompute("support", records)
     assert [(d.after, d.cause) for d in decided][-1] == (Stage.ROLLED_BACK, "slo_alarm")
@@ -168,3 +182,69 @@ def test_a_pair_is_owed_where_the_request_was_eligible_and_the_teacher_answered(
     assert owes_a_pair(exchange(served=TEACHER[0]))
     assert not owes_a_pair(exchange(served=TEACHER[0], decision=decision(eligible=False)))
     assert not owes_a_pair(exchange(served=GOOD[0], shadows=[broken]))
+
+
+DEFERRED = (call(Arm.STUDENT, confidence=0.4, body_bytes=9, deferred=True), completion(answer('{"a":1}')))
+UNFINISHED = (call(Arm.STUDENT, confidence=0.4, deferred=True, total_ms=None), None)
+
+
+def test_a_deferred_answer_is_no_error_its_latency_is_what_the_client_saw_and_it_makes_a_sure_pair() -> None:
+    drawn = decision(arm=Arm.STUDENT, version="v1", propensity=0.25, audited=0.05)
+    seen = exchange(served=TEACHER[0], shadows=[DEFERRED[0]], decision=drawn, total_ms=650.0)
+    found = observations(seen, [TEACHER, DEFERRED], POLICY)
+    assert values(found) == {Metric.ERROR: (0.0, None), Metric.LATENCY: (650.0, None), Metric.QUALITY: (1.0, 1.0)}
+    assert {(o.arm, o.deferred, o.confidence, o.propensity, o.inclusion) for o in found} == {
+        (Arm.STUDENT, True, 0.4, 0.25, 1.0)
+    }
+
+
+def test_a_stream_that_was_deferred_at_its_beginning_makes_no_pair() -> None:
+    seen = exchange(
+        served=TEACHER[0], shadows=[UNFINISHED[0]], decision=BY_STUDENT, stream=True, ttft_ms=330.0, total_ms=900.0
+    )
+    found = observations(seen, [TEACHER, UNFINISHED], POLICY)
+    assert values(found) == {Metric.ERROR: (0.0, None), Metric.TTFT: (330.0, None)}
+    assert {o.deferred for o in found} == {True}
+
+
+def test_a_deferred_stream_that_an_audit_read_to_its_end_weighs_as_an_audited_answer() -> None:
+    drawn = decision(arm=Arm.STUDENT, version="v1", audited=0.05)
+    seen = exchange(
+        served=TEACHER[0], shadows=[DEFERRED[0]], decision=drawn, stream=True, ttft_ms=330.0, total_ms=900.0
+    )
+    (pair,) = [o for o in observations(seen, [TEACHER, DEFERRED], POLICY) if o.metric is Metric.QUALITY]
+    assert (pair.inclusion, pair.arm, pair.deferred) == (0.05, Arm.STUDENT, True)
+
+
+def test_a_deferred_answer_that_can_not_be_read_scores_zero() -> None:
+    junk = (DEFERRED[0], None)
+    seen = exchange(served=TEACHER[0], shadows=[junk[0]], decision=BY_STUDENT)
+    assert values(observations(seen, [TEACHER, junk], POLICY))[Metric.QUALITY] == (0.0, 1.0)
+
+
+def test_after_a_deferral_the_teachers_failure_is_not_the_students() -> None:
+    down = (call(Arm.TEACHER, status=502, error="http_502"), None)
+    seen = exchange(served=down[0], shadows=[DEFERRED[0]], decision=BY_STUDENT, total_ms=5000.0)
+    assert values(observations(seen, [down, DEFERRED], POLICY)) == {Metric.ERROR: (0.0, None)}
+
+
+@pytest.mark.parametrize(("total_ms", "expected"), [(800.0, {}), (800.1, {Metric.LATENCY: (math.inf, None)})])
+def test_who_leaves_after_a_deferral_has_waited_too_long_if_the_slo_was_missed(
+    total_ms: float, expected: dict[Metric, tuple[float, None]]
+) -> None:
+    left = (call(Arm.TEACHER, error="cancelled", status=None), None)
+    seen = exchange(served=left[0], shadows=[DEFERRED[0]], decision=BY_STUDENT, total_ms=total_ms)
+    assert values(observations(seen, [left, DEFERRED], POLICY)) == expected
+
+
+def test_a_pair_says_how_probable_it_was() -> None:
+    drawn = decision(arm=Arm.STUDENT, version="v1", audited=0.05)
+    audited = exchange(served=GOOD[0], shadows=[TEACHER[0], RIDER[0]], decision=drawn)
+    (one, other) = [o for o in observations(audited, [GOOD, TEACHER, RIDER], POLICY) if o.metric is Metric.QUALITY]
+    assert (one.version, one.inclusion, one.arm) == ("v1", 0.05, Arm.STUDENT)
+    assert (other.version, other.inclusion, other.arm) == ("v2", 0.05, Arm.TEACHER)
+    shadowed = exchange(served=TEACHER[0], shadows=[GOOD[0]])
+    assert observations(shadowed, [TEACHER, GOOD], POLICY)[-1].inclusion == 1.0
+
+
+RIDER = (call(Arm.STUDENT, version="v2"), completion(answer('{"a":1}')))

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from collector_fakes import PlainPool, answer, call, decision, exchange, questio
 from collector import (
     CollectorError,
     CollectorUnavailable,
+    Feedback,
     FrameSender,
     Happened,
     LogFull,
@@ -24,8 +25,10 @@ from collector import (
     send_now,
 )
 from collector.assemble import Assembler, Pool
+from collector.judge import Judge
 from collector.log_memory import MemoryLog
-from collector.receive import QUIET_SECONDS, Receiver, claim
+from collector.quality import Quality
+from collector.receive import QUIET_SECONDS, Receiver, claim, run
 from collector.scrub import Scrubbed
 from router import Arm, EventKind, Events, Observation, RouteEvent, decode_evidence, parse
 
@@ -57,9 +60,10 @@ class Running:
         max_waiting: int = 1 << 20,
         pool: Pool | None = None,
         listen_seconds: float = 0.1,
+        assembler: Assembler | None = None,
     ) -> None:
         self.receiver = Receiver(
-            Assembler(CONFIG, pool or PlainPool(), events),
+            assembler or Assembler(CONFIG, pool or PlainPool(), events),
             log,  # type: ignore[arg-type]
             events,
             max_waiting=max_waiting,
@@ -216,6 +220,97 @@ async def test_evidence_and_commands_do_not_wait_for_scrubbing(path: Path, sende
     assert len(log.read(Stream.INTERACTIONS, 0)) == 1
 
 
+JUDGED = parse(
+    """
+    upstreams: {openai: {base_url: "http://x", api_key: sk-judge, distillation_allowed: true}}
+    engines: {local: {}}
+    routes:
+      support:
+        teachers: [openai/gpt-4o]
+        student: {}
+        quality: {reference: judge, judge: {route: judge}}
+        outcomes: {window: 100s}
+      judge: {teachers: [openai/gpt-4o], capture: {rate: 0}}
+    """,
+    {},
+)
+
+
+async def test_a_judged_pair_comes_when_it_is_judged_and_holds_back_its_acknowledgement_alone(
+    path: Path, sender: FrameSender
+) -> None:
+    log, heard, let = MemoryLog(), Heard(), asyncio.Event()
+
+    async def ask(route: str, messages: Sequence[Mapping[str, str]]) -> str:
+        await let.wait()
+        return '{"verdict": "tie"}'
+
+    assembler = Assembler(JUDGED, PlainPool(), heard, quality=Quality(heard, judge=Judge(ask)))
+    running = Running(path, log, heard, assembler=assembler)
+    asked, said, also = question(), answer("yes"), answer("no")
+    header = exchange(request=asked, served=call(Arm.TEACHER, said), shadows=[call(Arm.STUDENT, also)])
+    sender.send(header, asked, said, also)
+    sender.send(happened("rollback"))
+    while len(evidence(log)) < 3 or not log.end(Stream.INTERACTIONS):  # noqa: ASYNC110 - a log tells nobody
+        await asyncio.sleep(0.01)
+    assert evidence(log) == ["x0:error:v1", "x0:latency:v1", "rollback"]
+    assert await sender.drain(0.05) == 2, "acknowledged before the pair is judged"
+    let.set()
+    assert await sender.drain(10) == 0
+    await running.end()
+    assert evidence(log)[-1] == "x0:quality:v1"
+
+
+async def test_what_is_due_is_appended_though_no_frame_comes(
+    path: Path, sender: FrameSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collector.receive.DUE_SECONDS", 0.01)
+    log, now = MemoryLog(), [1000.0]
+    running = Running(path, log, Heard(), assembler=Assembler(JUDGED, PlainPool(), Heard(), clock=lambda: now[0]))
+    sender.send(exchange(1, served=call(Arm.TEACHER), decision=decision(in_service="v1"), capture=False))
+    sender.send(Feedback(id="f", at=1001.0, route="support", request_id="x1", outcome=1.0))
+    assert await sender.drain(10) == 0
+    now[0] = 2000.0
+    while len(evidence(log)) < 2:  # noqa: ASYNC110 - a log tells nobody
+        await asyncio.sleep(0.01)
+    await running.end()
+    assert evidence(log) == ["exposure:v1:c1", "outcome:v1:c1"]
+    outcome = decode_evidence(log.read(Stream.EVIDENCE, 1)[0].value)
+    assert isinstance(outcome, Observation)
+    assert outcome.value == 1.0
+
+
+async def test_a_deferred_stream_is_kept_with_the_answer_that_the_teacher_gave(path: Path, sender: FrameSender) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    asked, said = question(), stream("yes")
+    deferred = call(Arm.STUDENT, confidence=0.2, deferred=True, total_ms=None)
+    decided = decision(arm=Arm.STUDENT, version="v1", propensity=0.25)
+    header = exchange(
+        request=asked, served=call(Arm.TEACHER, said), shadows=[deferred], decision=decided, stream=True, ttft_ms=20.0
+    )
+    sender.send(header, asked, said)
+    assert await sender.drain(10) == 0
+    await running.end()
+    kept = decode_interaction(log.read(Stream.INTERACTIONS, 0)[0].value)
+    assert [(a.arm, a.deferred, a.message is None) for a in kept.answers] == [
+        (Arm.TEACHER, False, False), (Arm.STUDENT, True, True)
+    ]  # fmt: skip
+    assert evidence(log) == ["x0:error:v1", "x0:ttft:v1"]
+
+
+async def test_a_request_nested_without_end_is_quarantined_and_still_observed(path: Path, sender: FrameSender) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    asked, said, also = b'{"a":' * 50_000, answer("x"), answer("x")
+    header = exchange(request=asked, served=call(Arm.TEACHER, said), shadows=[call(Arm.STUDENT, also)])
+    sender.send(header, asked, said, also)
+    assert await sender.drain(10) == 0
+    await running.end()
+    assert "x0:quality:v1" in evidence(log)
+    assert log.end(Stream.QUARANTINE) == 1
+
+
 async def test_stopping_waits_for_scrubbing_that_goes_on(
     path: Path, sender: FrameSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +422,16 @@ async def test_a_collector_killed_and_started_again_loses_and_doubles_nothing(
     await running.end()
     assert evidence(log) == [f"e{n}" for n in range(sent)]
     log.close()
+
+
+async def test_a_collector_for_meanings_without_the_encoder_says_so_before_it_takes_anything(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"state": str(tmp_path), "log": "memory://"})
+    quality = config.routes["support"].quality.model_copy(update={"score": "embedding"})
+    route = config.routes["support"].model_copy(update={"quality": quality})
+    config = config.model_copy(update={"routes": {"support": route}})
+    with pytest.raises(CollectorError, match="holds no encoder; start with `retort up`"):
+        await run(config, events=Heard(), stop=asyncio.Event())
+    assert not (tmp_path / "run" / "collector.sock").exists()
 
 
 class SometimesFull(MemoryLog):

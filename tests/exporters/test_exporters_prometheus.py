@@ -121,6 +121,21 @@ EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"route": "r", "version": "v"},
         ['retort_gateway_deferred_total{route="r",version="v"} 1.0'],
     ),
+    (
+        "collector.pair_lost",
+        {"route": "r", "reason": "judge_timeout"},
+        ['retort_collector_pairs_lost_total{reason="judge_timeout",route="r"} 1.0'],
+    ),
+    (
+        "collector.feedback",
+        {"route": "r", "kind": "outcome", "result": "taken"},
+        ['retort_collector_feedback_total{kind="outcome",result="taken",route="r"} 1.0'],
+    ),
+    (
+        "collector.exposure_dropped",
+        {"route": "r"},
+        ['retort_collector_exposures_dropped_total{route="r"} 1.0'],
+    ),
     ("gateway.feedback", {"outcome": "accepted"}, ['retort_gateway_feedback_total{outcome="accepted"} 1.0']),
     ("engine.loaded", {"version": "v", "seconds": 4.0}, ['retort_engine_load_seconds_sum{version="v"} 4.0']),
     (

