@@ -95,6 +95,8 @@ def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
     for version_id, evidence in status.get("evidence", {}).items():
         for warning in evidence.get("warnings", ()):
             console.print(f"  [yellow]warning[/yellow]: {version_id}: {warning}", soft_wrap=True)
+        if evidence.get("note"):
+            console.print(f"  {version_id}: {evidence['note']}", soft_wrap=True)
     console.print()
 
 

@@ -15,6 +15,10 @@ WARNINGS: dict[Stream, str] = {
     "errors": "errors are more than 2 points above their level",
     "slo": "slow answers are more than 2 points above their level",
 }
+DECOMMISSION = (
+    "it has kept its level beside the teacher for as long as was asked; the teacher is needed for audits, the holdback "
+    "and what is not eligible alone, and capacity kept for more may be given back"
+)
 _LEVEL_ROWS: dict[Stream, tuple[str, str]] = {
     "quality": ("below_level", "warning"),
     "errors": ("errors_above_level", "errors_warning"),
@@ -61,6 +65,8 @@ def evidence(state: RouteState, policy: RoutePolicy, version: str) -> dict[str, 
             found["warnings"] = [WARNINGS[stream] for stream, level in known.items() if level.warned]
         if policy.selective:
             found["selective"] = rollout_selective.rows(guard)
+        if version == state.live and 0.0 < policy.rollout.parallel <= guard.served and not found["warned"]:
+            found["note"] = DECOMMISSION
         found["seconds_without_a_pair"] = round(guard.silence, 3)
     return found
 

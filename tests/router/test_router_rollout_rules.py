@@ -159,11 +159,13 @@ def test_the_teacher_is_kept_in_parallel_for_as_long_as_was_asked() -> None:
     story = Story(rollout={**POLICY["rollout"], "parallel": "120s"})
     story.to_live()
     assert view(story.state).audit_all
+    assert "note" not in status(story.state)["evidence"]["v"]
     revision = story.state.revision
     for _ in range(7):
         story.pairs(1)
         story.tick(10.0)
     assert not view(story.state).audit_all
+    assert "capacity kept for more may be given back" in status(story.state)["evidence"]["v"]["note"]
     assert story.state.revision > revision
 
 
