@@ -2,8 +2,8 @@
 
 Trains LoRA on 1,500 package records (name and synopsis in, section out), merges, quantizes to int8, and lets the
 result answer 3,000 others with ONNX Runtime, as it would serve them. What it said, how sure it was of its tokens, and
-how unlike the training set each input is go to benchmarks/data/section_answers.jsonl.gz, which `scripts/bench selective`
-streams through the rollout. About 20 minutes on two cores; what is finished in out/section is not done again.
+how unlike the training set each input is go to benchmarks/data/section_answers.jsonl.gz. About 20 minutes on two cores;
+what is finished in out/section is not done again.
 
     .venv/bin/python benchmarks/section_student.py [--data ../shared/data/packages.jsonl.gz]
 """
@@ -65,9 +65,7 @@ def main() -> None:
     rows = [render(tokenizer, e.messages, e.answer) for e in learnt]
     artefact, merged = FOLDER / "artefact", FOLDER / "merged"
     if not artefact.exists():
-        trained = train(
-            base, rows, FOLDER / "train", Settings(learning_rate=8e-4), tokenizer=tokenizer, progress=show
-        )
+        trained = train(base, rows, FOLDER / "train", Settings(learning_rate=8e-4), tokenizer=tokenizer, progress=show)
         print(f"trained in {trained.seconds:.0f} s, last loss {trained.losses[-1]:.3f}", flush=True)
         merge(base, FOLDER / "train" / "adapter", merged, probe=rows[0].prompt + rows[0].completion)
         staging = FOLDER / "artefact.tmp"

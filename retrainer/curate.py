@@ -15,6 +15,7 @@ import msgspec
 from collector.record import Answer, Interaction
 from retrainer.render import plain_messages, plain_text
 from router.decision import Arm
+from router.scores import Asked, asked
 
 SIMILAR = 0.8  # Jaccard index of 5-character shingles from which two prompts are near-duplicates
 PERMUTATIONS = 64
@@ -32,10 +33,11 @@ class Side(StrEnum):
     TEST = "test"
 
 
-class Example(msgspec.Struct, frozen=True, kw_only=True):
+class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A prompt ({role, content} messages ending with the user's) and the teacher's answer to it.
 
-    `offset`: in the interaction log. `group`: records that must not be separated by a split.
+    `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what the request
+    asked for besides, for scoring.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[dict[str, str]]
     answer: str
     group: str = ""
+    asked: Asked = Asked()
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -70,9 +73,16 @@ def example_of(record: Interaction, offset: int) -> Kept:
         return Kept(None, "empty_answer")
     if PLACEHOLDER.search(text):
         return Kept(None, "placeholder")
-    return Kept(
-        Example(id=record.id, offset=offset, at=record.at, cluster=record.cluster, messages=messages, answer=text), None
+    example = Example(
+        id=record.id,
+        offset=offset,
+        at=record.at,
+        cluster=record.cluster,
+        messages=messages,
+        answer=text,
+        asked=asked(record.request),
     )
+    return Kept(example, None)
 
 
 def _unusable(answer: Answer) -> str | None:

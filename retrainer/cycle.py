@@ -2,11 +2,11 @@
 killed cycle goes on at the phase where it was, and inside training at its last checkpoint.
 
     prepare -> dataset -> train -> merge -> evaluate_base -> evaluate_student -> gate
-            -> export -> evaluate_quantized -> gate_quantized -> publish -> register
+            -> export -> evaluate_quantized -> assess -> gate_quantized -> publish -> register
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,18 +16,20 @@ import msgspec
 from collector.frames import Happened, Header, socket_path
 from collector.log import EventLog
 from collector.send import send_now
+from retrainer.assess import Assessment
 from retrainer.errors import CycleError, NotEnoughExamples
 from retrainer.evaluate import Report, Scorer
 from retrainer.gate import Verdict, judge
 from retrainer.phases import Phases
 from retrainer.progress import Progress, silent
+from retrainer.scorer import scorer as bind
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events
 from router.evidence import EventKind, RouteEvent
 from router.policy import RoutePolicy
 from router.registry import Registry, Version
-from router.scores import score
+from router.scores import Spec
 
 T = TypeVar("T")
 Send = Callable[[Sequence[Header]], None]
@@ -47,10 +49,10 @@ class CycleResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seams(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test may put in another's place. `send`: to the collector. `scorer`: by the score's name."""
+    """What a test may put in another's place. `send`: to the collector. `scorer`: by the policy's score."""
 
     send: Send | None = None
-    scorer: Callable[[str], Scorer] = lambda name: partial(score, name)
+    scorer: Callable[[Spec], Scorer] | None = None
 
 
 def run_request(
@@ -124,7 +126,8 @@ class _Cycle:
         """Every phase that has no result yet."""
         folder = self._cycles.folder(self._id)
         work = Phases(self._config, self._policy, self._state.request, folder, self._progress)
-        scorer = seams.scorer(self._policy.quality.score)
+        spec = self._policy.quality.score
+        scorer = seams.scorer(spec) if seams.scorer else bind(spec, self._config.state)
         self._phase("prepare", str, work.prepare)
         self._phase("dataset", dict[str, Any], lambda: work.dataset(log))
         self._phase("train", dict[str, Any], work.train)
@@ -133,7 +136,12 @@ class _Cycle:
         student = self._phase("evaluate_student", Report, lambda: work.evaluate_student(scorer))
         reports = {"base": base, "student": student}
         judging = partial(
-            judge, base=base, student=student, margin=self._policy.quality.margin, override=self._state.request.override
+            judge,
+            base=base,
+            student=student,
+            margin=self._policy.quality.margin,
+            selective=self._policy.selective,
+            override=self._state.request.override,
         )
         verdict = self._phase("gate", Verdict, lambda: judging(quantized=None))
         if not verdict.lets_through:
@@ -141,11 +149,12 @@ class _Cycle:
         self._phase("export", dict[str, Any], work.export)
         quantized = self._phase("evaluate_quantized", Report, lambda: work.evaluate_quantized(scorer, student))
         reports["quantized"] = quantized
-        verdict = self._phase("gate_quantized", Verdict, lambda: judging(quantized=quantized))
+        assessed = self._phase("assess", Assessment, lambda: work.assess(quantized))
+        verdict = self._phase("gate_quantized", Verdict, lambda: judging(quantized=quantized, start=assessed.start))
         if not verdict.lets_through:
             return self._result("refused", verdict, reports)
         self._phase("publish", str, lambda: work.publish(self._state.phases, reports, verdict))
-        self._phase("register", float, lambda: self._register(verdict, seams.send))
+        self._phase("register", float, lambda: self._register(verdict, assessed, seams.send))
         return self._result("registered", verdict, reports)
 
     def end(self, outcome: str, *, error: str | None = None, seen: int = 0) -> None:
@@ -169,7 +178,7 @@ class _Cycle:
             self._progress(name, 1, 1, 0.0)
         return msgspec.convert(self._state.phases[name], kind)
 
-    def _register(self, verdict: Verdict, send: Send | None) -> float:
+    def _register(self, verdict: Verdict, assessed: Assessment, send: Send | None) -> float:
         """Add the version, then tell the rollout; both are idempotent by id, so a repetition is harmless."""
         now = time.time()
         dataset = self._state.phases["dataset"]
@@ -189,7 +198,9 @@ class _Cycle:
             },
         )
         self._registry.add_version(version)
-        data: Mapping[str, Any] = {"gate": verdict.gate, "who": verdict.who, "why": verdict.why}
+        data: dict[str, Any] = {"gate": verdict.gate, "who": verdict.who, "why": verdict.why}
+        if self._policy.selective is not None:
+            data |= {"mode": verdict.mode, "thresholds": assessed.thresholds}
         event = RouteEvent(
             id=f"candidate:{self._id}",
             at=now,

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from exporters.models import Generated, Messages
+from exporters.models import Generated, Messages, Signals, prefix_signals, signals
 from retrainer.curate import PLACEHOLDER, Example
 from retrainer.progress import Meter, Progress, silent
-from router.scores import is_json
+from router.scores import Asked, is_json
 
 Generate = Callable[..., list[Generated]]
 
@@ -30,23 +30,31 @@ class Scored(Protocol):
 
 
 class Scorer(Protocol):
-    """`router.score`, with the score's name bound: the teacher's answer is the reference."""
+    """`router.score`, with the route's score bound: the teacher's answer is the reference."""
 
     def __call__(
-        self, *, answer: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, finish_reason: str | None
+        self,
+        *,
+        answer: Mapping[str, Any] | None,
+        reference: Mapping[str, Any] | None,
+        finish_reason: str | None,
+        asked: Asked,
     ) -> Scored:
         """Agreement of one answer with its reference. Raises ValueError where that is nothing to compare with."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One held-out record: the model's greedy answer and its score against the teacher's, None (`unscorable`) where
-    the teacher's is nothing to compare with: live, such a pair says nothing either."""
+    the teacher's is nothing to compare with: live, such a pair says nothing either. `whole`, `prefix`: signals of the
+    answer and of its beginning, None where the model tells no log probabilities."""
 
     id: str
     text: str
     finish_reason: str
     value: float | None
     reason: str
+    whole: Signals | None = None
+    prefix: Signals | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,9 +136,19 @@ def _outcome(example: Example, answer: Generated, score: Scorer) -> Outcome:
             answer={"role": "assistant", "content": answer.text},
             reference={"role": "assistant", "content": example.answer},
             finish_reason=answer.finish_reason,
+            asked=example.asked,
         )
         value, reason = scored.value, scored.reason
-    return Outcome(id=example.id, text=answer.text, finish_reason=answer.finish_reason, value=value, reason=reason)
+    finished = answer.finish_reason == "stop"
+    return Outcome(
+        id=example.id,
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        value=value,
+        reason=reason,
+        whole=signals(answer.logprobs, finished=finished) if answer.logprobs else None,
+        prefix=prefix_signals(answer.logprobs, finished=finished) if answer.logprobs else None,
+    )
 
 
 def interval(values: Sequence[float], *, confidence: float) -> tuple[float, float]:

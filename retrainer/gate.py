@@ -1,6 +1,11 @@
 """May a trained student become a candidate? Pure: reports in, a verdict with its reasons out. It can say no.
 
 The gate only keeps hopeless students out of the rollout; the proof is the sequential test on live traffic.
+
+Where the route serves selectively, a student that fails as a whole (its agreement, its share of JSON, what quantizing
+cost it) passes if it is sure, and right, on enough of the held-out records: those faults are in the answers, so in the
+risk of the ones that it would serve. A leaked placeholder, too few records and a student no better than its base are
+not, and refuse it in either mode.
 """
 
 from collections.abc import Mapping
@@ -9,6 +14,8 @@ from typing import Any
 import msgspec
 
 from retrainer.evaluate import Report
+from retrainer.thresholds import LEVEL, Start
+from router.policy_quality import SelectivePolicy
 
 VALID_JSON = 0.99  # of the answers, where the teacher's are JSON
 QUANTIZED_LOSS = 0.01  # how much agreement quantizing may cost
@@ -23,12 +30,14 @@ class Override(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """`gate`: passed | refused | overridden. `reasons`: why it would refuse, empty when it passed. `checks`: each
-    number against its bound. `who`, `why`: of an override."""
+    """`gate`: passed | refused | overridden. `mode`: whole | selective. `reasons`: why it would refuse, empty when it
+    passed as a whole; of a selective student, why not as a whole. `checks`: each number against its bound. `who`,
+    `why`: of an override."""
 
     gate: str
     reasons: list[str]
     checks: dict[str, Any]
+    mode: str = "whole"
     who: str | None = None
     why: str | None = None
 
@@ -39,37 +48,53 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(
-    *, base: Report, student: Report, quantized: Report | None, margin: float, override: Override | None = None
+    *,
+    base: Report,
+    student: Report,
+    quantized: Report | None,
+    margin: float,
+    selective: SelectivePolicy | None = None,
+    start: Start | None = None,
+    override: Override | None = None,
 ) -> Verdict:
     """The verdict on a student, before its export (`quantized` None) and after.
 
-    `margin`: of the route's quality policy; the lower end of each interval must not lie below 1 - margin.
+    `margin`: of the route's quality policy; the lower end of each interval must not lie below 1 - margin. `selective`:
+    of the route; `start`: what the threshold at which its test begins would serve, known after the export. Before that,
+    a student that fails as a whole goes on as far as it can still pass selectively.
     """
-    reasons: list[str] = []
     checks: dict[str, Any] = {"margin": margin, "valid_json_bound": VALID_JSON, "quantized_loss_bound": QUANTIZED_LOSS}
+    whole: list[str] = []  # what selective serving can mend
+    always: list[str] = []
     for name, report in {"student": student, "quantized student": quantized}.items():
         if report is not None:
-            reasons += _alone(name, report, margin)
+            whole += _as_a_whole(name, report, margin)
+            always += _in_any_mode(name, report)
             checks[name.split()[0]] = _numbers(report)
     if student.agreement <= base.agreement:
-        reasons.append(f"the student agrees with the teacher no more than the base: {_vs(student, base)}")
+        always.append(f"the student agrees with the teacher no more than the base: {_vs(student, base)}")
     checks["base"] = _numbers(base)
     if quantized is not None:
         loss = student.agreement - quantized.agreement
         checks["quantized_loss"] = loss
         if loss > QUANTIZED_LOSS + 1e-9:  # exactly one point still passes
-            reasons.append(f"quantizing costs {loss:.1%} agreement, more than {QUANTIZED_LOSS:.0%}")
-    if not reasons:
-        return Verdict(gate="passed", reasons=[], checks=checks)
+            whole.append(f"quantizing costs {loss:.1%} agreement, more than {QUANTIZED_LOSS:.0%}")
+    if start is not None:
+        checks["selective"] = msgspec.to_builtins(start)
+    mode = "whole"
+    if whole and selective is not None:
+        mode = "selective"
+        always += _selectively(student if quantized is None else quantized, selective, start, known=bool(quantized))
+    reasons = whole + always
+    if not always and (not whole or selective is not None):
+        return Verdict(gate="passed", reasons=reasons, checks=checks, mode=mode)
     if override is not None:
-        return Verdict(gate="overridden", reasons=reasons, checks=checks, who=override.who, why=override.why)
-    return Verdict(gate="refused", reasons=reasons, checks=checks)
+        return Verdict(gate="overridden", reasons=reasons, checks=checks, mode=mode, who=override.who, why=override.why)
+    return Verdict(gate="refused", reasons=reasons, checks=checks, mode=mode)
 
 
-def _alone(name: str, report: Report, margin: float) -> list[str]:
+def _as_a_whole(name: str, report: Report, margin: float) -> list[str]:
     reasons = []
-    if report.n < LEAST_JUDGED:
-        reasons.append(f"the {name} was judged by {report.n} records, fewer than {LEAST_JUDGED}")
     if report.lower < 1 - margin:
         reasons.append(
             f"the {name}'s agreement is {report.agreement:.1%} (interval from {report.lower:.1%}), "
@@ -77,9 +102,38 @@ def _alone(name: str, report: Report, margin: float) -> list[str]:
         )
     if report.valid_json is not None and report.valid_json < VALID_JSON:
         reasons.append(f"only {report.valid_json:.1%} of the {name}'s answers are JSON, fewer than {VALID_JSON:.0%}")
+    return reasons
+
+
+def _in_any_mode(name: str, report: Report) -> list[str]:
+    reasons = []
+    if report.n < LEAST_JUDGED:
+        reasons.append(f"the {name} was judged by {report.n} records, fewer than {LEAST_JUDGED}")
     if report.leaked:
         reasons.append(f"{report.leaked} of the {name}'s answers hold a scrubber's placeholder such as <PERSON_1>")
     return reasons
+
+
+def _selectively(report: Report, selective: SelectivePolicy, start: Start | None, *, known: bool) -> list[str]:
+    """Why a student can't serve a part either. Before its confidence is `known`: it must be right on more than that
+    part takes, coverage (1 - risk), or no threshold can find it."""
+    wanted, risk = selective.min_coverage, selective.max_risk
+    if not known:
+        needed = wanted * (1 - risk)
+        if report.upper >= needed:
+            return []
+        return [
+            f"nor can it serve a part: {wanted:.1%} of the requests at a risk of {risk:.1%} takes an agreement of at "
+            f"least {needed:.1%}, and its own is surely below {report.upper:.1%}"
+        ]
+    if start is None or not start.safe:
+        return [f"nor can it serve a part: no confidence above which its risk is surely at most {risk:.1%} was found"]
+    if start.coverage_lower < wanted:
+        return [
+            f"nor can it serve a part: at a risk of {risk:.1%} that is {start.coverage:.1%} of the requests (surely "
+            f"{start.coverage_lower:.1%}, at {LEVEL:.0%}), fewer than {wanted:.1%}"
+        ]
+    return []
 
 
 def _numbers(report: Report) -> Mapping[str, Any]:

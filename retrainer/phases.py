@@ -14,6 +14,7 @@ import msgspec
 
 from collector.log import EventLog
 from exporters.models import QUANTIZERS, GenAIGenerator, Manifest, Store, merge, record_golden, to_onnx
+from retrainer.assess import Assessment, assess
 from retrainer.base_models import BaseModel, find
 from retrainer.curate import Example
 from retrainer.dataset import Dataset, build, load, write
@@ -127,6 +128,12 @@ class Phases:
             progress=self._progress,
         )
 
+    def assess(self, quantized: Report) -> Assessment:
+        """Calibrate the confidence of what will be served; its files join the artefact's."""
+        return assess(
+            self._folder / "artefact", quantized, self._judged, self._data.train, selective=self._policy.selective
+        )
+
     def publish(self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict) -> str:
         """Put the artefact into the store, with golden answers and its manifest; returns its id."""
         artefact = self._folder / "artefact"
@@ -147,7 +154,7 @@ class Phases:
             files={},
             dataset=phases["dataset"],
             training={**training, "first_loss": losses[0], "last_loss": losses[-1]},
-            report={name: report.summary() for name, report in reports.items()},
+            report={**{name: report.summary() for name, report in reports.items()}, "confidence": phases["assess"]},
             gate=msgspec.to_builtins(verdict),
             golden=self._golden(artefact, reports["base"]),
             packages={name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -109,9 +109,7 @@ def _pairs(
     if trial and stage is Stage.SHADOW:  # the ramp proves operation, quality is proven before
         trial = replace(
             trial,
-            quality=trial.quality.fold(
-                rollout_tests.quality_passes(differences, policy.quality, spread=trial.spread)
-            ),
+            quality=trial.quality.fold(rollout_tests.quality_passes(differences, policy.quality, spread=trial.spread)),
             spread=trial.spread.fold(differences, margin),
             inferior=trial.inferior.fold(quality.fails(differences, margin)),
             interval=trial.interval.fold(differences, trial.alpha, least=-1.0, most=most_difference(policy.quality)),

@@ -11,6 +11,7 @@ evaluated is what users get.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,11 +26,13 @@ Tick = Callable[[int], None]
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
-    """One greedy answer. `tokens`: how many were generated, the end token included. `finish_reason`: stop | length."""
+    """One greedy answer. `tokens`: how many were generated, the end token included. `finish_reason`: stop | length.
+    `logprobs`: each token's natural log probability, the end token's too; empty where the model doesn't tell them."""
 
     text: str
     finish_reason: str
     tokens: int
+    logprobs: tuple[float, ...] = ()
 
 
 class GenAIGenerator:
@@ -85,11 +88,12 @@ class GenAIGenerator:
         # In token order, neighbours share the longest prefixes.
         for done, i in enumerate(sorted(range(len(encoded)), key=encoded.__getitem__), start=1):
             draft = [] if drafts is None else self._draft(drafts[i])[:max_new_tokens]
-            tokens, stopped = sequence.answer(encoded[i], draft, max_new_tokens)
+            tokens, logprobs, stopped = sequence.answer(encoded[i], draft, max_new_tokens)
             answers[i] = Generated(
                 text=str(self._tokenizer.decode(self._array(tokens))) if tokens else "",
                 finish_reason="stop" if stopped else "length",
                 tokens=len(tokens) + stopped,
+                logprobs=tuple(logprobs),
             )
             if tick:
                 tick(done)
@@ -123,38 +127,47 @@ class _Sequence:
         self._tokens: list[int] = []
         self._guesses = len(self._pass([min(stops)] * 2, 2)) == 2 and not stepwise
 
-    def answer(self, prompt: list[int], draft: list[int], most: int) -> tuple[list[int], bool]:
-        """The answer's tokens without the end token, and whether the end token came."""
+    def answer(self, prompt: list[int], draft: list[int], most: int) -> tuple[list[int], list[float], bool]:
+        """The answer's tokens without the end token, all log probabilities, and whether the end token came."""
         shared = 0
         while shared < min(len(prompt) - 1, len(self._tokens)) and prompt[shared] == self._tokens[shared]:
             shared += 1
         self._rewind(shared)
-        line, answer, guess = list(prompt), list[int](), draft
+        line, answer, guess, logprobs = list(prompt), list[int](), draft, list[float]()
         while True:
             guess = (guess[: most - len(answer)] or line[-1:]) if self._guesses else []
             chosen = self._pass(line[len(self._tokens) :] + guess, len(guess) + 1)
-            for token, guessed in zip(chosen, [*guess, None], strict=True):
+            for (token, logits), guessed in zip(chosen, [*guess, None], strict=True):
+                logprobs.append(_logprob(logits, token))
                 if token in self._stops:
-                    return answer, True
+                    return answer, logprobs, True
                 answer.append(token)
                 line.append(token)
                 if len(answer) == most:
-                    return answer, False
+                    return answer, logprobs, False
                 if token != guessed:
                     break
             guess = guess[len(line) - len(self._tokens) + len(guess) :]
             self._rewind(len(line) - 1)
 
-    def _pass(self, tokens: list[int], count: int) -> list[int]:
-        """Read tokens; the greedy choices after the last `count` of them. Logits are [1, tokens, vocabulary]."""
+    def _pass(self, tokens: list[int], count: int) -> list[tuple[int, Any]]:
+        """Read tokens; the greedy choices after the last `count` of them, each with its logits [vocabulary]."""
         import numpy as np  # noqa: PLC0415 - onnxruntime-genai takes and gives arrays
 
         self._generator.append_tokens(np.asarray([tokens], dtype=np.int32))
         self._tokens += tokens
-        logits = np.asarray(self._generator.get_output("logits"))[0, -count:]
-        return [int(i) for i in logits.argmax(axis=-1)]
+        logits = np.asarray(self._generator.get_output("logits"), dtype=np.float32)[0, -count:]
+        return [(int(row.argmax()), row) for row in logits]
 
     def _rewind(self, length: int) -> None:
         if length < len(self._tokens):
             self._generator.rewind_to(length)
             del self._tokens[length:]
+
+
+def _logprob(logits: Any, token: int) -> float:
+    """As the engine's sampler computes it."""
+    import numpy as np  # noqa: PLC0415 - onnxruntime-genai gives arrays
+
+    shifted = logits - logits.max()
+    return min(float(shifted[token]) - math.log(float(np.exp(shifted).sum(dtype=np.float64))), 0.0)

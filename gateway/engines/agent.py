@@ -44,7 +44,11 @@ async def run(config: Config, *, name: str, events: Events, stop: asyncio.Event,
 
     reconciler = Reconciler(
         settings,
-        Identity(name, (settings.advertise or own).rstrip("/")),
+        Identity(
+            name,
+            (settings.advertise or own).rstrip("/"),
+            selective=frozenset(route for route, policy in config.routes.items() if policy.selective is not None),
+        ),
         store=Store(config.artefacts),
         registry=registry,
         send=send,

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from exporters.models.confidence import DIGITS
 from gateway.engines.protocol import Alternative, Done, Token
 
 CONFIDENCE_HEADER = "x-retort-confidence"
@@ -60,7 +61,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         events = [self._chunk({}, (), finish_reason=done.finish_reason)]
         if self.usage:
             events.append(_event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage.data()}))
-        events.append(b": retort-confidence %s\n\n" % confidence(done).encode())
+        events.append(b": retort-confidence %s\n\n" % confidence(done.confidence).encode())
         return b"".join([*events, DONE_EVENT])
 
     def _chunk(self, delta: dict[str, Any], tokens: Sequence[Token], *, finish_reason: str | None = None) -> bytes:
@@ -87,9 +88,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return {"content": content, "refusal": None}
 
 
-def confidence(done: Done) -> str:
-    """In [0, 1], four digits."""
-    return f"{done.confidence:.4f}"
+def confidence(value: float) -> str:
+    """In [0, 1], with as many digits as a confidence has."""
+    return f"{value:.{DIGITS}f}"
 
 
 def _token(token: Token | Alternative) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class Child:
                 "gateway.engines.worker",
                 *map(str, (theirs.fileno(), folder, threads, os.getpid())),
                 pass_fds=(theirs.fileno(),),
+                # Of NumPy alone, whose products here are small: on a busy machine a second thread costs 10 ms each.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
                 stdin=asyncio.subprocess.DEVNULL,
             )
         child = cls(process, *await asyncio.open_connection(sock=ours))
@@ -105,7 +107,8 @@ class Child:
             self._process.kill()
 
     async def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
-        """The events of one answer: Started, Pieces, Done. Closing the generator early cancels the decoding.
+        """The events of one answer: Started, Assessed where it is asked for, Pieces, Done. Closing the generator early
+        cancels the decoding.
 
         Raises ContextTooLong, InvalidRequest, DecodeFailed, WorkerGone.
         """

@@ -1,11 +1,11 @@
 """The decoding of one answer, a pass of the model at a time."""
 
-import math
 from collections.abc import Sequence
 
+from exporters.models import Confidence
 from gateway.engines.drafts import LONGEST_GUESS, Draft
 from gateway.engines.errors import ContextTooLong
-from gateway.engines.protocol import Alternative, Done, Event, Generate, Piece, Token
+from gateway.engines.protocol import Alternative, Assessed, Done, Event, Generate, Piece, Token
 from gateway.engines.runtime import Cache, Runtime
 from gateway.engines.sampling import Choice, Sampler
 from gateway.engines.text import Characters, Stops
@@ -16,7 +16,9 @@ CHUNK = 256  # of a long prompt in one pass: between passes a request can be can
 class Decoding:
     """Holds a cache until it is `finished`. Raises ContextTooLong when it is made."""
 
-    def __init__(self, request: Generate, prompt: list[int], *, runtime: Runtime, draft: Draft) -> None:
+    def __init__(
+        self, request: Generate, prompt: list[int], *, runtime: Runtime, draft: Draft, confidence: Confidence
+    ) -> None:
         room = runtime.context_length - len(prompt)
         if room < 1:
             raise ContextTooLong(
@@ -35,7 +37,11 @@ class Decoding:
         self._stepwise = options.stepwise
         self._guesses = runtime.wide and not options.stepwise
         self._sampler = Sampler(options)
-        self._logprobs = 0.0
+        self._confidence = confidence
+        self._novelty = confidence.novelty(request.messages)
+        self._logprobs: list[float] = []
+        self._assesses = options.assess
+        self._held: list[Event] = []
         self._reports = options.top_logprobs is not None
         self._text = _Released(Stops(options.stop))
         self._cache: Cache | None = None
@@ -54,6 +60,11 @@ class Decoding:
         """Let go of the cache."""
         cache, self._cache = self._cache, None
         return cache
+
+    def begin(self) -> list[Event]:
+        """What is known before the first pass: whoever asks for an assessment need not wait for that of an input which
+        is like nothing that the student has learnt."""
+        return [self._assessed(0.0)] if self._assesses and self._confidence.novel(self._novelty) else []
 
     def step(self) -> list[Event]:
         """One pass; what it brought, ending with Done when the answer is complete."""
@@ -81,7 +92,7 @@ class Decoding:
         self._line.append(token)
         self.answer.append(token)
         self._draft.take(token)
-        self._logprobs += choice.logprob
+        self._logprobs.append(choice.logprob)
         if token in self._runtime.ends:
             self._finish("stop")
             return token
@@ -103,10 +114,25 @@ class Decoding:
         if text or tokens:
             events.append(Piece(id=self.id, text=text, tokens=tokens))
         if self.finished:
+            confidence = self._confidence.whole(self._logprobs, finished=self._stopped, novelty=self._novelty)
             count = len(self.answer)
-            confidence = math.exp(self._logprobs / count)
             events.append(Done(id=self.id, finish_reason=self._reason, completion_tokens=count, confidence=confidence))
-        return events
+        if not self._assesses:
+            return events
+        self._held += events
+        if not self.finished and len(self.answer) < self._confidence.prefix_tokens:
+            return []
+        early = self._confidence.prefix(self._logprobs, finished=self._stopped, novelty=self._novelty)
+        held, self._held = self._held, []
+        return [self._assessed(early), *held]
+
+    @property
+    def _stopped(self) -> bool:
+        return self.finished and self._reason == "stop"
+
+    def _assessed(self, confidence: float) -> Assessed:
+        self._assesses = False
+        return Assessed(id=self.id, confidence=confidence)
 
     def _describe(self, choice: Choice) -> Token:
         vocabulary = self._runtime.vocabulary

@@ -11,11 +11,13 @@ from router.registry import Version
 
 
 class Hosted:
-    """One loaded version. `queue`: how many requests may be in its worker at once, waiting or decoding."""
+    """One loaded version. `queue`: how many requests may be in its worker at once, waiting or decoding. `selective`:
+    whether a stream says how sure the student is before its first byte, which costs the time of a few tokens."""
 
-    def __init__(self, version: Version, child: Child, *, queue: int) -> None:
+    def __init__(self, version: Version, child: Child, *, queue: int, selective: bool = False) -> None:
         self.version = version
         self.child = child
+        self.selective = selective
         self._queue = queue
         self._inside = 0
         self._idle = asyncio.Event()

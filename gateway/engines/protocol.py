@@ -12,7 +12,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     `max_tokens`: None for as many as the context holds. `temperature`: 0 is greedy. `seed`: None for a fresh one.
     `top_logprobs`: how many alternatives to report for each token; None reports no token at all. `stepwise`: one
-    token a pass and no drafts, as golden answers were recorded.
+    token a pass and no drafts, as golden answers were recorded. `assess`: nothing of the answer is sent before its
+    beginning has been assessed.
     """
 
     max_tokens: int | None = None
@@ -22,6 +23,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     stepwise: bool = False
+    assess: bool = False
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
@@ -78,6 +80,13 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     queue_seconds: float
 
 
+class Assessed(msgspec.Struct, frozen=True, kw_only=True, tag="assessed"):
+    """How sure the student is by the answer's beginning, in [0, 1]; comes before the first Piece."""
+
+    id: int
+    confidence: float
+
+
 class Piece(msgspec.Struct, frozen=True, kw_only=True, tag="piece"):
     """The answer's next text, whole characters only, and its tokens where they were asked for."""
 
@@ -88,7 +97,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True, tag="piece"):
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The answer is complete. `completion_tokens`: all that were decoded, the end token and those of a stop string
-    included. `confidence`: exp of the mean log probability over these, in (0, 1]."""
+    included. `confidence`: of the whole answer, in [0, 1]; 0 where the input is unlike the training set."""
 
     id: int
     finish_reason: str
@@ -105,7 +114,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 Order = Generate | Cancel
-Event = Started | Piece | Done | Refused
+Event = Started | Assessed | Piece | Done | Refused
 Report = Loaded | Unloadable | Event
 
 _encoder = msgspec.msgpack.Encoder()

@@ -51,10 +51,12 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """The engine's `name` in the configuration, and the address that gateways reach it at (no trailing slash)."""
+    """The engine's `name` in the configuration, and the address that gateways reach it at (no trailing slash).
+    `selective`: the routes whose students serve only what they are sure of."""
 
     name: str
     url: str
+    selective: frozenset[str] = frozenset()
 
 
 class Reconciler:
@@ -172,7 +174,8 @@ class Reconciler:
             wait = self._failures.died(version.id, folder)
             self._refuse(version, attempt, f"{type(error).__name__} while loading (again in {wait:.0f} s)")
         else:
-            hosted = Hosted(version, child, queue=self._settings.queue)
+            selective = version.route in self._identity.selective
+            hosted = Hosted(version, child, queue=self._settings.queue, selective=selective)
             self.hosts.add(hosted)
             self._publish[version.id] = f"{self._identity.url}/versions/{version.id}/v1"
             watch = asyncio.create_task(self._watch(hosted))

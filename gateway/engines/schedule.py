@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from exporters.models import Confidence
 from gateway.engines.decode import Decoding
 from gateway.engines.drafts import Drafts
 from gateway.engines.errors import EngineError
@@ -26,12 +27,19 @@ KEPT_CAPACITY = 2048  # a cache above this many tokens is not kept for the next 
 
 
 class Schedule:
-    """`send` is called with each event, in order. `clock`: the machine's monotonic one, in seconds."""
+    """`send` is called with each event, in order. `confidence`: of the version; by default that of an artefact without
+    one. `clock`: the machine's monotonic one, in seconds."""
 
     def __init__(
-        self, runtime: Runtime, send: Callable[[Event], None], *, clock: Callable[[], float] = time.monotonic
+        self,
+        runtime: Runtime,
+        send: Callable[[Event], None],
+        *,
+        confidence: Confidence | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runtime = runtime
+        self._confidence = confidence or Confidence()
         self._send = send
         self._clock = clock
         self._drafts = Drafts()
@@ -85,7 +93,9 @@ class Schedule:
         try:
             prompt = self._runtime.encode(request.messages)
             length = len(prompt)
-            decoding = Decoding(request, prompt, runtime=self._runtime, draft=self._drafts.begin())
+            decoding = Decoding(
+                request, prompt, runtime=self._runtime, draft=self._drafts.begin(), confidence=self._confidence
+            )
             decoding.take_cache(self._free)
         except EngineError as error:
             self._send(Refused(id=request.id, code=error.code, message=str(error)))
@@ -95,6 +105,8 @@ class Schedule:
         else:
             self._active.append(decoding)
             self._send(Started(id=request.id, prompt_tokens=length, queue_seconds=self._clock() - request.at))
+            for event in decoding.begin():
+                self._send(event)
 
     def _release(self, decoding: Decoding) -> None:
         if decoding is self._active[0]:

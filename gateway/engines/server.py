@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -13,7 +14,7 @@ from gateway.engines import chat
 from gateway.engines.answers import CONFIDENCE_HEADER, Answer, Usage, confidence
 from gateway.engines.errors import EngineError, InvalidRequest, TooLarge, openai_body
 from gateway.engines.hosting import Hosted, Hosts
-from gateway.engines.protocol import Done, Event, Piece, Started, Token
+from gateway.engines.protocol import Assessed, Done, Event, Piece, Started, Token
 from router.events import Events
 
 log = logging.getLogger("retort.engine")
@@ -125,7 +126,8 @@ class _Engine:
             logprobs=asked.options.top_logprobs is not None,
             usage=asked.usage,
         )
-        async with aclosing(hosted.generate(asked.messages, asked.options)) as events:
+        options = msgspec.structs.replace(asked.options, assess=asked.stream and hosted.selective)
+        async with aclosing(hosted.generate(asked.messages, options)) as events:
             if asked.stream:
                 return await _stream(request, answer, events, measured)
             return await _whole(answer, events, measured)
@@ -142,7 +144,8 @@ async def _whole(answer: Answer, events: AsyncGenerator[Event, None], measured: 
         elif isinstance(event, Done):
             measured.outcome = "ok"
             body = answer.completion("".join(texts), tokens, event, measured.usage())
-            return web.Response(body=body, content_type=_JSON, headers={CONFIDENCE_HEADER: confidence(event)})
+            headers = {CONFIDENCE_HEADER: confidence(event.confidence)}
+            return web.Response(body=body, content_type=_JSON, headers=headers)
     raise EngineError
 
 
@@ -150,13 +153,16 @@ async def _stream(
     request: web.Request, answer: Answer, events: AsyncGenerator[Event, None], measured: _Measured
 ) -> web.StreamResponse:
     response: web.StreamResponse | None = None
+    headers = {"cache-control": "no-store"}
     try:
         async for event in events:
             measured.note(event)
             if isinstance(event, Started):
                 continue
+            if isinstance(event, Assessed):
+                headers[CONFIDENCE_HEADER] = confidence(event.confidence)
             if response is None:  # not before there is something to say: until then an error keeps its own status
-                response = web.StreamResponse(headers={"cache-control": "no-store"})
+                response = web.StreamResponse(headers=headers)
                 response.content_type = "text/event-stream"
                 await response.prepare(request)
                 await response.write(answer.role())

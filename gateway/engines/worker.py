@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 
 from exporters.child import ending_with
+from exporters.models import ArtefactError, Confidence
 from gateway.engines.errors import NotReady
 from gateway.engines.protocol import LENGTH, Loaded, Order, Report, Unloadable, order, pack
 from gateway.engines.schedule import Schedule
@@ -33,13 +34,14 @@ def serve(connection: socket.socket, folder: Path, *, threads: int) -> int:
         from gateway.engines.genai import GenAIRuntime  # noqa: PLC0415 - heavy, and its absence is a message too
 
         runtime = GenAIRuntime(folder, threads=threads)
-    except (NotReady, ImportError) as error:
+        confidence = Confidence.load(folder)
+    except (NotReady, ArtefactError, ImportError) as error:
         send(Unloadable(str(error)))
         return 1
     send(Loaded(seconds=runtime.load_seconds, context_length=runtime.context_length))
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, orders), daemon=True).start()
-    schedule = Schedule(runtime, send)
+    schedule = Schedule(runtime, send, confidence=confidence)
     try:
         while True:
             if schedule.idle:

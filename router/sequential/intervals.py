@@ -40,7 +40,7 @@ class Interval(msgspec.Struct, frozen=True):
 
     def fold(self, values: Floats, alpha: float, *, least: float = 0.0, most: float = 1.0) -> "Interval":
         """The next values, in [least, most], ValueError outside. One sequence keeps its alpha and its range. O(n)."""
-        x = (np.asarray(values, dtype=np.float64) - least) / (most - least)
+        x = (values - least) / (most - least)
         if not x.size:
             return self
         if not (x.min() >= 0.0 and x.max() <= 1.0):

@@ -115,5 +115,3 @@ def crossing(log_values: Floats, log_boundary: float) -> NDArray[np.int64]:
     """Along the last axis, the number of increments after which the boundary is first reached; 0 where never."""
     hit = log_values >= log_boundary
     return np.where(hit.any(axis=-1), hit.argmax(axis=-1) + 1, 0)
-
-

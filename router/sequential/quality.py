@@ -40,7 +40,7 @@ class Spread(msgspec.Struct, frozen=True):
 
     def fold(self, differences: Floats, margin: float, weights: Floats | float = 1.0) -> "Spread":
         """The spread after these pairs, whose factors `passes` gave from the spread before. O(n)."""
-        x = weights * (np.asarray(differences, dtype=np.float64) + margin)
+        x = weights * (differences + margin)
         total = float(np.broadcast_to(weights, x.shape).sum())
         return Spread(self.weight + total, self.squares + float((x * x).sum()))
 
@@ -53,7 +53,7 @@ def passes(differences: Floats, margin: float, weights: Floats | float = 1.0, *,
 
     `spread`: that of all earlier pairs; without it these are the test's first. The level holds in any case.
     """
-    x = weights * (np.asarray(differences, dtype=np.float64) + margin)
+    x = weights * (differences + margin)
     w = np.broadcast_to(weights, x.shape)
     squares = x * x
     before = spread.squares + np.cumsum(squares, axis=-1) - squares

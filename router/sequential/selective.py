@@ -1,32 +1,40 @@
-"""Which confidence may a student answer at? Selective serving: it answers what it is sure of, the teacher the rest.
+"""At which confidence may a student answer? Selective serving: it answers what it is sure of, the teacher the rest.
 
-Thresholds of confidence tau_1 > tau_2 > ... are chosen offline, in the order of testing: the first is the loosest that
-looked safe, the rest loosen it. Over pairs i with confidence c_i, loss_i in [0, 1] and weight w_i in (0, 1]
-    x_i = w_i 1{c_i >= tau_k} (loss_i - max_risk),     H0(k): E[x_i | past] >= 0,
-    M_k = mean over j of prod_i (1 - l_j x_i),         l_j < 1 / (1 - max_risk).
-tau_k is certified while M_k >= 1/alpha, and **in force** is the last tau_k such that tau_1 ... tau_k are all certified
-now (a fixed sequence: alpha is not split). So P(a threshold is ever in force whose risk per served answer has been
->= max_risk at every pair so far) <= alpha: the first such one in the order must itself have reached 1/alpha.
+Thresholds of confidence tau_1 > tau_2 > ... are chosen offline. Over pairs i with confidence c_i, loss_i in [0, 1] and
+weight w_i in (0, 1],
+    x_i = w_i 1{c_i >= tau_k} (loss_i - max_risk),     H0(k): E[x_i | past] >= 0 at every pair,
+    M_k = mean over j of prod_i (1 - l_j x_i),         l_j geometric on [0.1, 0.9] / (1 - max_risk).
+Each threshold has a share of alpha, v_k, with sum 1, that passes on to the next looser one. With f_0 = 0 and V the sums
+of the shares,
+    f_k = min over j < k of f_j + (V_k - V_j) M_k,     certified: f_k >= 1/alpha,
+and **in force** is the loosest certified threshold. Then P(a threshold for which H0 is true is ever in force) <= alpha:
+let T hold these thresholds; giving each the shares between it and the one of T before it, the weighted mean of M over T
+is a supermartingale from at most 1, and f_k for k in T is the least such mean over all sets that end with k. This is
+closed testing with e-values. It certifies whatever a Bonferroni grid with these shares does, and more: below certified
+thresholds the shares add up, and what is known of the stricter ones counts.
 
 Weights. A pair that is asked for at rate p (a served answer: the audit rate; a deferred one: 1) has
     w = (the smallest rate, as known before the pair) / p,
-so that E[w 1{it is a pair} ...] is that smallest rate times what all requests have: H0(k) keeps its meaning, and since
+so that E[1{it is a pair} w ...] is that smallest rate times what all requests have: H0(k) keeps its meaning, and as
 w <= 1 no factor is negative. The smallest rate must not depend on the pair's own confidence.
 
-Certificates are live. M_k is capped: all of its bets are scaled down together whenever the best stands above CAP, which
-only throws capital away (still a supermartingale), so that evidence from good times is no credit for bad ones. And an
-e-detector, a CUSUM of x over the pairs that the threshold in force had accepted before they came, takes the threshold
-in force back when it reaches its boundary. Then this threshold and all looser ones begin afresh at M = 1, with no
-counts, and the one before it is in force; what was taken back may come again on new evidence alone, at alpha each
-time. Where there is none before it, nothing is served, and `fallen` counts it.
+Certificates are live: f_k is that of now. M_k is capped at CAP/alpha by scaling all of its bets down together, which
+only throws capital away (still a supermartingale), so that good times are no long credit for bad ones. And an
+e-detector, the CUSUM of x over the pairs that the threshold in force when they came accepts, takes that threshold back
+when it reaches its boundary: its M and that of every looser one become min(M, 1), spread evenly over the bets, their
+counts begin afresh, and the loosest threshold that is still certified is in force. What was taken back comes again when
+its M has grown to its certificate anew. As capital is only thrown away or moved between bets, alpha covers all of it.
 
 Assumes that a pair's loss is judged on its own request; nothing else about the stream. O(thresholds x bets) a pair.
+Bets above a tenth of their bound: smaller ones pay only for risks within 5% of max_risk, after tens of thousands of
+pairs. CAP: the largest at which a threefold error rate is seen fast (docs/decisions/0006-selective-serving.md).
 
-Sources: Waudby-Smith & Ramdas 2024 (bets); Angelopoulos et al. 2022, "Learn then test" (fixed sequence); Shin, Ramdas &
-Rinaldo 2023 (e-detectors); arXiv 2605.20270 (an e-process per threshold, with a Bonferroni grid).
+Sources: Waudby-Smith & Ramdas 2024 (bets); Vovk & Wang 2021 (merging e-values, closed testing); Wiens & Dmitrienko 2005
+(passing shares on); Shin, Ramdas & Rinaldo 2023 (e-detectors).
 """
 
 import math
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -37,9 +45,11 @@ from numpy.typing import NDArray
 from router.errors import RouterError
 from router.sequential.mixture import Floats, cusum_logs, grid, log_mean
 
-LOG_CAP = math.log(10_000.0)
+BETS = 8
+CAP = 50.0
 DETECTOR = math.log(3000.0)
-ROWS = 2048  # pairs in one go: bounds the memory
+STARTS = 4  # thresholds that share alpha where nothing is known of them: later ones are reached through earlier ones
+ROWS = 512  # pairs in one go: arrays stay in the cache, and capital within a float's range
 
 
 class Tested(msgspec.Struct, frozen=True):
@@ -47,7 +57,7 @@ class Tested(msgspec.Struct, frozen=True):
     `accepted` and `weight`, the number and weight of those that it accepts; `lost`, the sum of w x loss over these."""
 
     threshold: float
-    logs: tuple[float, ...]
+    logs: tuple[float, ...] = (0.0,) * BETS
     seen: float = 0.0
     accepted: int = 0
     weight: float = 0.0
@@ -55,7 +65,7 @@ class Tested(msgspec.Struct, frozen=True):
 
     @property
     def log_value(self) -> float:
-        """The e-value's log."""
+        """The log of M_k."""
         return float(log_mean(np.array(self.logs)))
 
     @property
@@ -69,47 +79,51 @@ class Tested(msgspec.Struct, frozen=True):
         return self.lost / self.weight if self.weight else None
 
     def bound(self, alpha: float) -> float:
-        """An upper bound of the risk, at level 1 - alpha however often one looks, for a risk that is constant.
+        """An upper bound of the risk, at level 1 - alpha however often one looks, where the risk is constant.
 
-        The largest r whose H0(E[loss | past] >= r) the mixture with max_risk = r doesn't refute, by bisection. The sums
-        suffice: log(1 - l w (loss - r)) is concave in loss and in w, so it is at least
-        w (loss log(1 - l (1 - r)) + (1 - loss) log(1 + l r)); it is equal for losses 0 and 1 with w = 1.
+        The largest r for which M with max_risk = r refutes nothing, by bisection. The sums suffice: log(1 - l w
+        (loss - r)) is concave in loss and in w, so it is at least w (loss log(1 - l (1 - r)) + (1 - loss)
+        log(1 + l r)), with equality for losses of 0 and 1 and w = 1.
         """
         low, high = 0.0, 1.0
         for _ in range(40):
             r = (low + high) / 2.0
-            low, high = (low, r) if _refuted_above(self, r) >= math.log(1.0 / alpha) else (r, high)
+            low, high = (low, r) if _above_refuted(self, r) >= math.log(1.0 / alpha) else (r, high)
         return high
 
 
 class Selective(msgspec.Struct, frozen=True):
-    """All thresholds of a version, in the order of testing, and the e-detector of what was served. `n`: pairs seen.
-    `taken_back`: how often a threshold in force was; `fallen`: how often that was the first one."""
+    """All thresholds of a version, falling, and the e-detector of what was served. `shares`: of alpha, one a
+    threshold. `n`: pairs seen. `taken_back`: how often the detector took back a threshold; `fallen`: how often nothing
+    was left in force then."""
 
     tested: tuple[Tested, ...]
-    detector: tuple[float, ...]
+    shares: tuple[float, ...]
+    detector: tuple[float, ...] = ()
     n: int = 0
     taken_back: int = 0
     fallen: int = 0
 
     @classmethod
-    def start(cls, thresholds: tuple[float, ...]) -> "Selective":
-        """Before the first pair. Raises RouterError for thresholds that do not fall within (0, 1]."""
+    def start(cls, thresholds: tuple[float, ...], shares: tuple[float, ...] = ()) -> "Selective":
+        """Before the first pair. `shares`: of alpha, by what is known offline (`selective_shares`); without, they are
+        even over STARTS of the thresholds. Raises RouterError for thresholds that do not fall within (0, 1], and for
+        shares that are not as many, not negative, with a sum of 1."""
         falling = all(a > b for a, b in pairwise(thresholds))
         if not thresholds or not falling or not all(0.0 < t <= 1.0 for t in thresholds):
             raise RouterError(
                 f"thresholds of confidence must be in (0, 1], each looser (lower) than the one before, "
                 f"for example 0.9, 0.8, 0.6; got {list(thresholds)}"
             )
-        none = (0.0,) * len(_bets(0.5))
-        return cls(tuple(Tested(float(t), none) for t in thresholds), none)
+        shares = shares or even_shares(len(thresholds))
+        if len(shares) != len(thresholds) or min(shares) < 0.0 or not math.isclose(sum(shares), 1.0, rel_tol=1e-6):
+            raise RouterError(f"shares of alpha must be one a threshold, with the sum 1; got {list(shares)}")
+        return cls(tuple(Tested(float(t)) for t in thresholds), tuple(float(share) for share in shares))
 
     def in_force(self, alpha: float) -> int:
-        """How many of the thresholds are certified now, counted from the first to the first that isn't."""
-        for k, tested in enumerate(self.tested):
-            if tested.log_value < math.log(1.0 / alpha):
-                return k
-        return len(self.tested)
+        """The number, from 1, of the loosest threshold that is certified now; 0 where none is."""
+        values = np.exp(np.array([[t.log_value for t in self.tested]]))
+        return int(_in_force(values, self.shares, alpha)[0])
 
     def threshold(self, alpha: float) -> float | None:
         """The threshold in force; None where nothing may be served."""
@@ -117,7 +131,7 @@ class Selective(msgspec.Struct, frozen=True):
         return self.tested[k - 1].threshold if k else None
 
     def alarm(self) -> bool:
-        """Whether even the first threshold was taken back by the detector."""
+        """Whether the detector has ever taken back the last certificate."""
         return self.fallen > 0
 
     def fold(
@@ -132,97 +146,140 @@ class Selective(msgspec.Struct, frozen=True):
     ) -> "Selective":
         """The state after these pairs (n each, in order), the same as after one by one. `log_boundary`: of the
         e-detector. Raises RouterError for a value out of its range."""
+        return self.walk(confidence, loss, weight, max_risk=max_risk, alpha=alpha, log_boundary=log_boundary)[0]
+
+    def walk(
+        self,
+        confidence: Floats,
+        loss: Floats,
+        weight: Floats,
+        *,
+        max_risk: float,
+        alpha: float,
+        log_boundary: float = DETECTOR,
+    ) -> tuple["Selective", NDArray[np.int64]]:
+        """As fold, and besides the number of the threshold in force when each pair came (n)."""
         confidence, loss, weight = (np.asarray(a, dtype=np.float64) for a in (confidence, loss, weight))
         _check(confidence, loss, weight)
-        state, at = self, 0
+        state, at, force = self, 0, np.zeros(len(loss), dtype=np.int64)
         while at < len(loss):
             part = slice(at, at + ROWS)
-            state, used = state._step(confidence[part], loss[part], weight[part], (max_risk, alpha, log_boundary))
-            at += used
-        return state
+            state, before = state._step(confidence[part], loss[part], weight[part], (max_risk, alpha, log_boundary))
+            force[at : at + len(before)] = before
+            at += len(before)
+        return state, force
 
     def _step(
         self, confidence: Floats, loss: Floats, weight: Floats, rule: tuple[float, float, float]
-    ) -> tuple["Selective", int]:
-        """Fold up to and with the pair at which the detector fires; also returns how many pairs that were."""
+    ) -> tuple["Selective", NDArray[np.int64]]:
+        """Fold up to and with the pair at which the detector fires; also what was in force when each of these came."""
         max_risk, alpha, log_boundary = rule
         x = weight * (loss - max_risk)
         taken = confidence[:, None] >= np.array([t.threshold for t in self.tested])  # (n, thresholds)
-        paths = _capped(np.log1p(-x[:, None] * _bets(max_risk)), taken, np.array([t.logs for t in self.tested]))
-        certified = log_mean(paths) >= math.log(1.0 / alpha)
-        force = np.logical_and.accumulate(certified, axis=1).sum(axis=1)
-        before = np.concatenate(([self.in_force(alpha)], force[:-1]))  # in force when the pair came
+        logs = np.array([t.logs for t in self.tested])
+        paths, values, excess = _capped(np.log1p(-x[:, None] * _bets(max_risk)), taken, logs, CAP / alpha)
+        before = np.concatenate(([self.in_force(alpha)], _in_force(values, self.shares, alpha)[:-1]))
         served = (before > 0) & taken[np.arange(len(x)), before - 1]
-        harm = cusum_logs(np.log1p(np.where(served, x, 0.0)[:, None] * _harm_bets(max_risk)), self.detector)
-        fired = (log_mean(harm) >= log_boundary) & (before > 0)
+        harm = cusum_logs(np.log1p(np.where(served, x, 0.0)[:, None] * grid(0.01, 0.9, max_risk)), self.detector)
+        fired = served & (log_mean(harm) >= log_boundary)
         used = int(fired.argmax()) + 1 if fired.any() else len(x)
-        last, mask = used - 1, taken[:used]
+        mask, last = taken[:used], used - 1
+        sums = zip(mask.sum(axis=0), weight[:used] @ mask, (weight * loss)[:used] @ mask, strict=True)
         tested = tuple(
             Tested(
                 old.threshold,
-                tuple(paths[last, k].tolist()),
+                tuple((paths[last, k] - excess[last, k]).tolist()),
                 old.seen + float(weight[:used].sum()),
-                old.accepted + int(mask[:, k].sum()),
-                old.weight + float(weight[:used] @ mask[:, k]),
-                old.lost + float((weight * loss)[:used] @ mask[:, k]),
+                old.accepted + int(n),
+                old.weight + float(w),
+                old.lost + float(lost),
             )
-            for k, old in enumerate(self.tested)
+            for k, (old, (n, w, lost)) in enumerate(zip(self.tested, sums, strict=True))
         )
-        state = Selective(tested, tuple(harm[last].tolist()), self.n + used, self.taken_back, self.fallen)
-        return (state._back(int(before[last])) if fired.any() else state), used
+        state = Selective(tested, self.shares, tuple(harm[last].tolist()), self.n + used, self.taken_back, self.fallen)
+        return (state._back(int(before[last]), alpha) if fired.any() else state), before[:used]
 
-    def _back(self, in_force: int) -> "Selective":
-        """Take the threshold in force, and with it all looser ones, back."""
-        afresh = Selective.start(tuple(t.threshold for t in self.tested))
-        tested = self.tested[: in_force - 1] + afresh.tested[in_force - 1 :]
-        return Selective(tested, afresh.detector, self.n, self.taken_back + 1, self.fallen + (in_force == 1))
+    def _back(self, number: int, alpha: float) -> "Selective":
+        """Take threshold `number`, and with it all looser ones, back."""
+        afresh = (Tested(t.threshold, (min(t.log_value, 0.0),) * BETS) for t in self.tested[number - 1 :])
+        tested = (*self.tested[: number - 1], *afresh)
+        left = Selective(tested, self.shares, (), self.n, self.taken_back + 1, self.fallen)
+        return left if left.in_force(alpha) else msgspec.structs.replace(left, fallen=self.fallen + 1)
 
     def futile(
         self, *, max_risk: float, alpha: float, n_max: int
     ) -> Literal["undecided", "too_slow", "inferior"] | None:
-        """Why nothing will be certified: the first threshold's risk is proven to be above max_risk at level alpha
-        (inferior; by the sums, see `Tested.bound`), n_max pairs have not certified it (undecided), or at its present
-        rate they would not (too_slow, from a fifth of n_max on). None while a threshold is in force or may come to be.
-        Stopping never raises alpha."""
-        first, needed = self.tested[0], math.log(1.0 / alpha)
-        if first.log_value >= needed:
+        """Why nothing will be certified: every threshold's risk is proven, at level alpha, to be above max_risk
+        (inferior); n_max pairs have certified none (undecided); or, from a fifth of n_max on, none would be by then
+        even if its risk were two standard errors lower than it looks (too_slow). None otherwise, and while a threshold
+        is in force. Stopping never raises alpha."""
+        if self.in_force(alpha):
             return None
-        if _refuted_below(first, max_risk) >= needed:
+        needed = math.log(1.0 / alpha)
+        if all(_below_refuted(t, max_risk) >= needed for t in self.tested):
             return "inferior"
         if self.n >= n_max:
             return "undecided"
-        slow = self.n >= n_max // 5 and first.log_value / self.n * n_max < needed
+        slow = self.n >= n_max // 5 and all(_growth(t, max_risk) * n_max / self.n < needed for t in self.tested)
         return "too_slow" if slow else None
 
 
+def even_shares(count: int) -> tuple[float, ...]:
+    """Equal shares for STARTS of the thresholds, evenly spaced from the first on; 0 for the rest."""
+    starts = {int(i * (count - 1) / STARTS) for i in range(STARTS)}
+    return tuple(1.0 / len(starts) if k in starts else 0.0 for k in range(count))
+
+
+@cache
 def _bets(max_risk: float) -> Floats:
-    return grid(0.01, 0.9, 1.0 - max_risk)
+    return np.geomspace(0.1, 0.9, BETS) / (1.0 - max_risk)
 
 
-def _harm_bets(max_risk: float) -> Floats:
-    return grid(0.01, 0.9, max_risk)
+def _capped(factors: Floats, taken: NDArray[np.bool_], start: Floats, cap: float) -> tuple[Floats, Floats, Floats]:
+    """From log factors (n, bets), who accepts what (n, thresholds) and the log capitals at the start: uncapped log
+    capitals (n, thresholds, bets); M (n, thresholds), capped; and the log of what the cap has taken (n, thresholds)."""
+    paths = np.cumsum(taken[:, :, None] * factors[:, None, :], axis=0)
+    paths += start
+    values = np.exp(paths) @ np.full(BETS, 1.0 / BETS)
+    excess = np.maximum.accumulate(np.maximum(values / cap, 1.0), axis=0)
+    return paths, np.asarray(values / excess), np.log(excess)
 
 
-def _capped(factors: Floats, taken: NDArray[np.bool_], start: Floats) -> Floats:
-    """Log capitals (n, thresholds, bets) from log factors (n, bets), (n, thresholds) accepted or not, and their start:
-    after each pair, all bets of a threshold are scaled down so that the best is at the cap."""
-    paths = start + np.cumsum(np.where(taken[:, :, None], factors[:, None, :], 0.0), axis=0)
-    excess = np.maximum.accumulate(np.maximum(paths.max(axis=2) - LOG_CAP, 0.0), axis=0)
-    return np.asarray(paths - excess[:, :, None])
+def _in_force(values: Floats, shares: tuple[float, ...], alpha: float) -> NDArray[np.int64]:
+    """For M (n, thresholds): the number, from 1, of the loosest certified threshold; 0 where there is none."""
+    found, needed = np.zeros(len(values), dtype=np.int64), (1.0 - 1e-12) / alpha
+    sums = np.concatenate(([0.0], np.cumsum(shares)))
+    hopeful = np.flatnonzero(sums[1:] * values.max(axis=0) >= needed)  # f_k <= V_k M_k
+    if not len(hopeful):
+        return found
+    least = np.zeros((int(hopeful[-1]) + 2, len(values)))
+    for k in range(1, len(least)):
+        least[k] = (least[:k] + (sums[k] - sums[:k])[:, None] * values[:, k - 1]).min(axis=0)
+        found[least[k] >= needed] = k
+    return found
 
 
-def _refuted_above(tested: Tested, r: float) -> float:
-    """The least log e-value against a risk of r or more that sums like these can come from."""
-    bets = _bets(r) if r < 1.0 else np.zeros(1)
+def _above_refuted(tested: Tested, r: float) -> float:
+    """The least log M against a risk of r or more that sums like these can come from."""
     good = tested.weight - tested.lost
-    return float(log_mean(tested.lost * np.log1p(-bets * (1.0 - r)) + good * np.log1p(bets * r)))
+    return float(log_mean(tested.lost * np.log1p(-_bets(r) * (1.0 - r)) + good * np.log1p(_bets(r) * r)))
 
 
-def _refuted_below(tested: Tested, r: float) -> float:
+def _below_refuted(tested: Tested, r: float) -> float:
     """The least log e-value against a risk of r or less that sums like these can come from."""
-    bets = _harm_bets(r)
-    good = tested.weight - tested.lost
+    bets, good = grid(0.01, 0.9, r), tested.weight - tested.lost
     return float(log_mean(tested.lost * np.log1p(bets * (1.0 - r)) + good * np.log1p(-bets * r)))
+
+
+def _growth(tested: Tested, max_risk: float) -> float:
+    """What the best bet would have won by now, in logs, had the risk been two standard errors lower."""
+    if tested.risk is None:
+        return 0.0
+    r = max(tested.risk - 2.0 * math.sqrt(tested.risk * (1.0 - tested.risk) / tested.weight), 0.0)
+    if r >= max_risk:
+        return 0.0
+    lost = r * math.log(r / max_risk) if r else 0.0
+    return tested.weight * (lost + (1.0 - r) * math.log((1.0 - r) / (1.0 - max_risk)))
 
 
 def _check(confidence: Floats, loss: Floats, weight: Floats) -> None:

@@ -36,14 +36,14 @@ def binary(x: Floats, p0: float, p1: float, weights: Floats | float = 1.0) -> Fl
     if not (0.0 < p0 < 1.0 and 0.0 < p1 < 1.0 and p0 != p1):
         raise ValueError(f"p0 and p1 must be two different rates between 0 and 1; got {p0} and {p1}")
     slope = (p1 - p0) / (p0 * (1.0 - p0))
-    return np.log1p(weights * (slope * (np.asarray(x, dtype=np.float64) - p0)))[..., None]
+    return np.log1p(weights * (slope * (x - p0)))[..., None]
 
 
 def agreement(differences: Floats, margin: float, good_rate: float, weights: Floats | float = 1.0) -> Floats:
     """Log factors (n, 1) of D = score - 1 in [-1, 0]: H0, the score's mean is at most 1 - margin, against good_rate."""
     if good_rate <= 1.0 - margin:
         raise ValueError(f"good_rate must be above 1 - margin = {1.0 - margin:g}; got {good_rate}")
-    return binary(1.0 + np.asarray(differences, dtype=np.float64), 1.0 - margin, good_rate, weights)
+    return binary(1.0 + differences, 1.0 - margin, good_rate, weights)
 
 
 def slower(w: Floats, good_rate: float) -> Floats:
@@ -60,7 +60,7 @@ def paired(differences: Floats, margin: float, discordance: float, weights: Floa
     """
     if not 0.0 < margin < discordance <= 1.0:
         raise ValueError(f"discordance must be above the margin {margin}, and at most 1; got {discordance}")
-    d = np.asarray(differences, dtype=np.float64)
+    d = differences
     gain = np.where(d > 0.0, d * margin / (discordance - margin), d * margin / (discordance + margin))
     return np.log1p(weights * gain)[..., None]
 

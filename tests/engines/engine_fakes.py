@@ -3,7 +3,7 @@ the tests of real workers share."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import msgspec
 import numpy as np
 
 from collector.frames import ACK, PREFIX, Happened, unpack
+from exporters.models import Confidence
 from gateway.engines.errors import InvalidRequest
 from gateway.engines.hosting import Hosted
+from gateway.engines.protocol import Event, Generate, Options
+from gateway.engines.schedule import Schedule
 from gateway.engines.text import Vocabulary
 from router.errors import RegistryUnavailable, UnknownVersion
 from router.evidence import EventKind, RouteEvent
@@ -93,6 +96,25 @@ class ScriptedCache:
             row[self.runtime.next_token(self.tokens[: at + 1])] = 9.0
             rows.append(row)
         return rows
+
+
+class ScriptedChild:
+    """A worker's side of a ScriptedRuntime without a process: what `Hosted` asks of a child. `told`: every event."""
+
+    def __init__(self, runtime: ScriptedRuntime, confidence: Confidence | None = None) -> None:
+        self.told: list[Event] = []
+        self._schedule = Schedule(runtime, self.told.append, confidence=confidence)
+
+    async def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
+        at = len(self.told)
+        self._schedule.take(Generate(id=1, messages=list(messages), options=options, at=time.monotonic()))
+        while not self._schedule.idle or at < len(self.told):
+            if at == len(self.told):
+                self._schedule.turn()
+                await asyncio.sleep(0)
+            else:
+                at += 1
+                yield self.told[at - 1]
 
 
 def version(version_id: str, *, engine: str = "local", artefact: str | None = None) -> Version:

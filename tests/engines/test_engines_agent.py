@@ -49,13 +49,14 @@ class Running(msgspec.Struct):
         await until(lambda: set(self.registry.endpoints) == set(version_ids))
 
 
-def settings(state: Path, store: Store, **engine: Any) -> Config:
+def settings(state: Path, store: Store, *, selective: bool = False, **engine: Any) -> Config:
+    more = ", selective: {}" if selective else ""
     text = f"""
 state: {state}
 artefacts: {store.path("x").parent}
 upstreams: {{up: {{base_url: "http://127.0.0.1:9/v1", distillation_allowed: true}}}}
 engines: {{local: {msgspec.json.encode({"threads": 1, **engine}).decode()}}}
-routes: {{support: {{teachers: [up/big], student: {{engine: local}}}}}}
+routes: {{support: {{teachers: [up/big], student: {{engine: local}}{more}}}}}
 """
     return parse(text, {})
 
@@ -260,6 +261,40 @@ async def test_a_whole_manifest_over_a_graph_that_does_not_load_is_unready(
     assert "can't load" in running.collector.of(EventKind.UNREADY, "v1")[0].data["reason"]
 
 
+@pytest.mark.parametrize("selective", [True, False])
+async def test_a_stream_says_how_sure_it_is_before_its_first_byte_only_where_the_route_serves_selectively(
+    tmp_path: Path, store: Store, publish: Publish, selective: bool
+) -> None:
+    publish("v1")
+    config = settings(tmp_path / "state", store, selective=selective)
+    registry = FakeRegistry()
+    registry.set(version("v1"))
+    async with FakeCollector(socket_path(config.state)) as collector, engine(config, registry, collector) as running:
+        await running.ready("v1")
+        url = registry.endpoints["v1"] + "/chat/completions"
+        body = {"messages": [{"role": "user", "content": "1: a red car"}], "temperature": 0, "max_tokens": 20}
+        async with running.client.post(url, json={**body, "stream": True}) as response:
+            assert ("x-retort-confidence" in response.headers) == selective
+            assert ": retort-confidence 0." in await response.text()
+        async with running.client.post(url, json=body) as response:
+            assert 0.0 < float(response.headers["x-retort-confidence"]) < 1.0
+
+
+async def test_an_artefact_whose_confidence_can_not_be_read_is_unready(
+    running: Running, store: Store, publish: Publish
+) -> None:
+    folder = publish("good")
+    manifest = store.manifest("good")
+    staging = store.staging("v1")
+    for file in folder.iterdir():
+        (staging / file.name).write_bytes(file.read_bytes())
+    (staging / "confidence.json").write_text('{"schema": 2, "method": "mean_probability"}')
+    store.add(staging, msgspec.structs.replace(manifest, id="v1"))
+    running.registry.set(version("v1"))
+    await until(lambda: bool(running.collector.of(EventKind.UNREADY, "v1")))
+    assert "confidence.json can't be used: schema 2" in running.collector.of(EventKind.UNREADY, "v1")[0].data["reason"]
+
+
 async def test_a_registry_that_fails_for_a_while_stops_no_answers(running: Running, publish: Publish) -> None:
     publish("v1")
     publish("v2")
@@ -329,6 +364,7 @@ async def test_workers_die_with_an_engine_that_is_killed(tiny: Tiny) -> None:
     assert alive(worker)
     engine.kill()
     await until(lambda: not alive(worker), seconds=5.0)
+    await engine.stdout.read()  # to its end, which closes the pipe
     await engine.wait()
 
 

@@ -6,7 +6,7 @@ import sys
 
 def test_the_agent_loads_no_model_library() -> None:
     """Only workers do; the agent must start fast and stay small."""
-    heavy = "{'onnxruntime_genai', 'onnxruntime', 'numpy', 'torch', 'transformers', 'tokenizers', 'spacy'}"
+    heavy = "{'onnxruntime_genai', 'onnxruntime', 'torch', 'transformers', 'tokenizers', 'spacy'}"
     program = f"import sys, gateway.engines.agent\nprint(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

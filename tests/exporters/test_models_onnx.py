@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_model
 
-from exporters.models import ExportFailed, GenAIGenerator, record_golden, to_onnx
+from exporters.models import Confidence, ExportFailed, GenAIGenerator, record_golden, to_onnx
 from gateway.engines.decode import Decoding
 from gateway.engines.drafts import Draft
 from gateway.engines.genai import GenAIRuntime
@@ -114,12 +114,14 @@ def test_evaluation_reads_as_the_engine_serves_and_golden_answers_are_stepwise(e
     runtime = GenAIRuntime(exported, threads=1)
     for prompt, answer in zip(PROMPTS, plain, strict=True):
         asked = Generate(id=1, messages=prompt, options=Options(max_tokens=8, temperature=0), at=0.0)
-        decoding = Decoding(asked, runtime.encode(prompt), runtime=runtime, draft=Draft([]))
+        decoding = Decoding(asked, runtime.encode(prompt), runtime=runtime, draft=Draft([]), confidence=Confidence())
         decoding.take_cache([])
         while not decoding.finished:
             decoding.step()
         tokens = [token for token in decoding.answer if token not in runtime.ends]
         assert (generator._tokenizer.decode(np.asarray(tokens)), len(decoding.answer)) == (answer.text, answer.tokens)
+        assert len(answer.logprobs) == answer.tokens
+        assert decoding._logprobs == pytest.approx(answer.logprobs, abs=1e-5)
 
 
 def test_golden_answers_begin_with_prompts_where_the_student_differs_from_the_base(exported: Path) -> None:

@@ -3,8 +3,9 @@ import pytest
 from retrainer_fakes import example, interaction, teacher
 
 from collector.record import Answer
-from retrainer.curate import Side, example_of, group, newest_of_each, side
+from retrainer.curate import Example, Side, example_of, group, newest_of_each, side
 from router.decision import Arm
+from router.scores import Asked
 
 
 def test_the_teachers_answer_becomes_an_example() -> None:
@@ -13,6 +14,15 @@ def test_the_teachers_answer_becomes_an_example() -> None:
     assert kept.example.offset == 7
     assert kept.example.messages[-1]["role"] == "user"
     assert kept.reason is None
+
+
+def test_an_example_knows_what_its_request_asked_for_and_says_nothing_of_it_otherwise() -> None:
+    asking = {**interaction(1).request, "response_format": {"type": "json_object"}}
+    kept = example_of(interaction(1, request=asking), 7)
+    assert kept.example is not None
+    assert kept.example.asked == Asked(json=True)
+    assert msgspec.json.decode(msgspec.json.encode(kept.example), type=Example) == kept.example
+    assert b"asked" not in msgspec.json.encode(example(1)), "older data sets keep their digests"
 
 
 def test_a_students_answer_is_never_training_data() -> None:

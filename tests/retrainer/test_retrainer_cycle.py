@@ -12,7 +12,7 @@ from retrainer_fakes import ListLog, example, fill, interaction
 from collector.errors import CollectorUnavailable
 from collector.frames import Happened, Header
 from collector.log import Stream
-from exporters.models import GenAIGenerator, Store
+from exporters.models import Confidence, GenAIGenerator, Store
 from retrainer.cycle import CycleResult, Seams, run_request
 from retrainer.errors import CycleBusy, CycleError, NotEnoughExamples
 from retrainer.gate import Override
@@ -22,6 +22,7 @@ from router.config import Config
 from router.events import Events
 from router.evidence import EventKind
 from router.registry import Version
+from router.scores import Asked
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 
@@ -31,7 +32,9 @@ class Score(msgspec.Struct, frozen=True):
     reason: str
 
 
-def exact(*, answer: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, finish_reason: str | None) -> Score:
+def exact(
+    *, answer: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, finish_reason: str | None, asked: Asked
+) -> Score:
     right = finish_reason == "stop" and answer == reference
     return Score(float(right), "same" if right else "different")
 
@@ -49,7 +52,9 @@ class Versions:
 class Bench:
     """One state folder with a filled log, and what a cycle told."""
 
-    def __init__(self, state: Path, base: Path, *, records: int = 560, **retrain: Any) -> None:
+    def __init__(
+        self, state: Path, base: Path, *, records: int = 560, route: Mapping[str, Any] | None = None, **retrain: Any
+    ) -> None:
         settings = {"learning_rate": 5e-3, "epochs": 2, "min_new_examples": 10, **retrain}
         self.config = Config.model_validate(
             {
@@ -62,6 +67,7 @@ class Bench:
                         "student": {"base": str(base), "engine": "local"},
                         "retrain": settings,
                         "quality": {"margin": 0.1},
+                        **(route or {}),
                     },
                     "plain": {"teachers": ["up/m"]},
                 },
@@ -121,6 +127,7 @@ ALL = [
     "gate",
     "export",
     "evaluate_quantized",
+    "assess",
     "gate_quantized",
     "publish",
     "register",
@@ -175,6 +182,18 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
     store = Store(bench.config.artefacts)
     manifest = store.verify(result.cycle_id)
     assert {"model.onnx", "genai_config.json", "tokenizer.json", "tokenizer_config.json"} <= set(manifest.files)
+    assert {"confidence.json", "novelty.safetensors"} <= set(manifest.files)
+    told = manifest.report["confidence"]
+    confidence = Confidence.load(store.path(result.cycle_id))
+    assert confidence.calibration.method == told["method"]
+    assert told["novelty"]["examples"] == manifest.training["examples"]
+    assert told["thresholds"] == []  # the route serves whole
+    known, foreign = (
+        [{"role": "system", "content": tiny_model.SYSTEM}, {"role": "user", "content": t}]
+        for t in (tiny_model.question(3), "Which wine goes with lamb?")
+    )
+    assert not confidence.novel(confidence.novelty(known))
+    assert confidence.novel(confidence.novelty(foreign))
     assert manifest.runtime == "onnxruntime-genai"
     assert manifest.dataset["digest"].startswith("sha256:")
     assert manifest.report["quantized"]["n"] == result.reports["quantized"].n
@@ -200,6 +219,27 @@ def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_reg
     state = Cycles(bench.config.state).load("bad")
     assert state is not None
     assert state.outcome == "refused"
+
+
+def test_a_student_that_fails_as_a_whole_is_registered_for_what_it_is_sure_of(tiny: Path, tmp_path: Path) -> None:
+    """No student is surely right in 999 of 1,000 by a hundred records."""
+    route = {"quality": {"margin": 0.001}, "selective": {"max_risk": 0.1, "min_coverage": 0.3}}
+    bench = Bench(tmp_path / "state", tiny, route=route)
+    result = bench.run("part")
+    assert (result.outcome, result.verdict.gate, result.verdict.mode) == ("registered", "passed", "selective")
+    (sent,) = bench.sent
+    assert isinstance(sent, Happened)
+    thresholds = sent.event.data["thresholds"]
+    assert sent.event.data == {"gate": "passed", "mode": "selective", "thresholds": thresholds}
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert thresholds[-1] == 1e-6
+    manifest = Store(bench.config.artefacts).manifest("part")
+    assert manifest.report["confidence"]["thresholds"] == thresholds
+    start = manifest.report["confidence"]["start"]
+    assert start == manifest.gate["checks"]["selective"]
+    assert start["threshold"] == thresholds[0]
+    assert start["coverage_lower"] >= 0.3
+    assert start["risk_upper"] <= 0.1
 
 
 def test_an_audited_override_registers_a_failing_candidate(tiny: Path, tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 import json
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from retrainer_fakes import example
 
+from collector import CollectorError
 from exporters.models import Generated
 from retrainer.evaluate import evaluate, interval
-from router import score
+from retrainer.scorer import scorer
+from router import Asked, score
+from router.policy_quality import WeightedScore
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -19,7 +23,9 @@ class Score(msgspec.Struct, frozen=True):
     reason: str
 
 
-def same(*, answer: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, finish_reason: str | None) -> Score:
+def same(
+    *, answer: Mapping[str, Any] | None, reference: Mapping[str, Any] | None, finish_reason: str | None, asked: Asked
+) -> Score:
     right = finish_reason == "stop" and answer == reference
     return Score(float(right), "same" if right else "different")
 
@@ -96,3 +102,20 @@ def test_the_interval_of_fractions_is_hoeffdings() -> None:
 
 def test_no_records_say_nothing() -> None:
     assert interval([], confidence=0.95) == (0.0, 1.0)
+
+
+def test_an_answer_is_scored_by_what_its_request_asked_for() -> None:
+    asked = msgspec.structs.replace(example(1, answer='{"a": 1}'), asked=Asked(json=True))
+    report = evaluate(
+        speak(["a 1", "a 1"]), [asked, example(2, answer="a 1")], partial(score, "exact"), max_new_tokens=8
+    )
+    assert [(o.value, o.reason) for o in report.outcomes] == [(0.0, "invalid_json"), (1.0, "equal")]
+
+
+def test_the_score_is_the_policys_a_list_too_and_meanings_need_a_model(tmp_path: Path) -> None:
+    listed = (WeightedScore(score="exact", weight=1.0), WeightedScore(score="token_f1", weight=1.0))
+    report = evaluate(speak(["a b"]), [example(1, answer="a c")], scorer(listed, tmp_path), max_new_tokens=8)
+    assert report.agreement == pytest.approx(0.25)
+    (tmp_path / "models" / "minilm").mkdir(parents=True)
+    with pytest.raises(CollectorError, match="holds no encoder"):
+        scorer("embedding", tmp_path)

@@ -1,0 +1,94 @@
+"""The order in which confidence thresholds are tested."""
+
+import math
+import random
+
+import pytest
+
+from exporters.models.confidence import SMALLEST
+from retrainer.thresholds import STEPS, choose, clopper_pearson_upper, measure, risk_upper
+
+
+def ladder(count: int = 1000, *, wrong_below: float = 0.4) -> tuple[list[float], list[float]]:
+    """Confidences from 0.001 to 1, wrong below one of them."""
+    confidences = [(n + 1) / count for n in range(count)]
+    return confidences, [float(c < wrong_below) for c in confidences]
+
+
+def test_the_order_begins_at_the_loosest_safe_threshold_and_loosens_to_all_that_is_not_novel() -> None:
+    confidences, losses = ladder()
+    found = choose(confidences, losses, max_risk=0.03)
+    # 601 right answers from 0.4 on; below, as many wrong ones as keep the 90% bound at 3%.
+    extra = max(k for k in range(100) if clopper_pearson_upper(k, 601 + k) <= 0.03)
+    assert extra > 5
+    assert found.start.threshold == pytest.approx(0.4 - extra / 1000)
+    assert found.start.safe
+    assert found.start.accepted == 601 + extra
+    assert found.values[0] == found.start.threshold
+    assert found.values[-1] == SMALLEST
+    assert found.values == sorted(found.values, reverse=True)
+    assert len(set(found.values)) == len(found.values)
+    assert len(found.values) == STEPS + 1
+    gaps = [a - b for a, b in zip(found.values, found.values[1:], strict=False)]
+    assert max(gaps) < 1.2 * (0.4 / STEPS)  # even quantiles of the records
+
+
+def test_the_order_of_the_records_does_not_matter() -> None:
+    pairs = list(zip(*ladder(), strict=True))
+    expected = choose(*map(list, zip(*pairs, strict=True)), max_risk=0.03)
+    random.Random(3).shuffle(pairs)
+    assert choose(*map(list, zip(*pairs, strict=True)), max_risk=0.03) == expected
+
+
+def test_a_good_student_begins_where_everything_that_is_not_novel_is_served() -> None:
+    found = choose([0.0] * 10 + [0.9] * 500, [1.0] * 10 + [0.0] * 500, max_risk=0.03)
+    assert found.values == [0.9, SMALLEST]
+    assert (found.start.n, found.start.accepted, found.start.risk) == (510, 500, 0.0)
+    assert found.start.coverage == pytest.approx(500 / 510)
+
+
+def test_without_a_safe_threshold_it_is_the_strictest_with_five_percent() -> None:
+    confidences, losses = ladder(1000, wrong_below=2.0)
+    found = choose(confidences, losses, max_risk=0.03)
+    assert not found.start.safe
+    assert found.start.threshold == pytest.approx(0.951)
+    assert found.start.accepted == 50
+    assert found.values[-1] == SMALLEST
+
+
+@pytest.mark.parametrize(("confidences", "losses"), [([], []), ([0.0, 0.0], [1.0, 0.0])])
+def test_without_a_record_that_is_not_novel_only_the_last_threshold_is_left(
+    confidences: list[float], losses: list[float]
+) -> None:
+    found = choose(confidences, losses, max_risk=0.03)
+    assert found.values == [SMALLEST]
+    assert not found.start.safe
+    assert (found.start.accepted, found.start.risk_upper) == (0, 1.0)
+
+
+def test_coverage_and_risk_have_clopper_pearsons_one_sided_bounds() -> None:
+    """Known values: 1 - 0.1^(1/100) for no hit of 100; R's binom.test(8, 10, conf.level = .8) gives 0.5503, 0.9455."""
+    assert clopper_pearson_upper(0, 100) == pytest.approx(1 - 0.1**0.01)
+    assert clopper_pearson_upper(8, 10) == pytest.approx(0.9455, abs=1e-4)
+    assert (clopper_pearson_upper(10, 10), clopper_pearson_upper(0, 0)) == (1.0, 1.0)
+    found = measure([(0.9, 0.0)] * 8 + [(0.1, 1.0)] * 2, 0.5, max_risk=0.3)
+    assert found.coverage_lower == pytest.approx(1 - clopper_pearson_upper(2, 10))
+    assert found.risk_upper == pytest.approx(1 - 0.1 ** (1 / 8))
+    assert found.safe == (found.risk_upper <= 0.3)
+
+
+def test_fractions_get_hoeffding_and_bentkus_bound() -> None:
+    n, mean = 200, 0.05
+    found = risk_upper([0.1, 0.0] * (n // 2))
+    entropy = mean * math.log(mean / found) + (1 - mean) * math.log((1 - mean) / (1 - found))
+    from scipy.stats import binom
+
+    p = min(math.exp(-n * entropy), math.e * binom.cdf(10, n, found))
+    assert p == pytest.approx(0.1, rel=1e-3)
+    assert mean < found < mean + math.sqrt(math.log(10) / (2 * n))  # tighter than Hoeffding's
+
+
+def test_a_bound_holds_as_often_as_it_says() -> None:
+    draw = random.Random(5)
+    held = [risk_upper([draw.choice([0.0, 0.0, 0.0, 0.5, 1.0]) for _ in range(60)]) >= 0.3 for _ in range(300)]
+    assert sum(held) / 300 >= 0.9
