@@ -23,7 +23,7 @@ NOVEL_ABOVE = 0.99
 class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     """`method`, `reason`, `novelty`: of the calibration. `whole`, `prefix`: how good the confidences are on the records
     that nothing was fitted on and that are not novel, and `uncalibrated` how good exp(mean log probability) is there.
-    `thresholds`, `start`: where the route serves selectively, see `retrainer.thresholds`."""
+    `thresholds`, `shares`, `start`: where the route serves selectively, see `retrainer.thresholds`."""
 
     method: str
     reason: str | None
@@ -33,6 +33,7 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     prefix: Quality | None
     uncalibrated: Quality | None
     thresholds: list[float] = []
+    shares: list[float] = []
     start: Start | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -108,6 +109,7 @@ def _assessed(confidence: Confidence, records: Sequence[Labelled], selective: Se
         prefix=quality([confidence.of(r.prefix, novelty=r.novelty, prefix=True) for r in known], labels),
         uncalibrated=quality([plain.of(r.whole, novelty=0.0) for r in known], labels),
         thresholds=found.values if found else [],
+        shares=found.shares if found else [],
         start=found.start if found else None,
     )
 

@@ -200,7 +200,7 @@ class _Cycle:
         self._registry.add_version(version)
         data: dict[str, Any] = {"gate": verdict.gate, "who": verdict.who, "why": verdict.why}
         if self._policy.selective is not None:
-            data |= {"mode": verdict.mode, "thresholds": assessed.thresholds}
+            data |= {"mode": verdict.mode, "thresholds": assessed.thresholds, "shares": assessed.shares}
         event = RouteEvent(
             id=f"candidate:{self._id}",
             at=now,

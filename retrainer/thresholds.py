@@ -1,12 +1,9 @@
-"""In which order a route tests its confidence thresholds, chosen offline, before a single live pair.
+"""What the held-out records say of a student that serves only what it is sure of: the thresholds of confidence that
+its tests begin with, how alpha is shared among them, and how much the loosest safe one would serve.
 
-Live, a fixed-sequence test (Bauer 1991; in the form of Angelopoulos et al. 2022, "learn then test") certifies one
-threshold after another until one fails, so the order decides how much is ever certified. Strictest first starves: few
-answers lie above, and each needs about ln(1/alpha)/max_risk of them. So the order begins at the loosest threshold that
-is safe by the offline records, and loosens from there in STEPS to everything that is not novel.
-
-No promise rests on the offline bound: it picks the loosest of many thresholds without a correction, and live traffic
-is not the held-out records. A start too loose costs time, never safety.
+No promise rests on these records: live, each threshold has to earn its certificate (`router.sequential.selective`).
+Thresholds and shares that fit badly cost time, never safety. The offline bound, which the gate asks for, picks the
+loosest of many thresholds without a correction; it only keeps out students that are good at nothing.
 """
 
 import math
@@ -15,9 +12,9 @@ from collections.abc import Sequence
 import msgspec
 
 from exporters.models.confidence import SMALLEST
+from router.sequential.selective_shares import shares_of, thresholds_of
 
 LEVEL = 0.9  # of the one-sided bounds
-STEPS = 20
 FALLBACK_COVERAGE = 0.05  # where no threshold is safe offline
 
 
@@ -38,29 +35,36 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
-    """`values`: in the order of testing, falling; the first is `start`'s."""
+    """`values`: falling; `shares`: of alpha, one a value, with the sum 1. `start`: the loosest that is safe offline."""
 
     values: list[float]
+    shares: list[float]
     start: Start
 
 
 def choose(confidences: Sequence[float], losses: Sequence[float], *, max_risk: float) -> Thresholds:
-    """The order of testing. `confidences` in [0, 1], 0 where the input is novel; `losses` in [0, 1].
+    """`confidences` in [0, 1], 0 where the input is novel; `losses` in [0, 1].
 
     The start is the loosest threshold with a safe bound, else the strictest that keeps FALLBACK_COVERAGE of the records
     (SMALLEST where there is none). Assumes independent records, which the confidences were not fitted on.
     """
+    import numpy as np  # noqa: PLC0415 - only a cycle pays for it
+
+    values = thresholds_of(np.array(confidences, dtype=np.float64))
+    shares = shares_of(values, np.array(confidences), np.array(losses), max_risk=max_risk)
+    start = _loosest_safe(confidences, losses, max_risk)
+    return Thresholds(values=list(values), shares=list(shares), start=start)
+
+
+def _loosest_safe(confidences: Sequence[float], losses: Sequence[float], max_risk: float) -> Start:
     pairs = sorted(zip(confidences, losses, strict=True), key=lambda pair: -pair[0])
     known = sorted({c for c, _ in pairs if c > 0.0})
-    start = next((s for t in known if (s := measure(pairs, t, max_risk=max_risk)).safe), None)
-    if start is None:
-        wanted = math.ceil(FALLBACK_COVERAGE * len(pairs))
-        strict = [t for t in known if sum(c >= t for c, _ in pairs) >= wanted]
-        start = measure(pairs, max(strict, default=SMALLEST), max_risk=max_risk)
-    below = sorted((c for c, _ in pairs if 0.0 < c < start.threshold), reverse=True)
-    steps = {below[math.ceil(k * len(below) / STEPS) - 1] for k in range(1, STEPS)} if below else set[float]()
-    looser = sorted(steps | {SMALLEST}, reverse=True)
-    return Thresholds(values=[start.threshold, *(t for t in looser if t < start.threshold)], start=start)
+    safe = next((s for t in known if (s := measure(pairs, t, max_risk=max_risk)).safe), None)
+    if safe is not None:
+        return safe
+    wanted = math.ceil(FALLBACK_COVERAGE * len(pairs))
+    strict = [t for t in known if sum(c >= t for c, _ in pairs) >= wanted]
+    return measure(pairs, max(strict, default=SMALLEST), max_risk=max_risk)
 
 
 def measure(pairs: Sequence[tuple[float, float]], threshold: float, *, max_risk: float) -> Start:

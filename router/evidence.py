@@ -62,7 +62,8 @@ class EventKind(StrEnum):
     """What happened to a route. `data` holds what the name lists."""
 
     POLICY = "policy"  # policy: the RoutePolicy as JSON data
-    CANDIDATE = "candidate"  # gate: passed | overridden, who, why; thresholds: of confidence, in the order of testing
+    CANDIDATE = "candidate"  # gate: passed | overridden, who, why; with `selective` also thresholds: of confidence,
+    # falling, and shares: of alpha, one each
     READY = "ready"  # engine, url
     UNREADY = "unready"  # reason, hopeless (trying again would not help)
     HARD_STOP = "hard_stop"  # errors, window, revision (of the rollout that the worker saw)

@@ -81,7 +81,8 @@ def _before_policy(state: RouteState, event: RouteEvent) -> RouteState:
         return state
     known = state.versions.get(event.version, VersionState(Stage.CANDIDATE))
     if event.kind is EventKind.CANDIDATE:
-        known = replace(known, admitted=True, thresholds=tuple(event.data.get("thresholds", ())))
+        thresholds, shares = (tuple(event.data.get(name, ())) for name in ("thresholds", "shares"))
+        known = replace(known, admitted=True, thresholds=thresholds, shares=shares)
     elif event.kind is EventKind.READY:
         known = replace(known, ready=True)
     elif event.kind is EventKind.UNREADY:

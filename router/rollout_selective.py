@@ -34,7 +34,7 @@ replace = msgspec.structs.replace
 def start(known: VersionState) -> Selective:
     """The tests of a version's thresholds; of the default ones where its own can't be used."""
     try:
-        return Selective.start(known.thresholds)
+        return Selective.start(known.thresholds, known.shares)
     except RouterError:
         return Selective.start(DEFAULT)
 

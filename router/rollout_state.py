@@ -92,7 +92,8 @@ class Guard(msgspec.Struct, frozen=True):
 
 class VersionState(msgspec.Struct, frozen=True):
     """Where one version stands. `since`: the rollout revision at which it came into service. `levels`: its own, kept
-    while it is out of service, for whoever promotes it by hand. `thresholds`: of confidence, in the order of testing.
+    while it is out of service, for whoever promotes it by hand. `thresholds`: of confidence, falling.
+    `shares`: of alpha, one a threshold.
     """
 
     stage: Stage
@@ -101,6 +102,7 @@ class VersionState(msgspec.Struct, frozen=True):
     since: int = 0
     levels: dict[Stream, float] = {}
     thresholds: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
 
 
 class RouteState(msgspec.Struct, frozen=True):

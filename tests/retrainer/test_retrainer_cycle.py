@@ -230,14 +230,15 @@ def test_a_student_that_fails_as_a_whole_is_registered_for_what_it_is_sure_of(ti
     (sent,) = bench.sent
     assert isinstance(sent, Happened)
     thresholds = sent.event.data["thresholds"]
-    assert sent.event.data == {"gate": "passed", "mode": "selective", "thresholds": thresholds}
+    shares = sent.event.data["shares"]
+    assert sent.event.data == {"gate": "passed", "mode": "selective", "thresholds": thresholds, "shares": shares}
+    assert sum(shares) == pytest.approx(1.0)
     assert thresholds == sorted(thresholds, reverse=True)
     assert thresholds[-1] == 1e-6
     manifest = Store(bench.config.artefacts).manifest("part")
     assert manifest.report["confidence"]["thresholds"] == thresholds
     start = manifest.report["confidence"]["start"]
     assert start == manifest.gate["checks"]["selective"]
-    assert start["threshold"] == thresholds[0]
     assert start["coverage_lower"] >= 0.3
     assert start["risk_upper"] <= 0.1
 

@@ -20,9 +20,7 @@ class Part(Story):
         self.at += 0.1
         self.seen(Metric.LATENCY, 50.0, 80.0, arm=arm)
         self.seen(Metric.ERROR, 0.0, arm=arm)
-        self.seen(
-            Metric.QUALITY, float(good), 1.0, arm=arm, confidence=confidence, inclusion=inclusion
-        )  # fmt: skip
+        self.seen(Metric.QUALITY, float(good), 1.0, arm=arm, confidence=confidence, inclusion=inclusion)
         self.tick()
 
     def quarters(self, n: int, *, sure_good: bool = True, unsure_good: bool = False, arm: Arm = Arm.TEACHER) -> None:
@@ -123,6 +121,17 @@ def test_thresholds_that_cannot_be_used_give_way_to_the_default_ones() -> None:
     story.quarters(40)
     assert story.stage() is Stage.CANARY
     assert view(story.state).challenger_threshold is not None
+
+
+def test_a_versions_own_shares_of_alpha_decide_what_is_certified_first() -> None:
+    story = Part(**SELECTIVE)
+    story.event(EventKind.CANDIDATE, "v", gate="passed", thresholds=THRESHOLDS, shares=[0.0, 1.0, 0.0])
+    story.event(EventKind.READY, "v")
+    tested = story.state.guards["v"].selective
+    assert tested is not None
+    assert tested.shares == (0.0, 1.0, 0.0)
+    story.event(EventKind.CANDIDATE, "w", gate="passed", thresholds=THRESHOLDS, shares=[0.9, 0.9, 0.9])
+    assert story.state.versions["w"].shares == (0.9, 0.9, 0.9)
 
 
 def test_another_risk_starts_the_tests_anew_and_the_live_version_keeps_its_threshold_meanwhile() -> None:
