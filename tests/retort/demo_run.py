@@ -58,7 +58,7 @@ class Run:
 
     def requests(self, until: Stage, *, of: str, by: str = "teacher", right: bool = True) -> None:
         """Requests that `by` answers, each with its pair, until the version `of` comes to a stage."""
-        for _ in range(200):
+        for _ in range(400):
             self.some(20, of=of, by=by, right=right)
             if self.watch.stage(of) is until:
                 return
@@ -79,7 +79,7 @@ class Run:
             ]  # fmt: skip
             self.send(by, right=right or by == "teacher")
         self.tell(*records)
-        self.fold.advance()
+        self.event(EventKind.TICK, requests={})
         moment = self.watch.look()
         assert moment is not None
         self.watch.moments.append(moment)

@@ -27,7 +27,7 @@ from router.planning_ramp import Traffic
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 state: {state}
-upstreams: {{o: {{base_url: "http://127.0.0.1:1/v1", distillation_allowed: true}}}}
+upstreams: {{o: {{base_url: "http://127.0.0.1:1/v1", api_key: k, distillation_allowed: true}}}}
 engines: {{local: {{}}}}
 routes:
   r: {{teachers: [o/m], student: {{}}, capture: {{rate: 0.5}}}}

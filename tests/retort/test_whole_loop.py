@@ -69,7 +69,7 @@ class Loop:
                             "teachers": ["up/m"],
                             "student": {"base": str(base)},
                             "quality": {"margin": 0.15, "audit_rate": 0.5},
-                            "latency": {"slo_ms": 2000, "quantile": 0.8, "block": "200ms"},
+                            "latency": {"slo_ms": 2000, "quantile": 0.5, "block": "200ms"},
                             "errors": {"promote_below": 0.05, "rollback_above": 0.1},
                             "rollout": {"steps": [0.5, 1.0], "min_dwell": "0s", "min_requests": 20, "holdback": 0.1},
                             "retrain": {
@@ -162,8 +162,9 @@ async def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 
 def stage(registry: Registry) -> tuple[str, Stage] | None:
+    """Of the first version: traffic trains others meanwhile."""
     versions = registry.versions("colours")
-    return (versions[-1].id, versions[-1].stage) if versions else None
+    return (versions[0].id, versions[0].stage) if versions else None
 
 
 def route_events(log: EventLog) -> list[RouteEvent]:
