@@ -91,8 +91,8 @@ def replay(
             told.tick(i)
     guard = told.state.guards.get(VERSION)
     bound = None
-    if guard is not None and guard.selective is not None and (count := guard.selective.in_force(guard.alpha)):
-        bound = guard.selective.tested[count - 1].bound(guard.alpha)
+    if guard is not None and guard.selective is not None and (force := guard.selective.in_force) is not None:
+        bound = force.bound(guard.alpha)
     first = next((when for when, cause in told.causes if cause == "selective_and_latency_passed"), None)
     return Replay(served, at, first, told.causes, told.threshold, bound)
 

@@ -104,7 +104,8 @@ def simulate(draw: Draw, runs: int, *, rival_runs: int, batch_runs: int) -> dict
         end, force = Selective.start(thresholds, shares).walk(
             confidence, loss, np.ones(PAIRS), max_risk=MAX_RISK, alpha=ALPHA
         )
-        ours = np.append(force, end.in_force(ALPHA))
+        last = end.tested.index(end.in_force) + 1 if end.in_force else 0
+        ours = np.append(force, last)
         first.append(int((ours > 0).argmax()) if ours.any() else PAIRS)
         moves.append(int((np.diff(ours) != 0).sum()))
         paths = {"ours": ours}

@@ -77,7 +77,7 @@ def accepted_pairs(max_risk: float, risk: float, alpha: float, most: int, *, see
     """Pairs above a threshold of confidence until it is certified (see `sequential.selective`), where the mean loss
     of what it accepts is `risk`, and alpha is its own. Given up after `most`."""
     return run(
-        lambda loss: log_factors(max_risk - loss, selective._bets(max_risk)),
+        lambda loss: log_factors(max_risk - loss, selective.bets(max_risk)),
         lambda rng, shape: (rng.random(shape) < risk).astype(float),
         log_boundary=-math.log(alpha),
         most=most,

@@ -178,7 +178,7 @@ class Mover:
         trial, before = self.state.trial, self.state.guards[version]
         levels: dict[Stream, Level] = {"quality": Level(trial.lost / trial.pairs)} if trial.pairs else {}
         proven = before.selective
-        threshold = proven.threshold(before.alpha) if proven else None
+        threshold = proven.in_force.threshold if proven and proven.in_force else None
         anew = replace(self._guard(version), alpha=before.alpha, levels={} if proven else levels)
         return replace(anew, selective=proven, threshold=threshold, certified=proven is not None)
 

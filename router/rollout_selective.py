@@ -59,9 +59,8 @@ def pairs(guard: Guard, seen: Sequence[Observation], policy: RoutePolicy, rules:
 
 def worth_serving(guard: Guard, rules: SelectivePolicy) -> bool:
     """Whether a certified threshold covers enough."""
-    tested = guard.selective
-    count = tested.in_force(guard.alpha) if tested else 0
-    return tested is not None and count > 0 and tested.tested[count - 1].coverage >= rules.min_coverage
+    force = guard.selective.in_force if guard.selective else None
+    return force is not None and force.coverage >= rules.min_coverage
 
 
 def hopeless(guard: Guard, rules: SelectivePolicy, n_max: int) -> str | None:
@@ -79,9 +78,10 @@ def moved(guard: Guard, stage: Stage) -> tuple[Guard, str | None]:
     threshold_set, threshold_loosened, threshold_tightened, or selective_lost, where it has to go."""
     if guard.selective is None or stage is Stage.SHADOW:
         return guard, None
-    now = guard.selective.threshold(guard.alpha)
-    if now is None:
+    force = guard.selective.in_force
+    if force is None:
         return guard, "selective_lost" if guard.certified else None
+    now = force.threshold
     if now == guard.threshold:
         return replace(guard, certified=True), None
     before, guard = guard.threshold, replace(guard, threshold=now, certified=True)
@@ -95,7 +95,6 @@ def rows(guard: Guard) -> dict[str, Any]:
     tested = guard.selective
     if tested is None:
         return {}
-    count = tested.in_force(guard.alpha)
     found: dict[str, Any] = {
         "threshold": guard.threshold,
         "certified": guard.certified,
@@ -111,8 +110,8 @@ def rows(guard: Guard) -> dict[str, Any]:
             for one in tested.tested
         ],
     }
-    if count:
-        force = tested.tested[count - 1]
+    force = tested.in_force
+    if force is not None:
         found |= {"coverage": round(force.coverage, 6), "risk": round(force.risk or 0.0, 6)}
         found["risk_bound"] = round(force.bound(guard.alpha), 6)
     return found

@@ -6,7 +6,7 @@ weight w_i in (0, 1],
     M_k = mean over j of prod_i (1 - l_j x_i),         l_j geometric on [0.1, 0.9] / (1 - max_risk).
 Each threshold has a share of alpha, v_k, with sum 1, that passes on to the next looser one. With f_0 = 0 and V the sums
 of the shares,
-    f_k = min over j < k of f_j + (V_k - V_j) M_k,     certified: f_k >= 1/alpha,
+    f_k = min over j < k of f_j + (V_k - V_j) M_k,     certified from f_k >= 1/alpha on, until f_k < KEPT,
 and **in force** is the loosest certified threshold. Then P(a threshold for which H0 is true is ever in force) <= alpha:
 let T hold these thresholds; giving each the shares between it and the one of T before it, the weighted mean of M over T
 is a supermartingale from at most 1, and f_k for k in T is the least such mean over all sets that end with k. This is
@@ -18,23 +18,23 @@ Weights. A pair that is asked for at rate p (a served answer: the audit rate; a 
 so that E[1{it is a pair} w ...] is that smallest rate times what all requests have: H0(k) keeps its meaning, and as
 w <= 1 no factor is negative. The smallest rate must not depend on the pair's own confidence.
 
-Certificates are live: f_k is that of now. M_k is capped at CAP/alpha by scaling all of its bets down together, which
-only throws capital away (still a supermartingale), so that good times are no long credit for bad ones. And an
-e-detector, the CUSUM of x over the pairs that the threshold in force when they came accepts, takes that threshold back
-when it reaches its boundary: its M and that of every looser one become min(M, 1), spread evenly over the bets, their
-counts begin afresh, and the loosest threshold that is still certified is in force. What was taken back comes again when
-its M has grown to its certificate anew. As capital is only thrown away or moved between bets, alpha covers all of it.
+Certificates are live: one is lost when f_k has fallen below KEPT, where the evidence speaks for nothing any more. (Were
+it lost just below 1/alpha, the first loss after it was given would take it, and the version with it.) M_k is capped at
+CAP/alpha by scaling all of its bets down together, which only throws capital away (still a supermartingale), so that
+good times are no long credit for bad ones. And an e-detector, the CUSUM of x over the pairs that the threshold in force
+when they came accepts, takes that threshold back when it reaches its boundary: it and every looser one lose their
+certificates, their M become min(M, 1), spread evenly over the bets, their counts begin afresh, and the loosest
+threshold that is still certified is in force. What was taken back comes again when its M has grown to its certificate
+anew. As capital is only thrown away or moved between bets, alpha covers all of it.
 
 Assumes that a pair's loss is judged on its own request; nothing else about the stream. O(thresholds x bets) a pair.
-Bets above a tenth of their bound: smaller ones pay only for risks within 5% of max_risk, after tens of thousands of
-pairs. CAP: the largest at which a threefold error rate is seen fast (docs/decisions/0006-selective-serving.md).
+CAP: the largest at which a threefold error rate is seen fast (docs/decisions/0006-selective-serving.md).
 
 Sources: Waudby-Smith & Ramdas 2024 (bets); Vovk & Wang 2021 (merging e-values, closed testing); Wiens & Dmitrienko 2005
 (passing shares on); Shin, Ramdas & Rinaldo 2023 (e-detectors).
 """
 
 import math
-from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -44,52 +44,13 @@ from numpy.typing import NDArray
 
 from router.errors import RouterError
 from router.sequential.mixture import Floats, cusum_logs, grid, log_mean
+from router.sequential.threshold import BETS, Tested, bets
 
-BETS = 8
 CAP = 50.0
+KEPT = 1.0
 DETECTOR = math.log(3000.0)
 STARTS = 4  # thresholds that share alpha where nothing is known of them: later ones are reached through earlier ones
 ROWS = 512  # pairs in one go: arrays stay in the cache, and capital within a float's range
-
-
-class Tested(msgspec.Struct, frozen=True):
-    """One threshold. `logs`: the log capital of each bet. Since it began (afresh): `seen`, the weight of all pairs;
-    `accepted` and `weight`, the number and weight of those that it accepts; `lost`, the sum of w x loss over these."""
-
-    threshold: float
-    logs: tuple[float, ...] = (0.0,) * BETS
-    seen: float = 0.0
-    accepted: int = 0
-    weight: float = 0.0
-    lost: float = 0.0
-
-    @property
-    def log_value(self) -> float:
-        """The log of M_k."""
-        return float(log_mean(np.array(self.logs)))
-
-    @property
-    def coverage(self) -> float:
-        """The share of requests that it accepts; 0 before the first pair."""
-        return self.weight / self.seen if self.seen else 0.0
-
-    @property
-    def risk(self) -> float | None:
-        """The mean loss of what it accepts; None before the first such pair."""
-        return self.lost / self.weight if self.weight else None
-
-    def bound(self, alpha: float) -> float:
-        """An upper bound of the risk, at level 1 - alpha however often one looks, where the risk is constant.
-
-        The largest r for which M with max_risk = r refutes nothing, by bisection. The sums suffice: log(1 - l w
-        (loss - r)) is concave in loss and in w, so it is at least w (loss log(1 - l (1 - r)) + (1 - loss)
-        log(1 + l r)), with equality for losses of 0 and 1 and w = 1.
-        """
-        low, high = 0.0, 1.0
-        for _ in range(40):
-            r = (low + high) / 2.0
-            low, high = (low, r) if _above_refuted(self, r) >= math.log(1.0 / alpha) else (r, high)
-        return high
 
 
 class Selective(msgspec.Struct, frozen=True):
@@ -120,15 +81,10 @@ class Selective(msgspec.Struct, frozen=True):
             raise RouterError(f"shares of alpha must be one a threshold, with the sum 1; got {list(shares)}")
         return cls(tuple(Tested(float(t)) for t in thresholds), tuple(float(share) for share in shares))
 
-    def in_force(self, alpha: float) -> int:
-        """The number, from 1, of the loosest threshold that is certified now; 0 where none is."""
-        values = np.exp(np.array([[t.log_value for t in self.tested]]))
-        return int(_in_force(values, self.shares, alpha)[0])
-
-    def threshold(self, alpha: float) -> float | None:
-        """The threshold in force; None where nothing may be served."""
-        k = self.in_force(alpha)
-        return self.tested[k - 1].threshold if k else None
+    @property
+    def in_force(self) -> Tested | None:
+        """The loosest certified threshold; None where nothing may be served."""
+        return next((t for t in reversed(self.tested) if t.certified), None)
 
     def alarm(self) -> bool:
         """Whether the detector has ever taken back the last certificate."""
@@ -177,8 +133,9 @@ class Selective(msgspec.Struct, frozen=True):
         x = weight * (loss - max_risk)
         taken = confidence[:, None] >= np.array([t.threshold for t in self.tested])  # (n, thresholds)
         logs = np.array([t.logs for t in self.tested])
-        paths, values, excess = _capped(np.log1p(-x[:, None] * _bets(max_risk)), taken, logs, CAP / alpha)
-        before = np.concatenate(([self.in_force(alpha)], _in_force(values, self.shares, alpha)[:-1]))
+        paths, values, excess = _capped(np.log1p(-x[:, None] * bets(max_risk)), taken, logs, CAP / alpha)
+        certified = _certified(values, self.shares, alpha, np.array([t.certified for t in self.tested]))
+        before = _loosest(certified)[:-1]
         served = (before > 0) & taken[np.arange(len(x)), before - 1]
         harm = cusum_logs(np.log1p(np.where(served, x, 0.0)[:, None] * grid(0.01, 0.9, max_risk)), self.detector)
         fired = served & (log_mean(harm) >= log_boundary)
@@ -189,6 +146,7 @@ class Selective(msgspec.Struct, frozen=True):
             Tested(
                 old.threshold,
                 tuple((paths[last, k] - excess[last, k]).tolist()),
+                bool(certified[used, k]),
                 old.seen + float(weight[:used].sum()),
                 old.accepted + int(n),
                 old.weight + float(w),
@@ -197,14 +155,14 @@ class Selective(msgspec.Struct, frozen=True):
             for k, (old, (n, w, lost)) in enumerate(zip(self.tested, sums, strict=True))
         )
         state = Selective(tested, self.shares, tuple(harm[last].tolist()), self.n + used, self.taken_back, self.fallen)
-        return (state._back(int(before[last]), alpha) if fired.any() else state), before[:used]
+        return (state._back(int(before[last])) if fired.any() else state), before[:used]
 
-    def _back(self, number: int, alpha: float) -> "Selective":
+    def _back(self, number: int) -> "Selective":
         """Take threshold `number`, and with it all looser ones, back."""
         afresh = (Tested(t.threshold, (min(t.log_value, 0.0),) * BETS) for t in self.tested[number - 1 :])
         tested = (*self.tested[: number - 1], *afresh)
         left = Selective(tested, self.shares, (), self.n, self.taken_back + 1, self.fallen)
-        return left if left.in_force(alpha) else msgspec.structs.replace(left, fallen=self.fallen + 1)
+        return left if left.in_force else msgspec.structs.replace(left, fallen=self.fallen + 1)
 
     def futile(
         self, *, max_risk: float, alpha: float, n_max: int
@@ -213,14 +171,14 @@ class Selective(msgspec.Struct, frozen=True):
         (inferior); n_max pairs have certified none (undecided); or, from a fifth of n_max on, none would be by then
         even if its risk were two standard errors lower than it looks (too_slow). None otherwise, and while a threshold
         is in force. Stopping never raises alpha."""
-        if self.in_force(alpha):
+        if self.in_force:
             return None
         needed = math.log(1.0 / alpha)
-        if all(_below_refuted(t, max_risk) >= needed for t in self.tested):
+        if all(t.inferior(max_risk) >= needed for t in self.tested):
             return "inferior"
         if self.n >= n_max:
             return "undecided"
-        slow = self.n >= n_max // 5 and all(_growth(t, max_risk) * n_max / self.n < needed for t in self.tested)
+        slow = self.n >= n_max // 5 and all(t.prospect(max_risk) * n_max / self.n < needed for t in self.tested)
         return "too_slow" if slow else None
 
 
@@ -228,11 +186,6 @@ def even_shares(count: int) -> tuple[float, ...]:
     """Equal shares for STARTS of the thresholds, evenly spaced from the first on; 0 for the rest."""
     starts = {int(i * (count - 1) / STARTS) for i in range(STARTS)}
     return tuple(1.0 / len(starts) if k in starts else 0.0 for k in range(count))
-
-
-@cache
-def _bets(max_risk: float) -> Floats:
-    return np.geomspace(0.1, 0.9, BETS) / (1.0 - max_risk)
 
 
 def _capped(factors: Floats, taken: NDArray[np.bool_], start: Floats, cap: float) -> tuple[Floats, Floats, Floats]:
@@ -245,41 +198,27 @@ def _capped(factors: Floats, taken: NDArray[np.bool_], start: Floats, cap: float
     return paths, np.asarray(values / excess), np.log(excess)
 
 
-def _in_force(values: Floats, shares: tuple[float, ...], alpha: float) -> NDArray[np.int64]:
-    """For M (n, thresholds): the number, from 1, of the loosest certified threshold; 0 where there is none."""
-    found, needed = np.zeros(len(values), dtype=np.int64), (1.0 - 1e-12) / alpha
+def _certified(
+    values: Floats, shares: tuple[float, ...], alpha: float, at_first: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """For M (n, thresholds): who was certified `at_first`, and who is after each pair (n + 1, thresholds)."""
+    n, needed = len(values), (1.0 - 1e-12) / alpha
     sums = np.concatenate(([0.0], np.cumsum(shares)))
-    hopeful = np.flatnonzero(sums[1:] * values.max(axis=0) >= needed)  # f_k <= V_k M_k
-    if not len(hopeful):
-        return found
-    least = np.zeros((int(hopeful[-1]) + 2, len(values)))
-    for k in range(1, len(least)):
+    if not at_first.any() and not (sums[1:] * values.max(axis=0) >= needed).any():  # f_k <= V_k M_k
+        return np.zeros((n + 1, len(shares)), dtype=np.bool_)
+    least = np.zeros((len(sums), n))
+    for k in range(1, len(sums)):
         least[k] = (least[:k] + (sums[k] - sums[:k])[:, None] * values[:, k - 1]).min(axis=0)
-        found[least[k] >= needed] = k
-    return found
+    pair = np.arange(1, n + 1)
+    given = np.maximum.accumulate(np.where(least[1:] >= needed, pair, 0), axis=1)  # (thresholds, n): since when
+    lost = np.maximum.accumulate(np.where(least[1:] < KEPT, pair, 0), axis=1)
+    after = (given > lost) | (at_first[:, None] & (lost == 0))
+    return np.concatenate((at_first[:, None], after), axis=1).T
 
 
-def _above_refuted(tested: Tested, r: float) -> float:
-    """The least log M against a risk of r or more that sums like these can come from."""
-    good = tested.weight - tested.lost
-    return float(log_mean(tested.lost * np.log1p(-_bets(r) * (1.0 - r)) + good * np.log1p(_bets(r) * r)))
-
-
-def _below_refuted(tested: Tested, r: float) -> float:
-    """The least log e-value against a risk of r or less that sums like these can come from."""
-    bets, good = grid(0.01, 0.9, r), tested.weight - tested.lost
-    return float(log_mean(tested.lost * np.log1p(bets * (1.0 - r)) + good * np.log1p(-bets * r)))
-
-
-def _growth(tested: Tested, max_risk: float) -> float:
-    """What the best bet would have won by now, in logs, had the risk been two standard errors lower."""
-    if tested.risk is None:
-        return 0.0
-    r = max(tested.risk - 2.0 * math.sqrt(tested.risk * (1.0 - tested.risk) / tested.weight), 0.0)
-    if r >= max_risk:
-        return 0.0
-    lost = r * math.log(r / max_risk) if r else 0.0
-    return tested.weight * (lost + (1.0 - r) * math.log((1.0 - r) / (1.0 - max_risk)))
+def _loosest(certified: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The number, from 1, of the last True in each row; 0 where there is none."""
+    return np.asarray(np.where(certified, np.arange(1, certified.shape[1] + 1), 0).max(axis=1))
 
 
 def _check(confidence: Floats, loss: Floats, weight: Floats) -> None:

@@ -105,7 +105,7 @@ def test_a_threshold_is_certified_where_the_real_test_certifies_it() -> None:
     for i in passed:
         for n, certified in ((found.n[i] - 1, False), (found.n[i], True)):
             folded = Selective.start((0.5,)).fold(np.ones(n), losses[i, :n], np.ones(n), max_risk=0.05, alpha=0.05)
-            assert (folded.threshold(0.05) is not None) is certified
+            assert (folded.in_force is not None) is certified
 
 
 def test_paired_latency_needs_fewer_pairs_the_faster_the_student_is() -> None:
