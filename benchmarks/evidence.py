@@ -10,28 +10,21 @@ benchmarks/results/evidence.json, docs/evidence.png (false promotions) and docs/
 """
 
 import argparse
-import hashlib
 import json
-import math
-import re
-import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import evidence_cells
 import evidence_harm
 import evidence_samples
+import kept_parts
 import results_file
 from evidence_rules import Cell
 
-from exporters.models import write_atomic
-
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = ROOT / "out" / "evidence"
 MADE_BY = (
     *sorted((ROOT / "router" / "sequential").glob("*.py")),
     *(ROOT / "router" / f"policy_{name}.py" for name in ("quality", "rollout")),
@@ -89,11 +82,9 @@ def _counting(cell: Cell) -> Part:
     return lambda sizes: evidence_cells.count(cell, sizes.paths, sizes.looks)
 
 
-def make(name: str, sizes: Sizes) -> tuple[float, Any]:
-    """One part, and its seconds. Runs in a process of its own, so a part travels by its name."""
-    began = time.monotonic()
-    result = parts(sizes)[name][1](sizes)
-    return round(time.monotonic() - began, 2), result
+def make(name: str, sizes: Sizes) -> Any:
+    """One part. Runs in a process of its own, so a part travels by its name."""
+    return parts(sizes)[name][1](sizes)
 
 
 def main() -> None:
@@ -114,59 +105,25 @@ def main() -> None:
         return
     import evidence_plots  # noqa: PLC0415 - heavy: matplotlib
 
-    results_file.write("evidence", _finite(figures), goals)
+    results_file.write("evidence", figures, goals)
     evidence_plots.false_promotions(figures, ROOT / "docs" / "evidence.png")
     evidence_plots.paths_and_delays(figures, ROOT / "docs" / "evidence_paths.png")
 
 
 def short() -> tuple[float, dict[str, Any]]:
     """Everything, small, in this process: (seconds, figures)."""
-    results, seconds = {}, 0.0
-    for name in parts(SHORT):
-        took, results[name] = make(name, SHORT)
-        seconds += took
-    return seconds, gathered(results)
+    done = {name: kept_parts.timed(partial(make, sizes=SHORT), name) for name in parts(SHORT)}
+    return sum(took for took, _ in done.values()), gathered({name: result for name, (_, result) in done.items()})
 
 
 def full(sizes: Sizes, processes: int, *, anew: bool) -> tuple[float, dict[str, Any]]:
-    """Everything; parts that are kept are taken. Seconds are the parts' own, divided by the processes."""
-    KEPT.mkdir(parents=True, exist_ok=True)
-    key = fingerprint(sizes)
-    todo, done = parts(sizes), {}
-    for name in todo:
-        file = _file(name)
-        if not anew and file.exists() and (kept := json.loads(file.read_text()))["key"] == key:
-            done[name] = (kept["seconds"], kept["result"])
-    results: dict[str, Any] = {name: result for name, (_, result) in done.items()}
-    seconds = sum(took for took, _ in done.values())
-    costs = {name: cost for name, (cost, _) in todo.items() if name not in done}
-    with ProcessPoolExecutor(processes) as pool:
-        for name, took, result in _progress({pool.submit(make, name, sizes): name for name in costs}, costs, processes):
-            kept = {"key": key, "seconds": took, "result": _finite(result)}
-            write_atomic(_file(name), json.dumps(kept).encode())
-            results[name] = kept["result"]
-            seconds += took
-    return seconds / processes, gathered({name: results[name] for name in todo})
-
-
-def _progress(
-    running: dict[Future[tuple[float, Any]], str], costs: dict[str, float], processes: int
-) -> Iterator[tuple[str, float, Any]]:
-    """Parts as they are done, each with a line on stderr: done, of how many, and the minutes that are left."""
-    left, spent, of = dict(costs), [0.0, 0.0], len(costs)
-    for number, future in enumerate(as_completed(running), start=1):
-        name = running[future]
-        took, result = future.result()
-        spent = [spent[0] + took, spent[1] + left.pop(name)]
-        minutes = sum(left.values()) * spent[0] / spent[1] / processes / 60
-        print(f"{number:3d}/{of}  {took:6.1f} s  about {minutes:4.1f} min left  {name}", file=sys.stderr, flush=True)
-        yield name, took, result
-
-
-def fingerprint(sizes: Sizes) -> str:
-    """Changes with the sizes and with the code that makes the figures."""
-    text = b"".join(file.read_bytes() for file in MADE_BY) + json.dumps(asdict(sizes)).encode()
-    return hashlib.sha256(text).hexdigest()[:16]
+    """Everything, with parts that are kept; the seconds are the parts' own, divided by the processes."""
+    costs = {name: cost for name, (cost, _) in parts(sizes).items()}
+    key = kept_parts.digest(MADE_BY, asdict(sizes))
+    seconds, results = kept_parts.run(
+        "evidence", costs, partial(make, sizes=sizes), key=key, processes=processes, anew=anew
+    )
+    return seconds, gathered(results)
 
 
 def gathered(results: dict[str, Any]) -> dict[str, Any]:
@@ -214,19 +171,6 @@ def show(figures: dict[str, Any]) -> None:
     for name, rows in figures.items():
         for row in rows if name != "nulls" else []:
             print(f"{name}: {json.dumps(row)}")
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: null where that many paths never crossed."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _file(name: str) -> Path:
-    return KEPT / (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".json")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,17 @@ def oracle(confidence: Floats, risk: Floats, *, max_risk: float) -> float:
     return float(confidence[order][safe[-1]]) if len(safe) else 2.0
 
 
+def attainable(confidence: Floats, risk: Floats, *, max_risk: float, alpha: float, pairs: int) -> float:
+    """The coverage of the loosest threshold that the best of all bets, known beforehand, certifies within `pairs`: its
+    expected log capital, pairs x coverage x KL(risk || max_risk), is log(1/alpha) by then. No test needs fewer."""
+    order = np.argsort(-confidence, kind="stable")
+    count = np.arange(1, len(order) + 1)
+    mean = np.clip(np.cumsum(risk[order]) / count, 1e-12, max_risk)
+    growth = mean * np.log(mean / max_risk) + (1.0 - mean) * np.log((1.0 - mean) / (1.0 - max_risk))
+    enough = np.flatnonzero(pairs * count / len(order) * growth >= np.log(1.0 / alpha))
+    return float((enough[-1] + 1) / len(order)) if len(enough) else 0.0
+
+
 def bargain(
     confidence: Floats, loss: Floats, *, max_risk: float, alpha: float, budget: int, seed: int
 ) -> tuple[float, int]:

@@ -55,7 +55,7 @@ def section() -> Route:
         {
             "held-out records": len(rest),
             "agreement of all answers": round(float(1.0 - held.loss.mean()), 4),
-            "AUROC of the confidence": round(auroc(held.confidence[sure], 1.0 - held.loss[sure]) or 0.0, 4),
+            "AUROC of the confidence": round(float(auroc(held.confidence[sure], 1.0 - held.loss[sure]) or 0.0), 4),
         },
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from selective_rivals import bargain, csa, oracle
+from selective_rivals import attainable, bargain, csa, oracle
 
 from router.sequential.selective import Selective
 from router.sequential.selective_shares import shares_of, thresholds_of
@@ -85,14 +85,15 @@ DRIFTING: dict[str, Draw] = {
 }
 
 
-def simulate(draw: Draw, runs: int, *, rival_runs: int, batch_runs: int) -> dict[str, Any]:
-    """Ours over `runs` streams, CSA's rule over the first `rival_runs` of them, BARGAIN, which sees all of a stream at
-    once, over the first `batch_runs`."""
+def simulate(draw: Draw, runs: int, *, batch_runs: int) -> dict[str, Any]:
+    """Ours and CSA's rule over `runs` streams; BARGAIN, which sees all of a stream at once, over the first
+    `batch_runs`."""
     rng = np.random.default_rng(11)
     then = draw(rng, np.ones(POPULATION))
     best = oracle(*then, max_risk=MAX_RISK)
     wanted = float((then[0] >= best).mean())
-    found: dict[str, list[tuple[float, float, float, float]]] = {"ours": [], "csa": [], "bargain": []}
+    most = attainable(*then, max_risk=MAX_RISK, alpha=ALPHA, pairs=PAIRS)
+    found: dict[str, list[tuple[float, float, float, float]]] = {"Retort": [], "CSA's rule": [], "BARGAIN": []}
     first, moves = [], []
     times = np.arange(PAIRS) / PAIRS
     for run in range(runs):
@@ -104,21 +105,19 @@ def simulate(draw: Draw, runs: int, *, rival_runs: int, batch_runs: int) -> dict
         end, force = Selective.start(thresholds, shares).walk(
             confidence, loss, np.ones(PAIRS), max_risk=MAX_RISK, alpha=ALPHA
         )
-        last = end.tested.index(end.in_force) + 1 if end.in_force else 0
-        ours = np.append(force, last)
+        ours = np.append(force, end.tested.index(end.in_force) + 1 if end.in_force else 0)
         first.append(int((ours > 0).argmax()) if ours.any() else PAIRS)
         moves.append(int((np.diff(ours) != 0).sum()))
-        paths = {"ours": ours}
-        if run < rival_runs:
-            paths["csa"] = csa(np.array(thresholds), confidence, loss, max_risk=MAX_RISK, alpha=ALPHA)
-        for name, path in paths.items():
+        theirs = csa(np.array(thresholds), confidence, loss, max_risk=MAX_RISK, alpha=ALPHA)
+        for name, path in (("Retort", ours), ("CSA's rule", theirs)):
             at = np.append(2.0, thresholds)[path]
             found[name].append(_figures(at[-1], at[:-1], confidence, risk, loss, then[0]))
         if run < batch_runs:
             fixed, _ = bargain(confidence, loss, max_risk=MAX_RISK, alpha=ALPHA, budget=PAIRS // 5, seed=run)
-            found["bargain"].append(_figures(fixed, np.full(PAIRS, fixed), confidence, risk, loss, then[0]))
+            found["BARGAIN"].append(_figures(fixed, np.full(PAIRS, fixed), confidence, risk, loss, then[0]))
     return {
-        "oracle's coverage at the end": round(wanted, 4),
+        "oracle's coverage": round(wanted, 4),
+        "of the oracle's, at most": round(most / wanted, 4) if wanted else 0.0,
         "pairs until certified, median": float(np.median(first)),
         "threshold moves, mean": round(float(np.mean(moves)), 1),
         **{name: _summary(np.array(rows), wanted) for name, rows in found.items() if rows},

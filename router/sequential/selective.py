@@ -6,7 +6,7 @@ weight w_i in (0, 1],
     M_k = mean over j of prod_i (1 - l_j x_i),         l_j geometric on [0.1, 0.9] / (1 - max_risk).
 Each threshold has a share of alpha, v_k, with sum 1, that passes on to the next looser one. With f_0 = 0 and V the sums
 of the shares,
-    f_k = min over j < k of f_j + (V_k - V_j) M_k,     certified from f_k >= 1/alpha on, until f_k < KEPT,
+    f_k = min over j < k of f_j + (V_k - V_j) M_k,     certified from f_k >= 1/alpha on, until f_k < 1/sqrt(alpha),
 and **in force** is the loosest certified threshold. Then P(a threshold for which H0 is true is ever in force) <= alpha:
 let T hold these thresholds; giving each the shares between it and the one of T before it, the weighted mean of M over T
 is a supermartingale from at most 1, and f_k for k in T is the least such mean over all sets that end with k. This is
@@ -18,8 +18,8 @@ Weights. A pair that is asked for at rate p (a served answer: the audit rate; a 
 so that E[1{it is a pair} w ...] is that smallest rate times what all requests have: H0(k) keeps its meaning, and as
 w <= 1 no factor is negative. The smallest rate must not depend on the pair's own confidence.
 
-Certificates are live: one is lost when f_k has fallen below KEPT, where the evidence speaks for nothing any more. (Were
-it lost just below 1/alpha, the first loss after it was given would take it, and the version with it.) M_k is capped at
+Certificates are live: one is lost when f_k has fallen below 1/sqrt(alpha), half of the evidence in logs. (Were it lost
+just below 1/alpha, the first loss after it was given would take it, and the version with it.) M_k is capped at
 CAP/alpha by scaling all of its bets down together, which only throws capital away (still a supermartingale), so that
 good times are no long credit for bad ones. And an e-detector, the CUSUM of x over the pairs that the threshold in force
 when they came accepts, takes that threshold back when it reaches its boundary: it and every looser one lose their
@@ -47,7 +47,6 @@ from router.sequential.mixture import Floats, cusum_logs, grid, log_mean
 from router.sequential.threshold import BETS, Tested, bets
 
 CAP = 50.0
-KEPT = 1.0
 DETECTOR = math.log(3000.0)
 STARTS = 4  # thresholds that share alpha where nothing is known of them: later ones are reached through earlier ones
 ROWS = 512  # pairs in one go: arrays stay in the cache, and capital within a float's range
@@ -211,7 +210,7 @@ def _certified(
         least[k] = (least[:k] + (sums[k] - sums[:k])[:, None] * values[:, k - 1]).min(axis=0)
     pair = np.arange(1, n + 1)
     given = np.maximum.accumulate(np.where(least[1:] >= needed, pair, 0), axis=1)  # (thresholds, n): since when
-    lost = np.maximum.accumulate(np.where(least[1:] < KEPT, pair, 0), axis=1)
+    lost = np.maximum.accumulate(np.where(least[1:] < 1.0 / math.sqrt(alpha), pair, 0), axis=1)
     after = (given > lost) | (at_first[:, None] & (lost == 0))
     return np.concatenate((at_first[:, None], after), axis=1).T
 
