@@ -12,6 +12,7 @@ docs/selective.png.
 """
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ FULL = {"runs": RUNS, "seeds": SEEDS, "requests": replays.REQUESTS}
 MADE_BY = (
     *sorted((ROOT / "router").glob("*.py")),
     *sorted((ROOT / "router" / "sequential").glob("*.py")),
-    *(ROOT / "benchmarks" / f"selective_{name}.py" for name in ("streams", "rivals", "rollout", "texts", "section")),
+    *(
+        ROOT / "benchmarks" / f"selective_{name}.py"
+        for name in ("streams", "rivals", "rollout", "encoder", "texts", "section")
+    ),
     ROOT / "benchmarks" / "selective_replays.py",
 )
 # What an oracle threshold on a logistic head over MiniLM covers at 1% error, and Jevstiller's realised coverage.
@@ -70,6 +74,8 @@ def main() -> None:
         figures = short()
         show(figures)
         return results_file.show("in short", judged(figures))
+    with ProcessPoolExecutor(1) as alone:  # training takes all cores, and torch dislikes forks
+        alone.submit(replays.prepare, options.data).result()
     key = kept_parts.digest(MADE_BY, FULL)
     _, results = kept_parts.run(
         "selective",

@@ -42,6 +42,12 @@ def route(name: str, data: Path) -> Route:
     return both
 
 
+def prepare(data: Path) -> None:
+    """Train the encoders, which are kept then."""
+    for name in ROUTES:
+        route(name, data)
+
+
 def stream(held: Answers, order: str, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Which held-out query each of n requests is."""
     if order == "random":

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from router import rollout_tests
 from router.policy import LatencyPolicy
 from router.policy_quality import QualityPolicy
-from router.sequential import error_rate, quality, selective, slo, sprt
+from router.sequential import error_rate, quality, slo, sprt
 from router.sequential.mixture import Floats, crossing, log_factors, log_mean, mixture_logs
+from router.sequential.threshold import bets
 
 PATHS = 400  # the standard error of a median is then about 4% of the spread: far below what the assumptions are worth
 HORIZON = 20_000  # observations after which a simulated test is given up, whatever n_max says
@@ -77,7 +78,7 @@ def accepted_pairs(max_risk: float, risk: float, alpha: float, most: int, *, see
     """Pairs above a threshold of confidence until it is certified (see `sequential.selective`), where the mean loss
     of what it accepts is `risk`, and alpha is its own. Given up after `most`."""
     return run(
-        lambda loss: log_factors(max_risk - loss, selective.bets(max_risk)),
+        lambda loss: log_factors(max_risk - loss, bets(max_risk)),
         lambda rng, shape: (rng.random(shape) < risk).astype(float),
         log_boundary=-math.log(alpha),
         most=most,

@@ -87,7 +87,7 @@ class SelectivePolicy(Strict):
     `min_coverage`: the share of eligible requests below which it isn't worth serving.
     """
 
-    max_risk: OpenRate = 0.03
+    max_risk: float = Field(0.03, gt=0.0, le=0.5)
     min_coverage: Rate = 0.05
 
 

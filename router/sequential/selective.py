@@ -49,7 +49,8 @@ from router.sequential.threshold import BETS, Tested, bets
 CAP = 50.0
 DETECTOR = math.log(3000.0)
 STARTS = 4  # thresholds that share alpha where nothing is known of them: later ones are reached through earlier ones
-ROWS = 512  # pairs in one go: arrays stay in the cache, and capital within a float's range
+ROWS = 512  # pairs in one go: arrays stay in the cache, and capital within a float's range for risks up to MOST
+MOST = 0.5
 
 
 class Selective(msgspec.Struct, frozen=True):
@@ -77,7 +78,9 @@ class Selective(msgspec.Struct, frozen=True):
             )
         shares = shares or even_shares(len(thresholds))
         if len(shares) != len(thresholds) or min(shares) < 0.0 or not math.isclose(sum(shares), 1.0, rel_tol=1e-6):
-            raise RouterError(f"shares of alpha must be one a threshold, with the sum 1; got {list(shares)}")
+            raise RouterError(
+                f"shares of alpha must be one a threshold, none negative, with the sum 1; got {list(shares)}"
+            )
         return cls(tuple(Tested(float(t)) for t in thresholds), tuple(float(share) for share in shares))
 
     @property
@@ -115,7 +118,7 @@ class Selective(msgspec.Struct, frozen=True):
     ) -> tuple["Selective", NDArray[np.int64]]:
         """As fold, and besides the number of the threshold in force when each pair came (n)."""
         confidence, loss, weight = (np.asarray(a, dtype=np.float64) for a in (confidence, loss, weight))
-        _check(confidence, loss, weight)
+        _check(confidence, loss, weight, max_risk)
         state, at, force = self, 0, np.zeros(len(loss), dtype=np.int64)
         while at < len(loss):
             part = slice(at, at + ROWS)
@@ -167,9 +170,9 @@ class Selective(msgspec.Struct, frozen=True):
         self, *, max_risk: float, alpha: float, n_max: int
     ) -> Literal["undecided", "too_slow", "inferior"] | None:
         """Why nothing will be certified: every threshold's risk is proven, at level alpha, to be above max_risk
-        (inferior); n_max pairs have certified none (undecided); or, from a fifth of n_max on, none would be by then
-        even if its risk were two standard errors lower than it looks (too_slow). None otherwise, and while a threshold
-        is in force. Stopping never raises alpha."""
+        (inferior); n_max pairs have certified none (undecided); or none would be by then even if its risk were
+        two standard errors lower than it looks (too_slow; each has seen a fifth of n_max since it began). None
+        otherwise, and while a threshold is in force. Stopping never raises alpha."""
         if self.in_force:
             return None
         needed = math.log(1.0 / alpha)
@@ -177,13 +180,14 @@ class Selective(msgspec.Struct, frozen=True):
             return "inferior"
         if self.n >= n_max:
             return "undecided"
-        slow = self.n >= n_max // 5 and all(t.prospect(max_risk) * n_max / self.n < needed for t in self.tested)
+        left = n_max - self.n
+        slow = all(t.seen >= n_max / 5 and t.prospect(max_risk) * (1.0 + left / t.seen) < needed for t in self.tested)
         return "too_slow" if slow else None
 
 
 def even_shares(count: int) -> tuple[float, ...]:
     """Equal shares for STARTS of the thresholds, evenly spaced from the first on; 0 for the rest."""
-    starts = {int(i * (count - 1) / STARTS) for i in range(STARTS)}
+    starts = {i * count // STARTS for i in range(STARTS)}
     return tuple(1.0 / len(starts) if k in starts else 0.0 for k in range(count))
 
 
@@ -220,7 +224,9 @@ def _loosest(certified: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.asarray(np.where(certified, np.arange(1, certified.shape[1] + 1), 0).max(axis=1))
 
 
-def _check(confidence: Floats, loss: Floats, weight: Floats) -> None:
+def _check(confidence: Floats, loss: Floats, weight: Floats, max_risk: float) -> None:
+    if not 0.0 < max_risk <= MOST:
+        raise RouterError(f"max_risk must be in (0, {MOST}]; got {max_risk}")
     if not (confidence.shape == loss.shape == weight.shape and loss.ndim == 1):
         raise RouterError(
             "confidence, loss and weight are one value a pair each; "
@@ -228,5 +234,5 @@ def _check(confidence: Floats, loss: Floats, weight: Floats) -> None:
         )
     for name, values, least in (("confidence", confidence, 0.0), ("loss", loss, 0.0), ("weight", weight, 1e-9)):
         if not np.all((values >= least) & (values <= 1.0)):
-            wanted = "(0, 1]" if least else "[0, 1]"
+            wanted = f"[{least:g}, 1]"
             raise RouterError(f"{name} must be in {wanted}; got {values.min()} to {values.max()}")

@@ -13,7 +13,7 @@ from router.sequential.mixture import Floats
 from router.sequential.selective import even_shares
 
 BLIND = 0.1
-STRICTEST = 0.05  # the share of requests that the first threshold accepts
+STRICTEST = 0.05  # the share of requests with a positive confidence that the first threshold accepts
 SMALLEST = 1e-6  # the last: everything that is not novel
 
 
@@ -41,6 +41,7 @@ def shares_of(thresholds: tuple[float, ...], confidence: Floats, loss: Floats, *
     safe = np.minimum(risk, max_risk)
     rest = 1.0 - safe
     growth = n * (safe * np.log(safe / max_risk) + rest * np.log(rest / (1.0 - max_risk)))
+    growth = np.maximum(growth, 0.0)  # rounding, where the risk is max_risk
     if not growth.any():
         return tuple(blind.tolist())
     return tuple(((1.0 - BLIND) * growth / growth.sum() + BLIND * blind).tolist())

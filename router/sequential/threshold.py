@@ -5,7 +5,6 @@ max_risk, after tens of thousands of pairs. The tests of all thresholds together
 """
 
 import math
-from functools import cache
 
 import msgspec
 import numpy as np
@@ -15,12 +14,9 @@ from router.sequential.mixture import Floats, grid, log_mean
 BETS = 8
 
 
-@cache
 def bets(max_risk: float) -> Floats:
     """The bets l_j against max_risk."""
-    found = np.geomspace(0.1, 0.9, BETS) / (1.0 - max_risk)
-    found.flags.writeable = False
-    return found
+    return np.geomspace(0.1, 0.9, BETS) / (1.0 - max_risk)
 
 
 class Tested(msgspec.Struct, frozen=True):
