@@ -31,13 +31,13 @@ def csa(thresholds: Floats, confidence: Floats, loss: Floats, *, max_risk: float
 
 
 def oracle(confidence: Floats, risk: Floats, *, max_risk: float) -> float:
-    """The loosest threshold with a risk of at most max_risk, from confidence and the chance of a loss of a whole
-    population; above 1 where there is none."""
+    """The loosest threshold above 0 with a risk of at most max_risk, from confidence and the chance of a loss of a
+    whole population; 2 where there is none."""
     order = np.argsort(-confidence, kind="stable")
     mean = np.cumsum(risk[order]) / np.arange(1, len(order) + 1)
     last = np.append(np.diff(confidence[order]) != 0.0, True)  # a threshold takes all of its equals
     safe = np.flatnonzero((mean <= max_risk) & last)
-    safe = safe[safe >= len(order) // 200]
+    safe = safe[(safe >= len(order) // 200) & (confidence[order][safe] > 0.0)]
     return float(confidence[order][safe[-1]]) if len(safe) else 2.0
 
 

@@ -45,9 +45,9 @@ class Route(NamedTuple):
 
 @functools.cache
 def route(name: str, folder: Path, *, seed: int = 0) -> Route:
-    """Train a student of `name` (banking77 or clinc150) and ask it. Of its validation queries half fit the confidence,
-    the other half is Route.validation. CLINC's out-of-scope training and validation queries are in that part: the
-    student learns none of them as an answer."""
+    """Train a student of `name` (banking77 or clinc150) and ask it. All of its validation queries fit the novelty gate,
+    half of them the confidence; the other half is Route.validation. CLINC's out-of-scope training and validation
+    queries are in that part: the student learns none of them as an answer."""
     rows = _rows(folder / f"{name}.jsonl.gz")
     texts = [row["text"] for row in rows]
     intent = np.array([row["intent"] for row in rows])
@@ -64,6 +64,7 @@ def route(name: str, folder: Path, *, seed: int = 0) -> Route:
     student = _Student(queries.at(number))
     order = rng.permutation(np.flatnonzero(spare))
     fitting, choosing = order[: len(order) // 2], order[len(order) // 2 :]
+    student.fit_gate(queries.at(order))
     student.fit_confidence(queries.at(fitting))
     held = np.flatnonzero(np.isin(split, ("test", "oos_test")))
     answers = student.ask(queries.at(held))
@@ -120,21 +121,29 @@ class _Student:
         self.outside: Any = None
         self.novel = np.inf
 
-    def fit_confidence(self, known: Queries) -> None:
-        """P(right) by logistic regression on `_features`. Novel is what looks more like out of scope, by another
-        logistic regression, than KEEP_KNOWING of these queries within scope do; or, where none out of scope is known,
-        what is further from the training queries than KEEP of these is."""
+    def fit_gate(self, known: Queries) -> None:
+        """Novel is what looks more like out of scope, by logistic regression on `_features`, than KEEP_KNOWING of these
+        queries within scope do; or, where none out of scope is known, what is further from the training queries than
+        KEEP of these is."""
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - heavy
         from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - heavy
         from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 - heavy
 
-        said, features = self._features(known)
+        _, features = self._features(known)
         outside = known.intent == "oos"
         if outside.any():
             balanced = LogisticRegression(class_weight="balanced")
             self.outside = make_pipeline(StandardScaler(), balanced).fit(features, outside)
         keep = KEEP_KNOWING if outside.any() else KEEP
         self.novel = float(np.quantile(self._novelty(features)[~outside], keep))
+
+    def fit_confidence(self, known: Queries) -> None:
+        """P(right) by logistic regression on `_features`."""
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - heavy
+        from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - heavy
+        from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 - heavy
+
+        said, features = self._features(known)
         self.confidence = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, said == known.intent)
 
     def ask(self, queries: Queries) -> Answers:
