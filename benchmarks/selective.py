@@ -3,7 +3,7 @@
     scripts/bench selective [--data FOLDER] [--processes 2] [--anew]     about half an hour on 2 free cores
     scripts/bench selective --short                                      some streams, short; writes nothing
 
-Simulated: RUNS streams of 10,000 pairs each, steady and drifting, where the truth is known (selective_streams). Real:
+Simulated: 500 streams of 10,000 pairs each, steady and drifting, where the truth is known (selective_streams). Real:
 Banking77, CLINC150 and the `section` task through the rollout's own code, in random and in drifting order, at targets
 of 98% and 95% (selective_replays). Beside ours on the same streams: CSA's rule and BARGAIN. FOLDER holds
 banking77.jsonl.gz and clinc150.jsonl.gz; the section task's answers are in benchmarks/data. A part that is done is kept
@@ -24,9 +24,8 @@ import selective_replays as replays
 import selective_streams as streams
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS, SEEDS = 500, 5
-SHORT = {"runs": 6, "seeds": 1, "requests": 3_000}
-FULL = {"runs": RUNS, "seeds": SEEDS, "requests": replays.REQUESTS}
+SHORT = {"runs": 2, "batch runs": 1, "seeds": 1, "requests": 2_000}
+FULL = {"runs": 500, "batch runs": 20, "seeds": 5, "requests": 20_000}
 MADE_BY = (
     *sorted((ROOT / "router").glob("*.py")),
     *sorted((ROOT / "router" / "sequential").glob("*.py")),
@@ -56,7 +55,7 @@ def make(part: str, *, sizes: dict[str, int], data: Path) -> Any:
     kind, _, name = part.partition(": ")
     if kind == "simulated":
         draw = {**streams.STEADY, **streams.DRIFTING}[name]
-        return streams.simulate(draw, sizes["runs"], batch_runs=min(sizes["runs"], 20))
+        return streams.simulate(draw, sizes["runs"], batch_runs=sizes["batch runs"])
     if kind == "route":
         return replays.population(name, data=data)
     name, order, target, seed = part.split("; ")
@@ -79,7 +78,7 @@ def main() -> None:
     key = kept_parts.digest(MADE_BY, FULL)
     _, results = kept_parts.run(
         "selective",
-        costs(SEEDS, replays.ROUTES),
+        costs(FULL["seeds"], replays.ROUTES),
         partial(make, sizes=FULL, data=options.data),
         key=key,
         processes=options.processes,

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from selective_streams import STEADY
 
 mpl.use("agg")
 
@@ -30,11 +31,11 @@ def draw(figures: dict[str, Any], file: Path) -> None:
     real = figures["real"]
     figure = plt.figure(figsize=(15, 9.5))
     above, below = figure.add_gridspec(2, 1, height_ratios=[1, 1.05], hspace=0.42)
-    left, right = above.subgridspec(1, 2, wspace=0.12).subplots(1, 2)
+    left, right = above.subgridspec(1, 2, wspace=0.12).subplots()
     _coverage(left, {name: row for name, row in figures["simulated"].items() if row["oracle's coverage"]})
     _risk(right, figures["simulated"])
     for axes, (name, route) in zip(
-        below.subgridspec(1, len(real), wspace=0.2).subplots(1, len(real)), real.items(), strict=True
+        below.subgridspec(1, len(real), wspace=0.2).subplots(squeeze=False).ravel(), real.items(), strict=True
     ):
         _curve(axes, name, route)
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=colour, label=name) for colour, name in ROWS.values()]
@@ -61,9 +62,9 @@ def _bars(axes: Any, rows: dict[str, Any], figure: str) -> None:
 
 def _coverage(axes: Any, rows: dict[str, Any]) -> None:
     _bars(axes, rows, "of the oracle's, mean")
-    for x, row in enumerate(rows.values()):
+    for x, row in enumerate(row for name, row in rows.items() if name in STEADY):
         axes.hlines(row["of the oracle's, at most"], x - 0.42, x + 0.42, color="black", linewidth=1.3)
-    axes.hlines([], 0, 0, color="black", label="what no test at this level can pass")
+    axes.hlines([], 0, 0, color="black", label="what the best bet of all would certify")
     axes.axhline(0.8, color="#444444", linestyle="--", linewidth=0.8)
     axes.set_ylim(0, 1.3)
     axes.set_title("Simulated: coverage after 10,000 pairs, of the oracle's", fontsize=11)

@@ -1,6 +1,6 @@
 """Streams of real queries through the real rollout, and what CSA's rule and BARGAIN do on the same ones.
 
-A stream draws REQUESTS held-out queries with replacement. In random order each comes as likely as any other. In
+A stream draws held-out queries with replacement. In random order each comes as likely as any other. In
 drifting order it goes through PHASES: in each another part of the intents comes FAVOUR times as often as the rest, and
 queries out of scope, where there are any, become more from nearly none to twice their share.
 """
@@ -21,7 +21,7 @@ from router.sequential.selective import Selective
 from router.sequential.selective_shares import shares_of, thresholds_of
 
 Floats = NDArray[np.float64]
-REQUESTS, PHASES, FAVOUR = 20_000, 5, 5.0
+PHASES, FAVOUR = 5, 5.0
 ALPHA, MIN_COVERAGE = 0.05, 0.2
 TARGETS = {"98%": 0.02, "95%": 0.05}
 ROUTES = ("Banking77", "CLINC150 in scope", "CLINC150 with out-of-scope queries", "section")

@@ -72,7 +72,7 @@ def bargain(
     method = BARGAIN_P(
         Student(verbose=False, max_workers=1), asked, delta=alpha, target=1.0 - max_risk, budget=budget, seed=seed
     )
-    with contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()), np.errstate(divide="ignore", invalid="ignore"):
         chosen = method.process(list(range(len(confidence))))
     inside = np.zeros(len(confidence), dtype=np.bool_)
     inside[np.array(chosen, dtype=np.int64)] = True

@@ -76,6 +76,7 @@ def observation(
     pair_value: float | None = None,
     *,
     inclusion: float = 1.0,
+    measure: str = "",
 ) -> Observation:
     """One measurement of the student that was seen."""
     version = seen.call.version or exchange.decision.version or ""
@@ -93,6 +94,7 @@ def observation(
         cluster=exchange.cluster,
         deferred=seen.deferred,
         inclusion=inclusion,
+        measure=measure,
     )
 
 

@@ -45,7 +45,8 @@ def pairs(exchange: Exchange, answers: Sequence[Answered], policy: RoutePolicy, 
             continue
         if seen.deferred and not seen.call.body_bytes:
             continue  # a stream that was closed when its prefix was not sure enough
-        told = observation(exchange, seen, Metric.QUALITY, 0.0, inclusion=_inclusion(exchange, seen, policy))
+        inclusion = _inclusion(exchange, seen, policy)
+        told = observation(exchange, seen, Metric.QUALITY, 0.0, inclusion=inclusion, measure=policy.measure)
         found.append(Pair(observation=told, student=seen.said, teacher=teacher, second=second, asked=asked))
     return found
 

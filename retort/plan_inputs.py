@@ -9,7 +9,7 @@ import msgspec
 from collector import Stream, decode_interaction, open_log
 from exporters.models.errors import ArtefactError
 from exporters.models.store import Store
-from router import Arm, Config, Stage, Version, open_registry
+from router import Arm, Config, Version, decode_state, open_registry
 
 LATEST = 20_000  # interactions that traffic and prices are measured on
 PAGE = 2_000
@@ -72,12 +72,11 @@ def known(config: Config, route: str) -> Known:
     if not _exists(config.registry):
         return Known()
     with closing(open_registry(config.registry)) as registry:
-        rollout, _, _ = registry.checkpoint(route)
-        shadowed = {t.version for t in registry.transitions(route) if t.after is Stage.SHADOW}
+        rollout, state, _ = registry.checkpoint(route)
         versions = registry.versions(route)
     agreement, version = _evaluated(Store(config.artefacts), versions)
     return Known(
-        number=max(len(shadowed) + (rollout.challenger is None), 1),
+        number=max((decode_state(state).tests if state else 0) + (rollout.challenger is None), 1),
         live=rollout.live,
         agreement=agreement,
         version=version,

@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from collector import Stream, decode_interaction, open_log
+from collector import Interaction, Stream, decode_interaction, open_log
 from router import Arm, Config, open_registry
 
 LATEST = 20_000  # interactions that the traffic figures look back on
@@ -16,18 +16,34 @@ PAGE = 2_000
 
 
 class Traffic(msgspec.Struct):
-    """What a route's latest captured requests were answered by. Costs in USD; the saving is what the teacher would
-    have cost for the requests that a student answered, at the mean price of those that the teacher answered."""
+    """What a route's latest captured requests were answered by. `deferred`: those that a student was to answer and was
+    not sure of. Costs in USD: `teacher_cost`, of the `priced` answers of the teacher that clients got; `extra_cost`, of
+    those that were asked for to compare with."""
 
     requests: int = 0
     by_student: int = 0
+    deferred: int = 0
     teacher_cost: float = 0.0
     priced: int = 0
+    extra_cost: float = 0.0
+
+    def add(self, record: Interaction) -> None:
+        """One more request."""
+        answer, *others = record.answers
+        self.requests += 1
+        self.by_student += answer.arm is Arm.STUDENT
+        rescued = any(failed.arm is Arm.STUDENT for failed in record.failed)
+        self.deferred += record.arm is Arm.STUDENT and answer.arm is Arm.TEACHER and not rescued
+        if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
+            self.teacher_cost += answer.cost_usd
+            self.priced += 1
+        self.extra_cost += sum(other.cost_usd or 0.0 for other in others if other.arm is Arm.TEACHER)
 
     @property
     def saved(self) -> float | None:
-        """None where no price is known."""
-        return self.teacher_cost / self.priced * self.by_student if self.priced else None
+        """What the teacher would have cost for the requests that a student answered, at the mean price of those that
+        the teacher answered, less what comparing cost. None where no price is known."""
+        return self.teacher_cost / self.priced * self.by_student - self.extra_cost if self.priced else None
 
 
 def show(config: Config, *, as_json: bool) -> int:
@@ -49,13 +65,7 @@ def _route(config: Config, name: str) -> dict[str, Any]:
         offset = max(log.end(Stream.INTERACTIONS) - LATEST, 0)
         while entries := log.read(Stream.INTERACTIONS, offset, PAGE, key=name):
             for entry in entries:
-                record = decode_interaction(entry.value)
-                answer = record.answers[0]
-                traffic.requests += 1
-                traffic.by_student += answer.arm is Arm.STUDENT
-                if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
-                    traffic.teacher_cost += answer.cost_usd
-                    traffic.priced += 1
+                traffic.add(decode_interaction(entry.value))
             offset = entries[-1].offset + 1
         versions = [
             {"id": v.id, "stage": v.stage.value, "base": v.base, "created_at": v.created_at}
@@ -78,9 +88,12 @@ def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
     if status.get("challenger"):
         console.print(f"  challenger {status['challenger']} at {status['fraction']:.0%} of eligible traffic")
     share = traffic["by_student"] / traffic["requests"] if traffic["requests"] else 0.0
-    saved = f"{traffic['saved_usd']:.4f} USD saved" if traffic["saved_usd"] is not None else "no prices known"
+    saved = "no prices known"
+    if traffic["saved_usd"] is not None:
+        saved = f"{traffic['saved_usd']:.4f} USD saved, with {traffic['extra_cost']:.4f} USD spent on comparing"
+    deferred = f", {traffic['deferred'] / traffic['requests']:.1%} deferred" if traffic["deferred"] else ""
     console.print(
-        f"  {traffic['requests']} requests captured, {share:.1%} answered by a student, {saved}; "
+        f"  {traffic['requests']} requests captured, {share:.1%} answered by a student{deferred}, {saved}; "
         f"{row['quarantined']} in quarantine",
         soft_wrap=True,
     )

@@ -39,7 +39,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation"):
     answer, in [0, 1]; 0 where the input is unlike anything it learnt from. `deferred`: the student was to serve and
     was not sure enough, so that the teacher answered. `inclusion`: of a quality pair, the probability that a request
     like this one, with this arm and this confidence, became a pair. `request_id`: of an exposure, by which its outcome
-    will be reported.
+    will be reported. `measure`: of a quality pair, RoutePolicy.measure by which it was scored: pairs of another
+    measure than the fold's policy has are left out. Empty: of any.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation"):
     deferred: bool = False
     inclusion: float = 1.0
     request_id: str | None = None
+    measure: str = ""
 
 
 class EventKind(StrEnum):

@@ -76,7 +76,11 @@ def against_level(guard: Guard, stream: Stream, harm: Floats, stage: Stage, watc
 def _observe(state: RouteState, version: str, seen: Sequence[Observation], policy: RoutePolicy) -> RouteState:
     guard, stage = state.guards[version], state.versions[version].stage
     trial = state.trial if version == state.challenger else None
-    pairs = [one for one in seen if one.metric is Metric.QUALITY and one.pair_value is not None]
+    pairs = [
+        one
+        for one in seen
+        if one.metric is Metric.QUALITY and one.pair_value is not None and one.measure in ("", policy.measure)
+    ]
     errors = [one for one in seen if one.metric is Metric.ERROR]
     times = [one for one in seen if one.metric in (Metric.LATENCY, Metric.TTFT)]
     if pairs:
@@ -100,9 +104,10 @@ def _pairs(
 ) -> tuple[Guard, Trial | None]:
     margin = policy.quality.margin
     differences = np.array([one.value - (one.pair_value or 0.0) for one in pairs])
+    most = most_difference(policy.quality)
     guard = replace(guard, expected_pairs=0.0, silence=0.0)
     if policy.selective:
-        guard = rollout_selective.pairs(guard, pairs, policy, policy.selective)
+        guard = rollout_selective.pairs(guard, pairs, policy, policy.selective, stage)
     else:
         guard = replace(guard, quality=guard.quality.fold(quality.watch(differences, margin)))
         guard = against_level(guard, "quality", -differences, stage, _watch_loss)
@@ -112,7 +117,7 @@ def _pairs(
             quality=trial.quality.fold(rollout_tests.quality_passes(differences, policy.quality, spread=trial.spread)),
             spread=trial.spread.fold(differences, margin),
             inferior=trial.inferior.fold(quality.fails(differences, margin)),
-            interval=trial.interval.fold(differences, trial.alpha, least=-1.0, most=most_difference(policy.quality)),
+            interval=trial.interval.fold(np.clip(differences, -1.0, most), trial.alpha, least=-1.0, most=most),
             pairs=trial.pairs + len(pairs),
             lost=trial.lost - float(differences.sum()),
         )

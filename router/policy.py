@@ -16,6 +16,8 @@ from router.policy_quality import OutcomePolicy, QualityPolicy, SelectivePolicy
 from router.policy_rollout import RolloutPolicy
 from router.tasks import TaskKind
 
+MEASURE = ("score", "reference", "judge")  # keys of `quality`: by these, and by its teachers, quality is measured
+
 
 class StudentPolicy(Strict):
     """Which model learns, how, and where it is served."""
@@ -53,6 +55,15 @@ class ErrorPolicy(Strict):
 
     promote_below: OpenRate = 0.005
     rollback_above: OpenRate = 0.01
+
+    @model_validator(mode="after")
+    def _apart(self) -> "ErrorPolicy":
+        if self.promote_below > self.rollback_above:
+            raise ValueError(
+                f"promote_below {self.promote_below} is above rollback_above {self.rollback_above}: a version could "
+                "pass and be taken out for the same rate; give promote_below at most as much"
+            )
+        return self
 
 
 class RetrainPolicy(Strict):
@@ -108,6 +119,11 @@ class RoutePolicy(Strict):
                 "quality.shadow_rate is 0, so a challenger would stay in shadow for ever; set it above 0, for "
                 "example shadow_rate: 1.0"
             )
+        if self.rollout.min_requests > self.quality.n_max:
+            wrong.append(
+                f"rollout.min_requests is {self.rollout.min_requests} and quality.n_max {self.quality.n_max}: a "
+                "canary would be given up before it may move on; give min_requests at most as many"
+            )
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -115,13 +131,24 @@ class RoutePolicy(Strict):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, with the version of what it then says."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("version", None)
+        for digest in ("version", "measure"):
+            copied.__dict__.pop(digest, None)
         return copied
 
     @cached_property  # a digest costs 30 microseconds, and every decision names it
     def version(self) -> str:
         """12 hex digits that change whenever anything in the policy changes."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+        return _digest(self.model_dump(mode="json"))
+
+    @cached_property
+    def measure(self) -> str:
+        """12 hex digits that change with what quality is measured by: score, reference, judge, teachers."""
+        data = self.model_dump(mode="json")
+        return _digest([data["teachers"], *(data["quality"][key] for key in MEASURE)])
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=64)

@@ -23,7 +23,7 @@ def seconds(value: object) -> object:
     return float(number) * _UNITS[unit]
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0.0)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):

@@ -59,6 +59,10 @@ class QualityPolicy(Strict):
     def _consistent(self) -> "QualityPolicy":
         if isinstance(self.score, tuple) and not self.score:
             raise ValueError("score is an empty list; name at least one score, for example exact")
+        names = [one.score for one in self.score] if isinstance(self.score, tuple) else []
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"score names {', '.join(twice)} more than once; give each score one weight")
         if self.reference == "judge" and self.judge is None:
             raise ValueError("reference: judge needs judge: {route: NAME}, a route that captures nothing")
         if self.test == "sprt" and self.reference == "agreement":
@@ -97,5 +101,5 @@ class OutcomePolicy(Strict):
     `window`: from a conversation's first answer; no report within it counts as 0. `margin`: the drop that is borne.
     """
 
-    window: Seconds = 86400.0
+    window: Seconds = Field(86400.0, gt=0.0)
     margin: OpenRate = 0.05

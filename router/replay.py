@@ -12,7 +12,7 @@ from router.evidence import EventKind, Evidence, RouteEvent
 from router.policy import ErrorPolicy, LatencyPolicy, RoutePolicy
 from router.policy_fields import Strict
 from router.policy_quality import OutcomePolicy, QualityPolicy, SelectivePolicy
-from router.policy_rollout import RolloutPolicy
+from router.policy_rollout import PRESETS, RolloutPolicy
 from router.registry import Transition
 from router.rollout import fold
 from router.rollout_state import RouteState, initial
@@ -25,6 +25,14 @@ SECTIONS: Mapping[str, type[Strict]] = {
     "selective": SelectivePolicy,
     "outcomes": OutcomePolicy,
 }
+
+
+# What decided which evidence there is, or what it says: another value would need other evidence.
+FIXED = (
+    *(f"quality.{key}" for key in ("score", "reference", "judge", "shadow_rate", "audit_rate", "truth_within")),
+    "rollout.holdback",
+    "outcomes.window",
+)
 
 
 def recompute(route: str, records: Iterable[tuple[int, Evidence]], state: RouteState | None = None) -> list[Transition]:
@@ -61,7 +69,7 @@ def what_if(records: Iterable[tuple[int, Evidence]], changes: Mapping[str, Any])
     What follows from them is exploratory: the evidence was gathered under the decisions that were really made, so that
     a version which went out then has no evidence for what it would have done later.
 
-    Raises ConfigError for a key that no policy has, or a value that it can't have.
+    Raises ConfigError for a key that no policy has, one of FIXED, or a value that it can't have.
     """
     for offset, record in records:
         if isinstance(record, RouteEvent) and record.kind is EventKind.POLICY:
@@ -74,7 +82,10 @@ def _changed(policy: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     made = {**policy}
     for name, value in changes.items():
         section, key = _place(name)
-        made[section] = {**(made.get(section) or {}), key: value}
+        old = {**(made.get(section) or {})}
+        if key == "preset":
+            old = {own: kept for own, kept in old.items() if own not in PRESETS.get(str(value), {})}
+        made[section] = {**old, key: value}
     try:
         return RoutePolicy.model_validate(made).model_dump(mode="json")
     except ValidationError as error:
@@ -85,10 +96,19 @@ def _changed(policy: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 def _place(name: str) -> tuple[str, str]:
     """The section and key that a name means: of several sections that have the key, the first."""
     section, dot, key = name.rpartition(".")
+    keys = {section: [*rules.model_fields] for section, rules in SECTIONS.items()}
+    keys["rollout"].append("preset")
     for candidate in [section] if dot else SECTIONS:
-        if candidate in SECTIONS and key in SECTIONS[candidate].model_fields:
+        if candidate in SECTIONS and key in keys[candidate]:
+            if f"{candidate}.{key}" in FIXED:
+                raise ConfigError(
+                    f"{candidate}.{key} decides which evidence is gathered, so the log can't say what another value "
+                    "would have led to"
+                )
             return candidate, key
-    known = ", ".join(f"{section}.{key}" for section, rules in SECTIONS.items() for key in rules.model_fields)
+    known = ", ".join(
+        f"{section}.{key}" for section, own in keys.items() for key in own if f"{section}.{key}" not in FIXED
+    )
     raise ConfigError(f"{name!r} is no key of a policy that decides; there are: {known}")
 
 

@@ -34,10 +34,19 @@ def alarm(guard: Guard, policy: RoutePolicy, *, ready: bool) -> str | None:
     ):
         if detector.reached(boundary):
             return cause
-    due, silence = guard.expected_pairs, guard.silence
+    return "no_pairs_alarm" if _silent(guard, policy, ready=ready) else None
+
+
+def _silent(guard: Guard, policy: RoutePolicy, *, ready: bool) -> bool:
+    """Whether pairs have stopped coming. Labels come when somebody gives them, so with `truth` no number of them is
+    due, and only a long silence in which there was traffic is one."""
+    rules, due, silence = policy.rollout, guard.expected_pairs, guard.silence
+    if policy.quality.reference == "truth":
+        long = silence >= rules.no_pairs_after + policy.quality.truth_within
+        return long and (due >= rules.no_pairs_requests or not ready)
     missing = due >= rules.no_pairs_requests and silence >= SETTLING
     long = silence >= rules.no_pairs_after
-    return "no_pairs_alarm" if missing or (long and (due >= LEAST_EXPECTED or not ready)) else None
+    return missing or (long and (due >= LEAST_EXPECTED or not ready))
 
 
 def warned(guard: Guard, rules: RolloutPolicy) -> Guard:

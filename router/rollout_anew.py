@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from router.policy import MEASURE
 from router.rollout_state import RouteState, Stream
 from router.sequential import Cusum
 from router.sequential.outcomes import Baseline
@@ -36,7 +37,7 @@ def differs(before: Policy, after: Policy, section: str, *keys: str) -> bool:
 
 def measures_anew(before: Policy, after: Policy) -> bool:
     """Whether quality is measured otherwise."""
-    return differs(before, after, "quality", "score", "reference", "judge") or differs(before, after, "teachers")
+    return differs(before, after, "quality", *MEASURE) or differs(before, after, "teachers")
 
 
 def detectors_anew(state: RouteState, before: Policy, after: Policy) -> RouteState:

@@ -8,6 +8,7 @@
 | canary -> rolled back | the same, hard stop |
 | live -> rolled back | any alarm, hard stop, hopelessly unready |
 | canary -> shadow, or its step again | another policy: its tests are new |
+| canary -> shadow | its last certificate waned (selective), without an alarm: it goes on being tested |
 
 A pause stops all moves upwards; a pin stops those of the pinned version, and of a challenger that would replace it.
 Neither stops an alarm, or the end of a test that has had its time.
@@ -19,11 +20,11 @@ import msgspec
 
 from router import rollout_futility, rollout_needs, rollout_selective, rollout_tests
 from router.evidence import RouteEvent
-from router.evidence_update import LEAST
 from router.policy import RoutePolicy
 from router.registry import Stage, Transition
-from router.rollout_alarms import LEVEL_ALARMS, alarm, warned
+from router.rollout_alarms import alarm, warned
 from router.rollout_anew import Policy, detectors_anew, differs, measures_anew
+from router.rollout_levels import levels, levels_kept
 from router.rollout_pairs import fraction
 from router.rollout_state import Guard, Level, RouteState, Stream, Trial
 from router.rollout_status import evidence
@@ -34,7 +35,7 @@ replace = msgspec.structs.replace
 
 
 class Mover:
-    """One record's moves: holds the state while it changes, and the decisions made on the way."""
+    """One batch's moves: holds the state while it changes, and the decisions made on the way."""
 
     def __init__(self, state: RouteState, policy: RoutePolicy, *, offset: int, at: float) -> None:
         self.state = state
@@ -67,6 +68,8 @@ class Mover:
             return
         paired = any(differs(before, after, section) for section in ("quality", "teachers", "selective"))
         step = min(self.state.step, len(self.policy.rollout.steps) - 1)
+        if version:
+            self.state = replace(self.state, tests=self.state.tests + 1)
         self.state = replace(detectors_anew(self.state, before, after), trial=self._trial(), step=step)
         if self.state.live and (differs(before, after, "selective") or measures_anew(before, after)):
             self._thresholds_anew(self.state.live)
@@ -126,7 +129,9 @@ class Mover:
         stage = self.state.versions[version].stage
         guard, cause = rollout_selective.moved(self.state.guards[version], stage)
         self._set_guard(version, guard)
-        if cause == "selective_lost":
+        if cause == "selective_lost" and stage is Stage.CANARY and guard.selective and not guard.selective.alarm():
+            self._step_back(version, cause)
+        elif cause == "selective_lost":
             self._out(version, cause)
         elif cause:
             self._to(version, stage, cause, evidence=self._evidence(version))
@@ -136,7 +141,7 @@ class Mover:
             return
         for version, known in self.state.versions.items():
             if known.stage is Stage.CANDIDATE and known.admitted and known.ready:
-                self.state = replace(self.state, challenger=version, step=0, shadowed=self.state.shadowed + 1)
+                self.state = replace(self.state, challenger=version, step=0, tests=self.state.tests + 1)
                 self.state = replace(self.state, trial=self._trial())
                 self._set_guard(version, self._guard(version))
                 self._to(version, Stage.SHADOW, "ready")
@@ -176,10 +181,10 @@ class Mover:
     def _from_shadow(self, version: str) -> Guard:
         """The guard of a version whose quality is proven: its detectors start afresh, against the level it has."""
         trial, before = self.state.trial, self.state.guards[version]
-        levels: dict[Stream, Level] = {"quality": Level(trial.lost / trial.pairs)} if trial.pairs else {}
+        own: dict[Stream, Level] = {"quality": Level(trial.lost / trial.pairs)} if trial.pairs else {}
         proven = before.selective
         threshold = proven.in_force.threshold if proven and proven.in_force else None
-        anew = replace(self._guard(version), alpha=before.alpha, levels={} if proven else levels)
+        anew = replace(self._guard(version), alpha=before.alpha, levels={} if proven else own)
         return replace(anew, selective=proven, threshold=threshold, certified=proven is not None)
 
     def _step(self, version: str, step: int, cause: str) -> None:
@@ -187,22 +192,30 @@ class Mover:
         fresh = replace(self.state.trial, slo=Trial().slo, requests=0, dwell=0.0, probe=None)
         self.state = replace(self.state, step=step, trial=fresh)
         guard = self.state.guards[version]
-        levels = {stream: level for stream, level in guard.levels.items() if stream != "slo"}
-        self._set_guard(version, replace(guard, block=Block(), silence=0.0, levels=levels))
+        others = {stream: level for stream, level in guard.levels.items() if stream != "slo"}
+        self._set_guard(version, replace(guard, block=Block(), silence=0.0, levels=others))
         self._to(version, Stage.CANARY, cause, evidence=evidence)
+
+    def _step_back(self, version: str, cause: str) -> None:
+        """To shadow, where the tests of its thresholds go on from where they stand."""
+        evidence, before = self._evidence(version), self.state.guards[version]
+        trial = replace(self.state.trial, slo=Trial().slo, requests=0, dwell=0.0, probe=None)
+        self.state = replace(self.state, step=0, trial=trial)
+        self._set_guard(version, replace(self._guard(version), alpha=before.alpha, selective=before.selective))
+        self._to(version, Stage.SHADOW, cause, evidence=evidence)
 
     def _go_live(self, version: str, cause: str, extra: dict[str, Any] | None = None) -> None:
         evidence = {**self._evidence(version), **(extra or {})}
         before, guard = self.state.live, self.state.guards.get(version)
         if before and before != version:
-            self._keep_levels(before, "replaced")
+            self.state = levels_kept(self.state, before, "replaced")
             self._to(before, Stage.RETIRED, "replaced", {"by": version})
         if version == self.state.challenger:
             self.state = replace(self.state, challenger=None, step=0)
         self.state = replace(self.state, live=version)
         if guard is None or cause == "operator":  # by hand: detectors start afresh, against the levels it had
-            levels: dict[Stream, Level] = {stream: Level(mean) for stream, mean in self._levels(version).items()}
-            guard = self._by_hand(version, replace(self._guard(version), levels=levels))
+            had: dict[Stream, Level] = {stream: Level(mean) for stream, mean in levels(self.state, version).items()}
+            guard = self._by_hand(version, replace(self._guard(version), levels=had))
         self._set_guard(version, replace(guard, silence=0.0, expected_pairs=0.0, served=0.0))
         self._to(version, Stage.LIVE, cause, evidence=evidence)
 
@@ -210,7 +223,7 @@ class Mover:
         """Rejected from shadow, rolled back from service; the teacher answers in its place."""
         evidence = {**self._evidence(version), **(extra or {})}
         in_shadow = self.state.versions[version].stage is Stage.SHADOW
-        self._keep_levels(version, cause)
+        self.state = levels_kept(self.state, version, cause)
         if version == self.state.challenger:
             self.state = replace(self.state, challenger=None, step=0, trial=Trial())
         if version == self.state.live:
@@ -251,25 +264,9 @@ class Mover:
             )
         )
 
-    def _levels(self, version: str) -> dict[Stream, float]:
-        """A version's own levels: of this service or, where it is in none, of the last one."""
-        guard, known, trial = self.state.guards.get(version), self.state.versions[version], self.state.trial
-        if guard is None:
-            return known.levels
-        found = {stream: level.mean for stream, level in guard.levels.items() if level.mean is not None}
-        if known.stage is Stage.SHADOW and trial.pairs >= LEAST:
-            found["quality"] = trial.lost / trial.pairs
-        return found
-
-    def _keep_levels(self, version: str, cause: str) -> None:
-        """For another time in service. Whoever promotes it after a level's own alarm has accepted where it stands."""
-        kept = {stream: mean for stream, mean in self._levels(version).items() if LEVEL_ALARMS[stream] != cause}
-        known = replace(self.state.versions[version], levels=kept)
-        self.state = replace(self.state, versions={**self.state.versions, version: known})
-
     def _trial(self) -> Trial:
         """New tests, with what this version may spend."""
-        return Trial(alpha=rollout_tests.alpha(self.policy.quality, self.state.shadowed))
+        return Trial(alpha=rollout_tests.alpha(self.policy.quality, self.state.tests))
 
     def _guard(self, version: str) -> Guard:
         """New detectors, watched from the next revision on."""

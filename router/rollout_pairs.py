@@ -34,7 +34,7 @@ def _pair_rate(state: RouteState, version: str, policy: RoutePolicy) -> float:
     holdback, audit = policy.rollout.holdback, policy.quality.audit_rate
     second = audit if policy.quality.reference == "self" else 1.0  # a second teacher call is made for so many
     if policy.quality.reference == "truth":
-        return 0.0  # labels come when somebody gives them
+        return 1.0  # any may be labelled: how many are is not ours to say (see rollout_alarms)
     if state.versions[version].stage is Stage.SHADOW:
         return second * holdback + audit * (1.0 - holdback) if state.live else second * policy.quality.shadow_rate
     served = share if version == state.challenger else 1.0 - holdback - share

@@ -1,14 +1,19 @@
 """Selective serving in a rollout: what a version's pairs say of its thresholds, and which one is in force.
 
 In shadow every pair feeds the thresholds' tests; the first step opens when a threshold that covers enough is certified.
-In service the threshold in force follows its certificates, and each change is a decision. Without a certificate the
-version goes out; but one that an operator promoted, or that served before the risk was set anew, keeps its threshold
-(the first, where it had none) until its tests have certified one, and is watched meanwhile by the detector of quality
-on what it serves.
+In service the threshold in force follows its certificates, and each change is a decision. Without a certificate a
+canary goes back to shadow, where its tests go on; a live version goes out, and so does a canary whose last certificate
+the detector took back. But one that an operator promoted, or that served before the risk was set anew, keeps its
+threshold (the first, where it had none) until its tests have certified one, and is watched meanwhile by the detector of
+quality on what it serves.
+
+Pairs of the teacher's users (shadow, holdback) weigh as the served and the deferred ones together: conversations are
+assigned to the arms at random, so both are samples of the same requests.
 
 A pair's loss is max(-D, 0): where a reference can be beaten, better answers elsewhere make no lost one good.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,16 +44,23 @@ def start(known: VersionState) -> Selective:
         return Selective.start(DEFAULT)
 
 
-def pairs(guard: Guard, seen: Sequence[Observation], policy: RoutePolicy, rules: SelectivePolicy) -> Guard:
+def pairs(
+    guard: Guard, seen: Sequence[Observation], policy: RoutePolicy, rules: SelectivePolicy, stage: Stage
+) -> Guard:
     """The guard after more pairs."""
     confidence = np.clip(np.array([one.confidence or 0.0 for one in seen]), 0.0, 1.0)
     loss = np.clip(np.array([(one.pair_value or 0.0) - one.value for one in seen]), 0.0, 1.0)
     if guard.selective is not None:
-        all_audited = guard.served < policy.rollout.parallel
+        all_audited = stage is Stage.LIVE and guard.served < policy.rollout.parallel
         rarest = 1.0 if all_audited else policy.quality.audit_rate
         weight = np.array([min(1.0, rarest / one.inclusion) if one.arm is Arm.STUDENT else 1.0 for one in seen])
         folded = guard.selective.fold(
-            confidence, loss, np.maximum(weight, 1e-9), max_risk=rules.max_risk, alpha=guard.alpha
+            confidence,
+            loss,
+            np.maximum(weight, 1e-9),
+            max_risk=rules.max_risk,
+            alpha=guard.alpha,
+            log_boundary=math.log(policy.rollout.detector_threshold),
         )
         guard = replace(guard, selective=folded)
     if guard.threshold is not None and not guard.certified:

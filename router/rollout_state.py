@@ -13,7 +13,7 @@ from router.sequential.quality import Spread
 from router.sequential.selective import Selective
 from router.sequential.slo import Block
 
-SCHEMA = 3
+SCHEMA = 4
 
 Stream = Literal["quality", "errors", "slo"]
 
@@ -106,8 +106,8 @@ class VersionState(msgspec.Struct, frozen=True):
 
 
 class RouteState(msgspec.Struct, frozen=True):
-    """All that the fold knows of a route. `now`: the last tick, Unix seconds. `shadowed`: versions that have entered
-    shadow. `paused_by`, `pinned_by`: who and why."""
+    """All that the fold knows of a route. `now`: the last tick, Unix seconds. `tests`: trials begun, by
+    versions that entered shadow and by other policies. `paused_by`, `pinned_by`: who and why."""
 
     route: str
     schema: int = SCHEMA
@@ -118,7 +118,7 @@ class RouteState(msgspec.Struct, frozen=True):
     live: str | None = None
     challenger: str | None = None
     step: int = 0
-    shadowed: int = 0
+    tests: int = 0
     paused: bool = False
     paused_by: dict[str, str] = {}
     pinned: str | None = None

@@ -10,9 +10,9 @@ from router.sequential.mixture import Floats
 from router.sequential.quality import Spread
 
 
-def alpha(policy: QualityPolicy, shadowed: int) -> float:
-    """What the version that entered shadow as the `shadowed`-th may spend."""
-    return spending.alpha_of(policy.alpha, policy.spend, max(shadowed, 1))
+def alpha(policy: QualityPolicy, number: int) -> float:
+    """What a route's `number`-th trial may spend: another version, or the same one under another policy."""
+    return spending.alpha_of(policy.alpha, policy.spend, max(number, 1))
 
 
 def quality_passes(differences: Floats, policy: QualityPolicy, *, spread: Spread = quality.UNSEEN) -> Floats:

@@ -21,7 +21,20 @@ from retort.plan_inputs import known, measure
 from retort.plan_money import MONTH, Money, Prices, Span, live_month, of, parallel_cost, payback_days
 from retort.plan_options import PlanOptions, StudentCost
 from retort.plan_report import Plan
-from router import Arm, Config, Rollout, RoutePolicy, Stage, TaskKind, Transition, Version, open_registry, parse
+from router import (
+    Arm,
+    Config,
+    Rollout,
+    RoutePolicy,
+    RouteState,
+    Stage,
+    TaskKind,
+    Transition,
+    Version,
+    encode_state,
+    open_registry,
+    parse,
+)
 from router.planning_ramp import Traffic
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +91,7 @@ def fill(config: Config) -> None:
     ]  # fmt: skip
     registry.commit(
         "r", expected=(0, 0), rollout=Rollout(route="r", revision=1, live="v1"), stages={"v1": Stage.LIVE},
-        transitions=moves, state=b"", offset=1, status={},
+        transitions=moves, state=encode_state(RouteState("r", tests=2)), offset=1, status={},
     )  # fmt: skip
     registry.close()
     folder = Path(config.artefacts) / "v2"
@@ -172,7 +185,7 @@ def test_traffic_prices_and_agreement_are_measured_where_they_can_be(config: Con
     assert (found.requests, found.eligible, found.seconds) == (11, 10, 9000.0)
     assert found.cost == pytest.approx(0.0045)  # 0.001 ... 0.008; unknown prices are not 0
     registry = known(config, "r")
-    assert (registry.number, registry.live) == (3, "v1")  # v1 entered shadow twice
+    assert (registry.number, registry.live) == (3, "v1")  # two trials so far
     assert (registry.agreement, registry.version) == (0.98, "v2")  # as it is served
     assumed = assume(config, "r", PlanOptions())
     assert assumed.per_day == pytest.approx(10 / 9000 * DAY / 0.5)  # half of the traffic is captured

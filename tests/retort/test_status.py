@@ -18,6 +18,7 @@ routes: {{r: {{teachers: [o/m], student: {{}}}}}}
 """
 TEACHER = Answer(arm=Arm.TEACHER, upstream="o/m", cost_usd=0.002)
 STUDENT = Answer(arm=Arm.STUDENT, version="v1")
+AUDIT = Answer(arm=Arm.TEACHER, upstream="o/m", cost_usd=0.001)
 ROW = {"n": 9, "log_e": 1.5, "log_boundary": 3.0}
 
 
@@ -26,11 +27,13 @@ def config(tmp_path: Path) -> Config:
     return parse(CONFIG.format(state=tmp_path / "state"), {})
 
 
-def interaction(name: str, *, decided: Arm, served: Answer, failed: tuple[Answer, ...] = ()) -> tuple[Stream, Record]:
+def interaction(
+    name: str, *, decided: Arm, served: Answer, others: tuple[Answer, ...] = (), failed: tuple[Answer, ...] = ()
+) -> tuple[Stream, Record]:
     record = Interaction(
         id=name, at=1.0, route="r", kind="chat", arm=decided, version="v1", propensity=0.5, eligible=True,
         policy_version="p", rollout_revision=1, consent="opt-out", scrubber="s", cluster="c", stream=False,
-        request={}, answers=(served,), failed=failed,
+        request={}, answers=(served, *others), failed=failed,
     )  # fmt: skip
     return Stream.INTERACTIONS, Record(id=name, key="r", at=1.0, value=encode(record))
 
@@ -41,7 +44,8 @@ def fill(config: Config) -> None:
         interaction("a", decided=Arm.TEACHER, served=TEACHER),
         interaction("b", decided=Arm.STUDENT, served=STUDENT),
         interaction("c", decided=Arm.STUDENT, served=TEACHER, failed=(STUDENT,)),  # rescued by a fallback
-        interaction("d", decided=Arm.STUDENT, served=STUDENT),
+        interaction("d", decided=Arm.STUDENT, served=STUDENT, others=(AUDIT,)),
+        interaction("e", decided=Arm.STUDENT, served=TEACHER, others=(STUDENT,)),  # not sure enough
         (Stream.QUARANTINE, Record(id="q", key="r", at=1.0, value=b"")),
     ])  # fmt: skip
     log.close()
@@ -77,7 +81,8 @@ def test_traffic_savings_evidence_and_warnings_are_told(config: Config, capsys: 
     said = capsys.readouterr().out
     assert "r  live: v1" in said
     assert "challenger v2 at 25% of eligible traffic" in said
-    assert "4 requests captured, 50.0% answered by a student, 0.0040 USD saved; 1 in quarantine" in said
+    assert "5 requests captured, 40.0% answered by a student, 20.0% deferred, 0.0030 USD saved, with 0.0010 USD" in said
+    assert "spent on comparing; 1 in quarantine" in said
     assert "quality 1.50/3.00 (n=9), errors passed (n=9)" in said
     assert "nearest alarm slo 0.70/3.00" in said
     assert "warning: v1: quality is more than 2 points below its level" in said
@@ -88,7 +93,8 @@ def test_json_has_the_same_figures(config: Config, capsys: pytest.CaptureFixture
     assert show(config, as_json=True) == 0
     row = json.loads(capsys.readouterr().out)["r"]
     assert row["traffic"] == {
-        "requests": 4, "by_student": 2, "teacher_cost": 0.004, "priced": 2, "saved_usd": pytest.approx(0.004),
+        "requests": 5, "by_student": 2, "deferred": 1, "teacher_cost": 0.006, "priced": 3, "extra_cost": 0.001,
+        "saved_usd": pytest.approx(0.003),
     }  # fmt: skip
     assert [(v["id"], v["stage"]) for v in row["versions"]] == [("v1", "live"), ("v2", "shadow")]
     assert row["quarantined"] == 1

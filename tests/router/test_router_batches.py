@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rollout_story import Story
+from rollout_story import POLICY, Story
 
 from router import (
     Arm,
@@ -15,6 +15,7 @@ from router import (
     Metric,
     Observation,
     RouteEvent,
+    RoutePolicy,
     Stage,
     batches,
     decode_state,
@@ -31,16 +32,35 @@ from router import (
 Records = list[tuple[int, Evidence]]
 
 
-def mixed_story(seed: int, *, quality: float = 0.97) -> Story:
-    """A rollout with several requests a tick, of which some are lost, slow or failed."""
+ROLLOUT = {"rollout": {"steps": [0.5, 1.0], "min_dwell": "5s", "min_requests": 30}}
+KINDS: dict[str, dict[str, object]] = {
+    "whole": {},
+    "selective": {"selective": {"max_risk": 0.1, "min_coverage": 0.2}},
+    "self": {"quality": {"reference": "self", "margin": 0.07, "audit_rate": 0.5}},
+}
+
+
+def mixed_story(seed: int, *, quality: float = 0.97, kind: str = "whole", other: bool = False) -> Story:
+    """A rollout with several requests a tick, of which some are lost, slow or failed; pairs of what `kind` measures.
+    `other`: with another policy in the middle, whose pairs come a little before it does."""
     rng = random.Random(seed)
-    story = Story(rollout={"steps": [0.5, 1.0], "min_dwell": "5s", "min_requests": 30})
-    story.arrive()
-    for _ in range(250):
+    story = Story(**ROLLOUT, **KINDS[kind])
+    measure = ""
+    story.event(EventKind.CANDIDATE, "v", gate="passed", thresholds=[0.8, 0.4])
+    story.event(EventKind.READY, "v")
+    for n in range(250):
+        if other and n == 120:
+            changed = RoutePolicy.model_validate({**POLICY, **ROLLOUT, "quality": {"score": "exact", "margin": 0.06}})
+            measure = changed.measure
+        if other and n == 123:
+            story.event(EventKind.POLICY, policy=changed.model_dump(mode="json"))
         for _ in range(rng.randrange(1, 12)):
             story.at += rng.random() / 10
             arm = rng.choice([Arm.TEACHER, Arm.STUDENT])
-            story.seen(Metric.QUALITY, float(rng.random() < quality), 1.0, arm=arm)
+            value, sure = float(rng.random() < quality), rng.random()
+            against = 1.0 if kind != "self" or measure else float(rng.random() < 0.9)
+            more = {"confidence": sure, "inclusion": rng.choice([0.05, 1.0]), "measure": measure}
+            story.seen(Metric.QUALITY, value, against, arm=arm, **more)
             story.seen(Metric.ERROR, float(rng.random() < 0.002), arm=arm)
             story.seen(Metric.LATENCY, rng.choice([40.0, 60.0, 90.0]), 80.0, arm=arm)
         story.tick(0.5)
@@ -60,11 +80,17 @@ def shuffled(records: Records, rng: random.Random, *, repeat: bool) -> Records:
 
 
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 10_000), repeat=st.booleans(), quality=st.sampled_from([1.0, 0.97, 0.8]))
+@given(
+    seed=st.integers(0, 10_000),
+    repeat=st.booleans(),
+    quality=st.sampled_from([1.0, 0.97, 0.8]),
+    kind=st.sampled_from([*KINDS]),
+    other=st.booleans(),
+)
 def test_order_and_repetition_within_a_batch_change_no_decision_and_no_evidence(
-    seed: int, repeat: bool, quality: float
+    seed: int, repeat: bool, quality: float, kind: str, other: bool
 ) -> None:
-    story = mixed_story(seed, quality=quality)
+    story = mixed_story(seed, quality=quality, kind=kind, other=other)
     made = recompute("r", story.records)
     other = recompute("r", shuffled(story.records, random.Random(seed), repeat=repeat))
     assert len(made) > 1
@@ -74,9 +100,16 @@ def test_order_and_repetition_within_a_batch_change_no_decision_and_no_evidence(
 
 
 @settings(max_examples=5, deadline=None)
-@given(seed=st.integers(0, 10_000), cuts=st.sets(st.integers(1, 200), max_size=8))
-def test_restarts_at_any_batch_and_looks_between_change_nothing(seed: int, cuts: set[int]) -> None:
-    story = mixed_story(seed)
+@given(
+    seed=st.integers(0, 10_000),
+    cuts=st.sets(st.integers(1, 200), max_size=8),
+    kind=st.sampled_from([*KINDS]),
+    other=st.booleans(),
+)
+def test_restarts_at_any_batch_and_looks_between_change_nothing(
+    seed: int, cuts: set[int], kind: str, other: bool
+) -> None:
+    story = mixed_story(seed, kind=kind, other=other)
     state, decided = initial("r"), []
     for n, batch in enumerate(batches(story.records)):
         if n in cuts:
@@ -143,12 +176,16 @@ def test_what_if_folds_the_same_evidence_under_another_policy() -> None:
     loose = recompute("r", what_if(story.records, {"quality.margin": 0.2}))
     assert loose[1].offset < story.decided[1].offset
     assert recompute("r", what_if(story.records, {})) == story.decided
+    preset = recompute("r", what_if(story.records, {"rollout.preset": "fast"}))
+    assert preset[-1].fraction == 0.05
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"margn": 0.03}, "'margn' is no key of a policy that decides; there are: quality.score"),
+        ({"margn": 0.03}, "'margn' is no key of a policy that decides; there are: quality.test"),
+        ({"score": "exact"}, "quality.score decides which evidence is gathered"),
+        ({"rollout.holdback": 0.2}, "rollout.holdback decides which evidence is gathered"),
         ({"quality.slo_ms": 3}, "no key of a policy"),
         ({"margin": 3}, "no policy could say so: quality.margin: Input should be less than 1"),
         ({"capture.rate": 0.5}, "no key of a policy that decides"),

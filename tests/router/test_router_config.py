@@ -51,6 +51,27 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
             "routes.support: quality.shadow_rate is 0",
             "for example shadow_rate: 1.0",
         ),
+        ("student: {}", "selective: {max_risk: 0.6}", "routes.support.selective.max_risk", "less than or equal to 0.5"),
+        (
+            "student: {}",
+            "errors: {promote_below: 0.02, rollback_above: 0.01}",
+            "routes.support.errors",
+            "promote_below 0.02 is above rollback_above 0.01",
+        ),
+        (
+            "student: {}",
+            "student: {}, rollout: {min_requests: 900}, quality: {n_max: 500}",
+            "routes.support: rollout.min_requests is 900",
+            "give min_requests at most as many",
+        ),
+        (
+            "student: {}",
+            "quality: {score: [{score: exact}, {score: exact, weight: 2}]}",
+            "routes.support.quality",
+            "score names exact more than once",
+        ),
+        ("student: {}", "rollout: {min_dwell: .inf}", "routes.support.rollout.min_dwell", "finite number"),
+        ("student: {}", "outcomes: {window: 0}", "routes.support.outcomes.window", "greater than 0"),
         ("openai/gpt-4o", "gpt-4o", "routes.support.teachers", "UPSTREAM/MODEL with an upstream of: openai"),
         ("student: {}", "student: {engine: vllm}", "routes.support.student.engine", "not one of: local"),
         (

@@ -1,11 +1,53 @@
 """Another policy opens new tests of what it changes, and leaves what watches the rest."""
 
 import pytest
-from rollout_story import Story
+from rollout_story import POLICY, Story
 
-from router import Stage, differences, view
+from router import Arm, Metric, RoutePolicy, Stage, differences, view
+from router.sequential import spending
 
 LENIENT = {"margin": 0.2, "score": "token_f1"}
+
+
+def test_pairs_of_another_measure_than_the_policys_are_left_out() -> None:
+    """After a restart the collector scores by the new policy before the promoter has told it, and some of the old
+    policy's pairs are told late. A pair that is won would be none by agreement."""
+    story = Story()
+    story.arrive()
+    story.pairs(50)
+    old = RoutePolicy.model_validate(POLICY)
+    judged = {"reference": "judge", "judge": {"route": "j"}, "margin": 0.02}
+    new = RoutePolicy.model_validate({**POLICY, "quality": judged})
+    assert new.measure != old.measure
+    assert RoutePolicy.model_validate({**POLICY, "quality": {"margin": 0.01}}).measure == old.measure
+    counted = story.state.trial.pairs
+    story.seen(Metric.QUALITY, 1.0, 0.0, arm=Arm.TEACHER, measure=new.measure)
+    story.tick()
+    assert story.state.trial.pairs == counted
+    story.policy(quality=judged)
+    for measure in (old.measure, new.measure):
+        story.seen(Metric.QUALITY, 1.0, 0.0, arm=Arm.TEACHER, measure=measure)
+        story.tick()
+    assert story.state.trial.pairs == 1
+
+
+def test_a_difference_beyond_its_range_stops_no_fold() -> None:
+    story = Story()
+    story.arrive()
+    story.seen(Metric.QUALITY, 1.0, 0.0, arm=Arm.TEACHER)
+    story.tick()
+    assert story.state.trial.pairs == 1
+
+
+def test_where_a_route_spends_alpha_each_policy_is_a_new_test() -> None:
+    story = Story(quality={"spend": "route"})
+    story.arrive()
+    spent = [story.state.trial.alpha]
+    for margin in (0.06, 0.07, 0.06):
+        story.policy(quality={"spend": "route", "margin": margin})
+        spent.append(story.state.trial.alpha)
+    assert spent == [spending.alpha_of(0.05, "route", n) for n in (1, 2, 3, 4)]
+    assert sum(spent) < 0.05
 
 
 def test_another_margin_opens_a_new_test() -> None:

@@ -46,7 +46,7 @@ def test_no_step_is_taken_before_its_dwell_its_requests_and_its_slo() -> None:
     dwelling.to_canary()
     dwelling.serves(2000)
     assert (dwelling.stage(), dwelling.state.step) == (Stage.CANARY, 0)
-    few = Story(rollout={"steps": [0.5, 1.0], "min_dwell": "0s", "min_requests": 5000})
+    few = Story(rollout={"steps": [0.5, 1.0], "min_dwell": "0s", "min_requests": 2500})
     few.to_canary()
     few.serves(2000)
     assert few.state.step == 0

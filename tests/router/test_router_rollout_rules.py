@@ -13,6 +13,19 @@ def policy(**changes: object) -> RoutePolicy:
     return RoutePolicy.model_validate({"teachers": ["o/m"], "student": {}, **changes})
 
 
+def test_labels_that_stop_coming_while_there_is_traffic_are_an_alarm() -> None:
+    """With `truth`, nobody knows how many are due: a silence of truth_within and no_pairs_after is."""
+    truth = {"reference": "truth", "truth_within": "10m", "margin": 0.07}
+    for asked, stage in ((1, Stage.REJECTED), (0, Stage.SHADOW)):
+        story = Story(quality=truth)
+        story.arrive()
+        for n in range(26 * 6):
+            story.tick(10.0, **{str(story.state.revision): asked})
+            assert n > 148 or story.stage() is Stage.SHADOW
+        assert story.stage() is stage
+    assert story.causes() == ["ready"]
+
+
 def test_presets_give_their_steps_and_dwells() -> None:
     cautious, fast = policy(rollout="cautious").rollout, policy(rollout={"preset": "fast", "holdback": 0.1}).rollout
     days, begins = [], 1

@@ -1,9 +1,11 @@
 """A student that is good at a part only answers just that part, as long as its certificate holds."""
 
 import pytest
-from rollout_story import Story
+from rollout_story import POLICY, Story
 
-from router import Arm, EventKind, Metric, Stage, differences, status, view
+from router import Arm, EventKind, Metric, Observation, RoutePolicy, Stage, differences, rollout_selective, status, view
+from router.rollout_state import Guard
+from router.sequential.selective import Selective
 
 SELECTIVE = {"selective": {"max_risk": 0.1, "min_coverage": 0.2}, "quality": {"margin": 0.07, "n_max": 3000}}
 THRESHOLDS = [0.8, 0.4, 0.1]
@@ -151,6 +153,63 @@ def test_a_version_proven_on_a_part_is_not_left_to_serve_all_when_the_policy_say
     story.to_selective_live()
     story.policy(quality=SELECTIVE["quality"])
     assert (story.stage(), story.causes()[-1]) == (Stage.ROLLED_BACK, "policy_changed")
+
+
+@pytest.mark.parametrize("parallel", ["0s", "48h"])
+def test_in_a_canary_deferred_answers_weigh_as_little_as_audits_are_rare(parallel: str) -> None:
+    """Also where the teacher will be asked besides for all of them, once the student is live."""
+    rollout = {"steps": [0.5, 1.0], "min_dwell": "20s", "min_requests": 30, "parallel": parallel}
+    story = Part(**{**SELECTIVE, "quality": {"audit_rate": 0.05, "n_max": 3000}, "rollout": rollout})
+    story.arrive()
+    story.quarters(40)
+    assert story.stage() is Stage.CANARY
+    before = story.state.guards["v"].selective
+    story.pair(0.2, good=True, arm=Arm.STUDENT, inclusion=1.0)
+    story.tick()
+    after = story.state.guards["v"].selective
+    assert before is not None
+    assert after is not None
+    assert after.tested[-1].weight - before.tested[-1].weight == pytest.approx(0.05)
+
+
+def test_the_thresholds_detector_has_the_routes_boundary() -> None:
+    """Two lost pairs reach a mean run length of 3, and not one of 3,000."""
+    for most, taken in ((3.0, 1), (3000.0, 0)):
+        policy = RoutePolicy.model_validate({**POLICY, **SELECTIVE, "rollout": {"detector_threshold": most}})
+        assert policy.selective is not None
+        guard = Guard(selective=Selective.start((0.8,)))
+        for value, times in ((1.0, 100), (0.0, 2)):
+            seen = [
+                Observation(
+                    id=str(n), at=1.0, route="r", version="v", metric=Metric.QUALITY, arm=Arm.TEACHER, propensity=1.0,
+                    value=value, pair_value=1.0, confidence=0.9,
+                )
+                for n in range(times)
+            ]  # fmt: skip
+            guard = rollout_selective.pairs(guard, seen, policy, policy.selective, Stage.SHADOW)
+        assert guard.selective is not None
+        assert guard.selective.taken_back == taken
+
+
+def test_a_canary_whose_last_certificate_wanes_is_tested_on_in_shadow_and_comes_again() -> None:
+    story = Part(**{**SELECTIVE, "selective": {"max_risk": 0.1, "min_coverage": 0.2}})
+    story.arrive()
+    while story.stage() is Stage.SHADOW:
+        story.quarters(1)
+    tested = story.state.guards["v"].selective
+    for _ in range(3):  # just after it was certified, three lost ones at once
+        story.pair(0.9, good=False, arm=Arm.STUDENT, inclusion=0.05)
+    assert story.stage() is Stage.SHADOW
+    assert story.causes()[-1] == "selective_lost"
+    assert view(story.state).challenger_threshold is None
+    after = story.state.guards["v"].selective
+    assert tested is not None
+    assert after is not None
+    assert after.n > tested.n  # evidence is kept
+    story.quarters(60)
+    assert story.stage() is Stage.CANARY
+    assert story.causes().count("selective_and_latency_passed") == 2
+    assert differences("r", story.records, story.decided) == []
 
 
 def test_deferred_answers_weigh_as_little_as_audits_are_rare() -> None:
