@@ -1,4 +1,5 @@
-"""Pure scores in [0, 1] of a student's answer against a reference; the same for offline evaluation and live shadow."""
+"""Pure scores of a student's answer against a reference, in [0, 1] (Kendall: [-1, 1]); the same for offline evaluation
+and live shadow."""
 
 from router.scores.asked import Asked, asked
 from router.scores.message import Message, answer_text, is_json, tool_calls

@@ -12,11 +12,12 @@ import numpy as np
 from router.sequential.mixture import Floats, grid, log_mean
 
 BETS = 8
+_BETS = np.geomspace(0.1, 0.9, BETS)
 
 
 def bets(max_risk: float) -> Floats:
     """The bets l_j against max_risk."""
-    return np.geomspace(0.1, 0.9, BETS) / (1.0 - max_risk)
+    return np.asarray(_BETS / (1.0 - max_risk))
 
 
 class Tested(msgspec.Struct, frozen=True):
