@@ -59,7 +59,7 @@ def test_the_error_test_ends_at_n_max_requests_of_the_last_step_and_not_before()
 
 @pytest.mark.parametrize("n_max", [1, 4])
 def test_the_smallest_n_max_ends_a_trial_after_so_many_pairs(n_max: int) -> None:
-    story = Story(quality={"n_max": n_max})
+    story = Story(quality={"n_max": n_max}, rollout={"min_requests": 1})
     story.arrive()
     assert story.stage() is Stage.SHADOW
     story.pairs(n_max)
