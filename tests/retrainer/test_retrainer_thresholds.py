@@ -32,7 +32,7 @@ def test_the_start_is_the_loosest_safe_threshold_and_the_tests_go_on_to_all_that
     assert max(gaps) - min(gaps) < 0.003  # even quantiles of the records
     assert sum(found.shares) == pytest.approx(1.0)
     best = found.values[found.shares.index(max(found.shares))]
-    assert 0.4 <= best <= 0.45  # alpha is where evidence will grow fastest: all right answers, no wrong ones
+    assert 0.4 <= best <= 0.4 + 1.1 * max(gaps)  # where evidence grows fastest: nearly all right answers, no wrong ones
 
 
 def test_the_order_of_the_records_does_not_matter() -> None:
