@@ -80,7 +80,7 @@ def what_if(records: Iterable[tuple[int, Evidence]], changes: Mapping[str, Any])
 
 def _changed(policy: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     made = {**policy}
-    for name, value in changes.items():
+    for name, value in sorted(changes.items(), key=lambda change: not change[0].endswith("preset")):
         section, key = _place(name)
         old = {**(made.get(section) or {})}
         if key == "preset":

@@ -74,6 +74,8 @@ class Mover:
         if self.state.live and (differs(before, after, "selective") or measures_anew(before, after)):
             self._thresholds_anew(self.state.live)
         if version is None or self.state.versions[version].stage is not Stage.CANARY:
+            if version and paired:
+                self._set_guard(version, self._guard(version))
             self._change()
         elif paired or differs(before, after, "latency", "margin"):
             self.state = replace(self.state, step=0)

@@ -3,7 +3,7 @@
 import pytest
 from rollout_story import POLICY, Story
 
-from router import Arm, Metric, RoutePolicy, Stage, differences, view
+from router import Arm, EventKind, Metric, RoutePolicy, Stage, differences, view
 from router.sequential import spending
 
 LENIENT = {"margin": 0.2, "score": "token_f1"}
@@ -29,6 +29,27 @@ def test_pairs_of_another_measure_than_the_policys_are_left_out() -> None:
         story.seen(Metric.QUALITY, 1.0, 0.0, arm=Arm.TEACHER, measure=measure)
         story.tick()
     assert story.state.trial.pairs == 1
+
+
+def test_in_shadow_certificates_of_another_risk_or_measure_begin_anew() -> None:
+    for changes in ({"selective": {"max_risk": 0.02}}, {"selective": {"max_risk": 0.1}, "teachers": ["o/another"]}):
+        story = Story(selective={"max_risk": 0.1})
+        story.event(EventKind.CANDIDATE, "v", gate="passed", thresholds=[0.5])
+        story.event(EventKind.READY, "v")
+        for _ in range(60):
+            story.seen(Metric.QUALITY, 1.0, 1.0, arm=Arm.TEACHER, confidence=0.9)
+            story.tick(0.1)
+        before = story.state.guards["v"].selective
+        assert before is not None
+        assert before.in_force is not None
+        story.policy(**changes)
+        after = story.state.guards["v"].selective
+        assert after is not None
+        assert (after.n, after.in_force) == (0, None)
+    plain = Story()
+    plain.arrive()
+    plain.policy(selective={"max_risk": 0.1})
+    assert plain.state.guards["v"].selective is not None
 
 
 def test_a_difference_beyond_its_range_stops_no_fold() -> None:
