@@ -12,7 +12,7 @@ from router.evidence import EventKind, Evidence, RouteEvent
 from router.policy import ErrorPolicy, LatencyPolicy, RoutePolicy
 from router.policy_fields import Strict
 from router.policy_quality import OutcomePolicy, QualityPolicy, SelectivePolicy
-from router.policy_rollout import PRESETS, RolloutPolicy
+from router.policy_rollout import RolloutPolicy
 from router.registry import Transition
 from router.rollout import fold
 from router.rollout_state import RouteState, initial
@@ -31,6 +31,8 @@ SECTIONS: Mapping[str, type[Strict]] = {
 FIXED = (
     *(f"quality.{key}" for key in ("score", "reference", "judge", "shadow_rate", "audit_rate", "truth_within")),
     "rollout.holdback",
+    "rollout.parallel",
+    "rollout.probe",
     "outcomes.window",
 )
 
@@ -84,7 +86,7 @@ def _changed(policy: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         section, key = _place(name)
         old = {**(made.get(section) or {})}
         if key == "preset":
-            old = {own: kept for own, kept in old.items() if own not in PRESETS.get(str(value), {})}
+            old = {own: kept for own, kept in old.items() if own not in ("steps", "min_dwell")}
         made[section] = {**old, key: value}
     try:
         return RoutePolicy.model_validate(made).model_dump(mode="json")

@@ -185,6 +185,7 @@ def test_what_if_folds_the_same_evidence_under_another_policy() -> None:
     [
         ({"margn": 0.03}, "'margn' is no key of a policy that decides; there are: quality.test"),
         ({"score": "exact"}, "quality.score decides which evidence is gathered"),
+        ({"rollout.parallel": "48h"}, "rollout.parallel decides which evidence is gathered"),
         ({"rollout.holdback": 0.2}, "rollout.holdback decides which evidence is gathered"),
         ({"quality.slo_ms": 3}, "no key of a policy"),
         ({"margin": 3}, "no policy could say so: quality.margin: Input should be less than 1"),
