@@ -7,7 +7,6 @@ every REQUESTS of them. A fold's cost is a batch's more than an observation's, s
 """
 
 import argparse
-import os
 import time
 from collections.abc import Iterator
 
@@ -89,7 +88,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--observations", type=int, default=1_000_000)
     options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     figures, goals = {}, []
     for name, policy in POLICIES.items():
         for requests in REQUESTS:

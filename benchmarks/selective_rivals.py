@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.sequential.threshold import growth
+
 Floats = NDArray[np.float64]
 BETS = np.geomspace(0.1, 0.9, 8)
 
@@ -46,9 +48,8 @@ def attainable(confidence: Floats, risk: Floats, *, max_risk: float, alpha: floa
     expected log capital, pairs x coverage x KL(risk || max_risk), is log(1/alpha) by then. No test needs fewer."""
     order = np.argsort(-confidence, kind="stable")
     count = np.arange(1, len(order) + 1)
-    mean = np.clip(np.cumsum(risk[order]) / count, 1e-12, max_risk)
-    growth = mean * np.log(mean / max_risk) + (1.0 - mean) * np.log((1.0 - mean) / (1.0 - max_risk))
-    enough = np.flatnonzero(pairs * count / len(order) * growth >= np.log(1.0 / alpha))
+    won = pairs * count / len(order) * growth(np.cumsum(risk[order]) / count, max_risk)
+    enough = np.flatnonzero(won >= np.log(1.0 / alpha))
     return float((enough[-1] + 1) / len(order)) if len(enough) else 0.0
 
 

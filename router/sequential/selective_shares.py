@@ -11,6 +11,7 @@ import numpy as np
 from router.errors import RouterError
 from router.sequential.mixture import Floats
 from router.sequential.selective import even_shares
+from router.sequential.threshold import growth
 
 BLIND = 0.1
 STRICTEST = 0.05  # the share of requests with a positive confidence that the first threshold accepts
@@ -38,10 +39,7 @@ def shares_of(thresholds: tuple[float, ...], confidence: Floats, loss: Floats, *
     taken = confidence[:, None] >= np.array(thresholds)
     n = taken.sum(axis=0)
     risk = (loss @ taken + 0.5) / (n + 1.0)
-    safe = np.minimum(risk, max_risk)
-    rest = 1.0 - safe
-    growth = n * (safe * np.log(safe / max_risk) + rest * np.log(rest / (1.0 - max_risk)))
-    growth = np.maximum(growth, 0.0)  # rounding, where the risk is max_risk
-    if not growth.any():
+    won = n * growth(risk, max_risk)
+    if not won.any():
         return tuple(blind.tolist())
-    return tuple(((1.0 - BLIND) * growth / growth.sum() + BLIND * blind).tolist())
+    return tuple(((1.0 - BLIND) * won / won.sum() + BLIND * blind).tolist())

@@ -20,6 +20,14 @@ def bets(max_risk: float) -> Floats:
     return np.asarray(_BETS / (1.0 - max_risk))
 
 
+def growth(risk: Floats, max_risk: float) -> Floats:
+    """What the best bet, known beforehand, wins an accepted pair at each risk, in logs: KL(risk || max_risk), Kelly's
+    rate; 0 from max_risk on."""
+    risk = np.clip(risk, 0.0, max_risk)
+    won = risk * np.log(np.maximum(risk, 1e-300) / max_risk) + (1.0 - risk) * np.log((1.0 - risk) / (1.0 - max_risk))
+    return np.maximum(won, 0.0)  # rounding, just below max_risk
+
+
 class Tested(msgspec.Struct, frozen=True):
     """One threshold. `logs`: the log capital of each bet. `certified`: whether it may serve. Since it began (afresh):
     `seen`, the weight of all pairs; `accepted` and `weight`, the number and weight of those that it accepts; `lost`,
@@ -70,13 +78,10 @@ class Tested(msgspec.Struct, frozen=True):
         """What the best bet would have won by now, in logs, had the risk been two standard errors lower."""
         if self.risk is None:
             return 0.0
-        r = max(self.risk - 2.0 * math.sqrt(self.risk * (1.0 - self.risk) / self.weight), 0.0)
-        if r >= max_risk:
-            return 0.0
-        lost = r * math.log(r / max_risk) if r else 0.0
-        return self.weight * (lost + (1.0 - r) * math.log((1.0 - r) / (1.0 - max_risk)))
+        lower = self.risk - 2.0 * math.sqrt(self.risk * (1.0 - self.risk) / self.weight)
+        return self.weight * float(growth(np.array(lower), max_risk))
 
     def _refutes_above(self, r: float) -> float:
         """The log e-value, at least, of the sums against a risk of r or more."""
-        good = self.weight - self.lost
-        return float(log_mean(self.lost * np.log1p(-bets(r) * (1.0 - r)) + good * np.log1p(bets(r) * r)))
+        against, good = bets(r), self.weight - self.lost
+        return float(log_mean(self.lost * np.log1p(-against * (1.0 - r)) + good * np.log1p(against * r)))
