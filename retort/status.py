@@ -17,8 +17,8 @@ PAGE = 2_000
 
 class Traffic(msgspec.Struct):
     """What a route's latest captured requests were answered by. `deferred`: those that a student was to answer and was
-    not sure of. Costs in USD: `teacher_cost`, of the `priced` answers of the teacher that clients got; `extra_cost`, of
-    those that were asked for to compare with."""
+    not sure of. Costs in USD: `teacher_cost`, of the teacher's answers that clients got; `extra_cost`, of those that
+    were asked for to compare with; `priced`: how many of both had a price."""
 
     requests: int = 0
     by_student: int = 0
@@ -29,21 +29,26 @@ class Traffic(msgspec.Struct):
 
     def add(self, record: Interaction) -> None:
         """One more request."""
-        answer, *others = record.answers
+        answer = record.answers[0]
         self.requests += 1
         self.by_student += answer.arm is Arm.STUDENT
         rescued = any(failed.arm is Arm.STUDENT for failed in record.failed)
         self.deferred += record.arm is Arm.STUDENT and answer.arm is Arm.TEACHER and not rescued
-        if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
-            self.teacher_cost += answer.cost_usd
-            self.priced += 1
-        self.extra_cost += sum(other.cost_usd or 0.0 for other in others if other.arm is Arm.TEACHER)
+        for one in record.answers:
+            if one.arm is Arm.TEACHER and one.cost_usd is not None:
+                self.priced += 1
+                if one is answer:
+                    self.teacher_cost += one.cost_usd
+                else:
+                    self.extra_cost += one.cost_usd
 
     @property
     def saved(self) -> float | None:
-        """What the teacher would have cost for the requests that a student answered, at the mean price of those that
-        the teacher answered, less what comparing cost. None where no price is known."""
-        return self.teacher_cost / self.priced * self.by_student - self.extra_cost if self.priced else None
+        """What the teacher would have cost for the requests that a student answered, at the mean price of its answers,
+        less what comparing cost. None where no price is known."""
+        if not self.priced:
+            return None
+        return (self.teacher_cost + self.extra_cost) / self.priced * self.by_student - self.extra_cost
 
 
 def show(config: Config, *, as_json: bool) -> int:

@@ -184,7 +184,7 @@ class Mover:
         """The guard of a version whose quality is proven: its detectors start afresh, against the level it has."""
         trial, before = self.state.trial, self.state.guards[version]
         own: dict[Stream, Level] = {"quality": Level(trial.lost / trial.pairs)} if trial.pairs else {}
-        proven = before.selective
+        proven = before.selective and replace(before.selective, fallen=0)  # of this service
         threshold = proven.in_force.threshold if proven and proven.in_force else None
         anew = replace(self._guard(version), alpha=before.alpha, levels={} if proven else own)
         return replace(anew, selective=proven, threshold=threshold, certified=proven is not None)
@@ -199,10 +199,13 @@ class Mover:
         self._to(version, Stage.CANARY, cause, evidence=evidence)
 
     def _step_back(self, version: str, cause: str) -> None:
-        """To shadow, where the tests of its thresholds go on from where they stand."""
+        """To shadow, where the tests of its thresholds go on from where they stand; the steps' own begin anew when it
+        climbs again, and count as another trial."""
         evidence, before = self._evidence(version), self.state.guards[version]
-        trial = replace(self.state.trial, slo=Trial().slo, requests=0, dwell=0.0, probe=None)
-        self.state = replace(self.state, step=0, trial=trial)
+        self.state = replace(self.state, step=0, tests=self.state.tests + 1)
+        fresh = self._trial()
+        trial = replace(self.state.trial, alpha=fresh.alpha, slo=fresh.slo, requests=0, dwell=0.0, probe=None)
+        self.state = replace(self.state, trial=trial)
         self._set_guard(version, replace(self._guard(version), alpha=before.alpha, selective=before.selective))
         self._to(version, Stage.SHADOW, cause, evidence=evidence)
 

@@ -89,7 +89,7 @@ class Selective(msgspec.Struct, frozen=True):
         return next((t for t in reversed(self.tested) if t.certified), None)
 
     def alarm(self) -> bool:
-        """Whether the detector has ever taken back the last certificate."""
+        """Whether the detector has taken back the last certificate, since `fallen` was 0."""
         return self.fallen > 0
 
     def fold(

@@ -81,7 +81,7 @@ def test_traffic_savings_evidence_and_warnings_are_told(config: Config, capsys: 
     said = capsys.readouterr().out
     assert "r  live: v1" in said
     assert "challenger v2 at 25% of eligible traffic" in said
-    assert "5 requests captured, 40.0% answered by a student, 20.0% deferred, 0.0030 USD saved, with 0.0010 USD" in said
+    assert "5 requests captured, 40.0% answered by a student, 20.0% deferred, 0.0025 USD saved, with 0.0010 USD" in said
     assert "spent on comparing; 1 in quarantine" in said
     assert "quality 1.50/3.00 (n=9), errors passed (n=9)" in said
     assert "nearest alarm slo 0.70/3.00" in said
@@ -93,8 +93,19 @@ def test_json_has_the_same_figures(config: Config, capsys: pytest.CaptureFixture
     assert show(config, as_json=True) == 0
     row = json.loads(capsys.readouterr().out)["r"]
     assert row["traffic"] == {
-        "requests": 5, "by_student": 2, "deferred": 1, "teacher_cost": 0.006, "priced": 3, "extra_cost": 0.001,
-        "saved_usd": pytest.approx(0.003),
+        "requests": 5, "by_student": 2, "deferred": 1, "teacher_cost": 0.006, "priced": 4, "extra_cost": 0.001,
+        "saved_usd": pytest.approx(0.0025),
     }  # fmt: skip
     assert [(v["id"], v["stage"]) for v in row["versions"]] == [("v1", "live"), ("v2", "shadow")]
     assert row["quarantined"] == 1
+
+
+def test_answers_asked_for_to_compare_with_give_a_price_where_the_student_served_all(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = open_log(config.log)
+    served = [interaction(str(n), decided=Arm.STUDENT, served=STUDENT) for n in range(9)]
+    log.append([*served, interaction("audited", decided=Arm.STUDENT, served=STUDENT, others=(AUDIT,))])
+    log.close()
+    assert show(config, as_json=False) == 0
+    assert "100.0% answered by a student, 0.0090 USD saved, with 0.0010 USD spent" in capsys.readouterr().out

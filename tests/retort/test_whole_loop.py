@@ -243,7 +243,7 @@ async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -
     await asyncio.sleep(2.0)  # a rollout change reaches every worker within two seconds
     loop.proxy.faults[version] = Fault.FAILING
     await loop.traffic(lambda: registry.version(version).stage is Stage.ROLLED_BACK, most=400)
-    causes = [t.cause for t in registry.transitions("colours")]
+    causes = [t.cause for t in registry.transitions("colours") if t.version == version]  # others come meanwhile
     assert causes[-1] == "hard_stop", causes
     assert loop.failed == []
     assert version in loop.served
@@ -255,6 +255,6 @@ async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -
     assert {k.answers[0].arm for k in kept} == {Arm.TEACHER, Arm.STUDENT}
     status, said = await loop.retort.command("replay", "--json")
     assert status == 0, said
-    assert json.loads(said)["colours"]["decisions"] == len(causes)
+    assert json.loads(said)["colours"]["decisions"] == len(registry.transitions("colours"))
     registry.close()
     log.close()

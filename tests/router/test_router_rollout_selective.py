@@ -206,10 +206,32 @@ def test_a_canary_whose_last_certificate_wanes_is_tested_on_in_shadow_and_comes_
     assert tested is not None
     assert after is not None
     assert after.n > tested.n  # evidence is kept
+    assert story.state.tests == 2  # the steps' own tests begin anew
     story.quarters(60)
     assert story.stage() is Stage.CANARY
     assert story.causes().count("selective_and_latency_passed") == 2
     assert differences("r", story.records, story.decided) == []
+
+
+def test_what_the_detector_took_back_in_shadow_is_no_alarm_of_a_later_canary() -> None:
+    rules = {"selective": {"max_risk": 0.1, "min_coverage": 0.9}, "rollout": {"detector_threshold": 3.0}}
+    story = Part(**{**SELECTIVE, **rules})
+    story.event(EventKind.CANDIDATE, "v", gate="passed", thresholds=[0.4])
+    story.event(EventKind.READY, "v")
+    story.quarters(40)  # certified, and too little of it to climb
+    for _ in range(3):
+        story.pair(0.9, good=False)
+    tested = story.state.guards["v"].selective
+    assert story.stage() is Stage.SHADOW
+    assert tested is not None
+    assert tested.alarm()
+    for _ in range(200):
+        story.pair(0.9, good=True)
+    assert story.stage() is Stage.CANARY
+    serving = story.state.guards["v"].selective
+    assert serving is not None
+    assert serving.taken_back == tested.taken_back
+    assert not serving.alarm()
 
 
 def test_deferred_answers_weigh_as_little_as_audits_are_rare() -> None:
