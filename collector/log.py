@@ -1,4 +1,7 @@
-"""The interaction log behind one interface: `sqlite://` for one machine, `memory://` for tests."""
+"""The log behind one interface: `sqlite://` for one machine, `kafka://` for many, `memory://` for tests.
+
+A stream's records have one order for each key (the route), and offsets are of that order.
+"""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -18,22 +21,39 @@ class Stream(StrEnum):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What is appended. `id` is unique in its stream; `key` (the route) decides the order."""
+    """What is appended. `id` is unique in its stream; `key` (the route) decides the order; `at`: Unix seconds;
+    `subject`: hashed, whose data it is."""
 
     id: str
     key: str
     at: float
     value: bytes
+    subject: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A record with its place in its stream; offsets rise, and may leave gaps."""
+    """A record with its place; offsets rise, and may leave gaps."""
 
     offset: int
     id: str
     key: str
     at: float
     value: bytes
+    subject: str = ""
+
+
+class Consumer(Protocol):
+    """One member of a group that reads a stream together: each entry goes to one member, and comes again to some member
+    until it is committed. In the order of its key, unless the members change meanwhile."""
+
+    def poll(self, limit: int = 1000, *, seconds: float = 1.0) -> list[Entry]:
+        """The next entries, of any keys; waits so long for the first. Raises LogError."""
+
+    def commit(self) -> None:
+        """All that was polled is done. Raises LogError."""
+
+    def close(self) -> None:
+        """Leave the group; what was not committed goes to others."""
 
 
 class EventLog(Protocol):
@@ -45,11 +65,29 @@ class EventLog(Protocol):
         Raises LogFull, LogError.
         """
 
-    def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str | None = None) -> list[Entry]:
-        """At most `limit` entries from `offset` on, in order; of one key if asked. Raises LogError."""
+    def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str) -> list[Entry]:
+        """At most `limit` entries of a key from `offset` on, in order. Raises LogError."""
 
-    def end(self, stream: Stream) -> int:
-        """The offset after the last entry."""
+    def end(self, stream: Stream, *, key: str) -> int:
+        """The offset after the last entry of a key. Raises LogError."""
+
+    def keys(self, stream: Stream) -> list[str]:
+        """The keys that a stream has entries of, sorted. Raises LogError."""
+
+    def expire(self, stream: Stream, *, key: str, before: float) -> None:
+        """Forget what comes before a key's first entry that is not older than `before` (Unix seconds).
+
+        Raises LogError.
+        """
+
+    def erase(self, stream: Stream, *, subject: str) -> list[Entry]:
+        """Remove a subject's entries of all keys; returns them without their values. Raises LogError.
+
+        Kafka's broker removes them with its next compaction; until then they may still be read.
+        """
+
+    def consumer(self, stream: Stream, *, group: str) -> Consumer:
+        """Join a group. Raises LogError."""
 
     def close(self) -> None:
         """Release what is held."""

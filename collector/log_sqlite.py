@@ -5,10 +5,13 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 from collector.errors import LogError, LogFull
 from collector.log import Entry, Record, Stream
+from collector.log_sqlite_group import COLUMNS, SqliteConsumer, entry
 
 
 def _table(stream: str) -> str:
@@ -18,50 +21,98 @@ def _table(stream: str) -> str:
     )
 
 
+def _subject(stream: str) -> str:
+    return (
+        f"ALTER TABLE {stream} ADD COLUMN subject TEXT NOT NULL DEFAULT '';"
+        f"CREATE INDEX {stream}_by_subject ON {stream} (subject) WHERE subject != '';"
+    )
+
+
 # One script a schema version; a script that has run anywhere never changes.
-_SCHEMA = ("".join(map(_table, ("interactions", "evidence", "quarantine"))), _table("feedback"))
+_SCHEMA = (
+    "".join(map(_table, ("interactions", "evidence", "quarantine"))),
+    _table("feedback"),
+    "".join(map(_subject, ("interactions", "evidence", "quarantine", "feedback")))
+    + "CREATE TABLE groups (stream TEXT NOT NULL, name TEXT NOT NULL, next INTEGER NOT NULL, holder TEXT NOT NULL, "
+    "until REAL NOT NULL, PRIMARY KEY (stream, name))",
+)
 
 
 class SqliteLog:
-    """See EventLog. Safe to use from several threads; other processes may read meanwhile."""
+    """See EventLog. Safe to use from several threads; other processes may read meanwhile.
 
-    def __init__(self, path: Path) -> None:
+    `path`: a file, made where there is none; or ":memory:".
+    """
+
+    def __init__(self, path: Path | str) -> None:
         self._path = path
         self._lock = threading.RLock()
         with self._translated():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(path, Path):
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA secure_delete = ON")  # what is expired or erased is not left on free pages
             self._migrate()
 
     def append(self, records: Sequence[tuple[Stream, Record]]) -> None:
         """See EventLog."""
-        with self._lock, self._translated(), self._transaction():
+        with self._writing():
             for stream, r in records:
                 self._db.execute(
-                    f"INSERT OR IGNORE INTO {stream} (id, key, at, value) VALUES (?, ?, ?, ?)",  # noqa: S608 - an enum
-                    (r.id, r.key, r.at, r.value),
+                    f"INSERT OR IGNORE INTO {stream} (id, key, at, value, subject) VALUES (?, ?, ?, ?, ?)",
+                    (r.id, r.key, r.at, r.value, r.subject),
                 )
 
-    def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str | None = None) -> list[Entry]:
+    def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str) -> list[Entry]:
         """See EventLog."""
-        where, more = ("", ()) if key is None else (" AND key = ?", (key,))
-        query = f"SELECT number, id, key, at, value FROM {stream} WHERE number >= ?{where} ORDER BY number LIMIT ?"  # noqa: S608 - an enum
-        with self._lock, self._translated():
-            rows = self._db.execute(query, (offset, *more, limit)).fetchall()
-        return [Entry(offset=n, id=i, key=k, at=at, value=value) for n, i, k, at, value in rows]
+        return self._entries(
+            f"SELECT {COLUMNS} FROM {stream} WHERE key = ? AND number >= ? ORDER BY number LIMIT ?", key, offset, limit
+        )
 
-    def end(self, stream: Stream) -> int:
+    def end(self, stream: Stream, *, key: str) -> int:
         """See EventLog."""
-        with self._lock, self._translated():
-            (last,) = self._db.execute(f"SELECT coalesce(max(number), 0) FROM {stream}").fetchone()  # noqa: S608 - an enum
+        ((last,),) = self._rows(f"SELECT coalesce(max(number), 0) FROM {stream} WHERE key = ?", key)
         return int(last) + 1
+
+    def keys(self, stream: Stream) -> list[str]:
+        """See EventLog."""
+        return [key for (key,) in self._rows(f"SELECT DISTINCT key FROM {stream} ORDER BY key")]
+
+    def expire(self, stream: Stream, *, key: str, before: float) -> None:
+        """See EventLog."""
+        first = f"(SELECT min(number) FROM {stream} WHERE key = ?1 AND at >= ?2)"
+        with self._writing():
+            self._db.execute(
+                f"DELETE FROM {stream} WHERE key = ?1 AND number < ifnull({first}, 1 << 62)", (key, before)
+            )
+
+    def erase(self, stream: Stream, *, subject: str) -> list[Entry]:
+        """See EventLog."""
+        with self._writing():
+            found = self._entries(
+                f"DELETE FROM {stream} WHERE subject = ? AND subject != '' RETURNING number, id, key, at, x'', subject",
+                subject,
+            )
+        self._rows("PRAGMA wal_checkpoint(TRUNCATE)")  # nor is it left in the write-ahead log
+        return sorted(found, key=lambda one: one.offset)
+
+    def consumer(self, stream: Stream, *, group: str) -> SqliteConsumer:
+        """See EventLog."""
+        return SqliteConsumer(self._rows, stream, group)
 
     def close(self) -> None:
         """See EventLog."""
         with self._lock:
             self._db.close()
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock, self._translated():
+            return self._db.execute(query, values).fetchall()
+
+    def _entries(self, query: str, *values: Any) -> list[Entry]:
+        return list(starmap(entry, self._rows(query, *values)))
 
     def _migrate(self) -> None:
         with self._transaction():
@@ -70,6 +121,11 @@ class SqliteLog:
                 for statement in script.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {number}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._lock, self._translated(), self._transaction():
+            yield
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -102,16 +102,19 @@ class Outcomes:
         """Open again what the log says is open. Raises LogError."""
         if not self._seconds:
             return
-        since = now - max(self._seconds.values()) - DOWN_SECONDS
+        for route, seconds in self._seconds.items():
+            self._restore_route(log, route, now - seconds - DOWN_SECONDS)
+
+    def _restore_route(self, log: EventLog, route: str, since: float) -> None:
         found: list[Observation] = []
         ended: set[str] = set()
-        for entry in _backwards(log, Stream.EVIDENCE, since):  # an outcome is met before its exposure
-            if entry.key not in self._seconds or entry.at < since:
+        for entry in _backwards(log, Stream.EVIDENCE, route, since):  # an outcome is met before its exposure
+            if entry.at < since:
                 continue
             kind, _, key = entry.id.partition(":")
             if kind == "outcome":
                 ended.add(key)
-            elif kind == "exposure" and len(found) < self._most_open:
+            elif kind == "exposure" and len(self._open) + len(found) < self._most_open:
                 record = decode_evidence(entry.value)
                 if isinstance(record, Observation):
                     found.append(record)
@@ -120,9 +123,9 @@ class Outcomes:
                 self._forget_as_closed((exposure.version, exposure.cluster))
             else:
                 self._begin(exposure)
-        reports = [msgspec.msgpack.decode(e.value, type=Feedback) for e in _backwards(log, Stream.FEEDBACK, since)]
-        for feedback in reversed(reports):
-            self.report(feedback)
+        reports = [entry.value for entry in _backwards(log, Stream.FEEDBACK, route, since)]
+        for report in reversed(reports):
+            self.report(msgspec.msgpack.decode(report, type=Feedback))
 
     def _begin(self, exposure: Observation) -> None:
         key = (exposure.version, exposure.cluster)
@@ -147,13 +150,13 @@ class Outcomes:
             self._closed.popitem(last=False)  # should it come again, the log drops its exposure by its id
 
 
-def _backwards(log: EventLog, stream: Stream, since: float) -> Iterator[Entry]:
-    """A stream's entries, the newest first, to the first page that is all older than `since`; MOST_READ at the most."""
-    stop = log.end(stream)
+def _backwards(log: EventLog, stream: Stream, route: str, since: float) -> Iterator[Entry]:
+    """A route's entries, the newest first, to the first page that is all older than `since`; MOST_READ at the most."""
+    stop = log.end(stream, key=route)
     least = max(stop - MOST_READ, 0)
     while stop > least:
         start = max(stop - PAGE, 0)
-        page = [entry for entry in log.read(stream, start, PAGE) if entry.offset < stop]
+        page = [entry for entry in log.read(stream, start, PAGE, key=route) if entry.offset < stop]
         yield from reversed(page)
         if page and max(entry.at for entry in page) < since:
             return

@@ -33,7 +33,7 @@ def operate(
             version=version,
             data={"action": action, "who": who, "why": why},
         )
-        before = log.end(Stream.EVIDENCE)
+        before = log.end(Stream.EVIDENCE, key=route)
         try:
             send_now(socket_path(config.state), [Happened(event=event)])
         except CollectorUnavailable as error:

@@ -47,7 +47,7 @@ def measure(config: Config, route: str) -> Measured:
     requests = eligible = priced = 0
     cost, first, last = 0.0, float("inf"), 0.0
     with closing(open_log(config.log)) as log:
-        offset = max(log.end(Stream.INTERACTIONS) - LATEST, 0)
+        offset = max(log.end(Stream.INTERACTIONS, key=route) - LATEST, 0)
         while entries := log.read(Stream.INTERACTIONS, offset, PAGE, key=route):
             for entry in entries:
                 record = decode_interaction(entry.value)

@@ -67,7 +67,7 @@ def _route(config: Config, name: str) -> dict[str, Any]:
     registry, log = open_registry(config.registry), open_log(config.log)
     try:
         traffic = Traffic()
-        offset = max(log.end(Stream.INTERACTIONS) - LATEST, 0)
+        offset = max(log.end(Stream.INTERACTIONS, key=name) - LATEST, 0)
         while entries := log.read(Stream.INTERACTIONS, offset, PAGE, key=name):
             for entry in entries:
                 traffic.add(decode_interaction(entry.value))

@@ -238,7 +238,8 @@ class _Count:
     def count(self) -> int:
         """How many there are now; the last known number while the log can't be read."""
         try:
-            for entry in entries(self._log, self._route, start=self._next, end=self._log.end(Stream.INTERACTIONS)):
+            end = self._log.end(Stream.INTERACTIONS, key=self._route)
+            for entry in entries(self._log, self._route, start=self._next, end=end):
                 self._count += example_of(decode(entry.value), entry.offset).example is not None
                 self._next = entry.offset + 1
         except LogError as error:

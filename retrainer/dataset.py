@@ -79,7 +79,7 @@ def build(
     `fits`: whether an example is short enough. The same log range gives the same data set, byte for byte.
     Raises NotEnoughExamples, and what the log raises.
     """
-    end = log.end(Stream.INTERACTIONS) if end is None else end
+    end = log.end(Stream.INTERACTIONS, key=route) if end is None else end
     found: list[Example] = []
     dropped: dict[str, Dropped] = {}
     upstreams: Counter[str] = Counter()

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from collector import Call, Exchange, ScrubError
+from collector import Call, Entry, EventLog, Exchange, ScrubError, Stream
+from collector.log_sqlite import SqliteLog
 from collector.scrub import Scrubbed
 from router import Arm, Decision, TaskKind
 
@@ -71,3 +72,16 @@ class PlainPool:
         if "UNFORESEEN" in text:
             raise RuntimeError(text)
         return Scrubbed(json.loads(text.replace("SECRET", "hidden")), {"SECRET": text.count("SECRET")})
+
+
+class MemoryLog(SqliteLog):
+    """A log that goes with the test."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+
+
+def everything(log: EventLog, stream: Stream) -> list[Entry]:
+    """All entries of a stream, in the order of their offsets."""
+    found = [entry for key in log.keys(stream) for entry in log.read(stream, 0, 100_000, key=key)]
+    return sorted(found, key=lambda entry: entry.offset)

@@ -85,7 +85,7 @@ class Route:
         self.append(RouteEvent(id=f"t{self.count}", at=float(self.count), route="r", kind=EventKind.TICK))
 
     def replayed(self) -> list[str]:
-        records = ((e.offset, decode_evidence(e.value)) for e in self.log.read(Stream.EVIDENCE, 0, 10_000))
+        records = ((e.offset, decode_evidence(e.value)) for e in self.log.read(Stream.EVIDENCE, 0, 10_000, key="r"))
         return differences("r", records, self.registry.transitions("r"))
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from collector_fakes import PlainPool, answer, call, decision, exchange, question, stream
+from collector_fakes import MemoryLog, PlainPool, answer, call, decision, everything, exchange, question, stream
 
 from collector import (
     CollectorError,
     CollectorUnavailable,
+    EventLog,
     Feedback,
     FrameSender,
     Happened,
@@ -26,7 +27,6 @@ from collector import (
 )
 from collector.assemble import Assembler, Pool
 from collector.judge import Judge
-from collector.log_memory import MemoryLog
 from collector.quality import Quality
 from collector.receive import QUIET_SECONDS, Receiver, claim, run
 from collector.scrub import Scrubbed
@@ -104,8 +104,8 @@ def happened(name: str, kind: EventKind = EventKind.READY, route: str = "support
     return Happened(event=RouteEvent(id=name, at=1.0, route=route, kind=kind, version="v1"))
 
 
-def evidence(log: object) -> list[str]:
-    return [e.id for e in log.read(Stream.EVIDENCE, 0, 100_000)]  # type: ignore[attr-defined]
+def evidence(log: EventLog) -> list[str]:
+    return [e.id for e in everything(log, Stream.EVIDENCE)]
 
 
 async def test_a_pair_becomes_an_interaction_and_observations(path: Path, sender: FrameSender) -> None:
@@ -116,14 +116,14 @@ async def test_a_pair_becomes_an_interaction_and_observations(path: Path, sender
     assert sender.send(header, asked, said, also)
     assert await sender.drain(10) == 0
     await running.end()
-    (entry,) = log.read(Stream.INTERACTIONS, 0)
+    (entry,) = everything(log, Stream.INTERACTIONS)
     kept = decode_interaction(entry.value)
     assert kept.request["messages"] == [{"role": "user", "content": "my hidden"}]
     teacher, student = kept.answers
     assert (teacher.message, teacher.cost_usd) == ({"role": "assistant", "content": "yes"}, pytest.approx(75e-6))
     assert (student.version, student.message) == ("v1", {"role": "assistant", "content": "yes"})
     assert evidence(log) == ["x0:error:v1", "x0:latency:v1", "x0:quality:v1"]
-    quality = decode_evidence(log.read(Stream.EVIDENCE, 0)[-1].value)
+    quality = decode_evidence(everything(log, Stream.EVIDENCE)[-1].value)
     assert isinstance(quality, Observation)
     assert quality.value == 1.0
 
@@ -145,8 +145,8 @@ async def test_what_can_not_be_scrubbed_is_quarantined_without_text_and_still_ob
         sender.send(header, asked, said, also)
     assert await sender.drain(10) == 0
     await running.end()
-    assert log.read(Stream.INTERACTIONS, 0) == []
-    kept = [msgspec.msgpack.decode(e.value) for e in log.read(Stream.QUARANTINE, 0)]
+    assert everything(log, Stream.INTERACTIONS) == []
+    kept = [msgspec.msgpack.decode(e.value) for e in everything(log, Stream.QUARANTINE)]
     assert [k["reason"] for k in kept] == ["poisoned", "request not JSON", "unreadable answer", "RuntimeError"]
     for word in ("POISON", "UNFORESEEN"):
         assert word not in repr(kept) + caplog.text
@@ -164,7 +164,7 @@ async def test_an_exchange_that_must_not_be_kept_leaves_observations_alone(path:
     assert await sender.drain(10) == 0
     await running.end()
     assert len(evidence(log)) == 3
-    assert log.read(Stream.INTERACTIONS, 0) == log.read(Stream.QUARANTINE, 0) == []
+    assert everything(log, Stream.INTERACTIONS) == everything(log, Stream.QUARANTINE) == []
 
 
 async def test_frames_keep_their_order_and_ticks_carry_the_requests_before_them(
@@ -181,7 +181,7 @@ async def test_frames_keep_their_order_and_ticks_carry_the_requests_before_them(
     assert await sender.drain(10) == 0
     await running.end()
     assert [i for i in evidence(log) if i.startswith("e")] == [f"e{n}" for n in range(50)]
-    found = [decode_evidence(e.value) for e in log.read(Stream.EVIDENCE, 0)]
+    found = [decode_evidence(e.value) for e in everything(log, Stream.EVIDENCE)]
     assert [r.data["requests"] for r in found if isinstance(r, RouteEvent) and r.kind is EventKind.TICK] == [
         {"2": 10},
         {"2": 20},
@@ -217,7 +217,7 @@ async def test_evidence_and_commands_do_not_wait_for_scrubbing(path: Path, sende
     pool.let.set()
     assert await sender.drain(10) == 0
     await running.end()
-    assert len(log.read(Stream.INTERACTIONS, 0)) == 1
+    assert len(everything(log, Stream.INTERACTIONS)) == 1
 
 
 JUDGED = parse(
@@ -251,7 +251,7 @@ async def test_a_judged_pair_comes_when_it_is_judged_and_holds_back_its_acknowle
     header = exchange(request=asked, served=call(Arm.TEACHER, said), shadows=[call(Arm.STUDENT, also)])
     sender.send(header, asked, said, also)
     sender.send(happened("rollback"))
-    while len(evidence(log)) < 3 or not log.end(Stream.INTERACTIONS):  # noqa: ASYNC110 - a log tells nobody
+    while len(evidence(log)) < 3 or not everything(log, Stream.INTERACTIONS):  # noqa: ASYNC110 - a log tells nobody
         await asyncio.sleep(0.01)
     assert evidence(log) == ["x0:error:v1", "x0:latency:v1", "rollback"]
     assert await sender.drain(0.05) == 2, "acknowledged before the pair is judged"
@@ -275,7 +275,7 @@ async def test_what_is_due_is_appended_though_no_frame_comes(
         await asyncio.sleep(0.01)
     await running.end()
     assert evidence(log) == ["exposure:v1:c1", "outcome:v1:c1"]
-    outcome = decode_evidence(log.read(Stream.EVIDENCE, 1)[0].value)
+    outcome = decode_evidence(everything(log, Stream.EVIDENCE)[-1].value)
     assert isinstance(outcome, Observation)
     assert outcome.value == 1.0
 
@@ -292,7 +292,7 @@ async def test_a_deferred_stream_is_kept_with_the_answer_that_the_teacher_gave(p
     sender.send(header, asked, said)
     assert await sender.drain(10) == 0
     await running.end()
-    kept = decode_interaction(log.read(Stream.INTERACTIONS, 0)[0].value)
+    kept = decode_interaction(everything(log, Stream.INTERACTIONS)[0].value)
     assert [(a.arm, a.deferred, a.message is None) for a in kept.answers] == [
         (Arm.TEACHER, False, False), (Arm.STUDENT, True, True)
     ]  # fmt: skip
@@ -308,7 +308,7 @@ async def test_a_request_nested_without_end_is_quarantined_and_still_observed(pa
     assert await sender.drain(10) == 0
     await running.end()
     assert "x0:quality:v1" in evidence(log)
-    assert log.end(Stream.QUARANTINE) == 1
+    assert len(everything(log, Stream.QUARANTINE)) == 1
 
 
 async def test_stopping_waits_for_scrubbing_that_goes_on(
@@ -327,7 +327,7 @@ async def test_stopping_waits_for_scrubbing_that_goes_on(
     pool.let.set()
     await asyncio.wait_for(running.task, 10)
     assert await draining == 0
-    assert len(log.read(Stream.INTERACTIONS, 0)) == 3
+    assert len(everything(log, Stream.INTERACTIONS)) == 3
 
 
 async def test_a_stop_takes_what_connected_senders_still_send_and_ends_when_they_leave(
@@ -393,7 +393,7 @@ async def test_after_a_fallback_the_decided_arm_stands_beside_the_propensity(pat
     sender.send(header, asked, said)
     assert await sender.drain(10) == 0
     await running.end()
-    kept = decode_interaction(log.read(Stream.INTERACTIONS, 0)[0].value)
+    kept = decode_interaction(everything(log, Stream.INTERACTIONS)[0].value)
     assert (kept.arm, kept.version, kept.propensity) == (Arm.STUDENT, "v1", 0.25)
     assert kept.answers[0].arm is Arm.TEACHER
     assert [(a.arm, a.version, a.error) for a in kept.failed] == [(Arm.STUDENT, "v1", "http_500")]
@@ -467,7 +467,7 @@ async def test_more_than_the_collector_may_hold_waits_in_the_socket_and_arrives(
         sender.send(exchange(n, request=asked, served=call(Arm.TEACHER, said)), asked, said)
     assert await sender.drain(20) == 0
     await running.end()
-    assert len(log.read(Stream.INTERACTIONS, 0)) == 40
+    assert len(everything(log, Stream.INTERACTIONS)) == 40
 
 
 async def test_a_senders_buffer_is_bounded_and_what_it_drops_is_counted(path: Path) -> None:

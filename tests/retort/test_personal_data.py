@@ -148,7 +148,7 @@ async def exchange(folder: Path, teacher: int) -> dict[Path, bytes]:
 def interactions(folder: Path) -> list[Interaction]:
     log = open_log(f"sqlite:///{folder}/state/log.db")
     try:
-        return [decode_interaction(e.value) for e in log.read(Stream.INTERACTIONS, 0, 100)]
+        return [decode_interaction(e.value) for e in log.read(Stream.INTERACTIONS, 0, key="r")]
     finally:
         log.close()
 

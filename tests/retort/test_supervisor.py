@@ -266,7 +266,7 @@ async def test_a_signal_to_all_processes_at_once_loses_no_exchange(tmp_path: Pat
     finally:
         assert await retort.stop() == 0
         await runner.cleanup()
-    (kept,) = open_log(f"sqlite:///{tmp_path}/state/log.db").read(Stream.INTERACTIONS, 0, 10)
+    (kept,) = open_log(f"sqlite:///{tmp_path}/state/log.db").read(Stream.INTERACTIONS, 0, key="r")
     assert b"late" in kept.value
 
 

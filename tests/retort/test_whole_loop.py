@@ -168,7 +168,7 @@ def stage(registry: Registry) -> tuple[str, Stage] | None:
 
 
 def route_events(log: EventLog) -> list[RouteEvent]:
-    found = [decode_evidence(e.value) for e in log.read(Stream.EVIDENCE, 0, 100_000)]
+    found = [decode_evidence(e.value) for e in log.read(Stream.EVIDENCE, 0, 100_000, key="colours")]
     return [e for e in found if isinstance(e, RouteEvent)]
 
 
@@ -250,7 +250,7 @@ async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -
     # A stop drains: every exchange is in the log, once; and the log reproduces every decision.
     await loop.traffic(lambda: False, most=20)
     assert await loop.retort.stop() == 0
-    kept = [decode_interaction(e.value) for e in log.read(Stream.INTERACTIONS, 0, 100_000)]
+    kept = [decode_interaction(e.value) for e in log.read(Stream.INTERACTIONS, 0, 100_000, key="colours")]
     assert len(kept) == loop.sent
     assert {k.answers[0].arm for k in kept} == {Arm.TEACHER, Arm.STUDENT}
     status, said = await loop.retort.command("replay", "--json")

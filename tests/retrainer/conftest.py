@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import tiny_model
-from retrainer_fakes import ListLog
+from retrainer_fakes import CountedLog
 
 from retrainer.render import Row, render
 
 
 @pytest.fixture
-def log() -> ListLog:
-    return ListLog()
+def log() -> CountedLog:
+    return CountedLog()
 
 
 @pytest.fixture(scope="session")

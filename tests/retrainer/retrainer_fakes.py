@@ -1,43 +1,27 @@
 """A log of a list, and records and examples of the tiny task."""
 
-import itertools
 from collections.abc import Sequence
 
 import msgspec
 import tiny_model
 
 from collector.log import Entry, Record, Stream
+from collector.log_sqlite import SqliteLog
 from collector.record import Answer, Interaction, encode
 from retrainer.curate import Example
 from router.decision import Arm
 
 
-class ListLog:
-    """An EventLog of a list; offsets leave gaps, as a real log's may."""
+class CountedLog(SqliteLog):
+    """A log that goes with the test, and counts how often it is read."""
 
     def __init__(self) -> None:
-        self.entries: dict[Stream, list[Entry]] = {s: [] for s in Stream}
+        super().__init__(":memory:")
         self.reads = 0
 
-    def append(self, records: Sequence[tuple[Stream, Record]]) -> None:
-        for stream, record in records:
-            place = self.entries[stream]
-            if any(e.id == record.id for e in place):
-                continue
-            place.append(
-                Entry(offset=3 * len(place) + 1, id=record.id, key=record.key, at=record.at, value=record.value)
-            )
-
-    def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str | None = None) -> list[Entry]:
+    def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str) -> list[Entry]:
         self.reads += 1
-        found = (e for e in self.entries[stream] if e.offset >= offset and key in (None, e.key))
-        return list(itertools.islice(found, limit))
-
-    def end(self, stream: Stream) -> int:
-        return self.entries[stream][-1].offset + 1 if self.entries[stream] else 0
-
-    def close(self) -> None:
-        pass
+        return super().read(stream, offset, limit, key=key)
 
 
 def interaction(number: int, **changes: object) -> Interaction:
@@ -75,7 +59,7 @@ def teacher(text: str, **changes: object) -> Answer:
     return msgspec.structs.replace(made, **changes)
 
 
-def fill(log: ListLog, records: Sequence[Interaction]) -> None:
+def fill(log: CountedLog, records: Sequence[Interaction]) -> None:
     log.append([(Stream.INTERACTIONS, Record(id=r.id, key=r.route, at=r.at, value=encode(r))) for r in records])
 
 

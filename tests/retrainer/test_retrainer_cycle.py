@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import tiny_model
-from retrainer_fakes import ListLog, example, fill, interaction
+from retrainer_fakes import CountedLog, example, fill, interaction
 
 from collector.errors import CollectorUnavailable
 from collector.frames import Happened, Header
@@ -73,7 +73,7 @@ class Bench:
                 },
             }
         )
-        self.log = ListLog()
+        self.log = CountedLog()
         fill(self.log, [interaction(n) for n in range(records)])
         self.registry = Versions()
         self.sent: list[Header] = []
@@ -269,7 +269,7 @@ def test_a_cycle_without_enough_examples_is_skipped_and_says_so(tiny: Path, tmp_
     assert bench.outcomes == ["skipped"]
     state = Cycles(bench.config.state).load("early")
     assert state is not None
-    assert state.read_to == bench.log.end(Stream.INTERACTIONS)
+    assert state.read_to == bench.log.end(Stream.INTERACTIONS, key="colours")
     with pytest.raises(CycleError, match="has ended"):
         bench.run("early")
 

@@ -41,7 +41,7 @@ async def test_the_real_worker_skips_near_identical_requests_once(tmp_path: Path
         await asyncio.sleep(0.6)
     (state,) = cycles_of(settings)
     log = open_log(settings.log)
-    assert state.seen == log.end(Stream.INTERACTIONS)
+    assert state.seen == log.end(Stream.INTERACTIONS, key="colours")
     log.close()
 
 

@@ -1,13 +1,14 @@
 from pathlib import Path
 
 import pytest
-from retrainer_fakes import ListLog, fill, interaction, teacher
+from retrainer_fakes import CountedLog, fill, interaction, teacher
 
+from collector import Stream
 from retrainer.dataset import build, entries, load, write
 from retrainer.errors import CycleError, NotEnoughExamples
 
 
-def test_the_manifest_counts_what_every_filter_dropped_and_shows_samples(log: ListLog) -> None:
+def test_the_manifest_counts_what_every_filter_dropped_and_shows_samples(log: CountedLog) -> None:
     fill(log, [interaction(n) for n in range(200)])
     fill(log, [interaction(n, answers=(teacher("a", status=500),)) for n in range(200, 207)])
     fill(log, [interaction(n, route="other") for n in range(300, 310)])
@@ -21,7 +22,7 @@ def test_the_manifest_counts_what_every_filter_dropped_and_shows_samples(log: Li
     assert made.manifest.upstreams == {"up/m": 200}
 
 
-def test_the_same_log_gives_the_same_data_set(log: ListLog) -> None:
+def test_the_same_log_gives_the_same_data_set(log: CountedLog) -> None:
     fill(log, [interaction(n) for n in range(150)])
     one, two = build(log, "colours", max_examples=1000), build(log, "colours", max_examples=1000)
     assert one == two
@@ -30,7 +31,7 @@ def test_the_same_log_gives_the_same_data_set(log: ListLog) -> None:
     assert build(log, "colours", max_examples=1000, end=one.manifest.end).manifest.digest == one.manifest.digest
 
 
-def test_no_group_stands_on_two_sides(log: ListLog) -> None:
+def test_no_group_stands_on_two_sides(log: CountedLog) -> None:
     fill(log, [interaction(n, cluster=f"c{n % 40}") for n in range(200)])
     made = build(log, "colours", max_examples=1000)
     groups = [{e.group for e in part} for part in (made.train, made.validation, made.test)]
@@ -39,7 +40,7 @@ def test_no_group_stands_on_two_sides(log: ListLog) -> None:
     assert not groups[1] & groups[2]
 
 
-def test_only_the_newest_examples_are_used_when_there_are_too_many(log: ListLog) -> None:
+def test_only_the_newest_examples_are_used_when_there_are_too_many(log: CountedLog) -> None:
     fill(log, [interaction(n) for n in range(200)])
     made = build(log, "colours", max_examples=120)
     assert sum(made.manifest.counts.values()) == 120
@@ -48,19 +49,19 @@ def test_only_the_newest_examples_are_used_when_there_are_too_many(log: ListLog)
     assert oldest >= 1000 + 70
 
 
-def test_long_examples_are_dropped(log: ListLog) -> None:
+def test_long_examples_are_dropped(log: CountedLog) -> None:
     fill(log, [interaction(n) for n in range(150)])
     made = build(log, "colours", max_examples=1000, fits=lambda e: e.id != "x3")
     assert made.manifest.dropped["too_long"].samples[0]["id"] == "x3"
 
 
-def test_too_few_examples_are_an_error_that_says_how_many(log: ListLog) -> None:
+def test_too_few_examples_are_an_error_that_says_how_many(log: CountedLog) -> None:
     fill(log, [interaction(n) for n in range(5)])
     with pytest.raises(NotEnoughExamples, match=r"of 5 records; at least 8"):
         build(log, "colours", max_examples=1000)
 
 
-def test_a_written_data_set_reads_back_and_a_changed_one_is_refused(log: ListLog, tmp_path: Path) -> None:
+def test_a_written_data_set_reads_back_and_a_changed_one_is_refused(log: CountedLog, tmp_path: Path) -> None:
     fill(log, [interaction(n) for n in range(150)])
     made = build(log, "colours", max_examples=1000)
     write(made, tmp_path / "dataset")
@@ -72,9 +73,9 @@ def test_a_written_data_set_reads_back_and_a_changed_one_is_refused(log: ListLog
         load(tmp_path / "dataset")
 
 
-def test_entries_pages_through_one_routes_records(log: ListLog) -> None:
+def test_entries_pages_through_one_routes_records(log: CountedLog) -> None:
     fill(log, [interaction(n, route="colours" if n % 2 else "other") for n in range(2500)])
-    found = list(entries(log, "colours", end=log.end("interactions")))
+    found = list(entries(log, "colours", end=log.end(Stream.INTERACTIONS, key="colours")))
     assert len(found) == 1250
     assert all(e.key == "colours" for e in found)
     assert log.reads == 2
