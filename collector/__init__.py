@@ -8,6 +8,7 @@ from collector.errors import (
     LogFull,
     Overloaded,
     ScrubError,
+    SpoolError,
 )
 from collector.frames import Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
 from collector.log import Entry, EventLog, Record, Stream
@@ -16,6 +17,7 @@ from collector.record import Answer, Interaction
 from collector.record import decode as decode_interaction
 from collector.salt import SALT_BYTES, read_salt
 from collector.send import FrameSender, send_now
+from collector.spool import Spool, open_spool
 
 __all__ = [
     "SALT_BYTES",
@@ -37,9 +39,12 @@ __all__ = [
     "Overloaded",
     "Record",
     "ScrubError",
+    "Spool",
+    "SpoolError",
     "Stream",
     "decode_interaction",
     "open_log",
+    "open_spool",
     "read_salt",
     "refused_by_both",
     "send_now",

@@ -3,7 +3,7 @@ quarantine without any text."""
 
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ from collector.scrub import Scrubbed, declared_values
 from router import Asked, Config, EventKind, Events, Evidence, Observation, RoutePolicy, asked, encode_evidence
 
 log = logging.getLogger("retort.collector")
+
+MOST_COUNTED = 50_000
 
 Records = list[tuple[Stream, Record]]
 Later = Coroutine[Any, Any, Records]
@@ -66,6 +68,7 @@ class Assembler:
         self._reports = Reports(config, events)
         self._clock = clock
         self._eligible: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        self._counted: OrderedDict[str, None] = OrderedDict()
 
     def restore(self, evidence: EventLog) -> None:
         """Find again what an earlier process left open. Raises LogError."""
@@ -85,12 +88,21 @@ class Assembler:
             return Assembled([_evidence(event)])
         if isinstance(header, Feedback):
             return self._feedback(header, body)
-        if owes_a_pair(header):
+        if owes_a_pair(header) and self._new(header.id):
             self._eligible[header.decision.route][header.decision.rollout_revision] += 1
         try:
             return self._exchange(header, body)
         except Exception as error:
             return Assembled([self._failed(header, error)])
+
+    def _new(self, exchange_id: str) -> bool:
+        """Whether an exchange comes for the first time: a sender that was not told that it is durable repeats it."""
+        if exchange_id in self._counted:
+            return False
+        self._counted[exchange_id] = None
+        if len(self._counted) > MOST_COUNTED:
+            self._counted.popitem(last=False)
+        return True
 
     def _feedback(self, feedback: Feedback, body: bytes) -> Assembled:
         try:

@@ -4,6 +4,7 @@ CollectorError
 ├── CollectorUnavailable  nobody answers on the socket; may be retried
 ├── LogError              the log can't be written or read; may be retried
 │   └── LogFull           no space left where the log is; may be retried
+├── SpoolError            a spooled frame can't be read with this key
 ├── Overloaded            more waits already than may wait; may be retried
 ├── JudgeFailed           the judge gave no verdict on a pair; the pair says nothing
 └── ScrubError            a record can't be scrubbed; it goes to quarantine without its text
@@ -35,6 +36,10 @@ class LogError(CollectorError):
 
 class LogFull(LogError):
     """No space is left where the log is."""
+
+
+class SpoolError(CollectorError):
+    """A spooled frame can't be read."""
 
 
 class Overloaded(CollectorError):

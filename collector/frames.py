@@ -123,6 +123,17 @@ def unpack(head: bytes) -> Envelope:
     return _decoder.decode(head)
 
 
+def split(frame: bytes) -> tuple[Header, bytes]:
+    """A whole frame's header, and its bodies. Raises msgspec.MsgspecError."""
+    size, _ = PREFIX.unpack_from(frame)
+    return unpack(frame[PREFIX.size : PREFIX.size + size]).header, frame[PREFIX.size + size :]
+
+
+def header_id(header: Header) -> str:
+    """What makes a repetition known: an event's own id, or the exchange's."""
+    return header.event.id if isinstance(header, Happened) else header.id
+
+
 def socket_path(state: str) -> Path:
     """Where the collector of a state folder listens. A Unix socket's path holds about 100 bytes at most; for a longer
     one it is in a folder of this user alone, inside the temporary folder, named by a digest of the long path.

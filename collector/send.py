@@ -6,10 +6,14 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
-from collector.errors import CollectorUnavailable
-from collector.frames import ACK, Header, pack
+import msgspec
+
+from collector.errors import CollectorUnavailable, SpoolError
+from collector.frames import ACK, Header, pack, split
+from collector.spool import Orphan, Place, Spool
 from router import Events
 
 log = logging.getLogger("retort.collector")
@@ -17,79 +21,162 @@ log = logging.getLogger("retort.collector")
 LINGER = 0.01  # seconds in which frames are gathered into one write; a write for each costs several times as much
 FIRST_BACKOFF = 0.05
 LONGEST_BACKOFF = 1.0
+MOST_BUFFERED = 1 << 20  # bytes that wait in a connection
+ADOPT_SECONDS = 10.0
+ADOPT_PAGE = 64  # frames read at once
+ADOPT_PAUSE = 0.2
+
+
+class _Kept(msgspec.Struct):
+    """A frame until it is acknowledged. `pieces`: None where it stands in the spool alone, at `place`."""
+
+    sequence: int
+    size: int
+    pieces: Sequence[bytes] | None
+    place: Place | None
 
 
 class FrameSender:
-    """Keeps frames until the collector has acknowledged them, at most `max_bytes`; sends them again after a break."""
+    """Keeps frames until the collector has acknowledged them, at most `max_bytes`; sends them again after a break.
 
-    def __init__(self, path: Path, *, events: Events, max_bytes: int = 64 << 20) -> None:
+    With a `spool` they stand on disk as well, so that a successor sends them should this process be killed; those that
+    memory has no room for stand there alone.
+    """
+
+    def __init__(self, path: Path, *, events: Events, max_bytes: int = 64 << 20, spool: Spool | None = None) -> None:
         self._path = path
         self._events = events
         self._max_bytes = max_bytes
-        self._kept: deque[tuple[int, int, list[bytes]]] = deque()  # sequence, size, pieces; oldest first
+        self._spool = spool
+        self._kept: deque[_Kept] = deque()  # oldest first
+        self._unsent: deque[_Kept] = deque()  # those of them that this connection has not had
         self._bytes = 0
         self._sequence = 0
-        self._sent = 0
+        self._begun = 0
         self._backoff = FIRST_BACKOFF
         self._transport: asyncio.Transport | None = None
         self._flush: asyncio.TimerHandle | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._empty = asyncio.Event()
         self._empty.set()
 
     async def start(self) -> None:
-        """Connect in the background, and again whenever the connection breaks."""
-        self._keeper = asyncio.create_task(self._keep_connected())
+        """Connect in the background, and again whenever the connection breaks; send what killed processes left."""
+        self._tasks.append(asyncio.create_task(self._keep_connected()))
+        if self._spool is not None:
+            self._tasks.append(asyncio.create_task(self._adopt(self._spool)))
 
-    def send(self, header: Header, *bodies: bytes) -> bool:
-        """Take a frame. Never waits; False, and an event, where the buffer is full and the frame is dropped."""
-        sequence = self._sequence + 1
-        pieces = pack(sequence, header, *bodies)
-        size = sum(map(len, pieces))
-        if self._bytes + size > self._max_bytes:
+    def send(self, header: Header, *bodies: bytes, begun: int | None = None) -> bool:
+        """Take a frame. Never waits; False, and an event, where there is no room and the frame is dropped.
+
+        `begun`: what `begin` said of the same exchange.
+        """
+        taken = self._take(header, *bodies)
+        if not taken:
             self._events.emit("collector.frames_dropped", count=1)
+        if begun is not None and self._spool is not None:
+            self._spool.over(begun)
+        return taken
+
+    @property
+    def spools(self) -> bool:
+        """Whether frames survive this process."""
+        return self._spool is not None
+
+    def begin(self, header: Header, *bodies: bytes) -> int | None:
+        """Keep what is known of an exchange that is answered, but not over, for a successor. None where there is no
+        room for it."""
+        self._begun += 1
+        kept = self._spooled(self._begun, pack(0, header, *bodies), begun=True)
+        return None if kept is None else self._begun
+
+    async def drain(self, timeout: float) -> int:
+        """Wait until all is acknowledged, or nothing has been for so many seconds; returns how many frames are neither
+        acknowledged nor in the spool."""
+        left = None
+        while self._kept and left != self._kept[0].sequence:
+            left = self._kept[0].sequence
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), timeout)
+        return sum(frame.place is None for frame in self._kept)
+
+    async def close(self) -> None:
+        """Stop; what is neither acknowledged by now nor in the spool is lost, so drain first."""
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if self._flush:
+            self._flush.cancel()
+        if self._transport:
+            self._transport.close()
+        if self._spool is not None:
+            self._spool.close(empty=not self._kept)
+
+    def _take(self, header: Header, *bodies: bytes) -> bool:
+        sequence = self._sequence + 1
+        pieces: Sequence[bytes] | None = pack(sequence, header, *bodies)
+        size = sum(map(len, pieces or ()))
+        place = self._spooled(sequence, pieces or ())
+        if self._bytes + size <= self._max_bytes:
+            self._bytes += size
+        elif place is None:
             return False
+        else:
+            pieces = None
         self._sequence = sequence
-        self._kept.append((sequence, size, pieces))
-        self._bytes += size
+        frame = _Kept(sequence, size, pieces, place)
+        self._kept.append(frame)
+        self._unsent.append(frame)
         self._empty.clear()
         if self._flush is None and self._transport is not None:
             self._flush = asyncio.get_running_loop().call_later(LINGER, self._write)
         return True
 
-    async def drain(self, timeout: float) -> int:
-        """Wait until all is acknowledged, or nothing has been for so many seconds; returns how many frames are not."""
-        left = None
-        while self._kept and left != self._kept[0][0]:
-            left = self._kept[0][0]
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), timeout)
-        return len(self._kept)
-
-    async def close(self) -> None:
-        """Stop; what is not acknowledged by now is lost, so drain first."""
-        if self._keeper:
-            self._keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeper
-        if self._flush:
-            self._flush.cancel()
-        if self._transport:
-            self._transport.close()
+    def _spooled(self, sequence: int, pieces: Sequence[bytes], *, begun: bool = False) -> Place | None:
+        if self._spool is None:
+            return None
+        try:
+            place = self._spool.keep(sequence, pieces, begun=begun)
+        except OSError as error:
+            log.error("collector.spool_failed", extra={"error": str(error)})
+            place = None
+        if place is None:
+            self._events.emit("collector.spool_refused")
+        return place
 
     def _write(self) -> None:
+        """Hand the connection what it has not had, as long as it takes it."""
         self._flush = None
-        if self._transport is None or self._transport.is_closing():
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
-        batch = [piece for sequence, _, pieces in self._kept if sequence > self._sent for piece in pieces]
-        if batch:
-            self._sent = self._sequence
-            self._transport.writelines(batch)
+        while self._unsent and transport.get_write_buffer_size() < MOST_BUFFERED:
+            batch: list[bytes] = []
+            size = 0
+            while self._unsent and size < MOST_BUFFERED:
+                frame = self._unsent.popleft()
+                size += frame.size
+                batch += self._pieces(frame)
+            transport.writelines(batch)
+
+    def _pieces(self, frame: _Kept) -> Sequence[bytes]:
+        if frame.pieces is not None or self._spool is None or frame.place is None:
+            return frame.pieces or ()
+        try:
+            return [self._spool.read(frame.place)]
+        except (OSError, SpoolError) as error:
+            log.error("collector.spool_failed", extra={"error": str(error)})
+            self._events.emit("collector.frames_dropped", count=1)
+            return ()
 
     def _acknowledged(self, sequence: int) -> None:
         self._backoff = FIRST_BACKOFF  # this, and no mere connection, shows that the collector takes what it is sent
-        while self._kept and self._kept[0][0] <= sequence:
-            self._bytes -= self._kept.popleft()[1]
+        while self._kept and self._kept[0].sequence <= sequence:
+            frame = self._kept.popleft()
+            self._bytes -= frame.size if frame.pieces is not None else 0
+        if self._spool is not None:
+            self._spool.acknowledged(sequence)
         if not self._kept:
             self._empty.set()
 
@@ -99,7 +186,7 @@ class FrameSender:
             lost = asyncio.Event()
             with suppress(OSError):
                 transport, _ = await loop.create_unix_connection(
-                    lambda lost=lost: _Acks(self._acknowledged, lost),  # type: ignore[misc]
+                    lambda lost=lost: _Acks(self._acknowledged, self._write, lost),  # type: ignore[misc]
                     str(self._path),
                 )
                 await self._use(transport, lost)
@@ -108,7 +195,8 @@ class FrameSender:
 
     async def _use(self, transport: asyncio.Transport, lost: asyncio.Event) -> None:
         """Send what is kept, and what comes, until the connection is lost."""
-        self._transport, self._sent = transport, 0
+        transport.set_write_buffer_limits(high=MOST_BUFFERED)
+        self._transport, self._unsent = transport, deque(self._kept)
         self._write()
         try:
             await lost.wait()
@@ -116,12 +204,37 @@ class FrameSender:
             self._transport = None
             transport.close()
 
+    async def _adopt(self, spool: Spool) -> None:
+        """Send on what killed processes left, as there is room for it."""
+        while True:
+            for orphan in await asyncio.to_thread(spool.orphans):
+                try:
+                    await self._send_on(orphan, spool)
+                except (OSError, SpoolError, msgspec.MsgspecError) as error:
+                    log.error("collector.spool_unreadable", extra={"folder": str(orphan.folder), "error": str(error)})
+                finally:
+                    orphan.close()
+            await asyncio.sleep(ADOPT_SECONDS)
+
+    async def _send_on(self, orphan: Orphan, spool: Spool) -> None:
+        frames, count = orphan.frames(), 0
+        while page := await asyncio.to_thread(lambda: list(islice(frames, ADOPT_PAGE))):
+            for frame in page:
+                while not spool.has_room(len(frame)):  # noqa: ASYNC110 - a disk tells nobody
+                    await asyncio.sleep(ADOPT_PAUSE)
+                header, bodies = split(frame)
+                self._take(header, bodies)
+            count += len(page)
+        await asyncio.to_thread(orphan.remove)
+        log.info("collector.spool_adopted", extra={"frames": count})
+
 
 class _Acks(asyncio.Protocol):
     """Reads acknowledgements: each says that this frame and all before it are durable."""
 
-    def __init__(self, acknowledged: Callable[[int], None], lost: asyncio.Event) -> None:
+    def __init__(self, acknowledged: Callable[[int], None], writable: Callable[[], None], lost: asyncio.Event) -> None:
         self._acknowledged = acknowledged
+        self._writable = writable
         self._lost = lost
         self._rest = b""
 
@@ -132,6 +245,9 @@ class _Acks(asyncio.Protocol):
             (sequence,) = ACK.unpack_from(self._rest, whole - ACK.size)
             self._rest = self._rest[whole:]
             self._acknowledged(sequence)
+
+    def resume_writing(self) -> None:
+        self._writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set()

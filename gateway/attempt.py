@@ -124,6 +124,11 @@ class Attempt:
         """Whether there may be more to read."""
         return self._reply is not None
 
+    @property
+    def complete(self) -> bool:
+        """Whether a stream's end, or what tells it, has come."""
+        return self._ending.whole
+
     async def read_on(self, seconds: float) -> None:
         """Read a deferred stream to its end. One that does not come to it has nothing to compare, and is no failure:
         no user waited for it."""
@@ -166,7 +171,7 @@ class Attempt:
             status=self.status,
             error=self.error,
             ttft_ms=self.ttft_ms,
-            total_ms=self.total_ms,
+            total_ms=(time.perf_counter() - self._began) * 1000.0 if self.total_ms is None else self.total_ms,
             confidence=self.confidence,
             body_bytes=body_bytes,
             deferred=self.deferred,

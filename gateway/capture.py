@@ -16,15 +16,23 @@ CONSENT_HEADER = b"x-retort-consent"
 class Sender(Protocol):
     """Where frames go; collector.send.FrameSender is the real one."""
 
-    def send(self, header: Header, *bodies: bytes) -> bool:
+    def send(self, header: Header, *bodies: bytes, begun: int | None = None) -> bool:
         """Never blocks or raises; False when the frame was dropped."""
+
+    @property
+    def spools(self) -> bool:
+        """Whether frames survive this process."""
+
+    def begin(self, header: Header, *bodies: bytes) -> int | None:
+        """Keep an exchange that is answered, but not over, for a successor; None where it was not kept."""
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """An exchange whose answer is over. Its shadows may still be running.
 
     `at`: Unix seconds when the request came. `consents`: what `may_capture` said. `deferred`: a student's answer that
-    was deferred, at most one; it is told of among the shadows. Times in milliseconds, as the client saw them.
+    was deferred, at most one; it is told of among the shadows. `begun`: what `Capture.begin` said of it. Times in
+    milliseconds, as the client saw them.
     """
 
     id: str
@@ -38,6 +46,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     served: Attempt
     failed: Sequence[Attempt]
     deferred: Sequence[Attempt] = ()
+    begun: int | None = None
     ttft_ms: float | None
     total_ms: float
 
@@ -60,8 +69,24 @@ class Capture:
         self._sender = sender
         self._events = events
 
+    @property
+    def spools(self) -> bool:
+        """Whether exchanges are to be begun."""
+        return self._sender.spools
+
+    def begin(self, done: Finished) -> int | None:
+        """The client is about to have its whole answer: should this process be killed from now on, the exchange still
+        goes to the collector, without its shadows."""
+        header, bodies = self._frame(done, ())
+        return self._sender.begin(header, *bodies)
+
     def report(self, done: Finished, shadows: Sequence[Attempt] = ()) -> None:
-        """Hand an exchange to the collector.
+        """Hand an exchange to the collector."""
+        header, bodies = self._frame(done, shadows)
+        self._sender.send(header, *bodies, begun=done.begun)
+
+    def _frame(self, done: Finished, shadows: Sequence[Attempt]) -> tuple[Exchange, list[bytes]]:
+        """The header and its bodies.
 
         Texts go along where they may be kept, and where a pair is to be scored (which happens in memory). An exchange
         with a text too large is reported without any.
@@ -92,4 +117,4 @@ class Capture:
             ttft_ms=done.ttft_ms,
             total_ms=done.total_ms,
         )
-        self._sender.send(header, *bodies)
+        return header, bodies

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from collector import FrameSender, socket_path
+from collector import FrameSender, open_spool, socket_path
 from gateway.app import create_app
 from gateway.cluster import load_salt
 from gateway.errors import CannotListen, PortInUse
@@ -37,7 +37,8 @@ async def run(
     listener = listen(host, port, reuse_port=reuse_port)
     upstream = AiohttpUpstream()
     snapshots = Snapshots(lambda: open_registry(config.registry))
-    sender = FrameSender(socket_path(config.state), events=events)
+    spool = open_spool(config.state, config.spool) if config.spool else None
+    sender = FrameSender(socket_path(config.state), events=events, spool=spool)
     app = create_app(
         config, upstream=upstream, snapshots=snapshots, sender=sender, salt=load_salt(config.state), events=events
     )

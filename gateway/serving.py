@@ -54,6 +54,7 @@ class Serving:
         self.started = False
         self.status = CLIENT_CLOSED_REQUEST
         self.ttft: float | None = None
+        self.begun: int | None = None
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Serve, and stop at once when the client leaves; then tell the collector."""
@@ -97,6 +98,7 @@ class Serving:
         if not attempt.streams:
             headers.append((b"content-length", b"%d" % len(attempt.content)))
             await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            self._begin()
             await send({"type": "http.response.body", "body": attempt.content})
             return "ok" if self.status < 400 else "client_error"
         self.ttft = time.perf_counter() - self.began
@@ -149,6 +151,8 @@ class Serving:
         try:
             piece = attempt.content or await attempt.piece()
             while piece:
+                if self.parts.capture.spools and attempt.complete:
+                    self._begin()
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await attempt.piece()
         except UpstreamError as error:
@@ -159,6 +163,7 @@ class Serving:
             )
             await send({"type": "http.response.body", "body": openai_event(error)})
             return "cut"
+        self._begin()
         await send({"type": "http.response.body", "body": b""})
         return "ok" if attempt.error is None else "cut"
 
@@ -200,7 +205,24 @@ class Serving:
             before = before[:-1]
         self._count(before, attempt)
         self._told(attempt, outcome, seconds)
-        done = Finished(
+        done = self._finished(attempt, before, seconds)
+        # Without an answer there is nothing to compare with.
+        if self.plan.shadows and outcome == "ok":
+            self.parts.shadows.start(done, self.plan.besides(attempt.callee, deferred=self.deferred))
+        else:
+            for answer in self.deferred:
+                if answer.open:
+                    answer.drop()
+            self.parts.capture.report(done)
+
+    def _begin(self) -> None:
+        """The client is about to have its whole answer: from now on the exchange survives this process."""
+        if self.parts.capture.spools and self.begun is None and self.current is not None:
+            done = self._finished(self.current, self.failed, time.perf_counter() - self.began)
+            self.begun = self.parts.capture.begin(done)
+
+    def _finished(self, attempt: Attempt, before: list[Attempt], seconds: float) -> Finished:
+        return Finished(
             id=self.id,
             at=self.at,
             path=PATH,
@@ -212,17 +234,10 @@ class Serving:
             served=attempt,
             failed=before,
             deferred=self.deferred,
+            begun=self.begun,
             ttft_ms=None if self.ttft is None else self.ttft * 1000.0,
             total_ms=seconds * 1000.0,
         )
-        # Without an answer there is nothing to compare with.
-        if self.plan.shadows and outcome == "ok":
-            self.parts.shadows.start(done, self.plan.besides(attempt.callee, deferred=self.deferred))
-        else:
-            for answer in self.deferred:
-                if answer.open:
-                    answer.drop()
-            self.parts.capture.report(done)
 
     def _count(self, before: list[Attempt], last: Attempt) -> None:
         """Tell the hard stop. A deferral is none of its business: the engine has answered, and as it should."""

@@ -1,7 +1,7 @@
 """Routing decisions, sequential evidence, and the registry of versions."""
 
 from router.batch import batches
-from router.config import Config, Prices, Upstream, json_schema, parse
+from router.config import Config, Prices, SpoolSettings, Upstream, json_schema, parse
 from router.decide import decide
 from router.decision import Arm, Decision, RequestFacts, ShadowCall
 from router.eligible import ineligible
@@ -71,6 +71,7 @@ __all__ = [
     "Similarity",
     "Snapshot",
     "Spec",
+    "SpoolSettings",
     "Stage",
     "TaskKind",
     "Transition",

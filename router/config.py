@@ -69,6 +69,22 @@ class EngineSettings(Strict):
     queue: int = Field(64, gt=0)
 
 
+class SpoolSettings(Strict):
+    """Frames on disk, encrypted, until the collector has them: of each gateway process at most `max_mb`."""
+
+    key: str = Field(repr=False)
+    max_mb: int = Field(1024, ge=512, description="a single exchange may take 256")
+
+    @field_validator("key")
+    @classmethod
+    def _hex(cls, value: str) -> str:
+        if not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
+            raise ValueError(
+                "must be 64 hexadecimal digits (`openssl rand -hex 32` makes them), best as ${RETORT_SPOOL_KEY}"
+            )
+        return value
+
+
 class Config(Strict):
     """The whole file."""
 
@@ -79,6 +95,7 @@ class Config(Strict):
     listen: str = "127.0.0.1:8080"
     workers: int = Field(1, gt=0)
     scrub_workers: int = Field(1, gt=0)
+    spool: SpoolSettings | None = None
     upstreams: dict[str, Upstream]
     engines: dict[str, EngineSettings] = {}
     routes: dict[str, RoutePolicy]

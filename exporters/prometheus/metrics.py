@@ -67,6 +67,9 @@ class Metrics:
 
     def _collector(self) -> None:
         self.frames_dropped = self._counter("retort_collector_frames_dropped", "Frames that a full buffer refused", ())
+        self.spool_refused = self._counter(
+            "retort_collector_spool_refused", "Frames that a full or failing spool did not take", ()
+        )
         self.exchanges = self._counter("retort_collector_exchanges", "Exchanges received", ("route",))
         self.quarantined = self._counter(
             "retort_collector_quarantined", "Records kept without their text", ("route", "reason")

@@ -70,6 +70,9 @@ class Subscriber:
     def _on_collector__frames_dropped(self, f: Fields) -> None:
         self._m.frames_dropped.inc(f["count"])
 
+    def _on_collector__spool_refused(self, f: Fields) -> None:
+        self._m.spool_refused.inc()
+
     def _on_collector__exchange(self, f: Fields) -> None:
         self._m.exchanges.labels(f["route"]).inc()
 

@@ -185,14 +185,22 @@ def stream(
 
 
 class FakeSender:
-    """Keeps the frames. `full`: refuse, as a full buffer does."""
+    """Keeps the frames. `full`: refuse, as a full buffer does. `spools`: survive."""
 
     def __init__(self) -> None:
         self.frames: list[tuple[Header, tuple[bytes, ...]]] = []
-        self.full = False
+        self.begun: list[tuple[Header, tuple[bytes, ...]]] = []
+        self.over: list[int] = []
+        self.full = self.spools = False
         self._came = asyncio.Event()
 
-    def send(self, header: Header, *bodies: bytes) -> bool:
+    def begin(self, header: Header, *bodies: bytes) -> int | None:
+        self.begun.append((header, bodies))
+        return len(self.begun)
+
+    def send(self, header: Header, *bodies: bytes, begun: int | None = None) -> bool:
+        if begun is not None:
+            self.over.append(begun)
         if self.full:
             return False
         self.frames.append((header, bodies))

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import pytest
 from gateway_fakes import (
     DONE,
     ERROR_EVENT,
@@ -21,6 +22,7 @@ from gateway_fakes import (
     stream,
 )
 
+from collector import Exchange
 from gateway.shadow import MOST_AT_ONCE
 from router import Arm
 
@@ -186,3 +188,31 @@ async def test_shadows_that_outlast_the_stop_are_given_up_and_their_exchanges_ke
         exchange, bodies = await running.sender.exchange()
     assert exchange.shadows[0].error == "cancelled"
     assert bodies[1] == completion("hello")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_an_exchange_is_spooled_before_its_answers_last_bytes_leave_and_is_over_with_its_shadows(
+    teacher: FakeUpstream, student: FakeUpstream, *, streaming: bool
+) -> None:
+    teacher.will(stream(STREAM) if streaming else plain("hello"))
+    student.will(plain("mine", delay=0.3))
+    async with gateway(settings(teacher.url)) as running:
+        running.sender.spools = True
+        await running.roll_out(shadowing(), url=student.url)
+        async with running.post({**REQUEST, "stream": streaming}) as got:
+            await got.read()
+        assert running.sender.over == []
+        ((begun, bodies),) = running.sender.begun
+        exchange, whole = await running.sender.exchange()
+    assert isinstance(begun, Exchange)
+    assert (begun.id, begun.shadows, bodies[1]) == (exchange.id, (), whole[1])
+    assert len(exchange.shadows) == 1
+    assert running.sender.over == [1]
+
+
+async def test_without_a_spool_nothing_is_begun(teacher: FakeUpstream, student: FakeUpstream) -> None:
+    async with gateway(settings(teacher.url)) as running:
+        async with running.post(REQUEST) as got:
+            await got.read()
+        await running.sender.exchange()
+    assert running.sender.begun == []
