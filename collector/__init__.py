@@ -11,6 +11,7 @@ from collector.errors import (
     SpoolError,
 )
 from collector.frames import Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
+from collector.interactions import Interactions, open_interactions
 from collector.log import Entry, EventLog, Record, Stream
 from collector.open_log import open_log
 from collector.record import Answer, Interaction
@@ -18,6 +19,7 @@ from collector.record import decode as decode_interaction
 from collector.salt import SALT_BYTES, read_salt
 from collector.send import FrameSender, send_now
 from collector.spool import Spool, open_spool
+from collector.subjects import SubjectKeys, open_subjects
 
 __all__ = [
     "SALT_BYTES",
@@ -33,6 +35,7 @@ __all__ = [
     "Happened",
     "Header",
     "Interaction",
+    "Interactions",
     "JudgeFailed",
     "LogError",
     "LogFull",
@@ -42,9 +45,12 @@ __all__ = [
     "Spool",
     "SpoolError",
     "Stream",
+    "SubjectKeys",
     "decode_interaction",
+    "open_interactions",
     "open_log",
     "open_spool",
+    "open_subjects",
     "read_salt",
     "refused_by_both",
     "send_now",

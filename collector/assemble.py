@@ -17,8 +17,9 @@ from collector.observe import Answered, observations, owes_a_pair, students
 from collector.pairs import pairs
 from collector.parse import Completion, Unreadable, completion, request
 from collector.quality import Quality, waits
-from collector.record import Answer, Interaction, encode
+from collector.record import Answer, Interaction
 from collector.scrub import Scrubbed, declared_values
+from collector.sealing import Sealing
 from router import Asked, Config, EventKind, Events, Evidence, Observation, RoutePolicy, asked, encode_evidence
 
 log = logging.getLogger("retort.collector")
@@ -58,12 +59,14 @@ class Assembler:
         pool: Pool,
         events: Events,
         *,
+        sealing: Sealing,
         quality: Quality | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._pool = pool
         self._events = events
+        self._sealing = sealing
         self._quality = quality or Quality(events)
         self._reports = Reports(config, events)
         self._clock = clock
@@ -178,6 +181,7 @@ class Assembler:
         for entity, count in scrubbed.entities.items():
             self._events.emit("collector.scrubbed", entity=entity, count=count)
         clean_request, clean_words = scrubbed.values
+        subject = await self._sealing.name(exchange, asked, clean_request)
         interaction = Interaction(
             id=exchange.id,
             at=exchange.at,
@@ -189,9 +193,10 @@ class Assembler:
             eligible=exchange.decision.eligible,
             policy_version=exchange.decision.policy_version,
             rollout_revision=exchange.decision.rollout_revision,
-            consent=policy.capture.consent,
+            consent=exchange.consent or policy.capture.consent,
             scrubber=self._pool.version,
             cluster=exchange.cluster,
+            subject=subject,
             stream=exchange.stream,
             request=clean_request,
             answers=tuple(
@@ -199,7 +204,7 @@ class Assembler:
             ),
             failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
         )
-        return Stream.INTERACTIONS, _record(exchange, encode(interaction))
+        return Stream.INTERACTIONS, await self._sealing.record(interaction)
 
     def _answer(self, call: Call, said: Completion | None, words: Mapping[str, Any]) -> Answer:
         return Answer(

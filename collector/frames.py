@@ -61,7 +61,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
 
     `served` is the call whose answer the client got; `failed` are attempts before it (no body kept); `shadows` ran
     beside it. `total_ms` and `ttft_ms` are what the client saw, fallbacks included. `capture`: whether its texts may
-    be kept (rate and consent); observations are made either way.
+    be kept (rate and consent); observations are made either way. `consent`: why they may. `subject`: whose data it is,
+    as the client's header named it.
     """
 
     id: str
@@ -71,6 +72,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
     cluster: str
     stream: bool
     capture: bool
+    consent: str = ""
+    subject: str | None = None
     request_bytes: int
     served: Call
     failed: tuple[Call, ...] = ()

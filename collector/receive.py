@@ -26,8 +26,11 @@ from collector.judge import GatewayClient, Judge, gateway_url
 from collector.log import EventLog
 from collector.open_log import open_log
 from collector.quality import Quality
+from collector.retention import keep_no_longer
 from collector.scrub_pool import ScrubPool
+from collector.sealing import Sealing
 from collector.send import LONGEST_BACKOFF
+from collector.subjects import open_subjects
 from router import Config, Events, needs_similarity
 
 log = logging.getLogger("retort.collector")
@@ -49,17 +52,22 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
     """
     path = socket_path(config.state)
     claim(path)
-    evidence_log = open_log(config.log)
+    evidence_log, subjects = open_log(config.log), open_subjects(config.subjects)
     keep = {name: policy.capture.keep for name, policy in config.routes.items()}
     pool = ScrubPool(config.state, keep=keep, workers=config.scrub_workers, events=events)
     try:
         async with settling(config, events, gateway) as quality:
-            assembler = Assembler(config, pool, events, quality=quality)
+            assembler = Assembler(config, pool, events, sealing=Sealing(subjects), quality=quality)
             await asyncio.to_thread(assembler.restore, evidence_log)
             await pool.start()
-            await Receiver(assembler, evidence_log, events).serve(path, stop)
+            keeping = asyncio.create_task(keep_no_longer(config, evidence_log))
+            try:
+                await Receiver(assembler, evidence_log, events).serve(path, stop)
+            finally:
+                keeping.cancel()
     finally:
         await pool.close()
+        subjects.close()
         evidence_log.close()
 
 

@@ -1,9 +1,18 @@
-"""The scrubbed record of one exchange, as it stands in the log. Old schema numbers stay readable."""
+"""The scrubbed record of one exchange, as it stands in the log. What was ever written stays readable.
 
+schema 1: MessagePack of an Interaction
+schema 2: 1, then zstd of it; or, sealed with its subject's key: 2, a nonce (12), AES-256-GCM of that
+"""
+
+import secrets
 from typing import Any
 
 import msgspec
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from collector.errors import LogError
 from router.decision import Arm
 
 
@@ -41,10 +50,11 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     `failed`: the attempts before it, without any words.
 
     `arm`, `version`, `propensity`: as decided; after a fallback another arm served. `cluster`: hashed conversation
-    key. `scrubber`: version of the scrubber and its settings.
+    key. `subject`: hashed, whose data it is; "" where nobody said. `consent`: why it may be kept (opt-out, or what said
+    yes: header, key). `scrubber`: version of the scrubber and its settings.
     """
 
-    schema: int = 1
+    schema: int = 2
     id: str
     at: float
     route: str
@@ -58,6 +68,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     consent: str
     scrubber: str
     cluster: str
+    subject: str = ""
     stream: bool
     request: dict[str, Any]
     answers: tuple[Answer, ...]
@@ -68,11 +79,35 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Interaction] = msgspec.msgpack.Decoder(Interaction)
 
 
-def encode(record: Interaction) -> bytes:
-    """MessagePack."""
-    return _encoder.encode(record)
+_PLAIN, _SEALED = b"\x01", b"\x02"
+_NONCE_BYTES = 12
+_LEVEL = 3
 
 
-def decode(data: bytes) -> Interaction:
-    """Inverse of encode; unknown newer fields are passed over. Raises msgspec.ValidationError."""
-    return _decoder.decode(data)
+def encode(record: Interaction, key: bytes | None = None) -> bytes:
+    """The bytes for the log; sealed with `key` (32 bytes) where one is given."""
+    packed = _PLAIN + zstandard.ZstdCompressor(level=_LEVEL).compress(_encoder.encode(record))
+    if key is None:
+        return packed
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return _SEALED + nonce + AESGCM(key).encrypt(nonce, packed, None)
+
+
+def sealed(data: bytes) -> bool:
+    """Whether decode needs a key."""
+    return data[:1] == _SEALED
+
+
+def decode(data: bytes, key: bytes | None = None) -> Interaction:
+    """Inverse of encode; unknown newer fields are passed over. Raises LogError."""
+    try:
+        if sealed(data):
+            if key is None:
+                raise LogError("a sealed record can't be read without its subject's key")
+            nonce, rest = data[1 : 1 + _NONCE_BYTES], data[1 + _NONCE_BYTES :]
+            data = AESGCM(key).decrypt(nonce, rest, None)
+        if data[:1] == _PLAIN:
+            data = zstandard.ZstdDecompressor().decompress(data[1:])
+        return _decoder.decode(data)
+    except (InvalidTag, zstandard.ZstdError, msgspec.MsgspecError) as error:
+        raise LogError(f"a record of the log can't be read: {type(error).__name__}: {error}") from error

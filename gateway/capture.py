@@ -1,16 +1,17 @@
 """What the collector is told of an exchange: a frame with the raw bytes, built after the answer, never awaited."""
 
-from collections.abc import Sequence
-from hashlib import blake2b
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b, sha256
 from typing import Protocol
 
 import msgspec
 
 from collector import Exchange, Header
 from gateway.attempt import KEEP_BYTES, Attempt
-from router import CapturePolicy, Decision, Events
+from router import CapturePolicy, ConsentKeys, Decision, Events
 
 CONSENT_HEADER = b"x-retort-consent"
+SUBJECT_HEADER = b"x-retort-subject"
 
 
 class Sender(Protocol):
@@ -30,7 +31,8 @@ class Sender(Protocol):
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """An exchange whose answer is over. Its shadows may still be running.
 
-    `at`: Unix seconds when the request came. `consents`: what `may_capture` said. `deferred`: a student's answer that
+    `at`: Unix seconds when the request came. `consent`: what `consent` said. `subject`: whose data it is, as the client
+    named it. `deferred`: a student's answer that
     was deferred, at most one; it is told of among the shadows. `begun`: what `Capture.begin` said of it. Times in
     milliseconds, as the client saw them.
     """
@@ -41,7 +43,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision
     cluster: str
     stream: bool
-    consents: bool
+    consent: str | None
+    subject: str | None
     request: bytes
     served: Attempt
     failed: Sequence[Attempt]
@@ -51,15 +54,28 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     total_ms: float
 
 
-def may_capture(policy: CapturePolicy, request_id: str, consent: bytes | None) -> bool:
-    """Whether an exchange's texts may be kept: by the client's consent, then by the rate, which draws by request id."""
-    said = consent.strip().lower() if consent else b""
-    if said == b"no" or (policy.consent == "opt-in" and said != b"yes"):
-        return False
-    if policy.rate >= 1.0:
-        return True
-    drawn = int.from_bytes(blake2b(request_id.encode(), digest_size=8, person=b"capture").digest(), "big")
-    return drawn < policy.rate * 2.0**64
+def consent(policy: CapturePolicy, request_id: str, headers: Mapping[bytes, bytes]) -> str | None:
+    """Why an exchange's texts may be kept: opt-out, or what said yes, key or header; None where they may not, also by
+    the rate, which draws by request id. One no is enough."""
+    by_header = headers.get(CONSENT_HEADER, b"").strip().lower()
+    by_key = _by_key(policy.consent_keys, headers.get(b"authorization", b""))
+    if by_header == b"no" or by_key == "no":
+        return None
+    given = "header" if by_header == b"yes" else "key" if by_key == "yes" else None
+    if given is None and policy.consent == "opt-in":
+        return None
+    if policy.rate < 1.0:
+        drawn = int.from_bytes(blake2b(request_id.encode(), digest_size=8, person=b"capture").digest(), "big")
+        if drawn >= policy.rate * 2.0**64:
+            return None
+    return given or policy.consent
+
+
+def _by_key(keys: ConsentKeys, authorization: bytes) -> str | None:
+    if not (keys.yes or keys.no):
+        return None
+    name = sha256(authorization.removeprefix(b"Bearer ")).hexdigest()
+    return "no" if name in keys.no else "yes" if name in keys.yes else None
 
 
 class Capture:
@@ -91,7 +107,7 @@ class Capture:
         Texts go along where they may be kept, and where a pair is to be scored (which happens in memory). An exchange
         with a text too large is reported without any.
         """
-        capture = done.consents
+        capture = done.consent is not None
         if done.deferred:
             shadows = (*done.deferred, *shadows)
         kept = [shadow.kept for shadow in shadows]
@@ -110,6 +126,8 @@ class Capture:
             cluster=done.cluster,
             stream=done.stream,
             capture=capture,
+            consent=done.consent or "",
+            subject=done.subject,
             request_bytes=len(bodies[0]),
             served=done.served.call(len(bodies[1])),
             failed=tuple([attempt.call() for attempt in done.failed]) if done.failed else (),

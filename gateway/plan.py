@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.attempt import Attempt, Outgoing
 from gateway.body import Body, Scope, with_model
-from gateway.capture import CONSENT_HEADER, may_capture
+from gateway.capture import SUBJECT_HEADER, consent
 from gateway.cluster import cluster_key
 from gateway.hard_stop import HardStop
 from gateway.headers import to_upstream
@@ -24,7 +24,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     body: Body
     decision: Decision
     cluster: str
-    consents: bool
+    consent: str | None
+    subject: str | None
     callees: tuple[Callee, ...]
     shadows: tuple[Callee, ...]
     client_headers: dict[bytes, bytes]
@@ -95,7 +96,8 @@ class Planner:
             body=body,
             decision=decision,
             cluster=cluster,
-            consents=may_capture(route.policy.capture, request_id, headers.get(CONSENT_HEADER)),
+            consent=consent(route.policy.capture, request_id, headers),
+            subject=subject.decode("latin-1") if (subject := headers.get(SUBJECT_HEADER)) else None,
             callees=callees,
             shadows=_shadows(route, decision, snapshot.endpoints) if decision.shadows else (),
             client_headers=headers,

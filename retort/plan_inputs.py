@@ -6,13 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from collector import Stream, decode_interaction, open_log
+from collector import Stream, open_interactions, open_log
 from exporters.models.errors import ArtefactError
 from exporters.models.store import Store
 from router import Arm, Config, Version, decode_state, open_registry
 
 LATEST = 20_000  # interactions that traffic and prices are measured on
-PAGE = 2_000
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,18 +45,14 @@ def measure(config: Config, route: str) -> Measured:
         return Measured()
     requests = eligible = priced = 0
     cost, first, last = 0.0, float("inf"), 0.0
-    with closing(open_log(config.log)) as log:
-        offset = max(log.end(Stream.INTERACTIONS, key=route) - LATEST, 0)
-        while entries := log.read(Stream.INTERACTIONS, offset, PAGE, key=route):
-            for entry in entries:
-                record = decode_interaction(entry.value)
-                requests += 1
-                eligible += record.eligible
-                first, last = min(first, record.at), max(last, record.at)
-                for answer in record.answers:
-                    if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
-                        cost, priced = cost + answer.cost_usd, priced + 1
-            offset = entries[-1].offset + 1
+    with closing(open_log(config.log)) as log, open_interactions(config) as interactions:
+        for _, record in interactions.of(route, start=max(interactions.end(route) - LATEST, 0)):
+            requests += 1
+            eligible += record.eligible
+            first, last = min(first, record.at), max(last, record.at)
+            for answer in record.answers:
+                if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
+                    cost, priced = cost + answer.cost_usd, priced + 1
         aside = sum(first <= entry.at <= last for entry in log.read(Stream.QUARANTINE, 0, LATEST, key=route))
     return Measured(
         requests=requests + aside,

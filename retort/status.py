@@ -8,11 +8,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from collector import Interaction, Stream, decode_interaction, open_log
+from collector import Interaction, Stream, open_interactions, open_log
 from router import Arm, Config, open_registry
 
 LATEST = 20_000  # interactions that the traffic figures look back on
-PAGE = 2_000
 
 
 class Traffic(msgspec.Struct):
@@ -67,11 +66,9 @@ def _route(config: Config, name: str) -> dict[str, Any]:
     registry, log = open_registry(config.registry), open_log(config.log)
     try:
         traffic = Traffic()
-        offset = max(log.end(Stream.INTERACTIONS, key=name) - LATEST, 0)
-        while entries := log.read(Stream.INTERACTIONS, offset, PAGE, key=name):
-            for entry in entries:
-                traffic.add(decode_interaction(entry.value))
-            offset = entries[-1].offset + 1
+        with open_interactions(config) as interactions:
+            for _, record in interactions.of(name, start=max(interactions.end(name) - LATEST, 0)):
+                traffic.add(record)
         versions = [
             {"id": v.id, "stage": v.stage.value, "base": v.base, "created_at": v.created_at}
             for v in registry.versions(name)

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from collector import Interactions
 from collector.frames import Happened, Header, socket_path
-from collector.log import EventLog
 from collector.send import send_now
 from retrainer.assess import Assessment
 from retrainer.errors import CycleError, NotEnoughExamples
@@ -60,7 +60,7 @@ def run_request(
     request: Request,
     *,
     registry: Registry,
-    log: EventLog,
+    interactions: Interactions,
     events: Events,
     progress: Progress = silent,
     seams: Seams | None = None,
@@ -77,7 +77,7 @@ def run_request(
             raise CycleError(f"cycle {request.cycle_id} has ended: {state.error}; start a new one")
         cycle = _Cycle(config, cycles, state, registry=registry, events=events, progress=progress)
         try:
-            return cycle.run(log, seams or Seams())
+            return cycle.run(interactions, seams or Seams())
         except NotEnoughExamples as error:
             cycle.end("skipped", error=str(error), seen=error.end)
             raise
@@ -122,14 +122,14 @@ class _Cycle:
         self._student = self._policy.student
         self._id = state.request.cycle_id
 
-    def run(self, log: EventLog, seams: Seams) -> CycleResult:
+    def run(self, interactions: Interactions, seams: Seams) -> CycleResult:
         """Every phase that has no result yet."""
         folder = self._cycles.folder(self._id)
         work = Phases(self._config, self._policy, self._state.request, folder, self._progress)
         spec = self._policy.quality.score
         scorer = seams.scorer(spec) if seams.scorer else bind(spec, self._config.state)
         self._phase("prepare", str, work.prepare)
-        self._phase("dataset", dict[str, Any], lambda: work.dataset(log))
+        self._phase("dataset", dict[str, Any], lambda: work.dataset(interactions))
         self._phase("train", dict[str, Any], work.train)
         self._phase("merge", dict[str, Any], work.merge)
         base = self._phase("evaluate_base", Report, lambda: work.evaluate_base(scorer))

@@ -18,14 +18,11 @@ from typing import Any
 
 import msgspec
 
-from collector import open_log
+from collector import Interactions, open_interactions
 from collector.errors import LogError
-from collector.log import EventLog, Stream
-from collector.record import decode
 from retrainer.ask import answered, asked
 from retrainer.curate import example_of
 from retrainer.cycle import begin
-from retrainer.dataset import entries
 from retrainer.errors import RetrainerError
 from retrainer.state import Cycles, Request, new_id
 from retrainer.triggers import due
@@ -75,16 +72,16 @@ class _Daemon:
         self._worker = worker
         self._first_pause, self._longest_pause = retry
         self._cycles = Cycles(config.state)
-        self._log = open_log(config.log)
+        self._interactions = open_interactions(config)
         self._counts = {
-            route: _Count(self._log, route, since=self._seen(route))
+            route: _Count(self._interactions, route, since=self._seen(route))
             for route, policy in config.routes.items()
             if policy.student is not None
         }
         self._pauses: defaultdict[str, _Pause] = defaultdict(_Pause)  # by cycle, and by route for its triggers
 
     def close(self) -> None:
-        self._log.close()
+        self._interactions.close()
 
     def next(self) -> Request | None:
         """The cycle to run now: an unfinished one first, then what was asked for, then what is due."""
@@ -227,8 +224,8 @@ class _Pause:
 class _Count:
     """Usable answers that a route's log has gained since its last data set; reads each record once."""
 
-    def __init__(self, interactions: EventLog, route: str, *, since: int) -> None:
-        self._log, self._route = interactions, route
+    def __init__(self, interactions: Interactions, route: str, *, since: int) -> None:
+        self._interactions, self._route = interactions, route
         self._next, self._count = since, 0
 
     def since(self, offset: int) -> None:
@@ -238,10 +235,9 @@ class _Count:
     def count(self) -> int:
         """How many there are now; the last known number while the log can't be read."""
         try:
-            end = self._log.end(Stream.INTERACTIONS, key=self._route)
-            for entry in entries(self._log, self._route, start=self._next, end=end):
-                self._count += example_of(decode(entry.value), entry.offset).example is not None
-                self._next = entry.offset + 1
+            for offset, record in self._interactions.of(self._route, start=self._next):
+                self._count += example_of(record, offset).example is not None
+                self._next = offset + 1
         except LogError as error:
             log.warning("retrainer.log_unreadable", extra={"error": str(error)})
         return self._count

@@ -3,19 +3,17 @@
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from collector.log import Entry, EventLog, Stream
-from collector.record import decode
+from collector.interactions import Interactions
 from exporters.models import sync, write_atomic
 from retrainer.curate import SIMILAR, Example, Side, example_of, group, newest_of_each, side
 from retrainer.errors import CycleError, NotEnoughExamples
 
-PAGE = 1000
 SAMPLES = 5
 LEAST = 8  # examples on the training side and in the held-out part, under which nothing can be learnt or measured
 _MANIFEST = "dataset.json"
@@ -67,7 +65,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build(
-    log: EventLog,
+    interactions: Interactions,
     route: str,
     *,
     max_examples: int,
@@ -79,22 +77,21 @@ def build(
     `fits`: whether an example is short enough. The same log range gives the same data set, byte for byte.
     Raises NotEnoughExamples, and what the log raises.
     """
-    end = log.end(Stream.INTERACTIONS, key=route) if end is None else end
+    end = interactions.end(route) if end is None else end
     found: list[Example] = []
     dropped: dict[str, Dropped] = {}
     upstreams: Counter[str] = Counter()
     scrubbers: Counter[str] = Counter()
     read = first = 0
-    for entry in entries(log, route, end=end):
-        first = entry.offset if read == 0 else first
+    for offset, record in interactions.of(route, end=end):
+        first = offset if read == 0 else first
         read += 1
-        record = decode(entry.value)
-        kept = example_of(record, entry.offset)
+        kept = example_of(record, offset)
         reason = kept.reason
         if kept.example is not None and not fits(kept.example):
             reason = "too_long"
         if reason is not None or kept.example is None:
-            dropped.setdefault(reason or "unusable", Dropped()).add(entry.id, entry.offset)
+            dropped.setdefault(reason or "unusable", Dropped()).add(record.id, offset)
             continue
         found.append(kept.example)
         upstreams.update(a.upstream or "?" for a in record.answers if a.arm == "teacher")
@@ -129,19 +126,6 @@ def build(
             end=end,
         )
     return dataset
-
-
-def entries(log: EventLog, route: str, *, end: int, start: int = 0) -> Iterator[Entry]:
-    """The route's interactions in [start, end), page by page."""
-    while start < end:
-        page = log.read(Stream.INTERACTIONS, start, PAGE, key=route)
-        for entry in page:
-            if entry.offset >= end:
-                return
-            yield entry
-        if len(page) < PAGE:
-            return
-        start = page[-1].offset + 1
 
 
 def write(dataset: Dataset, folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from collector.log import EventLog
+from collector import Interactions
 from exporters.models import QUANTIZERS, GenAIGenerator, Manifest, Store, merge, record_golden, to_onnx
 from retrainer.assess import Assessment, assess
 from retrainer.base_models import BaseModel, find
@@ -49,7 +49,7 @@ class Phases:
         """Find the base model, converting it at the first cycle; returns its revision."""
         return self._base.revision
 
-    def dataset(self, log: EventLog) -> dict[str, Any]:
+    def dataset(self, interactions: Interactions) -> dict[str, Any]:
         """Build and write the data set; returns its manifest."""
         most = self._policy.retrain.max_tokens
 
@@ -57,7 +57,7 @@ class Phases:
             row = render(self._tokenizer, example.messages, example.answer)
             return len(row.prompt) + len(row.completion) <= most
 
-        made = build(log, self._request.route, max_examples=self._policy.retrain.max_examples, fits=fits)
+        made = build(interactions, self._request.route, max_examples=self._policy.retrain.max_examples, fits=fits)
         write(made, self._folder / "dataset")
         return dict(msgspec.to_builtins(made.manifest))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from collector import open_log
+from collector import open_interactions
 from collector.errors import CollectorError
 from exporters.models import ArtefactError
 from retrainer.cycle import run_request
@@ -48,13 +48,13 @@ def main() -> int:
     _keep_freed_memory()
     events = Events()
     events.subscribe(_tell)
-    registry, interactions = open_registry(config.registry), open_log(config.log)
+    registry, interactions = open_registry(config.registry), open_interactions(config)
     try:
         run_request(
             config,
             request,
             registry=registry,
-            log=interactions,
+            interactions=interactions,
             events=events,
             progress=_Throttled(Cycles(config.state), request.cycle_id),
         )

@@ -10,7 +10,7 @@ from router.events import Events
 from router.evidence import EventKind, Evidence, Metric, Observation, RouteEvent
 from router.evidence import decode as decode_evidence
 from router.evidence import encode as encode_evidence
-from router.policy import CapturePolicy, RetrainPolicy, RoutePolicy, parse_policy
+from router.policy import CapturePolicy, ConsentKeys, RetrainPolicy, RoutePolicy, parse_policy
 from router.policy_quality import JudgePolicy, OutcomePolicy, QualityPolicy
 from router.registry import Registry, Rollout, Snapshot, Stage, Transition, Version
 from router.registry_sqlite import open_registry
@@ -38,6 +38,7 @@ from router.scores import (
     tool_calls,
     why_bad,
 )
+from router.sql import Database, open_database
 from router.tasks import TaskKind
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "Config",
     "ConfigError",
     "Conflict",
+    "ConsentKeys",
+    "Database",
     "Decision",
     "EventKind",
     "Events",
@@ -96,6 +99,7 @@ __all__ = [
     "mrr",
     "ndcg_at_k",
     "needs_similarity",
+    "open_database",
     "open_registry",
     "parse",
     "parse_policy",

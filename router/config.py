@@ -91,6 +91,7 @@ class Config(Strict):
     state: str = ".retort"
     log: str = ""
     registry: str = ""
+    subjects: str = ""
     artefacts: str = ""
     listen: str = "127.0.0.1:8080"
     workers: int = Field(1, gt=0)
@@ -109,6 +110,7 @@ class Config(Strict):
         defaults = {
             "log": f"sqlite:///{state}/log.db",
             "registry": f"sqlite:///{state}/registry.db",
+            "subjects": f"sqlite:///{state}/subjects.db",
             "artefacts": f"{state}/artefacts",
         }
         return {**defaults, **data}

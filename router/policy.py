@@ -7,9 +7,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from router.policy_fields import OpenRate, Rate, Seconds, Strict
 from router.policy_quality import OutcomePolicy, QualityPolicy, SelectivePolicy
@@ -28,11 +28,23 @@ class StudentPolicy(Strict):
     max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
 
 
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
+class ConsentKeys(Strict):
+    """Clients' API keys that say yes or no: the SHA-256 of each, in hexadecimal digits."""
+
+    yes: tuple[Sha256, ...] = ()
+    no: tuple[Sha256, ...] = ()
+
+
 class CapturePolicy(Strict):
     """What is kept of an exchange. `keep`: words that scrubbing must leave as they are."""
 
     rate: Rate = 1.0
     consent: Literal["opt-out", "opt-in"] = "opt-out"
+    consent_keys: ConsentKeys = ConsentKeys()
+    retention_days: float = Field(30.0, gt=0)
     keep: tuple[str, ...] = ()
 
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from collector import Call, Entry, EventLog, Exchange, ScrubError, Stream
+from collector import Answer, Call, Entry, EventLog, Exchange, Interaction, ScrubError, Stream, open_subjects
 from collector.log_sqlite import SqliteLog
 from collector.scrub import Scrubbed
+from collector.sealing import Sealing
 from router import Arm, Decision, TaskKind
 
 
@@ -79,6 +80,23 @@ class MemoryLog(SqliteLog):
 
     def __init__(self) -> None:
         super().__init__(":memory:")
+
+
+def interaction(number: int, **changes: Any) -> Interaction:
+    """A record as it stands in the log, of route `colours`."""
+    made: dict[str, Any] = {
+        "id": f"x{number}", "at": 1000.0 + number, "route": "colours", "kind": "chat", "arm": Arm.TEACHER,
+        "version": None, "propensity": 1.0, "eligible": True, "policy_version": "p", "rollout_revision": 0,
+        "consent": "opt-out", "scrubber": "s", "cluster": f"c{number}", "stream": False,
+        "request": {"messages": [{"role": "user", "content": f"question {number}"}]},
+        "answers": (Answer(arm=Arm.TEACHER, upstream="up/m", status=200, message={"content": f"answer {number}"}),),
+    }  # fmt: skip
+    return Interaction(**{**made, **changes})
+
+
+def sealing() -> Sealing:
+    """With a database that goes with the test."""
+    return Sealing(open_subjects("sqlite:///:memory:"))
 
 
 def everything(log: EventLog, stream: Stream) -> list[Entry]:

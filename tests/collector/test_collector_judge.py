@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from collector_fakes import answer, call, exchange, question
+from collector_fakes import answer, call, exchange, question, sealing
 
 from collector import Exchange, JudgeFailed, Overloaded
 from collector.assemble import Assembler
@@ -225,7 +225,7 @@ def shadowed(student: bytes, teacher: bytes) -> tuple[Exchange, bytes]:
 async def quality(student: bytes, teacher: bytes, judge: Judge, heard: Heard) -> list[Observation]:
     from collector_fakes import PlainPool
 
-    assembler = Assembler(CONFIG, PlainPool(), heard, quality=Quality(heard, judge=judge))
+    assembler = Assembler(CONFIG, PlainPool(), heard, sealing=sealing(), quality=Quality(heard, judge=judge))
     made = assembler.begin(*shadowed(student, teacher))
     assert not any(":quality:" in record.id for _, record in made.now), "it waits for no judge"
     (later,) = made.later

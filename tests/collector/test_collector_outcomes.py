@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from collector_fakes import MemoryLog, PlainPool, answer, call, decision, everything, exchange, question
+from collector_fakes import MemoryLog, PlainPool, answer, call, decision, everything, exchange, question, sealing
 
 from collector import CollectorError, EventLog, Feedback, Header, Stream, open_log
 from collector.assemble import Assembler
@@ -42,7 +42,7 @@ class Desk:
         events = Events()
         events.subscribe(self._hear)
         self.assembler = Assembler(
-            CONFIG, PlainPool(), events, quality=quality or Quality(events), clock=lambda: self.now
+            CONFIG, PlainPool(), events, sealing=sealing(), quality=quality or Quality(events), clock=lambda: self.now
         )
         self.log = log or MemoryLog()
         self.assembler.restore(self.log)

@@ -9,7 +9,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from collector_fakes import MemoryLog, PlainPool, answer, call, decision, everything, exchange, question, stream
+from collector_fakes import (
+    MemoryLog,
+    PlainPool,
+    answer,
+    call,
+    decision,
+    everything,
+    exchange,
+    question,
+    sealing,
+    stream,
+)
 
 from collector import (
     CollectorError,
@@ -63,7 +74,7 @@ class Running:
         assembler: Assembler | None = None,
     ) -> None:
         self.receiver = Receiver(
-            assembler or Assembler(CONFIG, pool or PlainPool(), events),
+            assembler or Assembler(CONFIG, pool or PlainPool(), events, sealing=sealing()),
             log,  # type: ignore[arg-type]
             events,
             max_waiting=max_waiting,
@@ -245,7 +256,7 @@ async def test_a_judged_pair_comes_when_it_is_judged_and_holds_back_its_acknowle
         await let.wait()
         return '{"verdict": "tie"}'
 
-    assembler = Assembler(JUDGED, PlainPool(), heard, quality=Quality(heard, judge=Judge(ask)))
+    assembler = Assembler(JUDGED, PlainPool(), heard, sealing=sealing(), quality=Quality(heard, judge=Judge(ask)))
     running = Running(path, log, heard, assembler=assembler)
     asked, said, also = question(), answer("yes"), answer("no")
     header = exchange(request=asked, served=call(Arm.TEACHER, said), shadows=[call(Arm.STUDENT, also)])
@@ -266,7 +277,9 @@ async def test_what_is_due_is_appended_though_no_frame_comes(
 ) -> None:
     monkeypatch.setattr("collector.receive.DUE_SECONDS", 0.01)
     log, now = MemoryLog(), [1000.0]
-    running = Running(path, log, Heard(), assembler=Assembler(JUDGED, PlainPool(), Heard(), clock=lambda: now[0]))
+    running = Running(
+        path, log, Heard(), assembler=Assembler(JUDGED, PlainPool(), Heard(), sealing=sealing(), clock=lambda: now[0])
+    )
     sender.send(exchange(1, served=call(Arm.TEACHER), decision=decision(in_service="v1"), capture=False))
     sender.send(Feedback(id="f", at=1001.0, route="support", request_id="x1", outcome=1.0))
     assert await sender.drain(10) == 0

@@ -1,13 +1,14 @@
 """What is told of an exchange, and when its texts go along."""
 
+import hashlib
 import json
 
 import pytest
 from gateway_fakes import REQUEST, FakeUpstream, completion, gateway, plain, reply, settings
 
 from gateway.attempt import KEEP_BYTES
-from gateway.capture import may_capture
-from router import Arm, CapturePolicy
+from gateway.capture import consent
+from router import Arm, CapturePolicy, ConsentKeys
 
 
 async def test_an_exchange_holds_the_decision_the_times_and_the_raw_bodies(teacher: FakeUpstream) -> None:
@@ -70,12 +71,49 @@ async def test_a_full_buffer_costs_the_client_nothing(teacher: FakeUpstream) -> 
     ],
 )
 def test_consent_follows_the_header_and_the_policys_default(policy, header: bytes | None, captured: bool) -> None:
-    assert may_capture(CapturePolicy(consent=policy), "req_1", header) is captured
+    headers = {} if header is None else {b"x-retort-consent": header}
+    said = consent(CapturePolicy(consent=policy), "req_1", headers)
+    assert (said is not None) is captured
+    if captured:
+        assert said == ("header" if header in (b"yes", b"YES") else "opt-out")
+
+
+@pytest.mark.parametrize(
+    ("policy", "key", "header", "said"),
+    [
+        ("opt-out", "no", None, None),
+        ("opt-out", "no", b"yes", None),
+        ("opt-out", "yes", None, "key"),
+        ("opt-out", "yes", b"no", None),
+        ("opt-in", "yes", None, "key"),
+        ("opt-in", "yes", b"yes", "header"),
+        ("opt-in", None, None, None),
+        ("opt-out", None, None, "opt-out"),
+    ],
+)
+def test_consent_may_be_a_keys_and_one_no_is_enough(policy, key: str | None, header: bytes | None, said) -> None:
+    ours, others = (hashlib.sha256(name).hexdigest() for name in (b"sk-client", b"sk-other"))
+    keys = {"yes": [others], "no": [others]} | ({key: [ours]} if key else {})
+    headers = {b"authorization": b"Bearer sk-client"} | ({b"x-retort-consent": header} if header else {})
+    assert (
+        consent(CapturePolicy(consent=policy, consent_keys=ConsentKeys.model_validate(keys)), "req_1", headers) == said
+    )
 
 
 def test_the_rate_draws_by_request_id_and_keeps_its_share() -> None:
     policy = CapturePolicy(rate=0.3)
-    drawn = [may_capture(policy, f"req_{n}", None) for n in range(5000)]
-    assert drawn == [may_capture(policy, f"req_{n}", None) for n in range(5000)]
+    drawn = [consent(policy, f"req_{n}", {}) == "opt-out" for n in range(5000)]
+    assert drawn == [consent(policy, f"req_{n}", {}) == "opt-out" for n in range(5000)]
     assert 0.27 < sum(drawn) / 5000 < 0.33
-    assert not any(may_capture(CapturePolicy(rate=0.0), f"req_{n}", None) for n in range(100))
+    assert all(consent(CapturePolicy(rate=0.0), f"req_{n}", {}) is None for n in range(100))
+
+
+async def test_the_frame_says_why_it_may_be_kept_and_whose_it_is(teacher: FakeUpstream) -> None:
+    async with gateway(settings(teacher.url)) as running:
+        for headers in ({"x_retort_subject": "jane", "x_retort_consent": "yes"}, {}):
+            async with running.post(REQUEST, **headers) as got:
+                await got.read()
+        first, _ = await running.sender.exchange(0)
+        second, _ = await running.sender.exchange(1)
+    assert (first.consent, first.subject, second.consent, second.subject) == ("header", "jane", "opt-out", None)
+    assert all("x-retort-subject" not in asked.headers for asked in teacher.asked)

@@ -6,7 +6,13 @@ import pytest
 import tiny_model
 from retrainer_fakes import CountedLog
 
+from collector import SubjectKeys, open_subjects
 from retrainer.render import Row, render
+
+
+@pytest.fixture
+def keys() -> SubjectKeys:
+    return open_subjects("sqlite:///:memory:")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 import tiny_model
 from retrainer_fakes import CountedLog, example, fill, interaction
 
+from collector import Interactions, open_subjects
 from collector.errors import CollectorUnavailable
 from collector.frames import Happened, Header
 from collector.log import Stream
@@ -92,7 +93,7 @@ class Bench:
             self.config,
             Request(**{"cycle_id": cycle_id, "route": "colours", **asked}),
             registry=self.registry,  # type: ignore[arg-type]
-            log=self.log,
+            interactions=Interactions(self.log, open_subjects(self.config.subjects)),
             events=events,
             progress=progress,
             seams=seams or Seams(send=self.send, scorer=lambda name: exact),

@@ -1,0 +1,59 @@
+"""Whose data an interaction is, and its record for the log, sealed with that subject's key."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from collector.errors import LogError
+from collector.frames import Exchange
+from collector.log import Record
+from collector.record import Interaction, encode
+from collector.subjects import SubjectKeys
+
+log = logging.getLogger("retort.collector")
+
+T = TypeVar("T")
+
+# Where a request names its user, by what clients of the API write there.
+PLACES = (("user",), ("safety_identifier",), ("metadata", "user_id"))
+LONGEST_RETRY = 5.0
+
+
+class Sealing:
+    """Waits as long as the subjects' database can't be used: nothing is acknowledged before, so nothing is lost."""
+
+    def __init__(self, keys: SubjectKeys) -> None:
+        self._keys = keys
+
+    async def name(self, exchange: Exchange, request: dict[str, Any], clean: dict[str, Any]) -> str:
+        """The hashed subject, "" where nobody said one; in the clean request hashes stand in place of its names."""
+        subject = exchange.subject or ""
+        for place in PLACES:
+            said = _at(request, place[:-1]).get(place[-1])
+            if isinstance(said, str) and said:
+                subject = subject or said
+                _at(clean, place[:-1])[place[-1]] = await self._patiently(self._keys.hashed, said)
+        return await self._patiently(self._keys.hashed, subject) if subject else ""
+
+    async def record(self, made: Interaction) -> Record:
+        """For the log."""
+        key = await self._patiently(self._keys.key, made.subject) if made.subject else None
+        return Record(id=made.id, key=made.route, at=made.at, value=encode(made, key), subject=made.subject)
+
+    async def _patiently(self, ask: Callable[[str], T], name: str) -> T:
+        wait = 0.2
+        while True:
+            try:
+                return await asyncio.to_thread(ask, name)
+            except LogError as error:
+                log.error("collector.subjects_failed", extra={"error": str(error), "again_in": wait})
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, LONGEST_RETRY)
+
+
+def _at(request: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+    for name in place:
+        inner = request.get(name)
+        request = inner if isinstance(inner, dict) else {}
+    return request
