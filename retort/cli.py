@@ -107,10 +107,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("--json", action="store_true")
 
+    _add_data(command)
     check = command("check", _check, text="validate a configuration", config=False)
     check.add_argument("file")
     command("schema", _schema, text="print the configuration's JSON Schema", config=False)
     return parser
+
+
+def _add_data(command: Callable[..., argparse.ArgumentParser]) -> None:
+    taken = command("export", _export, text="write the log's interactions, scrubbed, for others to read")
+    what = taken.add_mutually_exclusive_group(required=True)
+    what.add_argument("--route", help="all of a route's")
+    what.add_argument("--group", metavar="NAME", help="what is new since this group's last run, of all routes")
+    taken.add_argument("--format", choices=("jsonl", "parquet", "openai"), default="jsonl")
+    taken.add_argument("--out", required=True, metavar="PATH", help="a file, - for standard output; a group's folder")
+
+    erase = command("erase", _erase, text="remove a person's records, and say which data sets and versions held them")
+    erase.add_argument("--subject", action="append", default=[], metavar="ID", help="as clients name it; repeatable")
+    erase.add_argument("--hashed", action="append", default=[], metavar="HASH", help="as the log names it; repeatable")
+    erase.add_argument("--json", action="store_true")
 
 
 def _add_rooms(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -218,6 +233,23 @@ def _replay(options: argparse.Namespace) -> int:
 
     config, changes = load(options.config), options.what_if
     return replay(config, route=options.route, start=options.start, changes=changes, as_json=options.json)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from retort.export import export, export_new  # noqa: PLC0415
+
+    config = load(options.config)
+    if options.group:
+        return export_new(config, options.group, form=options.format, folder=options.out)
+    return export(config, options.route, form=options.format, out=options.out)
+
+
+def _erase(options: argparse.Namespace) -> int:
+    from retort.erase import erase  # noqa: PLC0415 - heavy: the retrainer's data sets
+
+    if not options.subject and not options.hashed:
+        raise StartError("say whose records: --subject ID, or --hashed HASH")
+    return erase(_load(options), names=options.subject, hashed=options.hashed, as_json=options.json)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -155,6 +155,12 @@ def load(folder: Path) -> Dataset:
     return Dataset(train=parts[Side.TRAIN], validation=parts[Side.VALIDATION], test=parts[Side.TEST], manifest=manifest)
 
 
+def ids(folder: Path) -> set[str]:
+    """The ids of the records that a written data set is made of. Raises CycleError."""
+    made = load(folder)
+    return {example.id for part in (made.train, made.validation, made.test) for example in part}
+
+
 def _read(path: Path) -> list[Example]:
     decoder = msgspec.json.Decoder(Example)
     return [decoder.decode(line) for line in path.read_bytes().splitlines()]

@@ -1,0 +1,62 @@
+"""`retort erase`: a person's records are removed, and whoever asked learns which data sets and versions held them."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from collector import Entry, Stream, open_log, open_subjects
+from retrainer.dataset import ids
+from router import Config, Version, open_registry
+
+
+def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_json: bool) -> int:
+    """Erase subjects, by the names that clients gave them or by their hashes. Returns 0.
+
+    The keys go first: from then on nobody can read the records, wherever they stand. Then they are removed from the
+    log; a broker needs until its next compaction. May be repeated. Raises LogError, RouterError.
+    """
+    with (
+        closing(open_subjects(config.subjects)) as keys,
+        closing(open_log(config.log)) as log,
+        closing(open_registry(config.registry)) as registry,
+    ):
+        report = []
+        for subject in dict.fromkeys((*hashed, *map(keys.hashed, names))):
+            had_key = keys.destroy(subject)
+            entries = [entry for stream in Stream for entry in log.erase(stream, subject=subject)]
+            routes = sorted({entry.key for entry in entries})
+            versions = [version for route in routes for version in registry.versions(route)]
+            held = list(_held(config, entries, versions))
+            report.append({"subject": subject, "key_destroyed": had_key, "records": len(entries), "held_by": held})
+    print(json.dumps(report, indent=2) if as_json else "\n".join(line for row in report for line in _lines(row)))
+    return 0
+
+
+def _held(config: Config, entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator[dict[str, Any]]:
+    """The versions that learnt from one of these; not certain where a data set is gone, and only its range known."""
+    for version in versions:
+        offsets = version.lineage.get("offsets")
+        within = [e.id for e in entries if e.key == version.route and offsets and offsets[0] <= e.offset < offsets[1]]
+        folder = Path(config.state) / "cycles" / version.id / "dataset"
+        found = set(within) & ids(folder) if folder.exists() else None
+        if within and (found is None or found):
+            yield {
+                "version": version.id,
+                "stage": version.stage.value,
+                "dataset": version.lineage.get("dataset"),
+                "folder": str(folder) if found else None,
+                "records": len(within if found is None else found),
+                "certain": found is not None,
+            }
+
+
+def _lines(row: dict[str, Any]) -> Iterator[str]:
+    key = "its key is destroyed" if row["key_destroyed"] else "it had no key"
+    yield f"{row['subject']}: {row['records']} records erased, {key}"
+    for held in row["held_by"]:
+        learnt = "learnt from" if held["certain"] else "may have learnt from (its data set is gone)"
+        yield f"  {held['version']} ({held['stage']}) {learnt} {held['records']} of them; data set {held['dataset']}"
+        if held["folder"]:
+            yield f"    {held['folder']} still holds them, scrubbed: remove it, and train anew (retort retrain)"

@@ -1,0 +1,211 @@
+"""`retort export` and `retort erase` on a log as the collector leaves it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from collector import Record, Stream, open_interactions, open_log, open_subjects
+from collector.record import Answer, Interaction, Usage, encode
+from retort.cli import main
+from router import Arm, Config, Stage, TaskKind, Version, open_registry, parse
+
+CONFIG = """
+state: {state}
+upstreams: {{o: {{base_url: "http://127.0.0.1:1/v1", distillation_allowed: true}}}}
+engines: {{local: {{}}}}
+routes: {{r: {{teachers: [o/m], student: {{}}}}, s: {{teachers: [o/m]}}}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "retort.yaml"
+    path.write_text(CONFIG.format(state=tmp_path / "state"))
+    return path
+
+
+@pytest.fixture
+def config(file: Path) -> Config:
+    return parse(file.read_text(), {})
+
+
+def put(config: Config, *records: Interaction) -> None:
+    keys, log = open_subjects(config.subjects), open_log(config.log)
+    for r in records:
+        value = encode(r, keys.key(r.subject) if r.subject else None)
+        log.append([(Stream.INTERACTIONS, Record(id=r.id, key=r.route, at=r.at, subject=r.subject, value=value))])
+    log.close()
+    keys.close()
+
+
+def record(name: str, *, subject: str = "", answers: Sequence[Answer] = (), **changes: Any) -> Interaction:
+    said = Answer(
+        arm=Arm.TEACHER, upstream="o/m", model="m-1", status=200, finish_reason="stop", cost_usd=0.25, total_ms=30.0,
+        message={"role": "assistant", "content": f"answer {name}"}, usage=Usage(prompt_tokens=7, completion_tokens=3),
+    )  # fmt: skip
+    made: dict[str, Any] = {
+        "id": name, "at": 1700000000.5, "route": "r", "kind": "chat", "arm": Arm.TEACHER, "version": None,
+        "propensity": 1.0, "eligible": True, "policy_version": "p", "rollout_revision": 1, "consent": "opt-out",
+        "scrubber": "s", "cluster": "c", "stream": False, "subject": subject, "answers": tuple(answers or (said,)),
+        "request": {"model": "m", "messages": [{"role": "user", "content": f"question {name}"}]},
+    }  # fmt: skip
+    return Interaction(**{**made, **changes})
+
+
+def retort(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def exported(file: Path, out: Path, form: str, *what: str) -> list[dict[str, Any]]:
+    arguments = what or ("--route", "r")
+    assert retort("export", *arguments, "--format", form, "--out", str(out), "--config", str(file)) == 0
+    return [json.loads(line) for line in out.read_bytes().splitlines()] if out.suffix == ".jsonl" else []
+
+
+STUDENT = Answer(arm=Arm.STUDENT, version="v1", status=200, finish_reason="stop", message={"content": "mine"})
+
+
+def test_lines_hold_each_record_with_its_served_answer(file: Path, config: Config, tmp_path: Path) -> None:
+    put(config, record("a", subject="jane"), record("b", route="s"), record("c", answers=(STUDENT, STUDENT)))
+    rows = exported(file, tmp_path / "out.jsonl", "jsonl")
+    assert [row["id"] for row in rows] == ["a", "c"]
+    first, second = rows
+    assert first["request"]["messages"][0]["content"] == "question a"
+    assert first["message"]["content"] == "answer a"
+    assert (first["served_by"], first["model"], first["prompt_tokens"], first["subject"]) == ("o/m", "m-1", 7, "jane")
+    assert (second["served_by"], second["shadows"][0]["message"]) == ("v1", {"content": "mine"})
+    assert [path.name for path in tmp_path.glob("*out*")] == ["out.jsonl"]
+
+
+def test_parquet_has_one_row_a_record_and_types(file: Path, config: Config, tmp_path: Path) -> None:
+    put(config, *(record(f"n{n}", at=1700000000.0 + n) for n in range(4100)))
+    out = tmp_path / "out.parquet"
+    exported(file, out, "parquet")
+    table = pyarrow.parquet.read_table(out)
+    assert table.num_rows == 4100
+    row = table.slice(4099, 1).to_pylist()[0]
+    assert (row["id"], row["cost_usd"], row["completion_tokens"], row["stream"]) == ("n4099", 0.25, 3, False)
+    assert row["at"].timestamp() == 1700004099.0
+    assert json.loads(row["request"])["messages"][0]["content"] == "question n4099"
+    assert json.loads(row["message"])["content"] == "answer n4099"
+
+
+def test_fine_tuning_lines_are_of_whole_answers_of_the_teacher(
+    file: Path, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    calls = Answer(
+        arm=Arm.TEACHER, status=200, finish_reason="tool_calls",
+        message={"role": "assistant", "content": None, "tool_calls": [call], "annotations": []},
+    )  # fmt: skip
+    request = {"model": "m", "messages": [{"role": "user", "content": "do"}], "tools": tools}
+    cut = Answer(arm=Arm.TEACHER, status=200, finish_reason="length", message={"content": "half"})
+    failed = Answer(arm=Arm.TEACHER, status=500, error="http_500")
+    put(
+        config, record("a"), record("b", answers=(calls,), request=request), record("c", answers=(cut,)),
+        record("d", answers=(failed,)), record("e", answers=(STUDENT,)), record("f", answers=(STUDENT, calls)),
+    )  # fmt: skip
+    rows = exported(file, tmp_path / "out.jsonl", "openai")
+    said = {"role": "assistant", "tool_calls": [call]}
+    assert rows == [
+        {"messages": [{"role": "user", "content": "question a"}, {"role": "assistant", "content": "answer a"}]},
+        {"messages": [{"role": "user", "content": "do"}, said], "tools": tools},
+        {"messages": [{"role": "user", "content": "question f"}, said]},
+    ]
+    assert "3 of 6 records; 3 hold nothing that this format takes" in capsys.readouterr().err
+
+
+def test_a_group_gets_what_is_new_since_its_last_run(
+    file: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("retort.export.SECONDS", 0.05)
+    put(config, record("a"), record("b", route="s"))
+    folder = tmp_path / "out"
+    exported(file, folder, "jsonl", "--group", "lake")
+    exported(file, folder, "jsonl", "--group", "lake")
+    assert "nothing new for group lake" in capsys.readouterr().err
+    put(config, record("c"))
+    exported(file, folder, "jsonl", "--group", "lake")
+    found = {path.name: [json.loads(x)["id"] for x in path.read_text().splitlines()] for path in folder.iterdir()}
+    assert found == {"000001.jsonl": ["a", "b"], "000002.jsonl": ["c"]}
+
+
+def test_a_group_whose_file_could_not_be_written_gets_the_same_again(
+    file: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retort.export.SECONDS", 0.05)
+    put(config, record("a"))
+    folder = tmp_path / "out"
+    with monkeypatch.context() as broken:
+        broken.setattr("retort.export.sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left")))
+        arguments = ("--group", "g", "--out", str(folder), "--config", str(file))
+        assert retort("export", *arguments) == 2
+    assert list(folder.iterdir()) == []
+    exported(file, folder, "jsonl", "--group", "g")
+    assert [path.name for path in folder.iterdir()] == ["000001.jsonl"]
+
+
+def test_wrong_asking_is_told(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert retort("export", "--route", "x", "--out", "-", "--config", str(file)) == 2
+    assert "no route 'x'; the configuration has: r, s" in capsys.readouterr().err
+    assert retort("export", "--route", "r", "--format", "parquet", "--out", "-", "--config", str(file)) == 2
+    assert "needs --out FILE" in capsys.readouterr().err
+    assert retort("erase", "--config", str(file)) == 2
+    assert "--subject ID" in capsys.readouterr().err
+
+
+def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence[str] | None) -> None:
+    from retrainer.curate import Example, Side
+    from retrainer.dataset import Dataset, DatasetManifest, _digest, write
+
+    registry = open_registry(config.registry)
+    registry.add_version(
+        Version(
+            id=version, route="r", kind=TaskKind.CHAT, base="b", engine="local", artefact=version, created_at=1.0,
+            stage=Stage.CANDIDATE, lineage={"dataset": f"sha256:{version}", "offsets": list(offsets)},
+        )
+    )  # fmt: skip
+    registry.close()
+    if ids is None:
+        return
+    examples = [Example(id=name, offset=1, at=1.0, cluster="c", messages=[], answer="a") for name in ids]
+    digest = _digest({Side.TRAIN: examples, Side.VALIDATION: [], Side.TEST: []})
+    manifest = DatasetManifest(
+        route="r", digest=digest, first=0, end=9, read=1, counts={}, groups=1, dropped={}, upstreams={}, scrubbers={}
+    )
+    folder = Path(config.state) / "cycles" / version / "dataset"
+    folder.parent.mkdir(parents=True)
+    write(Dataset(train=examples, validation=[], test=[], manifest=manifest), folder)
+
+
+def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
+    file: Path, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = open_subjects(config.subjects)
+    jane, joe = keys.hashed("jane@example.com"), keys.hashed("joe")
+    put(config, record("a"), record("b", subject=jane), record("c", subject=joe), record("d", subject=jane))
+    key = keys.key(jane)
+    learnt(config, "with", (0, 100), ["a", "b"])
+    learnt(config, "without", (0, 100), ["a", "c"])
+    learnt(config, "before", (0, 1), None)
+    learnt(config, "gone", (0, 100), None)
+    assert retort("erase", "--subject", "jane@example.com", "--json", "--config", str(file)) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["subject"], row["key_destroyed"], row["records"]) == (jane, True, 2)
+    held = {h["version"]: (h["records"], h["certain"]) for h in row["held_by"]}
+    assert held == {"with": (1, True), "gone": (2, False)}
+    with open_interactions(config) as interactions:
+        assert [r.id for _, r in interactions.of("r")] == ["a", "c"]
+    assert keys.known({jane, joe}).keys() == {joe}
+    stored = [path for path in (tmp_path / "state").rglob("*.db*") if path.is_file()]
+    assert not any(key in path.read_bytes() for path in stored)
+    assert retort("erase", "--hashed", jane, "--config", str(file)) == 0
+    assert f"{jane}: 0 records erased, it had no key" in capsys.readouterr().out
+    keys.close()
