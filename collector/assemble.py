@@ -15,7 +15,7 @@ from collector.frames import Call, Exchange, Feedback, Happened, Header
 from collector.log import EventLog, Record, Stream
 from collector.observe import Answered, observations, owes_a_pair, students
 from collector.pairs import pairs
-from collector.parse import Completion, Unreadable, completion, request
+from collector.parse import Completion, Unreadable, request, try_completion, try_request, words
 from collector.quality import Quality, waits
 from collector.record import Answer, Interaction
 from collector.scrub import Scrubbed, declared_values
@@ -71,6 +71,7 @@ class Assembler:
         self._reports = Reports(config, events)
         self._clock = clock
         self._eligible: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        self._waiting = 0  # bytes of exchanges whose texts are being scrubbed, or wait for it
         self._counted: OrderedDict[str, None] = OrderedDict()
 
     def restore(self, evidence: EventLog) -> None:
@@ -125,20 +126,21 @@ class Assembler:
             return Assembled([self._quarantine(exchange, "unknown_route")])
         texts = _cut(exchange, body)
         answers: list[Answered] = [
-            (call, _read(text)) for call, text in zip((exchange.served, *exchange.shadows), texts[1:], strict=True)
+            (call, try_completion(text))
+            for call, text in zip((exchange.served, *exchange.shadows), texts[1:], strict=True)
         ]
         found = observations(exchange, answers, policy)
         compared, later = self._compare(exchange, texts[0], answers, policy)
         records = [_evidence(seen) for seen in (*found, *compared)]
-        if exchange.capture:
-            later = (self._kept(exchange, texts[0], answers), *later)
+        if exchange.capture and self._has_room(exchange, len(body)):
+            later = (self._kept(exchange, texts[0], answers, len(body)), *later)
         return Assembled(records, later)
 
     def _compare(
         self, exchange: Exchange, raw: bytes, answers: list[Answered], policy: RoutePolicy
     ) -> tuple[list[Observation], tuple[Later, ...]]:
         """What its pairs say now, with its exposure; and later."""
-        asking = _request(raw) if students(exchange, answers) else None  # else there is nothing to compare
+        asking = try_request(raw) if students(exchange, answers) else None  # else there is nothing to compare
         found = pairs(exchange, answers, policy, asked(asking) if asking else Asked())
         exposed, known = self._reports.arrived(exchange, found, self._clock())
         if policy.quality.reference == "truth":
@@ -150,11 +152,24 @@ class Assembler:
     async def _settled(self, *settling: Any, **more: Any) -> Records:
         return [_evidence(seen) for seen in await self._quality.later(*settling, **more)]
 
-    async def _kept(self, exchange: Exchange, raw: bytes, answers: list[Answered]) -> Records:
+    def _has_room(self, exchange: Exchange, size: int) -> bool:
+        """Whether its texts may still wait to be scrubbed: where more comes than can be, it is sampled, and pairs are
+        the last to go. The observations are made of all."""
+        most = self._config.scrub_backlog_mb << 20
+        room = self._waiting == 0 or self._waiting + size <= (most if exchange.shadows else most // 2)
+        if not room:
+            self._events.emit("collector.capture_shed", route=exchange.decision.route)
+            return False
+        self._waiting += size
+        return True
+
+    async def _kept(self, exchange: Exchange, raw: bytes, answers: list[Answered], size: int) -> Records:
         try:
             return [await self._interaction(exchange, raw, answers)]
         except Exception as error:
             return [self._failed(exchange, error)]
+        finally:
+            self._waiting -= size
 
     def _failed(self, exchange: Exchange, error: Exception) -> tuple[Stream, Record]:
         """At the edge of one exchange: the others go on."""
@@ -168,7 +183,7 @@ class Assembler:
             return self._quarantine(exchange, f"request {error}")
         if any(_unreadable(call, said) for call, said in answers):
             return self._quarantine(exchange, "unreadable answer")
-        values = [asked, [_words(said) for _, said in answers]]
+        values = [asked, [words(said) for _, said in answers]]
         policy = self._config.routes[exchange.decision.route]
         names = {exchange.decision.route, *policy.claims, *(t.partition("/")[2] for t in policy.teachers)}
         untouchable = declared_values(asked) | names | {c.version for c, _ in answers if c.version}
@@ -200,13 +215,13 @@ class Assembler:
             stream=exchange.stream,
             request=clean_request,
             answers=tuple(
-                self._answer(call, said, words) for (call, said), words in zip(answers, clean_words, strict=True)
+                self._answer(call, said, clean) for (call, said), clean in zip(answers, clean_words, strict=True)
             ),
             failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
         )
         return Stream.INTERACTIONS, await self._sealing.record(interaction)
 
-    def _answer(self, call: Call, said: Completion | None, words: Mapping[str, Any]) -> Answer:
+    def _answer(self, call: Call, said: Completion | None, worded: Mapping[str, Any]) -> Answer:
         return Answer(
             arm=call.arm,
             version=call.version,
@@ -219,7 +234,7 @@ class Assembler:
             total_ms=call.total_ms,
             confidence=call.confidence,
             deferred=call.deferred,
-            **words,
+            **worded,
         )
 
     def _cost(self, call: Call, said: Completion | None) -> float | None:
@@ -251,35 +266,9 @@ def _cut(exchange: Exchange, body: bytes) -> list[bytes]:
     return pieces
 
 
-def _read(text: bytes) -> Completion | None:
-    try:
-        return completion(text) if text else None
-    except (Unreadable, RecursionError):
-        return None
-
-
-def _request(raw: bytes) -> dict[str, Any] | None:
-    try:
-        return request(raw) if raw else None
-    except (Unreadable, RecursionError):
-        return None
-
-
 def _unreadable(call: Call, said: Completion | None) -> bool:
     """Whether an answer came that can't be read. Of a stream that was deferred at its beginning none was waited for."""
     return call.error is None and said is None and not (call.deferred and not call.body_bytes)
-
-
-def _words(said: Completion | None) -> dict[str, Any]:
-    """All that an upstream worded itself."""
-    if said is None:
-        return {}
-    return {
-        "message": said.message,
-        "finish_reason": said.finish_reason,
-        "model": said.model,
-        "system_fingerprint": said.system_fingerprint,
-    }
 
 
 def _evidence(record: Evidence) -> tuple[Stream, Record]:

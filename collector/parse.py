@@ -35,6 +35,34 @@ def request(body: bytes) -> dict[str, Any]:
     return _object(body)
 
 
+def try_completion(body: bytes) -> Completion | None:
+    """As `completion`; None for what is empty or can't be read."""
+    try:
+        return completion(body) if body else None
+    except (Unreadable, RecursionError):
+        return None
+
+
+def try_request(body: bytes) -> dict[str, Any] | None:
+    """As `request`; None for what is empty or can't be read."""
+    try:
+        return request(body) if body else None
+    except (Unreadable, RecursionError):
+        return None
+
+
+def words(said: Completion | None) -> dict[str, Any]:
+    """All that an upstream worded itself."""
+    if said is None:
+        return {}
+    return {
+        "message": said.message,
+        "finish_reason": said.finish_reason,
+        "model": said.model,
+        "system_fingerprint": said.system_fingerprint,
+    }
+
+
 def _object(data: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(data)

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -35,7 +36,8 @@ _scrubber: Scrubber | None = None  # of this worker process, made by its initial
 class _Worker:
     """One process. `fit`: it has its models and nothing runs in it, so that it may have another text."""
 
-    def __init__(self, salt: bytes, keep: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, salt: bytes, keep: Mapping[str, tuple[str, ...]], number: int) -> None:
+        self.number = number
         self._executor = ProcessPoolExecutor(
             1,
             mp_context=multiprocessing.get_context("spawn"),
@@ -95,7 +97,7 @@ class ScrubPool:
 
     async def start(self) -> None:
         """Start the workers and wait until they have loaded their models. Raises ScrubError."""
-        self._idle = [self._made() for _ in range(self._size)]
+        self._idle = [self._made(number) for number in range(self._size)]
         try:
             await asyncio.gather(*(worker.loaded() for worker in self._idle))
         except (BrokenProcessPool, TimeoutError) as error:
@@ -119,14 +121,21 @@ class ScrubPool:
         ending, self._all, self._idle = self._all, set(), []
         await asyncio.gather(*(asyncio.to_thread(worker.end, wait=True) for worker in ending))
 
-    async def _once(self, *task: Any) -> Scrubbed:
+    def _taken(self, cluster: str) -> _Worker:
+        """The conversation's own worker, if it is idle: that one remembers what the conversation says again."""
+        own = zlib.crc32(cluster.encode()) % self._size
+        worker = next((worker for worker in self._idle if worker.number == own), self._idle[-1])
+        self._idle.remove(worker)
+        return worker
+
+    async def _once(self, values: list[Any], route: str, cluster: str, untouchable: frozenset[str]) -> Scrubbed:
         async with self._free:
             if not self._idle:
                 raise ScrubError("closed")
-            worker = self._idle.pop()
+            worker = self._taken(cluster)
             began = time.monotonic()
             try:
-                return await worker.scrub(self._timeout, *task)
+                return await worker.scrub(self._timeout, values, route, cluster, untouchable)
             except TimeoutError as error:
                 raise ScrubError("timeout") from error
             except (BrokenProcessPool, ScrubError):
@@ -146,11 +155,11 @@ class ScrubPool:
             log.error("scrub.worker_replaced")
             self._all.remove(worker)
             worker.end()
-            worker = self._made()
+            worker = self._made(worker.number)
         self._idle.append(worker)
 
-    def _made(self) -> _Worker:
-        worker = _Worker(self._salt, self._keep)
+    def _made(self, number: int) -> _Worker:
+        worker = _Worker(self._salt, self._keep, number)
         self._all.add(worker)
         return worker
 

@@ -83,6 +83,11 @@ class FrameSender:
         """Whether frames survive this process."""
         return self._spool is not None
 
+    @property
+    def crowded(self) -> bool:
+        """Whether half of the room for frames is taken: what can be spared should be, so that the rest finds room."""
+        return 2 * self._bytes > self._max_bytes and (self._spool is None or self._spool.crowded)
+
     def begin(self, header: Header, *bodies: bytes) -> int | None:
         """Keep what is known of an exchange that is answered, but not over, for a successor. None where there is no
         room for it."""

@@ -98,6 +98,11 @@ class Spool:
             segment.last = sequence
         return place
 
+    @property
+    def crowded(self) -> bool:
+        """Whether half of the room is taken."""
+        return 2 * self._bytes > self._max_bytes
+
     def has_room(self, size: int) -> bool:
         """Whether a frame of so many bytes can be kept."""
         return self._bytes + _HEAD.size + size + _TAG_BYTES <= self._max_bytes

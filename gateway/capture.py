@@ -24,6 +24,10 @@ class Sender(Protocol):
     def spools(self) -> bool:
         """Whether frames survive this process."""
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there soon is no room for frames."""
+
     def begin(self, header: Header, *bodies: bytes) -> int | None:
         """Keep an exchange that is answered, but not over, for a successor; None where it was not kept."""
 
@@ -105,14 +109,16 @@ class Capture:
         """The header and its bodies.
 
         Texts go along where they may be kept, and where a pair is to be scored (which happens in memory). An exchange
-        with a text too large is reported without any.
+        with a text too large is reported without any; so is one without a pair, while the sender is crowded.
         """
         capture = done.consent is not None
         if done.deferred:
             shadows = (*done.deferred, *shadows)
         kept = [shadow.kept for shadow in shadows]
-        if len(done.request) > KEEP_BYTES or done.served.too_large:
-            self._events.emit("gateway.capture_skipped", route=done.decision.route, reason="too_large")
+        too_large = len(done.request) > KEEP_BYTES or done.served.too_large
+        if too_large or (self._sender.crowded and not shadows):
+            reason = "too_large" if too_large else "crowded"
+            self._events.emit("gateway.capture_skipped", route=done.decision.route, reason=reason)
             capture, bodies = False, [b"", b"", *(b"" for _ in kept)]
         elif capture or any(kept):
             bodies = [done.request, done.served.kept, *kept]

@@ -96,6 +96,7 @@ class Config(Strict):
     listen: str = "127.0.0.1:8080"
     workers: int = Field(1, gt=0)
     scrub_workers: int = Field(1, gt=0)
+    scrub_backlog_mb: int = Field(16, gt=0)
     spool: SpoolSettings | None = None
     upstreams: dict[str, Upstream]
     engines: dict[str, EngineSettings] = {}

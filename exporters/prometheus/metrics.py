@@ -67,6 +67,11 @@ class Metrics:
 
     def _collector(self) -> None:
         self.frames_dropped = self._counter("retort_collector_frames_dropped", "Frames that a full buffer refused", ())
+        self.capture_shed = self._counter(
+            "retort_collector_capture_shed",
+            "Exchanges whose texts were not kept: more came than can be scrubbed",
+            ("route",),
+        )
         self.spool_refused = self._counter(
             "retort_collector_spool_refused", "Frames that a full or failing spool did not take", ()
         )

@@ -70,6 +70,9 @@ class Subscriber:
     def _on_collector__frames_dropped(self, f: Fields) -> None:
         self._m.frames_dropped.inc(f["count"])
 
+    def _on_collector__capture_shed(self, f: Fields) -> None:
+        self._m.capture_shed.labels(f["route"]).inc()
+
     def _on_collector__spool_refused(self, f: Fields) -> None:
         self._m.spool_refused.inc()
 

@@ -533,3 +533,29 @@ async def test_bytes_that_are_no_frame_end_that_connection_alone(path: Path, sen
     assert await sender.drain(10) == 0
     await running.end()
     assert evidence(log) == ["a"]
+
+
+async def test_more_than_can_be_scrubbed_is_sampled_pairs_last_and_observations_never(
+    path: Path, sender: FrameSender
+) -> None:
+    log, heard, pool = MemoryLog(), Heard(), SlowPool()
+    config = CONFIG.model_copy(update={"scrub_backlog_mb": 1})
+    assembler = Assembler(config, pool, heard, sealing=sealing())
+    running = Running(path, log, heard, assembler=assembler, max_waiting=64 << 20)
+    asked, said = question("x" * 100_000), answer("red")
+    for n in range(10):
+        sender.send(exchange(n, request=asked, served=call(Arm.TEACHER, said)), asked, said)
+    for n in range(10, 20):
+        served, shadow = call(Arm.TEACHER, said), call(Arm.STUDENT, said)
+        sender.send(exchange(n, request=asked, served=served, shadows=[shadow]), asked, said, said)
+    async with asyncio.timeout(10):
+        while len({e.id.partition(":")[0] for e in everything(log, Stream.EVIDENCE)}) < 10:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    pool.let.set()
+    assert await sender.drain(30) == 0
+    await running.end()
+    kept = {e.id for e in everything(log, Stream.INTERACTIONS)}
+    assert kept == {f"x{n}" for n in [*range(5), *range(10, 15)]}
+    assert heard.names.count("collector.capture_shed") == 10
+    observed = {e.id.partition(":")[0] for e in everything(log, Stream.EVIDENCE)}
+    assert observed == {f"x{n}" for n in range(10, 20)}

@@ -191,7 +191,7 @@ class FakeSender:
         self.frames: list[tuple[Header, tuple[bytes, ...]]] = []
         self.begun: list[tuple[Header, tuple[bytes, ...]]] = []
         self.over: list[int] = []
-        self.full = self.spools = False
+        self.full = self.spools = self.crowded = False
         self._came = asyncio.Event()
 
     def begin(self, header: Header, *bodies: bytes) -> int | None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from gateway_fakes import REQUEST, FakeUpstream, completion, gateway, plain, reply, settings
+from gateway_fakes import REQUEST, FakeUpstream, completion, gateway, plain, reply, settings, shadowing
 
 from gateway.attempt import KEEP_BYTES
 from gateway.capture import consent
@@ -117,3 +117,21 @@ async def test_the_frame_says_why_it_may_be_kept_and_whose_it_is(teacher: FakeUp
         second, _ = await running.sender.exchange(1)
     assert (first.consent, first.subject, second.consent, second.subject) == ("header", "jane", "opt-out", None)
     assert all("x-retort-subject" not in asked.headers for asked in teacher.asked)
+
+
+async def test_texts_are_spared_while_the_sender_is_crowded_unless_they_are_a_pairs(
+    teacher: FakeUpstream, student: FakeUpstream
+) -> None:
+    async with gateway(settings(teacher.url)) as running:
+        running.sender.crowded = True
+        async with running.post(REQUEST) as got:
+            await got.read()
+        exchange, bodies = await running.sender.exchange(0)
+        assert (exchange.capture, bodies) == (False, (b"", b""))
+        assert running.events("gateway.capture_skipped") == [{"route": "support", "reason": "crowded"}]
+        await running.roll_out(shadowing(), url=student.url)
+        async with running.post(REQUEST) as got:
+            await got.read()
+        exchange, bodies = await running.sender.exchange(1)
+        assert exchange.capture
+        assert all(bodies)
