@@ -13,7 +13,7 @@ from retort.errors import StartError
 from retort.extras import need
 from retort.process import EXIT_USAGE, set_up_logging
 from retort.settings import DEFAULT_CONFIG, be_offline, load, share_metrics
-from router import Config, json_schema
+from router import Config, RouterError, json_schema
 
 ROOMS = {
     "gateway": "one gateway worker",
@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except StartError as error:
         print(f"retort: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
+    except RouterError as error:
+        print(f"retort: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -148,10 +151,15 @@ def _load(options: argparse.Namespace) -> Config:
     return config
 
 
+def _database(config: Config) -> list[str]:
+    """The extra that the registry needs."""
+    return ["postgres"] if config.registry.startswith("postgresql://") else []
+
+
 def _room(options: argparse.Namespace) -> int:
-    if options.room in ("collector", "engine", "retrainer"):
-        need(options.room, options.room)
     config = _load(options)
+    own = [options.room] if options.room in ("collector", "engine", "retrainer") else []
+    need(options.room, *own, *_database(config))
     set_up_logging(options.room)
     from retort.process import run_room  # noqa: PLC0415
     from retort.rooms import room  # noqa: PLC0415 - each process loads its own room alone
@@ -164,7 +172,7 @@ def _up(options: argparse.Namespace) -> int:
 
     config = load(options.config)
     students = any(policy.student for policy in config.routes.values())
-    need("up", "collector", *["engine"] * bool(config.engines), *["retrainer"] * students)
+    need("up", "collector", *["engine"] * bool(config.engines), *["retrainer"] * students, *_database(config))
     set_up_logging("up")
     return asyncio.run(up(config, os.path.abspath(options.config), port=options.port))  # noqa: PTH100
 

@@ -93,5 +93,5 @@ def _evaluated(store: Store, versions: Sequence[Version]) -> tuple[float | None,
 
 
 def _exists(url: str) -> bool:
-    """Whether there is a database: opening one that isn't there would make it."""
-    return url.startswith("sqlite:///") and Path(url.removeprefix("sqlite:///")).is_file()
+    """False for a file that isn't there: opening it would make it."""
+    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()

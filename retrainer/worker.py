@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -48,25 +49,22 @@ def main() -> int:
     _keep_freed_memory()
     events = Events()
     events.subscribe(_tell)
-    registry, interactions = open_registry(config.registry), open_interactions(config)
     try:
-        run_request(
-            config,
-            request,
-            registry=registry,
-            interactions=interactions,
-            events=events,
-            progress=_Throttled(Cycles(config.state), request.cycle_id),
-        )
+        with closing(open_registry(config.registry)) as registry, open_interactions(config) as interactions:
+            run_request(
+                config,
+                request,
+                registry=registry,
+                interactions=interactions,
+                events=events,
+                progress=_Throttled(Cycles(config.state), request.cycle_id),
+            )
     except NotEnoughExamples as error:
         log.warning("retrainer.skipped", extra={"why": str(error)})
     except (RetrainerError, ArtefactError, CollectorError, RouterError) as error:
         again = error.retryable or isinstance(error, CycleBusy)
         _tell("worker.error", {"error": str(error), "retryable": again})
         return EXIT_AGAIN if again else EXIT_FAILED
-    finally:
-        interactions.close()
-        registry.close()
     return EXIT_DONE
 
 

@@ -13,7 +13,7 @@ from router.evidence import encode as encode_evidence
 from router.policy import CapturePolicy, ConsentKeys, RetrainPolicy, RoutePolicy, parse_policy
 from router.policy_quality import JudgePolicy, OutcomePolicy, QualityPolicy
 from router.registry import Registry, Rollout, Snapshot, Stage, Transition, Version
-from router.registry_sqlite import open_registry
+from router.registry_sql import open_registry
 from router.replay import differences, recompute, what_if
 from router.rollout import fold, stages
 from router.rollout_state import RouteState, initial
@@ -38,7 +38,7 @@ from router.scores import (
     tool_calls,
     why_bad,
 )
-from router.sql import Database, open_database
+from router.sql import Database, Session, open_database
 from router.tasks import TaskKind
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "RouteState",
     "RouterError",
     "Score",
+    "Session",
     "ShadowCall",
     "Similarity",
     "Snapshot",

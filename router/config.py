@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from router.errors import ConfigError
 from router.policy import RoutePolicy
 from router.policy_fields import Seconds, Strict
+from router.sql import why_bad_url
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -123,11 +124,11 @@ class Config(Strict):
             raise ValueError(f"{value!r}: write sqlite:///PATH")
         return value
 
-    @field_validator("registry")
+    @field_validator("registry", "subjects")
     @classmethod
-    def _registry(cls, value: str) -> str:
-        if not value.startswith("sqlite:///"):
-            raise ValueError(f"{value!r}: write sqlite:///PATH")
+    def _database(cls, value: str) -> str:
+        if wrong := why_bad_url(value):
+            raise ValueError(wrong)
         return value
 
     @field_validator("listen")

@@ -1,4 +1,4 @@
-"""Versions, rollouts, endpoints and leases: what every process agrees on. SQLite in WAL mode, compare-and-swap.
+"""Versions, rollouts, endpoints and leases: what every process agrees on. In SQLite or PostgreSQL, compare-and-swap.
 
 The promoter alone writes rollouts; engines write endpoints; the retrainer adds versions.
 """
@@ -90,7 +90,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Registry(Protocol):
-    """The seam. `open_registry` gives the implementation for a URL."""
+    """The seam. `open_registry` gives the implementation for a URL. Everything raises RegistryUnavailable."""
 
     def add_version(self, version: Version) -> None:
         """Add a candidate. Idempotent by id."""

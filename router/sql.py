@@ -19,11 +19,13 @@ SQLITE, POSTGRES = "sqlite:///", "postgresql://"
 # Whatever libpq would read otherwise than a person does is refused: a password with a bare / or @ would be taken for a
 # port or a host, and be told in an error.
 _HOST = r"(?:[\w.%-]*|\[[0-9A-Fa-f:.]+\])(?::\d+)?"
-_POSTGRES_URL = re.compile(rf"{POSTGRES}(?:[^@/?#:]+(?::[^@/?#]*)?@)?{_HOST}(?:,{_HOST})*(?:/[^@/?#]*)?(?:\?[^@#]*)?")
+_POSTGRES_URL = re.compile(
+    rf"(?!.*%(?![0-9A-Fa-f]{{2}})){POSTGRES}(?:[^@/?#:]+(?::[^@/?#]*)?@)?{_HOST}(?:,{_HOST})*(?:/[^@/?#]*)?(?:\?[^@#]*)?"
+)
 
 
 class Session(Protocol):
-    """The statements of one transaction."""
+    """The statements of one transaction. One that fails ends it; outside, that is a RegistryUnavailable."""
 
     def execute(self, query: str, *arguments: object) -> int:
         """How many rows it inserted, updated or deleted."""
@@ -44,7 +46,7 @@ class Database(Protocol):
         writes are such that the caller may look, or write again."""
 
     def scour(self, table: str) -> None:
-        """Leave nothing in the files of what was deleted from a table."""
+        """Leave nothing in the database's files of what was deleted from a table."""
 
     def close(self) -> None:
         """Close the connection; the database is not used any more."""

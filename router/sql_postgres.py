@@ -41,9 +41,9 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str, schema: tuple[str, ...], name: str, *, patience: float = PATIENCE_SECONDS) -> None:
-        self._name = name
         self._patience = patience
         self._parameters = _parameters(url, name, patience)
+        self._place = f"{name} at {self._parameters.get('host', 'the default host')}"
         self._lock = threading.RLock()
         self._connection: _Connection | None = None
         self._closed = False
@@ -67,13 +67,15 @@ class PostgresDatabase:
             try:
                 yield _Session(connection)
                 if connection.execute("COMMIT").statusmessage != "COMMIT":
-                    raise RegistryUnavailable(f"{self._name}: a statement failed, so nothing was committed")
+                    raise RegistryUnavailable(f"{self._place}: a statement failed, so nothing was committed")
             except BaseException:
                 self._drop()  # which ends the transaction, and waits for nobody
                 raise
 
     def scour(self, table: str) -> None:
-        """See Database."""
+        """See Database. Archived write-ahead logs are the operator's."""
+        with self._lock, self._translated():
+            self._repeatable(lambda connection: _Session(connection).execute(f"VACUUM {table}"))
 
     def close(self) -> None:
         """See Database."""
@@ -85,7 +87,7 @@ class PostgresDatabase:
         """Do what changes nothing; once more where the connection turns out to be lost, as all are after the server
         was restarted."""
         if self._closed:
-            raise RegistryUnavailable(f"{self._name}: closed")
+            raise RegistryUnavailable(f"{self._place}: closed")
         if self._connection is not None:
             try:
                 return use(self._connection)
@@ -107,9 +109,9 @@ class PostgresDatabase:
             yield
         except TimeoutError as error:
             self._drop()  # its answer might still come, and be taken for another's
-            raise RegistryUnavailable(f"{self._name}: {error}") from error
+            raise RegistryUnavailable(f"{self._place}: {error}") from error
         except psycopg.Error as error:
-            raise RegistryUnavailable(f"{self._name}: {' '.join(str(error).split())}") from error
+            raise RegistryUnavailable(f"{self._place}: {' '.join(str(error).split())}") from error
 
 
 class _Connection(psycopg.Connection[Row]):
@@ -155,7 +157,7 @@ def _within(gen: PQGen[T], seconds: float) -> PQGen[T]:
 def _begin(connection: _Connection) -> _Connection:
     if connection.info.transaction_status == pq.TransactionStatus.INTRANS:
         raise psycopg.ProgrammingError("a transaction within a transaction")
-    connection.execute("BEGIN")
+    connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     return connection
 
 
@@ -164,7 +166,8 @@ def _migrate(session: _Session, schema: tuple[str, ...], name: str) -> None:
     session.rows("SELECT pg_advisory_xact_lock(?)", _SCHEMA_LOCK)
     if session.rows("SELECT to_regclass('retort_schema') IS NULL") == [(True,)]:
         session.execute("CREATE TABLE retort_schema (store TEXT PRIMARY KEY, version BIGINT NOT NULL)")
-    done = sum(row[0] for row in session.rows("SELECT version FROM retort_schema WHERE store = ?", name))
+    found = session.rows("SELECT version FROM retort_schema WHERE store = ?", name)
+    done = found[0][0] if found else 0
     for script in schema[done:]:
         for statement in statements(script):
             for ours, theirs in _TYPES:
@@ -187,9 +190,11 @@ def _parameters(url: str, name: str, patience: float) -> dict[str, Any]:
     """libpq's; what the URL says comes before what we would say."""
     try:
         given = conninfo_to_dict(url)
-    except psycopg.Error as error:
+    except psycopg.Error:
         # Without libpq's own words, which quote a part of the URL, perhaps of the password.
-        raise ConfigError(f"{name}: PostgreSQL can't read the URL's percent-encoding or its ?options") from error
+        raise ConfigError(
+            f"{name}: PostgreSQL doesn't know an option in the URL; write ?NAME=VALUE&..., for example ?sslmode=require"
+        ) from None
     ours = (
         f"-c statement_timeout={patience * 1000:.0f} "
         # A process that is frozen amid a transaction must not keep its locks.

@@ -71,7 +71,7 @@ class SqliteDatabase:
                 raise
 
     def scour(self, table: str) -> None:
-        """See Database. Pages are overwritten at once; here it is the write-ahead log's turn."""
+        """See Database. Pages are overwritten at once; left is the write-ahead log."""
         self.read("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:

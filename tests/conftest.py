@@ -1,11 +1,15 @@
-"""No test reaches beyond this machine."""
+"""No test reaches beyond this machine; the databases that several rooms are tested on."""
 
 import ipaddress
 import socket
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from postgres_service import Postgres
 
 _connect = socket.socket.connect
 
@@ -23,3 +27,20 @@ def _stay_on_this_machine() -> Iterator[None]:
     socket.socket.connect = _local_only  # type: ignore[method-assign, assignment]
     yield
     socket.socket.connect = _connect  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["Postgres"]:
+    """A real server, started at the first use. Whoever stops it starts it again."""
+    from postgres_service import running
+
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database, in SQLite and in PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/deep/registry.db"
+    return request.getfixturevalue("postgres").database()

@@ -39,11 +39,11 @@ POLICY = RoutePolicy.model_validate(
 
 
 class Route:
-    """A log and a registry in a folder, and folds on them."""
+    """A log in a folder and a registry, and folds on them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, registry: str) -> None:
         self.log = open_log(f"sqlite:///{folder}/log.db")
-        self.registry: Registry = open_registry(f"sqlite:///{folder}/registry.db")
+        self.registry: Registry = open_registry(registry)
         self.heard: list[tuple[str, dict[str, Any]]] = []
         self.events = Events()
         self.events.subscribe(lambda name, fields: self.heard.append((name, fields)))
@@ -90,8 +90,8 @@ class Route:
 
 
 @pytest.fixture
-def route(tmp_path: Path) -> Any:
-    made = Route(tmp_path)
+def route(tmp_path: Path, database_url: str) -> Any:
+    made = Route(tmp_path, database_url)
     yield made
     made.log.close()
     made.registry.close()
@@ -196,14 +196,15 @@ def test_the_policy_is_told_once_and_ticks_come_while_a_version_is_watched(route
     assert EventKind.POLICY not in [e.kind for e in again.owed(30.0)]
 
 
-async def promoter(state: Path, stop: asyncio.Event) -> None:
-    """The process, on the state folder that a Route uses."""
+async def promoter(state: Path, registry: str, stop: asyncio.Event) -> None:
+    """The process, on the state folder and the registry that a Route uses."""
     from collector import promote
     from router import parse
 
     config = parse(
         f"""
         state: {state}
+        registry: {registry}
         upstreams: {{o: {{base_url: "http://x", distillation_allowed: true}}}}
         engines: {{local: {{}}}}
         routes: {{r: {{teachers: [o/m], student: {{}}}}}}
@@ -214,15 +215,15 @@ async def promoter(state: Path, stop: asyncio.Event) -> None:
 
 
 async def test_a_state_that_can_not_be_read_is_told_in_the_log_and_stays_as_it_is(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    route = Route(tmp_path)
+    route = Route(tmp_path, database_url)
     kept = (Rollout(route="r", revision=1), b"not a state", 7)
     route.registry.commit(
         "r", expected=(0, 0), rollout=kept[0], stages={}, transitions=[], state=kept[1], offset=kept[2], status={}
     )
     stop = asyncio.Event()
-    running = asyncio.create_task(promoter(tmp_path, stop))
+    running = asyncio.create_task(promoter(tmp_path, database_url, stop))
     async with asyncio.timeout(10):
         while not any(r.message == "promoter.waits" for r in caplog.records):  # noqa: ASYNC110 - a log tells nobody
             await asyncio.sleep(0.01)
@@ -235,10 +236,10 @@ async def test_a_state_that_can_not_be_read_is_told_in_the_log_and_stays_as_it_i
     route.registry.close()
 
 
-async def test_the_process_folds_what_a_collector_appends(tmp_path: Path) -> None:
+async def test_the_process_folds_what_a_collector_appends(tmp_path: Path, database_url: str) -> None:
     stop = asyncio.Event()
-    running = asyncio.create_task(promoter(tmp_path, stop))
-    route = Route(tmp_path)
+    running = asyncio.create_task(promoter(tmp_path, database_url, stop))
+    route = Route(tmp_path, database_url)
     route.arrive()
     for _ in range(100):
         await asyncio.sleep(0.05)

@@ -1,6 +1,8 @@
 """Whose data a record is; destroying a subject's key leaves nothing to read of it."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,18 +27,20 @@ from router import Arm, parse
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> SubjectKeys:
-    return open_subjects(f"sqlite:///{tmp_path}/subjects.db")
+def keys(database_url: str) -> Iterator[SubjectKeys]:
+    with closing(open_subjects(database_url)) as opened:
+        yield opened
 
 
 def test_a_name_is_hashed_the_same_for_all_who_share_the_database_and_for_nobody_else(
-    keys: SubjectKeys, tmp_path: Path
+    keys: SubjectKeys, database_url: str
 ) -> None:
-    again = open_subjects(f"sqlite:///{tmp_path}/subjects.db")
-    other = open_subjects(f"sqlite:///{tmp_path}/other.db")
+    again = open_subjects(database_url)
+    other = open_subjects("sqlite:///:memory:")
     assert keys.hashed("jane") == again.hashed("jane") != other.hashed("jane")
     assert keys.hashed("jane") != keys.hashed("joe")
     assert "jane" not in keys.hashed("jane")
+    again.close()
 
 
 def test_a_key_is_made_once_and_is_gone_for_good_when_destroyed(keys: SubjectKeys, tmp_path: Path) -> None:
@@ -46,7 +50,7 @@ def test_a_key_is_made_once_and_is_gone_for_good_when_destroyed(keys: SubjectKey
     assert keys.destroy("a")
     assert not keys.destroy("a")
     assert keys.known({"a", "b"}).keys() == {"b"}
-    assert not any(first in path.read_bytes() for path in tmp_path.iterdir())
+    assert not any(first in path.read_bytes() for path in tmp_path.rglob("*.db*"))
     assert keys.key("a") != first
 
 

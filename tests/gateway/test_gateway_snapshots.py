@@ -5,15 +5,18 @@ import time
 
 import pytest
 from gateway_fakes import REQUEST, FakeRegistry, FakeUpstream, gateway, live, settings
+from postgres_service import Postgres
 
 from gateway.snapshots import Snapshots
 from router import Snapshot
+from router.registry_sql import SCHEMA, SqlRegistry
+from router.sql_postgres import PostgresDatabase
 
 NEW = Snapshot(rollouts={"support": live()}, endpoints={})
 
 
-async def until(condition) -> None:
-    async with asyncio.timeout(2):
+async def until(condition, *, seconds: float = 2) -> None:
+    async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - nothing tells of a refresh
             await asyncio.sleep(0.005)
 
@@ -72,3 +75,24 @@ async def test_a_slow_registry_delays_no_request(teacher: FakeUpstream) -> None:
             assert got.status == 200
         assert time.monotonic() - began < 0.25
         await refreshing
+
+
+@pytest.mark.service
+async def test_a_frozen_postgresql_leaves_the_last_snapshot_in_force_and_the_loop_free(
+    postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = SqlRegistry(PostgresDatabase(postgres.database(), SCHEMA, "registry", patience=1.0))
+    registry.publish("v", engine="local", url="http://a")
+    snapshots = Snapshots(lambda: registry, interval=0.01)
+    await snapshots.start()
+    with postgres.frozen():
+        turns = 0
+        while not caplog.records:
+            await asyncio.sleep(0.005)
+            turns += 1
+        assert turns > 50  # the loop went on, while the registry's thread waited for seconds
+        assert "no answer" in caplog.text
+        assert snapshots.current.endpoints == {"v": "http://a"}
+    await until(lambda: "gateway.registry_back" in caplog.text, seconds=20)
+    assert snapshots.current.endpoints == {"v": "http://a"}
+    await snapshots.close()

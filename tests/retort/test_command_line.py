@@ -53,22 +53,35 @@ def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
     assert "--config" in said.stderr
 
 
-EXTRAS = ("collector", "engine", "retrainer")
+EXTRAS = ("collector", "engine", "retrainer", "postgres")
 
 
-@pytest.mark.parametrize("command", [["up"], ["collector"], ["retrain", "r"], ["engine", "local"]])
+@pytest.mark.parametrize("command", [["up"], ["collector"], ["retrain", "r"], ["engine", "local"], ["gateway"]])
 def test_a_part_that_is_not_installed_is_told_with_what_installs_it(
     command: list[str], config: Path, tmp_path: Path
 ) -> None:
     info = tmp_path / "retort_gateway-0.1.0.dist-info"
     info.mkdir()
+    config.write_text(config.read_text() + "registry: postgresql://127.0.0.1:1/x\n")
     wanted = "".join(f"Requires-Dist: no-such-{extra}>=1; extra == '{extra}'\n" for extra in EXTRAS)
     (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: retort-gateway\nVersion: 0.1.0\n{wanted}")
     said = retort(*command, "--config", str(config), PYTHONPATH=str(tmp_path))
-    needed = {"up": EXTRAS, "retrain": ("retrainer",)}.get(command[0], (command[0],))
+    named = {"up": EXTRAS, "retrain": ("retrainer",), "gateway": ("postgres",)}
+    needed = named.get(command[0], (command[0], "postgres"))
     assert said.returncode == 2
     assert f"pip install 'retort-gateway[{','.join(needed)}]'" in said.stderr
-    assert f"missing: {', '.join(f'no-such-{extra}' for extra in needed)}" in said.stderr
+    assert f"missing: {', '.join(f'no-such-{extra}' for extra in sorted(needed))}" in said.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["promote", "r", "v", "--why", "w"], ["replay"], ["plan", "r"]])
+def test_a_registry_that_can_not_be_reached_is_told(command: list[str], config: Path) -> None:
+    config.write_text(config.read_text() + "registry: postgresql://u:s3cret@127.0.0.1:1/x\n")
+    said = retort(*command, "--config", str(config))
+    assert said.returncode == 1
+    assert said.stderr.startswith("retort: registry at 127.0.0.1: ")
+    assert "port 1 failed" in said.stderr
+    assert "Traceback" not in said.stderr
+    assert "s3cret" not in said.stderr + said.stdout
 
 
 def test_a_port_in_use_is_told_before_anything_starts(config: Path) -> None:

@@ -16,7 +16,10 @@ ALLOWED = {
     "retrainer": {"router", "collector", "exporters"},
     "retort": {"router", "collector", "exporters", "gateway", "retrainer"},
 }
-HEAVY = ("torch", "transformers", "spacy", "presidio_analyzer", "onnxruntime", "onnxruntime_genai", "kafka", "faker")
+HEAVY = (
+    "torch", "transformers", "spacy", "presidio_analyzer", "onnxruntime", "onnxruntime_genai", "kafka", "faker",
+    "psycopg",
+)  # fmt: skip
 NEVER_IN_ROUTER = ("torch", "fastapi", "aiohttp", "kafka", "prometheus_client", "os", "time.time")
 
 

@@ -14,7 +14,7 @@ from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
 
 ROOT = Path(__file__).parents[2]
-BINARIES = ROOT / ".services" / "usr" / "bin"
+BINARIES = ROOT / ".services" / "prometheus" / "usr" / "bin"
 
 pytestmark = [pytest.mark.service, pytest.mark.e2e, pytest.mark.timeout(180)]
 

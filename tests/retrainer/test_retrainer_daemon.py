@@ -1,12 +1,15 @@
 """The daemon, with stand-in workers for its own logic, and once with the real one."""
 
 import asyncio
+import json
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_in, until
 
@@ -15,6 +18,7 @@ from exporters.models import Store
 from retrainer.ask import ask, asked
 from retrainer.daemon import WORKER
 from retrainer.state import Cycles, Request
+from retrainer.worker import EXIT_AGAIN
 from router import open_registry
 
 
@@ -94,6 +98,21 @@ async def test_a_request_that_is_no_json_is_thrown_away(tmp_path: Path) -> None:
     async with running(settings, stand_in(FINISH)):
         await until(lambda: not file.exists())
     assert cycles_of(settings) == []
+
+
+def test_the_real_worker_tells_of_a_registry_that_is_away_as_worth_another_try(tmp_path: Path) -> None:
+    settings = config(tmp_path / "s").model_copy(update={"registry": "postgresql://127.0.0.1:1/x"})
+    request = Request(cycle_id="mine", route="colours")
+    order = {"config": settings.model_dump(mode="json"), "request": msgspec.to_builtins(request)}
+    with subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdin
+        assert worker.stdout
+        worker.stdin.write(json.dumps(order).encode() + b"\n")
+        worker.stdin.flush()
+        said = json.loads(worker.stdout.readline())
+        assert worker.wait(60) == EXIT_AGAIN
+    assert said["fields"]["retryable"]
+    assert "port 1 failed" in said["fields"]["error"]
 
 
 @asynccontextmanager

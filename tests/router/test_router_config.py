@@ -83,6 +83,7 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
         ("https://api", "ftp://api", "upstreams.openai.base_url", "http:// or https://"),
         ("upstreams:", "listen: 0.0.0.0:80\nupstreams:", "listen", "is not loopback"),
         ("upstreams:", "log: redis://x\nupstreams:", "log", "write sqlite:///PATH"),
+        ("upstreams:", "registry: mysql://x\nupstreams:", "registry", "write sqlite:///PATH or postgresql://USER"),
         ("claims: [gpt-4o]", "claims: [support]", "routes.support", "already belongs to route 'support'"),
     ],
 )
@@ -102,6 +103,17 @@ def test_each_wrong_value_is_named_with_what_would_be_right(old: str, new: str, 
 )
 def test_a_route_needs_comparisons_only_of_a_student_and_only_in_one_way(good: str) -> None:
     assert parse(GOOD.replace("student: {}", good), {"KEY": "k"}).routes
+
+
+def test_a_registrys_password_comes_from_the_environment_and_stays_out_of_the_refusal() -> None:
+    text = GOOD.replace(
+        "upstreams:", 'registry: "postgresql://retort:${DB}@[::1]:5433,b/db?sslmode=require"\nupstreams:'
+    )
+    good = parse(text, {"KEY": "k", "DB": "p%40ss"})
+    assert good.registry == "postgresql://retort:p%40ss@[::1]:5433,b/db?sslmode=require"
+    said = refused(text, DB="p@ss")
+    assert "registry: write sqlite:///PATH or postgresql://" in said
+    assert "p@ss" not in said
 
 
 def test_an_unset_variable_is_named_with_its_key() -> None:

@@ -1,10 +1,12 @@
-"""The registry: one truth for all processes, and only one writer wins."""
+"""The registry: one truth for all processes, and only one writer wins; in SQLite and in PostgreSQL alike."""
 
-import multiprocessing
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from multiprocessing.synchronize import Barrier
 
 import pytest
+from racing import race
 
 from router import (
     Conflict,
@@ -33,8 +35,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def registry(tmp_path: Path, clock: Clock) -> Iterator[Registry]:
-    opened = open_registry(f"sqlite:///{tmp_path}/deep/registry.db", clock=clock)
+def registry(database_url: str, clock: Clock) -> Iterator[Registry]:
+    opened = open_registry(database_url, clock=clock)
     yield opened
     opened.close()
 
@@ -53,16 +55,22 @@ def version(name: str, at: float = 1.0, engine: str = "local") -> Version:
 
 
 def commit(
-    registry: Registry, *, expected: tuple[int, int], revision: int, offset: int, stages: dict[str, Stage] | None = None
+    registry: Registry,
+    *,
+    expected: tuple[int, int],
+    revision: int,
+    offset: int,
+    stages: dict[str, Stage] | None = None,
+    route: str = "r",
 ) -> None:
     moved = Transition(
-        route="r", offset=offset - 1, at=5.0, version="v", before=Stage.SHADOW, after=Stage.CANARY, step=0,
+        route=route, offset=offset - 1, at=5.0, version="v", before=Stage.SHADOW, after=Stage.CANARY, step=0,
         fraction=0.1, cause="c", evidence={"log_e": 3.0000000000000004},
     )  # fmt: skip
     registry.commit(
-        "r",
+        route,
         expected=expected,
-        rollout=Rollout(route="r", revision=revision, live="v"),
+        rollout=Rollout(route=route, revision=revision, live="v"),
         stages=stages or {},
         transitions=[moved],
         state=b"state",
@@ -78,6 +86,12 @@ def test_a_version_is_added_once_and_found(registry: Registry) -> None:
     assert registry.version("a").lineage == {"a": [1]}
     with pytest.raises(UnknownVersion, match="'b'"):
         registry.version("b")
+
+
+def test_versions_come_oldest_first_and_at_the_same_time_by_the_bytes_of_their_names(registry: Registry) -> None:
+    for name, at in (("b", 2.0), ("a", 2.0), ("B", 2.0), ("z", 1.0)):
+        registry.add_version(version(name, at=at))
+    assert [v.id for v in registry.versions("r")] == ["z", "B", "a", "b"]
 
 
 def test_a_commit_is_read_back_whole(registry: Registry) -> None:
@@ -141,40 +155,115 @@ def test_a_lease_has_one_holder_until_it_expires_or_is_given_back(registry: Regi
     assert registry.lease("p", holder="a", seconds=10)
 
 
-def _race(url: str, start: "multiprocessing.synchronize.Event", won: "multiprocessing.Queue[int]") -> None:  # type: ignore[name-defined]
-    registry = open_registry(url)
-    start.wait()
-    wins = 0
-    for _ in range(30):
-        rollout, _, offset = registry.checkpoint("r")
-        try:
-            commit(registry, expected=(rollout.revision, offset), revision=rollout.revision + 1, offset=offset + 1)
-            wins += 1
-        except Conflict:
-            continue
-    won.put(wins)
+def test_times_and_offsets_keep_all_their_digits(registry: Registry) -> None:
+    registry.add_version(version("v", at=1753500000.1234567))
+    commit(registry, expected=(0, 0), revision=1, offset=2**53 + 1)
+    assert registry.version("v").created_at == 1753500000.1234567
+    assert registry.checkpoint("r")[2] == 2**53 + 1
 
 
-def test_two_processes_never_both_write_the_same_revision(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/registry.db"
-    open_registry(url).close()
-    context = multiprocessing.get_context("spawn")
-    start, won = context.Event(), context.Queue()
-    racers = [context.Process(target=_race, args=(url, start, won)) for _ in range(2)]
-    for racer in racers:
-        racer.start()
-    start.set()
-    wins = sum(won.get(timeout=60) for _ in racers)
-    for racer in racers:
-        racer.join()
-    registry = open_registry(url)
-    assert registry.checkpoint("r")[0].revision == wins == len(registry.transitions("r"))
+def test_a_commit_with_decisions_is_kept_as_a_place_to_replay_from(registry: Registry) -> None:
+    assert registry.kept_before("r", 100) == (None, 0)
+    commit(registry, expected=(0, 0), revision=1, offset=7)
+    registry.commit(
+        "r", expected=(1, 7), rollout=Rollout(route="r", revision=1), stages={}, transitions=[], state=b"undecided",
+        offset=8, status={},
+    )  # fmt: skip
+    commit(registry, expected=(1, 8), revision=2, offset=9)
+    assert registry.kept_before("r", 6) == (None, 0)
+    assert registry.kept_before("r", 8) == (b"state", 7)
+    assert registry.kept_before("r", 100) == (b"state", 9)
+
+
+def test_a_conflict_on_a_route_without_a_commit_leaves_it_without_one(registry: Registry) -> None:
+    with pytest.raises(Conflict, match=r"found \(0, 0\)"):
+        commit(registry, expected=(1, 7), revision=2, offset=9)
+    assert registry.checkpoint("r") == (Rollout(route="r"), None, 0)
+    assert registry.snapshot().rollouts == {}
+    assert registry.status("r") == {}
+
+
+def test_threads_share_a_registry(registry: Registry) -> None:
+    def work(number: int) -> bool:
+        registry.publish(f"v{number}", engine="local", url=f"http://{number}")
+        commit(registry, expected=(0, 0), revision=1, offset=1, route=f"r{number}")
+        return registry.snapshot().rollouts[f"r{number}"].live == "v"
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(40)))
+    found = registry.snapshot()
+    assert found.endpoints == {f"v{n}": f"http://{n}" for n in range(40)}
+    assert set(found.rollouts) == {f"r{n}" for n in range(40)}
+
+
+def test_a_closed_registry_says_so(registry: Registry) -> None:
     registry.close()
+    with pytest.raises(RegistryUnavailable, match="closed"):
+        registry.snapshot()
+    with pytest.raises(RegistryUnavailable, match="closed"):
+        registry.withdraw("v")
 
 
-def test_a_place_that_is_no_database_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no database, but long enough to be read as one by mistake" * 20)
-    with pytest.raises(RegistryUnavailable, match="file"):
-        open_registry(f"sqlite:///{tmp_path}/file")
-    with pytest.raises(RegistryUnavailable, match="write sqlite:///PATH"):
-        open_registry("mysql://x")
+ROUNDS = 30
+
+
+def _commits(url: str, number: int, barrier: Barrier) -> int:
+    wins = 0
+    with closing(open_registry(url)) as registry:
+        barrier.wait()
+        for _ in range(ROUNDS):
+            rollout, _, offset = registry.checkpoint("r")
+            try:
+                commit(registry, expected=(rollout.revision, offset), revision=rollout.revision + 1, offset=offset + 1)
+                wins += 1
+            except Conflict:
+                continue
+    return wins
+
+
+def test_two_processes_never_both_write_the_same_revision(database_url: str) -> None:
+    wins = sum(race(_commits, database_url))
+    assert wins >= ROUNDS
+    with closing(open_registry(database_url)) as registry:
+        assert registry.checkpoint("r")[0].revision == wins == len(registry.transitions("r"))
+
+
+def _first_commits(url: str, number: int, barrier: Barrier) -> list[int]:
+    won = []
+    with closing(open_registry(url)) as registry:
+        for n in range(ROUNDS):
+            barrier.wait()
+            try:
+                commit(registry, expected=(0, 0), revision=1, offset=1, route=f"r{n}")
+                won.append(n)
+            except Conflict:
+                continue
+    return won
+
+
+def test_of_two_processes_one_makes_a_routes_first_commit(database_url: str) -> None:
+    first, second = race(_first_commits, database_url)
+    assert sorted(first + second) == list(range(ROUNDS))
+    with closing(open_registry(database_url)) as registry:
+        assert all(len(registry.transitions(f"r{n}")) == 1 for n in range(ROUNDS))
+
+
+def _leases(url: str, number: int, barrier: Barrier) -> list[int]:
+    won = []
+    with closing(open_registry(url)) as registry:
+        for n in range(ROUNDS):
+            barrier.wait()
+            if registry.lease(f"new {n}", holder=f"holder {number}", seconds=60):
+                won.append(n)
+        for n in range(ROUNDS):
+            barrier.wait()
+            if registry.lease(f"expired {n}", holder=f"holder {number}", seconds=60):
+                won.append(ROUNDS + n)
+    return won
+
+
+def test_of_two_processes_one_gets_a_lease_that_is_new_or_has_expired(database_url: str, clock: Clock) -> None:
+    with closing(open_registry(database_url, clock=clock)) as registry:  # long ago, by its clock
+        assert all(registry.lease(f"expired {n}", holder="before", seconds=1) for n in range(ROUNDS))
+    first, second = race(_leases, database_url)
+    assert sorted(first + second) == list(range(2 * ROUNDS))
