@@ -16,9 +16,10 @@ import pytest
 import yaml
 from aiohttp import web
 
-from collector import Interaction, Stream, decode_interaction, open_log
+from collector import Interaction, open_interactions
 from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
+from router import parse
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -122,6 +123,7 @@ async def exchange(folder: Path, teacher: int) -> dict[Path, bytes]:
     config = {
         "state": str(folder / "state"),
         "listen": f"127.0.0.1:{port}",
+        "spool": {"key": "0f" * 32},
         "upstreams": {"up": {"base_url": f"http://127.0.0.1:{teacher}/v1"}},
         "routes": {"r": {"claims": ["m"], "teachers": ["up/m"]}},
     }
@@ -146,11 +148,8 @@ async def exchange(folder: Path, teacher: int) -> dict[Path, bytes]:
 
 
 def interactions(folder: Path) -> list[Interaction]:
-    log = open_log(f"sqlite:///{folder}/state/log.db")
-    try:
-        return [decode_interaction(e.value) for e in log.read(Stream.INTERACTIONS, 0, key="r")]
-    finally:
-        log.close()
+    with open_interactions(parse((folder / "retort.yaml").read_text(), {})) as found:
+        return [record for _, record in found.of("r")]
 
 
 def request_arguments() -> dict[str, Any]:

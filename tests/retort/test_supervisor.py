@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.multiprocess import mark_process_dead
 
-from collector import Stream, open_log
+from collector import Stream, decode_interaction, open_log
 from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
 from retort.supervisor import Program, Supervisor, programs
@@ -267,7 +267,7 @@ async def test_a_signal_to_all_processes_at_once_loses_no_exchange(tmp_path: Pat
         assert await retort.stop() == 0
         await runner.cleanup()
     (kept,) = open_log(f"sqlite:///{tmp_path}/state/log.db").read(Stream.INTERACTIONS, 0, key="r")
-    assert b"late" in kept.value
+    assert decode_interaction(kept.value).answers[0].message == {"role": "assistant", "content": "late"}
 
 
 @contextlib.contextmanager
