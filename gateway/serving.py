@@ -55,6 +55,7 @@ class Serving:
         self.status = CLIENT_CLOSED_REQUEST
         self.ttft: float | None = None
         self.begun: int | None = None
+        self.reported = False
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Serve, and stop at once when the client leaves; then tell the collector."""
@@ -205,6 +206,8 @@ class Serving:
             before = before[:-1]
         self._count(before, attempt)
         self._told(attempt, outcome, seconds)
+        if self.reported:
+            return
         done = self._finished(attempt, before, seconds)
         # Without an answer there is nothing to compare with.
         if self.plan.shadows and outcome == "ok":
@@ -216,9 +219,16 @@ class Serving:
             self.parts.capture.report(done)
 
     def _begin(self) -> None:
-        """The client is about to have its whole answer: from now on the exchange survives this process."""
-        if self.parts.capture.spools and self.begun is None and self.current is not None:
-            done = self._finished(self.current, self.failed, time.perf_counter() - self.began)
+        """The client is about to have its whole answer: from now on the exchange survives this process. Where nothing is
+        left to be known of it, it is told of now."""
+        attempt = self.current
+        if not self.parts.capture.spools or self.begun is not None or self.reported or attempt is None:
+            return
+        done = self._finished(attempt, self.failed, time.perf_counter() - self.began)
+        if attempt.callee.arm is Arm.TEACHER and not self.plan.shadows and not self.deferred:
+            self.parts.capture.report(done)
+            self.reported = True
+        else:
             self.begun = self.parts.capture.begin(done)
 
     def _finished(self, attempt: Attempt, before: list[Attempt], seconds: float) -> Finished:

@@ -216,3 +216,21 @@ async def test_without_a_spool_nothing_is_begun(teacher: FakeUpstream, student: 
             await got.read()
         await running.sender.exchange()
     assert running.sender.begun == []
+
+
+async def test_with_a_spool_what_has_no_shadow_is_told_once_before_its_answers_last_bytes_leave(
+    teacher: FakeUpstream, student: FakeUpstream
+) -> None:
+    for behaviour, streaming in ((plain("hello"), False), (stream(STREAM), True)):
+        teacher.will(behaviour)
+        async with gateway(settings(teacher.url)) as running:
+            running.sender.spools = True
+            async with running.post({**REQUEST, "stream": streaming}) as got:
+                await got.read()
+            exchange, bodies = await running.sender.exchange()
+            await asyncio.sleep(0.05)
+            assert len(running.sender.frames) == 1
+            assert running.sender.begun == []
+            assert (exchange.served.error, exchange.stream) == (None, streaming)
+            assert exchange.served.total_ms is not None
+            assert bodies[1] == (b"".join(STREAM) if streaming else completion("hello"))

@@ -1,0 +1,154 @@
+"""Capture at the gateway's full speed: what it costs the gateway, and what becomes of all that is captured.
+
+    scripts/bench capture_load [--harness ../shared/bench] [--rounds 3] [--seconds 4]
+
+`retort gateway` as in production over the harness's fake upstream, driven by wrk as fast as it goes: capture rate 0,
+rate 1.0, and rate 1.0 with the encrypted spool, in turn, each over gateways of their own. CPU is the gateway process's
+per request. It is measured with a stand-in collector that reads and acknowledges, and again with the real one (a scrub
+worker with its models, SQLite log), which on two cores shares them, and their caches, with the gateway it is to serve:
+that figure holds what the machine lacks, not only what the gateway does.
+wrk asks the same again and again, so the scrubber soon remembers it: its speed is another benchmark's (scrub_speed).
+After the load the collector finishes, and every request is accounted for: kept, or counted as shed by the gateway or
+the collector. Needs `wrk`. Writes benchmarks/results/capture_load.json.
+"""
+
+import argparse
+import contextlib
+import re
+import shutil
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import gateway_cost
+import results_file
+
+from collector import Stream, open_log
+
+MODES = ("rate 0", "rate 1", "rate 1, spool", "rate 0, real", "rate 1, real", "rate 1, spool, real")
+CONFIG = """
+state: {state}
+scrub_workers: 1
+upstreams: {{fake: {{base_url: "http://127.0.0.1:{port}/v1", api_key: sk-fake}}}}
+routes: {{bench: {{claims: [{model}], teachers: [fake/{model}], {capture}}}}}
+{spool}
+"""
+EXTRA = 0.15
+SETTLED = 5.0  # seconds without a change, until all that came is taken to be finished
+COUNTERS = ("retort_collector_capture_shed", "retort_gateway_capture_skipped", "retort_collector_frames_dropped")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--harness", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "bench")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=4)
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("capture_load: wrk is not installed; install Debian's package of that name")
+    results_file.write("capture_load", *measure(options.harness.resolve(), options.rounds, options.seconds))
+
+
+class Serving:
+    """One gateway with its collector. `pid`: the gateway's."""
+
+    def __init__(self, name: str, folder: Path, upstream: int, stack: contextlib.ExitStack) -> None:
+        self.name = name
+        self.state = folder / name.replace(" ", "-").replace(",", "")
+        self.port = gateway_cost._free_port()
+        self.state.mkdir()
+        config = self.state / "retort.yaml"
+        spool = f'spool: {{key: "{"0f" * 32}"}}' if "spool" in name else ""
+        fields = {
+            "state": self.state,
+            "port": upstream,
+            "model": gateway_cost.MODEL,
+            "capture": f"capture: {{rate: {name[5]}}}",
+        }
+        config.write_text(CONFIG.format(spool=spool, **fields))
+        run = [sys.executable, "-m", "retort"]
+        socket = self.state / "run" / "collector.sock"
+        collector = [*run, "collector", "--config", str(config)]
+        if "real" not in name:
+            socket.parent.mkdir()
+            collector = [sys.executable, gateway_cost.__file__, "--role", "collector", "--socket", str(socket)]
+        stack.enter_context(gateway_cost._process(collector, str(folder)))
+        while not socket.exists():
+            time.sleep(0.2)
+        command = [*run, "gateway", "--config", str(config), "--port", str(self.port)]
+        self.pid = stack.enter_context(gateway_cost._process(command, str(folder)))
+        gateway_cost._wait_for(self.port)
+
+    def counted(self) -> dict[str, int]:
+        """What was not kept, by its counter; all processes of this state folder."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as page:
+            text = page.read().decode()
+        found = dict.fromkeys(COUNTERS, 0.0)
+        for name in COUNTERS:
+            found[name] = sum(float(v) for v in re.findall(rf"^{name}_total(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+        return {name: int(value) for name, value in found.items()}
+
+    def kept(self) -> int:
+        """Interactions in the log, once their number stands still."""
+        log = open_log(f"sqlite:///{self.state}/log.db")
+        try:
+            last, since = -1, time.monotonic()
+            while time.monotonic() < since + SETTLED:
+                offset = log.end(Stream.INTERACTIONS, key="bench")
+                if offset != last:
+                    last, since = offset, time.monotonic()
+                time.sleep(0.5)
+            return last - 1
+        finally:
+            log.close()
+
+
+def measure(harness: Path, rounds: int, seconds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    upstream = gateway_cost._free_port()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        stack.enter_context(gateway_cost._process([sys.executable, str(harness / "fake.py"), str(upstream)], folder))
+        gateway_cost._wait_for(upstream)
+        serving = [Serving(name, Path(folder), upstream, stack) for name in MODES]
+        rows: list[dict[str, Any]] = []
+        for number in range(rounds):
+            for one in serving:
+                found = gateway_cost._meter(harness, one.name, one.pid, one.port, seconds=seconds)
+                rows += [{**row, "round": number} for row in found]
+        books = {one.name: {"kept": one.kept(), **one.counted()} for one in serving if "real" in one.name}
+    return result(rows, books)
+
+
+def result(rows: list[dict[str, Any]], books: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    figures: dict[str, Any] = {"accounts": books}
+    goals = []
+    for mode in ("plain", "stream"):
+        best = {
+            name: min(row["cpu_us"] for row in rows if row["name"] == name and row["mode"] == mode) for name in MODES
+        }
+        figures[mode] = {f"{name}, CPU us a request": value for name, value in best.items()}
+        for name in ("rate 1", "rate 1, spool", "rate 1, real", "rate 1, spool, real"):
+            figures[mode][f"{name}, more than rate 0"] = round(
+                best[name] / best["rate 0, real" if "real" in name else "rate 0"] - 1, 3
+            )
+        extra = figures[mode]["rate 1, more than rate 0"]
+        goals.append(results_file.goal(f"CPU that capture adds to a {mode} request", extra, "<=", EXTRA))
+    bad = sum(row["non_2xx"] for row in rows)
+    dropped = sum(book["retort_collector_frames_dropped"] for book in books.values())
+    goals += [
+        results_file.goal("answers that were not 2xx", bad, "==", 0),
+        results_file.goal("frames dropped", dropped, "==", 0),
+    ]
+    for name in ("rate 1, real", "rate 1, spool, real"):
+        book = books[name]
+        accounted = book["kept"] + book["retort_collector_capture_shed"] + book["retort_gateway_capture_skipped"]
+        asked = sum(row["requests"] for row in rows if row["name"] == name)
+        figures["accounts"][name] |= {"metered requests": asked}
+        goals.append(results_file.goal(f"{name}: requests kept or counted, of those metered", accounted, ">=", asked))
+    return {**figures, "rows": rows}, goals
+
+
+if __name__ == "__main__":
+    main()
