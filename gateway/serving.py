@@ -219,8 +219,8 @@ class Serving:
             self.parts.capture.report(done)
 
     def _begin(self) -> None:
-        """The client is about to have its whole answer: from now on the exchange survives this process. Where nothing is
-        left to be known of it, it is told of now."""
+        """The client is about to have its whole answer: from now on the exchange survives this process. Where there is
+        no more to know of it, it is told of now."""
         attempt = self.current
         if not self.parts.capture.spools or self.begun is not None or self.reported or attempt is None:
             return
