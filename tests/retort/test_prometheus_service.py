@@ -16,7 +16,7 @@ from retort.demo.settings import free_ports
 ROOT = Path(__file__).parents[2]
 BINARIES = ROOT / ".services" / "prometheus" / "usr" / "bin"
 
-pytestmark = [pytest.mark.service, pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.service, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
@@ -46,6 +46,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[int]:
     assert await retort.stop() == 0
 
 
+@pytest.mark.e2e
 async def test_prometheus_scrapes_what_the_gateway_counts(binaries: Path, gateway: int, tmp_path: Path) -> None:
     async with httpx.AsyncClient() as client:
         body = {"model": "r", "messages": [{"role": "user", "content": "hello"}]}
@@ -62,6 +63,7 @@ async def test_prometheus_scrapes_what_the_gateway_counts(binaries: Path, gatewa
         config = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
         assert "127.0.0.1:8080" in config
         file = tmp_path / "prometheus.yml"
+        (tmp_path / "alerts.yml").write_text((ROOT / "deploy/prometheus/alerts.yml").read_text())
         file.write_text(config.replace("127.0.0.1:8080", f"127.0.0.1:{gateway}").replace("5s", "1s"))
         prometheus = await asyncio.create_subprocess_exec(
             binaries / "prometheus", f"--config.file={file}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
@@ -82,3 +84,53 @@ async def test_prometheus_scrapes_what_the_gateway_counts(binaries: Path, gatewa
         finally:
             prometheus.terminate()
             await prometheus.wait()
+
+
+def firing(name: str, series: str, values: str, *, minutes: int, **labels: str) -> dict[str, object]:
+    """A case for promtool: with these values a minute apart, who fires after so many minutes; no labels: nobody."""
+    alerts = [{"exp_labels": labels}] if labels else []
+    return {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": values}],
+        "alert_rule_test": [{"eval_time": f"{minutes}m", "alertname": name, "exp_alerts": alerts}],
+    }
+
+
+def test_alerts_fire_for_what_they_are_for_and_for_nothing_else(binaries: Path, tmp_path: Path) -> None:
+    rules = ROOT / "deploy/prometheus/alerts.yml"
+    quarantined = 'retort_collector_quarantined_total{route="r",reason="timeout"}'
+    dropped, refused = "retort_collector_frames_dropped_total", "retort_collector_spool_refused_total"
+    shed, backlog = 'retort_collector_capture_shed_total{route="r"}', "retort_collector_backlog_bytes"
+    page = {"severity": "page"}
+    cases = [
+        firing("RetortQuarantine", quarantined, "0 0 0 1 1 1", minutes=5, route="r", reason="timeout", **page),
+        firing("RetortQuarantine", quarantined, "_ _ _ 1 1 1", minutes=5, route="r", reason="timeout", **page),
+        firing("RetortQuarantine", quarantined, "3x30", minutes=30),
+        firing("RetortNotCaptured", dropped, "0 0 0 2 2 2", minutes=5, **page),
+        firing("RetortNotCaptured", refused, "0 0 0 2 2 2", minutes=5, **page),
+        firing("RetortNotCaptured", dropped, "7x30", minutes=30),
+        firing("RetortSampled", shed, "0+5x40", minutes=20, route="r", severity="ticket"),
+        firing("RetortSampled", shed, "0+5x10", minutes=10),
+        firing("RetortBacklog", backlog, "90000000x20", minutes=12, severity="ticket"),
+        firing("RetortBacklog", backlog, "90000000x8 0x20", minutes=15),
+    ]
+    file = tmp_path / "cases.yml"
+    checked = [alert for case in cases for alert in case["alert_rule_test"][0]["exp_alerts"]]  # type: ignore[index]
+    found = {r["alert"]: r["annotations"] for g in yaml.safe_load(rules.read_text())["groups"] for r in g["rules"]}
+    assert len(checked) == 6
+    for case in cases:
+        (wanted,) = case["alert_rule_test"]  # type: ignore[misc]
+        for alert in wanted["exp_alerts"]:
+            labels = alert["exp_labels"]
+            texts = {k: _filled(v, labels) for k, v in found[wanted["alertname"]].items()}
+            alert["exp_annotations"] = texts
+    file.write_text(yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": cases}))
+    for arguments in (["check", "rules", str(rules)], ["test", "rules", str(file)]):
+        said = subprocess.run([binaries / "promtool", *arguments], capture_output=True, text=True, check=False)
+        assert said.returncode == 0, said.stdout + said.stderr
+
+
+def _filled(text: str, labels: dict[str, str]) -> str:
+    for name, value in labels.items():
+        text = text.replace(f"{{{{ $labels.{name} }}}}", value)
+    return text
