@@ -13,7 +13,9 @@ the collector. Needs `wrk`. Writes benchmarks/results/capture_load.json.
 """
 
 import argparse
+import asyncio
 import contextlib
+import json
 import re
 import shutil
 import sys
@@ -26,7 +28,8 @@ from typing import Any
 import gateway_cost
 import results_file
 
-from collector import Stream, open_log
+from collector import Call, Exchange, FrameSender, Stream, open_log, socket_path
+from router import Arm, Decision, Events, TaskKind
 
 MODES = ("rate 0", "rate 1", "rate 1, spool", "rate 0, real", "rate 1, real", "rate 1, spool, real")
 CONFIG = """
@@ -117,8 +120,40 @@ def measure(harness: Path, rounds: int, seconds: int) -> tuple[dict[str, Any], l
             for one in serving:
                 found = gateway_cost._meter(harness, one.name, one.pid, one.port, seconds=seconds)
                 rows += [{**row, "round": number} for row in found]
+        books_pace = asyncio.run(pace(serving[-2].state))
         books = {one.name: {"kept": one.kept(), **one.counted()} for one in serving if "real" in one.name}
-    return result(rows, books)
+    figures, goals = result(rows, books)
+    return {**figures, "collector's pace": books_pace}, goals
+
+
+async def pace(state: Path, count: int = 20_000) -> dict[str, Any]:
+    """How many exchanges a second the collector takes to the log from one sender, whose texts it knows."""
+    request = json.dumps({"model": "m", "messages": [{"role": "user", "content": "What is a retort?"}]}).encode()
+    message = {"role": "assistant", "content": "A vessel for distilling, or a quick answer."}
+    answer = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}).encode()
+    made = Decision(
+        route="bench", kind=TaskKind.CHAT, arm=Arm.TEACHER, version=None, propensity=1.0, policy_version="p",
+        rollout_revision=0,
+    )  # fmt: skip
+    served = Call(arm=Arm.TEACHER, upstream="fake/m", status=200, total_ms=1.0, body_bytes=len(answer))
+    sender = FrameSender(socket_path(str(state)), events=Events())
+    await sender.start()
+    began, waited = time.monotonic(), 0
+    for n in range(count):
+        exchange = Exchange(
+            id=f"pace{n}", at=time.time(), path="/v1/chat/completions", decision=made, cluster=f"c{n % 100}",
+            stream=False, capture=True, consent="opt-out", request_bytes=len(request), served=served, total_ms=1.0,
+        )  # fmt: skip
+        while sender.crowded:
+            waited += 1
+            await asyncio.sleep(0.01)
+        sender.send(exchange, request, answer)
+        if n % 200 == 0:
+            await asyncio.sleep(0)
+    left = await sender.drain(60)
+    seconds = time.monotonic() - began
+    await sender.close()
+    return {"exchanges": count, "not acknowledged": left, "a second": round(count / seconds)}
 
 
 def result(rows: list[dict[str, Any]], books: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
