@@ -9,7 +9,7 @@ from collector.errors import (
     Overloaded,
     ScrubError,
 )
-from collector.frames import Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
+from collector.frames import IMPORTED, Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
 from collector.log import Entry, EventLog, Record, Stream
 from collector.open_log import open_log
 from collector.record import Answer, Interaction
@@ -18,6 +18,7 @@ from collector.salt import SALT_BYTES, read_salt
 from collector.send import FrameSender, send_now
 
 __all__ = [
+    "IMPORTED",
     "SALT_BYTES",
     "Answer",
     "Call",

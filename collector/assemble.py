@@ -85,7 +85,7 @@ class Assembler:
             return Assembled([_evidence(event)])
         if isinstance(header, Feedback):
             return self._feedback(header, body)
-        if owes_a_pair(header):
+        if owes_a_pair(header) and not header.imported:
             self._eligible[header.decision.route][header.decision.rollout_revision] += 1
         try:
             return self._exchange(header, body)
@@ -104,7 +104,7 @@ class Assembler:
 
     def _exchange(self, exchange: Exchange, body: bytes) -> Assembled:
         route = exchange.decision.route
-        self._events.emit("collector.exchange", route=route)
+        self._events.emit("collector.imported" if exchange.imported else "collector.exchange", route=route)
         policy = self._config.routes.get(route)
         if policy is None:
             return Assembled([self._quarantine(exchange, "unknown_route")])
@@ -112,6 +112,8 @@ class Assembler:
         answers: list[Answered] = [
             (call, _read(text)) for call, text in zip((exchange.served, *exchange.shadows), texts[1:], strict=True)
         ]
+        if exchange.imported:
+            return Assembled([], (self._kept(exchange, texts[0], answers),))
         found = observations(exchange, answers, policy)
         compared, later = self._compare(exchange, texts[0], answers, policy)
         records = [_evidence(seen) for seen in (*found, *compared)]
@@ -186,6 +188,7 @@ class Assembler:
                 self._answer(call, said, words) for (call, said), words in zip(answers, clean_words, strict=True)
             ),
             failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
+            source=exchange.imported,
         )
         return Stream.INTERACTIONS, _record(exchange, encode(interaction))
 

@@ -41,7 +41,8 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     `failed`: the attempts before it, without any words.
 
     `arm`, `version`, `propensity`: as decided; after a fallback another arm served. `cluster`: hashed conversation
-    key. `scrubber`: version of the scrubber and its settings.
+    key. `scrubber`: version of the scrubber and its settings. `source`: of an exchange that another system logged, the
+    format it was imported from; empty for this gateway's own traffic.
     """
 
     schema: int = 1
@@ -62,6 +63,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     request: dict[str, Any]
     answers: tuple[Answer, ...]
     failed: tuple[Answer, ...] = ()
+    source: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from collector import Stream, decode_interaction, open_log
+from collector import IMPORTED, Stream, decode_interaction, open_log
 from exporters.models.errors import ArtefactError
 from exporters.models.store import Store
 from router import Arm, Config, Version, decode_state, open_registry
@@ -41,7 +41,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure(config: Config, route: str) -> Measured:
-    """From the interactions, and those in quarantine, which came in as well. Raises LogError."""
+    """From the interactions, and those in quarantine, which came in as well; not from what was imported. Raises
+    LogError."""
     if not _exists(config.log):
         return Measured()
     requests = eligible = priced = 0
@@ -51,6 +52,8 @@ def measure(config: Config, route: str) -> Measured:
         while entries := log.read(Stream.INTERACTIONS, offset, PAGE, key=route):
             for entry in entries:
                 record = decode_interaction(entry.value)
+                if record.source:
+                    continue
                 requests += 1
                 eligible += record.eligible
                 first, last = min(first, record.at), max(last, record.at)
@@ -58,7 +61,8 @@ def measure(config: Config, route: str) -> Measured:
                     if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
                         cost, priced = cost + answer.cost_usd, priced + 1
             offset = entries[-1].offset + 1
-        aside = sum(first <= entry.at <= last for entry in log.read(Stream.QUARANTINE, 0, LATEST, key=route))
+        quarantined = log.read(Stream.QUARANTINE, 0, LATEST, key=route)
+        aside = sum(first <= entry.at <= last and not entry.id.startswith(IMPORTED) for entry in quarantined)
     return Measured(
         requests=requests + aside,
         eligible=eligible + aside,

@@ -16,9 +16,9 @@ PAGE = 2_000
 
 
 class Traffic(msgspec.Struct):
-    """What a route's latest captured requests were answered by. `deferred`: those that a student was to answer and was
-    not sure of. Costs in USD: `teacher_cost`, of the teacher's answers that clients got; `extra_cost`, of those that
-    were asked for to compare with; `priced`: how many of both had a price."""
+    """What a route's latest captured requests were answered by; what was imported is none of them. `deferred`: those
+    that a student was to answer and was not sure of. Costs in USD: `teacher_cost`, of the teacher's answers that
+    clients got; `extra_cost`, of those that were asked for to compare with; `priced`: how many of both had a price."""
 
     requests: int = 0
     by_student: int = 0
@@ -70,7 +70,9 @@ def _route(config: Config, name: str) -> dict[str, Any]:
         offset = max(log.end(Stream.INTERACTIONS) - LATEST, 0)
         while entries := log.read(Stream.INTERACTIONS, offset, PAGE, key=name):
             for entry in entries:
-                traffic.add(decode_interaction(entry.value))
+                record = decode_interaction(entry.value)
+                if not record.source:
+                    traffic.add(record)
             offset = entries[-1].offset + 1
         versions = [
             {"id": v.id, "stage": v.stage.value, "base": v.base, "created_at": v.created_at}

@@ -68,6 +68,7 @@ class Metrics:
     def _collector(self) -> None:
         self.frames_dropped = self._counter("retort_collector_frames_dropped", "Frames that a full buffer refused", ())
         self.exchanges = self._counter("retort_collector_exchanges", "Exchanges received", ("route",))
+        self.imported = self._counter("retort_collector_imported", "Exchanges of other systems' logs", ("route",))
         self.quarantined = self._counter(
             "retort_collector_quarantined", "Records kept without their text", ("route", "reason")
         )
