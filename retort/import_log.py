@@ -68,7 +68,7 @@ def import_log(config: Config, route: str, file: str, options: ImportOptions, *,
     target = _target(config, route, options)
     try:
         with opened(file) as source:
-            tally = Tally(route, target.format, source.places)
+            tally = Tally(route, target.format, "lines" if source.shape == "lines" else "records")
             found = _until_broken(source, tally)
             first = list(itertools.islice(found, LOOKED_AT))
             tally.format = target.format or _format(file, first)

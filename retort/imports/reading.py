@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, cast
 
 import msgspec
 
@@ -36,42 +36,30 @@ class Value(msgspec.Struct, frozen=True):
 
 
 class Source:
-    """An open file. `size` in bytes, None where that isn't known. `places`: what its records are counted by."""
+    """An open file. `size` in bytes, None where that isn't known. `shape`: how its records follow each other."""
 
     def __init__(self, raw: io.BufferedReader, size: int | None) -> None:
         self._raw = raw
         self.size = size
-        compressed = raw.peek(2).startswith(_GZIP)
-        self.stream = io.BufferedReader(gzip.GzipFile(fileobj=raw), CHUNK) if compressed else raw
+        stream = gzip.GzipFile(fileobj=raw) if raw.peek(2).startswith(_GZIP) else raw
         try:
-            self._begin = self.stream.peek(CHUNK).decode("utf-8", "replace").lstrip(_BOM + " \t\r\n")[:64]
+            self.shape = _shape(stream.peek(CHUNK).decode("utf-8", "replace").lstrip(_BOM + " \t\r\n"))
         except (EOFError, OSError, zlib.error) as error:
             raise Broken(f"it can't be decompressed ({error})") from error
-        self.places = "lines" if self._is_lines else "records"
+        self.stream = cast(BinaryIO, stream)
 
     @property
     def read(self) -> int:
         """Bytes of the file that have been read."""
         return self._raw.tell() if self.size is not None else 0
 
-    @property
-    def is_array(self) -> bool:
-        """Whether it is one JSON array."""
-        return self._begin.startswith("[")
 
-    @property
-    def is_indented(self) -> bool:
-        """Whether objects take several lines."""
-        return re.match(r"\{[ \t\r]*\n", self._begin) is not None
-
-    @property
-    def _is_lines(self) -> bool:
-        return self._begin.startswith("{") and not self.is_indented
-
-    @property
-    def is_csv(self) -> bool:
-        """Whether it is a table: it begins with no JSON."""
-        return self._begin[:1] not in ("", "{", "[")
+def _shape(begin: str) -> Literal["lines", "array", "indented", "table"]:
+    if begin.startswith("["):
+        return "array"
+    if re.match(r"\{[ \t\r]*\n", begin):
+        return "indented"
+    return "lines" if begin[:1] in ("", "{") else "table"
 
 
 @contextmanager
@@ -88,24 +76,29 @@ def opened(name: str) -> Iterator[Source]:
 
 def values(source: Source) -> Iterator[Value]:
     """Its records, those that are none included. Raises Broken."""
-    if source.is_csv:
-        found = _rows(source.stream)
-    elif source.is_array or source.is_indented:
-        found = _decoded(source.stream, array=source.is_array)
-    else:
-        found = _lines(source.stream)
+    number = 0
     try:
-        for place, value, wrong in found:
-            if wrong:
-                yield Value(place, {}, wrong)
-                continue
+        for line, value, wrong in _found(source):
             for record in _records(value):
-                yield Value(place, record) if isinstance(record, dict) else Value(place, {}, "not_an_object")
+                number += 1
+                place = line or number
+                if wrong or not isinstance(record, dict):
+                    yield Value(place, {}, wrong or "not_an_object")
+                else:
+                    yield Value(place, record)
     except (EOFError, OSError, zlib.error) as error:
-        raise Broken(f"it can't be read on ({error})") from error
+        raise Broken(f"after record {number} it can't be decompressed ({error})") from error
 
 
-_Found = tuple[int, Any, str]  # place, value, what is wrong with it
+_Found = tuple[int, Any, str]  # line (0 where records are no lines), value, what is wrong with it
+
+
+def _found(source: Source) -> Iterator[_Found]:
+    if source.shape == "lines":
+        return _lines(source.stream)
+    if source.shape == "table":
+        return _rows(source.stream)
+    return _decoded(source.stream, array=source.shape == "array")
 
 
 def _records(value: Any) -> list[Any]:
@@ -117,18 +110,18 @@ def _records(value: Any) -> list[Any]:
 
 
 def _lines(stream: BinaryIO) -> Iterator[_Found]:
-    place = 0
+    number = 0
     while line := stream.readline(MOST_BYTES):
-        place += 1
+        number += 1
         if len(line) == MOST_BYTES and not line.endswith(b"\n"):
             while (rest := stream.readline(CHUNK)) and not rest.endswith(b"\n"):
                 pass
-            yield place, None, "too_large"
+            yield number, None, "too_large"
         elif text := line.removeprefix(codecs.BOM_UTF8).strip():
             try:
-                yield place, msgspec.json.decode(text), ""
-            except (msgspec.DecodeError, RecursionError):
-                yield place, None, "not_json"
+                yield number, msgspec.json.decode(text), ""
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                yield number, None, "not_json"
 
 
 def _decoded(stream: BinaryIO, *, array: bool) -> Iterator[_Found]:
@@ -136,7 +129,7 @@ def _decoded(stream: BinaryIO, *, array: bool) -> Iterator[_Found]:
     decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
     scan = json.JSONDecoder().raw_decode
     between = re.compile(r"[\s,]*" if array else r"\s*")
-    text, place, more = decoder.decode(stream.read(CHUNK)), 1, True
+    text, number, more = decoder.decode(stream.read(CHUNK)), 1, True
     at = text.index("[") + 1 if array else 0
     while True:
         found = between.match(text, at)
@@ -150,27 +143,23 @@ def _decoded(stream: BinaryIO, *, array: bool) -> Iterator[_Found]:
                 return
             cut = error.pos >= len(text) - _TOKEN or error.msg.startswith("Unterminated string")
             if not more or not cut or len(text) - at > MOST_BYTES:
-                raise Broken(f"record {place} is no JSON, or too large") from error
+                raise Broken(f"value {number} is no JSON, or too large") from error
             chunk = stream.read(CHUNK)
             more = bool(chunk)
             text, at = text[at:] + decoder.decode(chunk, final=not more), 0
         except (ValueError, RecursionError) as error:
-            raise Broken(f"record {place} can't be read") from error
+            raise Broken(f"value {number} can't be read") from error
         else:
-            yield place, value, ""
-            place += 1
+            yield 0, value, ""
+            number += 1
 
 
 def _rows(stream: BinaryIO) -> Iterator[_Found]:
     """A table with a header; what is empty is left out."""
     csv.field_size_limit(MOST_BYTES)
-    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.DictReader(text)
-    place = 0
+    rows = csv.DictReader(codecs.iterdecode(stream, "utf-8-sig", errors="surrogateescape"))
     try:
-        for place, row in enumerate(rows, start=1):
-            yield place, {name: value for name, value in row.items() if name and value}, ""
+        for row in rows:
+            yield 0, {name: value for name, value in row.items() if name and value}, ""
     except csv.Error as error:
-        raise Broken(f"record {place + 1} can't be read ({error})") from error
-    finally:
-        text.detach()  # who opened the stream closes it
+        raise Broken(f"after line {rows.line_num} it can't be read ({error})") from error
