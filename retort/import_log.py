@@ -6,7 +6,7 @@ Texts go to the collector alone, in memory: nothing unscrubbed touches a disk he
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from rich.console import Console
@@ -71,7 +71,7 @@ def import_log(config: Config, route: str, file: str, options: ImportOptions, *,
             tally = Tally(route, target.format, "lines" if source.shape == "lines" else "records")
             found = _until_broken(source, tally)
             first = list(itertools.islice(found, LOOKED_AT))
-            tally.format = target.format or _format(file, first)
+            tally.format = target.format or _format(file, first, tally.broken)
             target = msgspec.structs.replace(target, format=tally.format)
             importing = _Import(config, target, tally, strict=options.strict)
             asyncio.run(importing.run(source, itertools.chain(first, found)))
@@ -188,10 +188,11 @@ def _until_broken(source: Source, tally: Tally) -> Iterator[Value]:
         tally.broken = str(error)
 
 
-def _format(file: str, first: list[Value]) -> str:
+def _format(file: str, first: Sequence[Value], broken: str | None) -> str:
     found = next(filter(None, (format_of(value.data) for value in first)), None)
     if found is None:
-        raise StartError(f"{file}: its first records are of no known format; say --format {'|'.join(sorted(FORMATS))}")
+        why = broken or ("its first records are of no known format" if first else "it holds no record")
+        raise StartError(f"{file}: {why}; say --format {'|'.join(sorted(FORMATS))}")
     return found
 
 
