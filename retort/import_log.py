@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from collector import CollectorUnavailable, FrameSender, send_now, socket_path
 from gateway.cluster import load_salt
@@ -37,7 +45,7 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeftOut(msgspec.Struct):
-    """How many records were not imported for one reason, and where the first of them stand."""
+    """How many records, or exchanges of a record, were not imported for one reason, and where the first stand."""
 
     count: int = 0
     places: list[int] = []
@@ -76,7 +84,7 @@ def import_log(config: Config, route: str, file: str, options: ImportOptions, *,
             importing = _Import(config, target, tally, strict=options.strict)
             asyncio.run(importing.run(source, itertools.chain(first, found)))
     except (OSError, Broken) as error:
-        raise StartError(f"{file}: can't be read: {error}") from error
+        raise StartError(f"{file}: can't be read: {getattr(error, 'strerror', None) or error}") from error
     except CollectorUnavailable as error:
         raise StartError(f"{error} Start Retort first (retort up), then repeat the command.") from error
     if as_json:
@@ -104,36 +112,45 @@ class _Import:
         await self._sender.start()
         try:
             with _bar() as bar:
-                task = bar.add_task(self._target.route, total=source.size, imported=0)
+                task = bar.add_task(self._target.route, total=source.size, records=0, imported=0)
                 for value in found:
                     await self._take(value)
-                    bar.update(task, completed=source.read, imported=self._tally.imported)
+                    self._show(bar, task, source)
                 await self._settle()
-                bar.update(task, completed=source.read, imported=self._tally.imported)
+                self._show(bar, task, source)
         finally:
             await self._sender.close()
+
+    def _show(self, bar: Progress, task: TaskID, source: Source) -> None:
+        tally = self._tally
+        bar.update(task, completed=source.read, records=tally.records, imported=tally.imported)
 
     async def _take(self, value: Value) -> None:
         self._tally.records += 1
         try:
             if value.wrong:
                 raise Unusable(value.wrong)
-            frames = [frame(foreign, self._target) for foreign in self._read(value.data)]
+            found = self._read(value.data)
         except Unusable as error:
-            self._tally.leave_out(str(error), value.place)
-            if self._strict:
-                await self._settle()
-                where = f"{self._tally.places.removesuffix('s')} {value.place}"
-                raise StartError(
-                    f"{where}: {error}; {self._tally.imported} exchanges before it are imported"
-                ) from error
-            return
-        for header, *bodies in frames:
-            size = sum(map(len, bodies))
+            return await self._leave_out(error, value.place)
+        for foreign in found:
+            try:
+                header, request, answer = frame(foreign, self._target)
+            except Unusable as error:
+                await self._leave_out(error, value.place)
+                continue
+            size = len(request) + len(answer)
             if self._sent and self._bytes + size > WAITING_BYTES:
                 await self._settle()
-            self._sender.send(header, *bodies)
+            self._sender.send(header, request, answer)
             self._sent, self._bytes = self._sent + 1, self._bytes + size
+
+    async def _leave_out(self, why: Unusable, place: int) -> None:
+        self._tally.leave_out(str(why), place)
+        if self._strict:
+            await self._settle()
+            where = f"{self._tally.places.removesuffix('s')} {place}"
+            raise StartError(f"{where}: {why}; {self._tally.imported} exchanges before it are imported")
 
     async def _settle(self) -> None:
         """Wait until what was sent is durable."""
@@ -201,8 +218,8 @@ def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
-        TextColumn("{task.fields[imported]} imported"),
+        TaskProgressColumn(),  # of the file's bytes
+        TextColumn("{task.fields[records]} records, {task.fields[imported]} imported"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,

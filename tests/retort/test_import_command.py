@@ -151,7 +151,7 @@ def test_each_file_is_imported_and_what_is_not_is_counted_with_its_place(ran: Ra
     left = {name: {r: row["places"] for r, row in said["left_out"].items()} for name, said in ran.first.items()}
     assert left == {
         "openai": {
-            "not_json": [5], "no_answer": [7], "weight_0": [8], "no_messages": [9], "no_consent": [10],
+            "not_json": [5], "no_answer": [7, 12], "weight_0": [8], "no_messages": [9], "no_consent": [10],
             "not_an_object": [11],
         },
         "stored": {"no_messages": [4], "other_model": [5]},
@@ -164,7 +164,7 @@ def test_each_file_is_imported_and_what_is_not_is_counted_with_its_place(ran: Ra
         "csv": {"no_answer": [2]},
     }  # fmt: skip
     assert {name: (said["records"], said["imported"]) for name, said in ran.first.items()} == {
-        "openai": (10, 6), "stored": (5, 3), "litellm": (8, 2), "spend": (3, 1), "langfuse": (6, 3), "blob": (4, 3),
+        "openai": (11, 7), "stored": (5, 3), "litellm": (8, 2), "spend": (3, 1), "langfuse": (6, 3), "blob": (4, 3),
         "csv": (2, 1),
     }  # fmt: skip
     assert {said["format"] for said in ran.first.values()} == {"openai", "stored", "litellm", "langfuse"}
