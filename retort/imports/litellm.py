@@ -1,5 +1,6 @@
 """LiteLLM's logs: the standard logging payload (as its callbacks and buckets get it), or rows of the spend logs."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from retort.imports.foreign import (
     usage_of,
 )
 
+_MADE_UP = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHAT = ("completion", "acompletion")
 # Of texts that LiteLLM was told to leave out, or cut before it stored them.
 _NOT_WHOLE = (b"redacted-by-litellm", b"REDACTED_BY_LITELM", b"(litellm_truncated skipped")
@@ -81,8 +83,11 @@ def _asked(record: Mapping[str, Any], request: Any) -> list[dict[str, Any]]:
 
 
 def _session(record: Mapping[str, Any], client: Any) -> str:
-    """A session that the client named. Without one LiteLLM puts a fresh id there, which it has elsewhere too."""
-    named = text_of(record.get("session_id"))
-    if named and named not in (record.get(name) for name in ("id", "request_id", "trace_id", "litellm_call_id")):
+    """A session that the client named: as such, as the trace, or in its metadata. Where it named none, LiteLLM puts an
+    id there that it made for this one request."""
+    named, trace = text_of(record.get("session_id")), text_of(record.get("trace_id"))
+    if named and named not in (trace, *(record.get(name) for name in ("id", "request_id", "litellm_call_id"))):
         return named
+    if trace and not _MADE_UP.fullmatch(trace):
+        return trace
     return text_of(client.get("session_id")) if isinstance(client, Mapping) else ""

@@ -11,6 +11,7 @@ from retort.imports import FORMATS, Foreign, Unusable, Value, format_of, opened,
 from retort.imports.foreign import consent_of, number_of, seconds_of
 
 LOGS = Path(__file__).parent / "foreign_logs"
+UUID = "421880b7-563e-4910-a510-59b4a15fd5d0"
 SYSTEM = {"role": "system", "content": "You answer questions about orders."}
 
 
@@ -121,6 +122,27 @@ def test_a_litellm_payload_and_a_row_of_its_spend_logs_say_the_same_things() -> 
     assert (row.id, row.at, row.session) == ("chatcmpl-S1", 1747000001.25, "")
     assert row.parameters == {"max_tokens": 100, "user": "customer-4"}
     assert reasons("litellm_spend.json", "litellm") == ["redacted", "no_messages"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "session"),
+    [
+        ({"session_id": "s", "trace_id": UUID}, "s"),
+        ({"session_id": UUID, "trace_id": "another"}, UUID),
+        ({"session_id": "", "trace_id": "s"}, "s"),
+        ({"session_id": "s", "trace_id": "s"}, "s"),
+        ({"session_id": UUID, "trace_id": UUID}, ""),
+        ({"request_id": UUID, "session_id": UUID}, ""),
+        ({"trace_id": UUID, "metadata": '{"requester_metadata": {"session_id": "s"}}'}, "s"),
+        ({}, ""),
+    ],
+)
+def test_litellms_session_is_what_the_client_named_and_no_id_that_was_made_for_it(
+    ids: dict[str, Any], session: str
+) -> None:
+    response = {"choices": [{"message": {"content": "x"}}]}
+    (found,) = FORMATS["litellm"].read({"messages": [user("x")], "response": response, **ids})
+    assert found.session == session
 
 
 def test_a_langfuse_export_is_read_in_each_of_its_forms() -> None:
