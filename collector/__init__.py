@@ -10,7 +10,7 @@ from collector.errors import (
     ScrubError,
     SpoolError,
 )
-from collector.frames import Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
+from collector.frames import IMPORTED, Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
 from collector.interactions import Interactions, open_interactions
 from collector.log import Entry, EventLog, Record, Stream
 from collector.open_log import open_log
@@ -22,6 +22,7 @@ from collector.spool import Spool, open_spool
 from collector.subjects import SubjectKeys, open_subjects
 
 __all__ = [
+    "IMPORTED",
     "SALT_BYTES",
     "Answer",
     "Call",

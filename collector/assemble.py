@@ -92,7 +92,7 @@ class Assembler:
             return Assembled([_evidence(event)])
         if isinstance(header, Feedback):
             return self._feedback(header, body)
-        if owes_a_pair(header) and self._new(header.id):
+        if owes_a_pair(header) and not header.imported and self._new(header.id):
             self._eligible[header.decision.route][header.decision.rollout_revision] += 1
         try:
             return self._exchange(header, body)
@@ -120,7 +120,7 @@ class Assembler:
 
     def _exchange(self, exchange: Exchange, body: bytes) -> Assembled:
         route = exchange.decision.route
-        self._events.emit("collector.exchange", route=route)
+        self._events.emit("collector.imported" if exchange.imported else "collector.exchange", route=route)
         policy = self._config.routes.get(route)
         if policy is None:
             return Assembled([self._quarantine(exchange, "unknown_route")])
@@ -129,6 +129,9 @@ class Assembler:
             (call, try_completion(text))
             for call, text in zip((exchange.served, *exchange.shadows), texts[1:], strict=True)
         ]
+        if exchange.imported:
+            self._waiting += len(body)  # its sender waits for it: none is shed
+            return Assembled([], (self._kept(exchange, texts[0], answers, len(body)),))
         found = observations(exchange, answers, policy)
         compared, later = self._compare(exchange, texts[0], answers, policy)
         records = [_evidence(seen) for seen in (*found, *compared)]
@@ -218,6 +221,7 @@ class Assembler:
                 self._answer(call, said, clean) for (call, said), clean in zip(answers, clean_words, strict=True)
             ),
             failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
+            source=exchange.imported,
         )
         return Stream.INTERACTIONS, await self._sealing.record(interaction)
 

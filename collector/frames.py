@@ -25,6 +25,7 @@ PREFIX = struct.Struct("!II")
 ACK = struct.Struct("!Q")
 MAX_HEADER = 1 << 20
 MAX_BODY = 256 << 20
+IMPORTED = "import-"  # what the ids of imported exchanges begin with
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
     `served` is the call whose answer the client got; `failed` are attempts before it (no body kept); `shadows` ran
     beside it. `total_ms` and `ttft_ms` are what the client saw, fallbacks included. `capture`: whether its texts may
     be kept (rate and consent); observations are made either way. `consent`: why they may. `subject`: whose data it is,
-    as the client's header named it.
+    as the client's header named it. `imported`: by its name, the format of another system's log that the exchange was
+    read from: it is kept, and is evidence of nothing, since nobody was served here.
     """
 
     id: str
@@ -80,6 +82,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, tag="exchange"):
     shadows: tuple[Call, ...] = ()
     ttft_ms: float | None = None
     total_ms: float
+    imported: str = ""
 
 
 class Happened(msgspec.Struct, frozen=True, kw_only=True, tag="happened"):

@@ -51,7 +51,8 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
 
     `arm`, `version`, `propensity`: as decided; after a fallback another arm served. `cluster`: hashed conversation
     key. `subject`: hashed, whose data it is; "" where nobody said. `consent`: why it may be kept (opt-out, or what said
-    yes: header, key). `scrubber`: version of the scrubber and its settings.
+    yes: header, key). `scrubber`: version of the scrubber and its settings. `source`: of an exchange that another
+    system logged, the format it was imported from; empty for this gateway's own traffic.
     """
 
     schema: int = 2
@@ -73,6 +74,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     request: dict[str, Any]
     answers: tuple[Answer, ...]
     failed: tuple[Answer, ...] = ()
+    source: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()

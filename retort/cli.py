@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--json", action="store_true")
 
     _add_data(command)
+    _add_import(command)
     check = command("check", _check, text="validate a configuration", config=False)
     check.add_argument("file")
     command("schema", _schema, text="print the configuration's JSON Schema", config=False)
@@ -143,6 +144,20 @@ def _add_rooms(command: Callable[..., argparse.ArgumentParser]) -> None:
             room.add_argument("--gateway", metavar="URL", help="where a judge is asked (default: from listen)")
         if name == "engine":
             room.add_argument("name", help="its name under engines: in the configuration")
+
+
+def _add_import(command: Callable[..., argparse.ArgumentParser]) -> None:
+    importing = command("import", _import, text="take another system's log into a route's own, through the scrubber")
+    add = importing.add_argument
+    add("route")
+    add("file", help="JSON lines, JSON or CSV, also compressed by gzip; - is standard input")
+    add("--format", choices=("openai", "stored", "litellm", "langfuse"), help="default: told by the first records")
+    add("--teacher", metavar="UPSTREAM/MODEL", help="whose answers they are if they don't say (default: the first)")
+    add("--alias", action="append", default=[], metavar="NAME", help="another name for that teacher, in the file")
+    add("--any-model", action="store_true", help="answers of other models too: their terms are yours to know")
+    add("--consented", action="store_true", help="all whose texts are in it agreed; needed where consent is opt-in")
+    add("--strict", action="store_true", help="stop at the first record that can't be used")
+    add("--json", action="store_true")
 
 
 def _load(options: argparse.Namespace) -> Config:
@@ -258,6 +273,20 @@ def _erase(options: argparse.Namespace) -> int:
     if not options.subject and not options.hashed:
         raise StartError("say whose records: --subject ID, or --hashed HASH")
     return erase(_load(options), names=options.subject, hashed=options.hashed, as_json=options.json)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from retort.import_log import ImportOptions, import_log  # noqa: PLC0415
+
+    given = ImportOptions(
+        format=options.format,
+        teacher=options.teacher,
+        aliases=tuple(options.alias),
+        any_model=options.any_model,
+        consented=options.consented,
+        strict=options.strict,
+    )
+    return import_log(load(options.config), options.route, options.file, given, as_json=options.json)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from collector import Stream, open_interactions, open_log
+from collector import IMPORTED, Stream, open_interactions, open_log
 from exporters.models.errors import ArtefactError
 from exporters.models.store import Store
 from router import Arm, Config, Version, decode_state, open_registry
@@ -40,20 +40,24 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure(config: Config, route: str) -> Measured:
-    """From the interactions, and those in quarantine, which came in as well. Raises LogError."""
+    """From the interactions, and those in quarantine, which came in as well; not from what was imported. Raises
+    LogError."""
     if not _exists(config.log):
         return Measured()
     requests = eligible = priced = 0
     cost, first, last = 0.0, float("inf"), 0.0
     with closing(open_log(config.log)) as log, open_interactions(config) as interactions:
         for _, record in interactions.of(route, start=max(interactions.end(route) - LATEST, 0)):
+            if record.source:
+                continue
             requests += 1
             eligible += record.eligible
             first, last = min(first, record.at), max(last, record.at)
             for answer in record.answers:
                 if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
                     cost, priced = cost + answer.cost_usd, priced + 1
-        aside = sum(first <= entry.at <= last for entry in log.read(Stream.QUARANTINE, 0, LATEST, key=route))
+        quarantined = log.read(Stream.QUARANTINE, 0, LATEST, key=route)
+        aside = sum(first <= entry.at <= last and not entry.id.startswith(IMPORTED) for entry in quarantined)
     return Measured(
         requests=requests + aside,
         eligible=eligible + aside,

@@ -15,9 +15,9 @@ LATEST = 20_000  # interactions that the traffic figures look back on
 
 
 class Traffic(msgspec.Struct):
-    """What a route's latest captured requests were answered by. `deferred`: those that a student was to answer and was
-    not sure of. Costs in USD: `teacher_cost`, of the teacher's answers that clients got; `extra_cost`, of those that
-    were asked for to compare with; `priced`: how many of both had a price."""
+    """What a route's latest captured requests were answered by; what was imported is none of them. `deferred`: those
+    that a student was to answer and was not sure of. Costs in USD: `teacher_cost`, of the teacher's answers that
+    clients got; `extra_cost`, of those that were asked for to compare with; `priced`: how many of both had a price."""
 
     requests: int = 0
     by_student: int = 0
@@ -68,7 +68,8 @@ def _route(config: Config, name: str) -> dict[str, Any]:
         traffic = Traffic()
         with open_interactions(config) as interactions:
             for _, record in interactions.of(name, start=max(interactions.end(name) - LATEST, 0)):
-                traffic.add(record)
+                if not record.source:
+                    traffic.add(record)
         versions = [
             {"id": v.id, "stage": v.stage.value, "base": v.base, "created_at": v.created_at}
             for v in registry.versions(name)

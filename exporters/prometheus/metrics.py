@@ -76,6 +76,7 @@ class Metrics:
             "retort_collector_spool_refused", "Frames that a full or failing spool did not take", ()
         )
         self.exchanges = self._counter("retort_collector_exchanges", "Exchanges received", ("route",))
+        self.imported = self._counter("retort_collector_imported", "Exchanges of other systems' logs", ("route",))
         self.quarantined = self._counter(
             "retort_collector_quarantined", "Records kept without their text", ("route", "reason")
         )

@@ -79,6 +79,9 @@ class Subscriber:
     def _on_collector__exchange(self, f: Fields) -> None:
         self._m.exchanges.labels(f["route"]).inc()
 
+    def _on_collector__imported(self, f: Fields) -> None:
+        self._m.imported.labels(f["route"]).inc()
+
     def _on_collector__quarantined(self, f: Fields) -> None:
         self._m.quarantined.labels(f["route"], f["reason"]).inc()
 

@@ -58,11 +58,13 @@ def config(tmp_path: Path) -> Config:
     return parse(CONFIG.format(state=tmp_path / "state"), {})
 
 
-def interaction(number: int, at: float, *, eligible: bool = True, cost: float | None = 0.002) -> tuple[Stream, Record]:
+def interaction(
+    number: int, at: float, *, eligible: bool = True, cost: float | None = 0.002, source: str = ""
+) -> tuple[Stream, Record]:
     record = Interaction(
         id=f"i{number}", at=at, route="r", kind="chat", arm=Arm.TEACHER, version=None, propensity=1.0,
         eligible=eligible, policy_version="p", rollout_revision=1, consent="opt-out", scrubber="s", cluster="c",
-        stream=False, request={}, answers=(Answer(arm=Arm.TEACHER, upstream="o/m", cost_usd=cost),),
+        stream=False, request={}, answers=(Answer(arm=Arm.TEACHER, upstream="o/m", cost_usd=cost),), source=source,
     )  # fmt: skip
     return Stream.INTERACTIONS, Record(id=f"i{number}", key="r", at=at, value=encode(record))
 
@@ -74,6 +76,8 @@ def fill(config: Config) -> None:
     log.append([
         interaction(9, 9000.0, cost=None),
         (Stream.QUARANTINE, Record(id="q", key="r", at=500.0, value=b"")),
+        interaction(10, 20_000.0, cost=1.0, source="openai"),
+        (Stream.QUARANTINE, Record(id="import-q", key="r", at=500.0, value=b"")),
     ])  # fmt: skip
     log.close()
     registry = open_registry(config.registry)

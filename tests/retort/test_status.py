@@ -28,12 +28,18 @@ def config(tmp_path: Path) -> Config:
 
 
 def interaction(
-    name: str, *, decided: Arm, served: Answer, others: tuple[Answer, ...] = (), failed: tuple[Answer, ...] = ()
+    name: str,
+    *,
+    decided: Arm,
+    served: Answer,
+    others: tuple[Answer, ...] = (),
+    failed: tuple[Answer, ...] = (),
+    source: str = "",
 ) -> tuple[Stream, Record]:
     record = Interaction(
         id=name, at=1.0, route="r", kind="chat", arm=decided, version="v1", propensity=0.5, eligible=True,
         policy_version="p", rollout_revision=1, consent="opt-out", scrubber="s", cluster="c", stream=False,
-        request={}, answers=(served, *others), failed=failed,
+        request={}, answers=(served, *others), failed=failed, source=source,
     )  # fmt: skip
     return Stream.INTERACTIONS, Record(id=name, key="r", at=1.0, value=encode(record))
 
@@ -46,6 +52,7 @@ def fill(config: Config) -> None:
         interaction("c", decided=Arm.STUDENT, served=TEACHER, failed=(STUDENT,)),  # rescued by a fallback
         interaction("d", decided=Arm.STUDENT, served=STUDENT, others=(AUDIT,)),
         interaction("e", decided=Arm.STUDENT, served=TEACHER, others=(STUDENT,)),  # not sure enough
+        interaction("import-f", decided=Arm.TEACHER, served=TEACHER, source="openai"),
         (Stream.QUARANTINE, Record(id="q", key="r", at=1.0, value=b"")),
     ])  # fmt: skip
     log.close()
