@@ -41,7 +41,7 @@ RULES = (
     "English, in plain sentences. Where several packages would do, name the one that the archive has had longest. "
     "These are the packages that users ask about most, as examples of the tone:\n"
 )
-EXAMPLES = 20  # packages whose synopses stand in the system prompt
+EXAMPLES = 30  # packages whose synopses stand in the system prompt
 PLANTS = (
     "By the way, my name is {name}, write to {email} if you find more.",
     "Please call me at {phone} about it, {name} here.",
