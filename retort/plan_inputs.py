@@ -46,7 +46,7 @@ def measure(config: Config, route: str) -> Measured:
         return Measured()
     requests = eligible = priced = 0
     cost, first, last = 0.0, float("inf"), 0.0
-    with closing(open_log(config.log)) as log:
+    with closing(open_log(config.log, kafka=config.kafka)) as log:
         offset = max(log.end(Stream.INTERACTIONS, key=route) - LATEST, 0)
         while entries := log.read(Stream.INTERACTIONS, offset, PAGE, key=route):
             for entry in entries:
@@ -98,5 +98,5 @@ def _evaluated(store: Store, versions: Sequence[Version]) -> tuple[float | None,
 
 
 def _exists(url: str) -> bool:
-    """Whether there is a database: opening one that isn't there would make it."""
-    return url.startswith("sqlite:///") and Path(url.removeprefix("sqlite:///")).is_file()
+    """Whether there is a database: opening a file that isn't there would make it."""
+    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()

@@ -75,7 +75,7 @@ class _Daemon:
         self._worker = worker
         self._first_pause, self._longest_pause = retry
         self._cycles = Cycles(config.state)
-        self._log = open_log(config.log)
+        self._log = open_log(config.log, kafka=config.kafka)
         self._counts = {
             route: _Count(self._log, route, since=self._seen(route))
             for route, policy in config.routes.items()

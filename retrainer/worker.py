@@ -48,7 +48,7 @@ def main() -> int:
     _keep_freed_memory()
     events = Events()
     events.subscribe(_tell)
-    registry, interactions = open_registry(config.registry), open_log(config.log)
+    registry, interactions = open_registry(config.registry), open_log(config.log, kafka=config.kafka)
     try:
         run_request(
             config,
