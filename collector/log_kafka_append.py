@@ -8,7 +8,7 @@ what was appended. Only then does it append again, and leaves out what is there.
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kafka.errors import KafkaTimeoutError
@@ -141,7 +141,7 @@ class Appender:
 
         A transaction that another appender, of another name, has not ended hides what follows it: it is waited for.
         """
-        end = self._cluster.uncommitted_end(topic)
+        end = self._cluster.ends([topic], committed=False)[topic]
         if known.next is None:
             newest = reader.messages(max(end - PAGE, 0), PAGE)
             mean = sum(len(one.value or b"") for one in newest) / max(len(newest), 1)
@@ -176,8 +176,19 @@ class Appender:
         producer._sender.wakeup()
         if not ending.wait(timeout_ms=self._cluster.timeout_ms):
             raise KafkaTimeoutError("the commit was not answered")
+        self._shown(ends)
         for topic, end in ends.items():
             if topic in self._known:
                 self._known[topic].next = end
+
+    def _shown(self, ends: Mapping[str, int]) -> None:
+        """Wait until readers see what was committed: the brokers mark it after they have answered. Another appender's
+        transaction that stays open hides it for longer than is waited here; it is safe all the same."""
+        deadline = time.monotonic() + self._cluster.settings.timeout
+        while time.monotonic() < deadline:
+            seen = self._cluster.ends(ends, committed=True)
+            if all(seen[topic] >= end for topic, end in ends.items()):
+                return
+            time.sleep(0.002)
 
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import BrokerResponseError, KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 from kafka.net.compat import KafkaNetClient
+from kafka.protocol.consumer.offsets import IsolationLevel
 
 from collector.errors import LogError
 from collector.log import Stream
@@ -106,11 +107,14 @@ class Cluster:
             admin.wait_for_topics([topic], timeout_ms=self.timeout_ms)
         self._made.add(topic)
 
-    def uncommitted_end(self, topic: str) -> int:
-        """The offset after the last message, also where its transaction has not ended. Raises LogError."""
+    def ends(self, topics: Iterable[str], *, committed: bool) -> dict[str, int]:
+        """The offsets after the topics' last messages: of those committed, or of all. Raises LogError."""
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         with self.admin() as admin:
-            found = admin.list_partition_offsets({only(topic): OffsetSpec.LATEST}, timeout_ms=self.timeout_ms)
-            return int(found[only(topic)].offset)
+            found = admin.list_partition_offsets(
+                {only(topic): OffsetSpec.LATEST for topic in topics}, isolation_level=level, timeout_ms=self.timeout_ms
+            )
+        return {part.topic: int(one.offset) for part, one in found.items()}
 
     def filled(self, stream: Stream) -> list[str]:
         """The topics of a stream that hold anything. Raises LogError."""
@@ -271,7 +275,7 @@ class Cluster:
             return f"nobody answers at {where} ({error.strerror or error})"
         if self.settings.security_protocol.startswith("SASL"):
             return f"{where} answers, and refuses the login; check username, password and sasl_mechanism"
-        return f"{where} answers, but not as a broker would; check security_protocol, and the port"
+        return f"{where} answers, and lets nobody in; check security_protocol, cert_file (if it asks for one), and the port"
 
 
 def only(topic: str) -> TopicPartition:

@@ -1,11 +1,20 @@
 """No test reaches beyond this machine."""
 
 import ipaddress
+import os
 import socket
+import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from kafka_broker import Broker
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parent))
 
 _connect = socket.socket.connect
 
@@ -23,3 +32,21 @@ def _stay_on_this_machine() -> Iterator[None]:
     socket.socket.connect = _local_only  # type: ignore[method-assign, assignment]
     yield
     socket.socket.connect = _connect  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Broker"]:
+    """A Kafka broker, running. A test that ends it starts it again."""
+    if not (ROOT / ".services/kafka").is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("no Kafka: scripts/services did not run")
+        pytest.skip("scripts/services fetches Kafka")
+    from kafka_broker import Broker
+
+    made = Broker(tmp_path_factory.mktemp("kafka"))
+    try:
+        made.start()
+        made.wait()
+        yield made
+    finally:
+        made.stop()

@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from collector import LogError, open_log
 from retort.demo.settings import free_ports
+from router.config_kafka import KafkaSettings
 
 ROOT = Path(__file__).parents[1]
 USER, PASSWORD = "retort", "pass-of-a-test"
@@ -71,6 +73,16 @@ class Broker:
                  self.folder / "more.properties", *scram],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+
+    def wait(self) -> None:
+        """Until it does what a log asks of it."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return open_log(self.url("ready"), kafka=KafkaSettings(timeout=2.0), appender="first").close()
+            except LogError:
+                assert time.monotonic() < deadline, (self.folder / "broker.log").read_text()[-2000:]
+                time.sleep(0.2)
 
     def kill(self) -> None:
         """As a power cut would."""

@@ -1,5 +1,6 @@
 """Every log keeps the same contract."""
 
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -10,11 +11,18 @@ from pathlib import Path
 import pytest
 
 from collector import Entry, EventLog, LogError, LogFull, Record, Stream, open_log
+from router.config_kafka import KafkaSettings
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.service)])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog]:
-    opened = open_log("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/a/log.db")
+    settings = None
+    if request.param == "kafka":
+        url = request.getfixturevalue("broker").url(f"contract-{secrets.token_hex(4)}")
+        settings = KafkaSettings(topic={"segment.ms": 100, "min.cleanable.dirty.ratio": 0.01})  # compacts within seconds
+    else:
+        url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/a/log.db"
+    opened = open_log(url, kafka=settings)
     yield opened
     opened.close()
 
