@@ -9,9 +9,10 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from collector.errors import LogError
 from collector.log import Record, Stream
@@ -100,18 +101,23 @@ class Appender:
         if self._producer is None:
             for known in self._known.values():
                 known.fresh = False
-            producer = self._cluster.producer(self._name)
+            self._producer = self._cluster.producer(self._name)
             try:
-                producer.init_transactions()
+                self._producer.init_transactions()
+                self._cluster.unhang(self._name)
             except BaseException:
-                producer.close(timeout=0)
+                self._forget()
                 raise
-            self._producer = producer
 
     def _forget(self) -> None:
+        """Let go of the producer, whatever it was at: the next one fences it."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.close(timeout=0)  # whatever it was at: the next one fences it
+            # Its own close() waits for what it still has, and where that doesn't come leaves its thread sending.
+            producer._sender.force_close()
+            producer._sender.join(1.0)
+            with suppress(KafkaError):
+                producer.close(timeout=0)
 
     def _new(self, records: Sequence[tuple[Stream, Record]]) -> list[Appended]:
         found: dict[tuple[str, str], Record] = {}
@@ -157,7 +163,7 @@ class Appender:
             elif reader.end() >= end:
                 known.next = end  # nothing but marks of transactions
             elif time.monotonic() > deadline:
-                raise LogError(f"topic {topic}: another appender has begun a transaction and doesn't end it")
+                raise LogError(f"topic {topic}: an appender of another name has begun a transaction and doesn't end it")
             else:
                 time.sleep(0.1)
 
@@ -182,13 +188,14 @@ class Appender:
                 self._known[topic].next = end
 
     def _shown(self, ends: Mapping[str, int]) -> None:
-        """Wait until readers see what was committed: the brokers mark it after they have answered. Another appender's
-        transaction that stays open hides it for longer than is waited here; it is safe all the same."""
+        """Wait until readers see what was committed: the brokers mark it after they have answered."""
         deadline = time.monotonic() + self._cluster.settings.timeout
-        while time.monotonic() < deadline:
+        while True:
             seen = self._cluster.ends(ends, committed=True)
             if all(seen[topic] >= end for topic, end in ends.items()):
                 return
+            if time.monotonic() > deadline:
+                raise KafkaTimeoutError("what was committed is not to be seen")
             time.sleep(0.002)
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import OffsetSpec
+from kafka.admin import AbortTransactionSpec, OffsetSpec
 from kafka.errors import BrokerResponseError, KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 from kafka.net.compat import KafkaNetClient
 from kafka.protocol.consumer.offsets import IsolationLevel
@@ -134,6 +134,23 @@ class Cluster:
             found = admin.list_partition_offsets({only(topic): milliseconds}, timeout_ms=self.timeout_ms)
             offset = int(found[only(topic)].offset)
         return offset if offset >= 0 else None
+
+    def unhang(self, name: str) -> None:
+        """End what the transactions of an appender that has just begun left open. Raises LogError.
+
+        There is nothing, but for a broker that was killed in the midst of a commit: back again, it may count the
+        transaction as complete and not have marked the topics, which hides all that follows for good.
+        """
+        topics = [topic for stream in Stream for topic in self.topics(stream)]
+        if not topics:
+            return
+        with self.admin() as admin:
+            mine = admin.describe_transactions([name])[name].producer_id
+            for part, found in admin.describe_producers(map(only, topics)).items():
+                for one in found.active_producers:
+                    if one.producer_id == mine and one.current_transaction_start_offset >= 0:
+                        epochs = one.producer_epoch, max(one.coordinator_epoch, 0)
+                        admin.abort_transaction(AbortTransactionSpec(part, mine, *epochs))
 
     def cut(self, topic: str, offset: int) -> None:
         """Have all before an offset deleted. Raises LogError."""
@@ -270,12 +287,12 @@ class Cluster:
         except ssl.SSLCertVerificationError as error:
             return f"{where} shows a certificate that ca_file doesn't vouch for ({error.verify_message})"
         except ssl.SSLError as error:
-            return f"{where} doesn't speak TLS as it should ({error.reason}); check security_protocol, and the port"
+            return f"{where} doesn't speak TLS ({error.reason}); check security_protocol, and the port"
         except OSError as error:
             return f"nobody answers at {where} ({error.strerror or error})"
         if self.settings.security_protocol.startswith("SASL"):
             return f"{where} answers, and refuses the login; check username, password and sasl_mechanism"
-        return f"{where} answers, and lets nobody in; check security_protocol, cert_file (if it asks for one), and the port"
+        return f"{where} answers, and lets nobody in: it is about to start, or security_protocol, cert_file or the port are wrong"
 
 
 def only(topic: str) -> TopicPartition:
