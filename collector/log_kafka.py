@@ -15,6 +15,7 @@ from collector.log_kafka_append import Appender
 from collector.log_kafka_client import Cluster
 from collector.log_kafka_group import GroupMember
 from collector.log_kafka_read import Reader, entry
+from collector.log_kafka_topics import Topics
 from router.config_kafka import KafkaSettings
 
 PAGE = 1_000
@@ -28,11 +29,11 @@ class KafkaLog:
     """
 
     def __init__(self, url: str, settings: KafkaSettings, *, appender: str | None = None) -> None:
-        self._cluster = Cluster(url, settings)
+        self._topics = Topics(Cluster(url, settings))
         self._readers: dict[str, Reader] = {}
         self._lock = threading.Lock()
         name = (settings.transactional_id or appender) if appender else None
-        self._appender = Appender(self._cluster, name or secrets.token_hex(8))
+        self._appender = Appender(self._topics, name or secrets.token_hex(8))
         if name:
             self._appender.fence()
 
@@ -50,30 +51,30 @@ class KafkaLog:
 
     def keys(self, stream: Stream) -> list[str]:
         """See EventLog."""
-        return sorted(map(self._cluster.key, self._cluster.filled(stream)))
+        return sorted(map(self._topics.key, self._topics.filled(stream)))
 
     def expire(self, stream: Stream, *, key: str, before: float) -> None:
         """See EventLog."""
-        topic = self._cluster.topic(stream, key)
+        topic = self._topics.name(stream, key)
         reader = self._reader(stream, key)
         end = reader.end()
-        offset = self._cluster.offset_at(topic, int(before * 1000)) if end else None
+        offset = self._topics.offset_at(topic, int(before * 1000)) if end else None
         while offset is not None and offset < end:
             # Times need not rise, and a mark of a transaction has one too: what stands there says itself how old it is.
             page = reader.read(offset, PAGE)
             found = next((one.offset for one in page if one.at >= before), None)
             if found is not None:
-                return self._cluster.cut(topic, found)
+                return self._topics.cut(topic, found)
             if not page:
                 break
             offset = page[-1].offset + 1
         if end:
-            self._cluster.cut(topic, end)
+            self._topics.cut(topic, end)
 
     def erase(self, stream: Stream, *, subject: str) -> list[Entry]:
         """See EventLog."""
         erased: list[Entry] = []
-        for topic in self._cluster.topics(stream) if subject else ():
+        for topic in self._topics.of(stream) if subject else ():
             found = self._of_subject(topic, subject)
             if found:
                 self._appender.erase(topic, [key for key, _ in found])
@@ -82,7 +83,7 @@ class KafkaLog:
 
     def consumer(self, stream: Stream, *, group: str) -> GroupMember:
         """See EventLog."""
-        return GroupMember(self._cluster, stream, group)
+        return GroupMember(self._topics, stream, group)
 
     def close(self) -> None:
         """See EventLog."""
@@ -91,17 +92,17 @@ class KafkaLog:
             for reader in self._readers.values():
                 reader.close()
             self._readers.clear()
-        self._cluster.close()
+        self._topics.cluster.close()
 
     def _reader(self, stream: Stream, key: str) -> Reader:
-        topic = self._cluster.topic(stream, key)
+        topic = self._topics.name(stream, key)
         with self._lock:
-            return self._readers.get(topic) or self._readers.setdefault(topic, Reader(self._cluster, topic))
+            return self._readers.get(topic) or self._readers.setdefault(topic, Reader(self._topics, topic))
 
     def _of_subject(self, topic: str, subject: str) -> list[tuple[bytes, Entry]]:
         """All of a topic is read: Kafka has no index."""
-        reader = Reader(self._cluster, topic)
-        key, offset, found = self._cluster.key(topic), 0, list[tuple[bytes, Entry]]()
+        reader = Reader(self._topics, topic)
+        key, offset, found = self._topics.key(topic), 0, list[tuple[bytes, Entry]]()
         try:
             while page := reader.messages(offset, PAGE):
                 for one in page:

@@ -16,8 +16,8 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from collector.errors import LogError
 from collector.log import Record, Stream
-from collector.log_kafka_client import Cluster
 from collector.log_kafka_read import NONCE, Reader, entry, message
+from collector.log_kafka_topics import Topics
 
 NEWEST = 200_000  # ids of a topic that are known at least; twice as many at most, each about 80 bytes
 TAIL_BYTES = 256 << 20  # of values that are read for them: what the collector holds unacknowledged at the most
@@ -49,9 +49,9 @@ class Known:
 class Appender:
     """All or nothing, once, in order. Safe to use from several threads."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
-        self._cluster = cluster
-        self._name = f"{cluster.prefix}.{name}"
+    def __init__(self, topics: Topics, name: str) -> None:
+        self._topics, self._cluster = topics, topics.cluster
+        self._name = f"{topics.cluster.prefix}.{name}"
         self._producer: Any = None
         self._known: dict[str, Known] = {}
         self._lock = threading.Lock()
@@ -81,7 +81,7 @@ class Appender:
         It compacts all but a topic's newest segment. So what says that they are gone is said twice, the second time
         dated a segment later, which begins a new one.
         """
-        step = int(self._cluster.topic_settings["segment.ms"]) + 1
+        step = int(self._topics.settings["segment.ms"]) + 1
         now = int(time.time() * 1000)
         with self._lock, self._cluster.translated():
             self._ready()
@@ -104,7 +104,7 @@ class Appender:
             self._producer = self._cluster.producer(self._name)
             try:
                 self._producer.init_transactions()
-                self._cluster.unhang(self._name)
+                self._topics.unhang(self._name)
             except BaseException:
                 self._forget()
                 raise
@@ -124,7 +124,7 @@ class Appender:
         topics: dict[tuple[Stream, str], str] = {}
         for stream, one in records:
             topic = topics.get((stream, one.key)) or topics.setdefault(
-                (stream, one.key), self._cluster.topic(stream, one.key)
+                (stream, one.key), self._topics.name(stream, one.key)
             )
             if one.id not in self._caught_up(topic):
                 found.setdefault((topic, one.id), one)
@@ -133,8 +133,8 @@ class Appender:
     def _caught_up(self, topic: str) -> Known:
         known = self._known.setdefault(topic, Known())
         if not known.fresh:
-            self._cluster.make(topic)
-            reader = Reader(self._cluster, topic)
+            self._topics.make(topic)
+            reader = Reader(self._topics, topic)
             try:
                 self._catch_up(topic, known, reader)
             finally:
@@ -147,7 +147,7 @@ class Appender:
 
         A transaction that another appender, of another name, has not ended hides what follows it: it is waited for.
         """
-        end = self._cluster.ends([topic], committed=False)[topic]
+        end = self._topics.ends([topic], committed=False)[topic]
         if known.next is None:
             newest = reader.messages(max(end - PAGE, 0), PAGE)
             mean = sum(len(one.value or b"") for one in newest) / max(len(newest), 1)
@@ -191,11 +191,9 @@ class Appender:
         """Wait until readers see what was committed: the brokers mark it after they have answered."""
         deadline = time.monotonic() + self._cluster.settings.timeout
         while True:
-            seen = self._cluster.ends(ends, committed=True)
+            seen = self._topics.ends(ends, committed=True)
             if all(seen[topic] >= end for topic, end in ends.items()):
                 return
             if time.monotonic() > deadline:
                 raise KafkaTimeoutError("what was committed is not to be seen")
             time.sleep(0.002)
-
-

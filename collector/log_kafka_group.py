@@ -6,8 +6,8 @@ from typing import Any
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from collector.log import Entry, Stream
-from collector.log_kafka_client import Cluster
 from collector.log_kafka_read import entry
+from collector.log_kafka_topics import Topics
 
 LOST_SECONDS = 10.0  # without a topic, after which the broker is asked whether it still knows this member
 NEW_TOPICS_MS = 2_000  # how often is looked for new topics
@@ -16,10 +16,10 @@ NEW_TOPICS_MS = 2_000  # how often is looked for new topics
 class GroupMember:
     """See Consumer. Each topic has one partition, so it is topics that are shared out."""
 
-    def __init__(self, cluster: Cluster, stream: Stream, group: str) -> None:
-        self._cluster = cluster
-        self._group = f"{cluster.prefix}.{stream}.{group}"
-        self._pattern = cluster.pattern(stream)
+    def __init__(self, topics: Topics, stream: Stream, group: str) -> None:
+        self._topics, self._cluster = topics, topics.cluster
+        self._group = f"{topics.cluster.prefix}.{stream}.{group}"
+        self._pattern = topics.pattern(stream)
         self._consumer: Any = None
         self._join()
 
@@ -34,7 +34,7 @@ class GroupMember:
                     made
                     for part, messages in got.items()
                     for one in messages
-                    if (made := entry(self._cluster.key(part.topic), one)) is not None
+                    if (made := entry(self._topics.key(part.topic), one)) is not None
                 ]
                 self._stay()
                 if found or time.monotonic() >= deadline:
@@ -51,7 +51,7 @@ class GroupMember:
             mine = self._consumer.assignment()
             ends = self._consumer.end_offsets(mine, timeout_ms=self._cluster.timeout_ms) if mine else {}
             return {
-                self._cluster.key(part.topic): max(end - (self._consumer.position(part, timeout_ms=1000) or 0), 0)
+                self._topics.key(part.topic): max(end - (self._consumer.position(part, timeout_ms=1000) or 0), 0)
                 for part, end in ends.items()
             }
 

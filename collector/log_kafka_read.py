@@ -7,7 +7,7 @@ from typing import Any
 
 from collector.errors import LogError
 from collector.log import Entry, Record
-from collector.log_kafka_client import Cluster, only
+from collector.log_kafka_topics import Topics, only
 
 _AT = struct.Struct(">d")
 NONCE = 8  # bytes before the id in a message's key: what comes twice is two messages, also after compaction
@@ -41,10 +41,10 @@ def entry(key: str, found: Any) -> Entry | None:
 class Reader:
     """One topic, which need not exist. Safe to use from several threads."""
 
-    def __init__(self, cluster: Cluster, topic: str) -> None:
-        self._cluster = cluster
+    def __init__(self, topics: Topics, topic: str) -> None:
+        self._topics, self._cluster = topics, topics.cluster
         self._part = only(topic)
-        self._key = cluster.key(topic)
+        self._key = topics.key(topic)
         self._consumer: Any = None
         self._empty = (0, 0)  # from an offset to an end, between which there are marks of transactions alone
         self._lock = threading.Lock()
@@ -80,7 +80,7 @@ class Reader:
         if self._consumer is None:
             self._consumer = self._cluster.consumer(fetch_max_wait_ms=10)  # it never asks for what isn't there yet
         if not self._consumer.assignment():
-            if not self._cluster.exists(self._part.topic):
+            if not self._topics.exists(self._part.topic):
                 return 0
             self._consumer.assign([self._part])
         ends = self._consumer.end_offsets([self._part], timeout_ms=self._cluster.timeout_ms)

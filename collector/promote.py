@@ -121,7 +121,7 @@ class RouteFold:
         LogError."""
         state = self._state if self._state is not None else self._load()
         entries = self._log.read(Stream.EVIDENCE, self._offset, BATCH, key=self._name)
-        self._measure()
+        self._measure(bool(entries))
         if not entries:
             return 0
         made: list[Transition] = []
@@ -152,12 +152,12 @@ class RouteFold:
         self._tell(rollout, made, shown)
         return sum(entry.offset < offset for entry in entries)
 
-    def _measure(self) -> None:
-        """Tell how far behind this fold is, now and then."""
+    def _measure(self, more: bool) -> None:
+        """Tell how far behind this fold is, now and then; `more`: whether there is anything to fold at all."""
         now = time.monotonic()
         if now - self._measured >= LAG_SECONDS:
             self._measured = now
-            behind = max(self._log.end(Stream.EVIDENCE, key=self._name) - self._offset, 0)
+            behind = max(self._log.end(Stream.EVIDENCE, key=self._name) - self._offset, 0) if more else 0
             self._events.emit("log.lag", reader="promoter", route=self._name, offsets=behind)
 
     def owed(self, now: float) -> list[RouteEvent]:

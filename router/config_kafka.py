@@ -34,7 +34,9 @@ class KafkaSettings(Strict):
         if self.security_protocol.startswith("SASL") and not all(login):
             raise ValueError(f"{self.security_protocol} needs sasl_mechanism, username and password")
         if not self.security_protocol.startswith("SASL") and any(login):
-            raise ValueError("sasl_mechanism, username and password need security_protocol: SASL_SSL (or SASL_PLAINTEXT)")
+            raise ValueError(
+                "sasl_mechanism, username and password need security_protocol: SASL_SSL (or SASL_PLAINTEXT)"
+            )
         if not self.security_protocol.endswith("SSL") and (self.ca_file or self.cert_file or self.key_file):
             raise ValueError("ca_file, cert_file and key_file need security_protocol: SSL or SASL_SSL")
         if bool(self.cert_file) != bool(self.key_file):

@@ -19,7 +19,9 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog]:
     settings = None
     if request.param == "kafka":
         url = request.getfixturevalue("broker").url(f"contract-{secrets.token_hex(4)}")
-        settings = KafkaSettings(topic={"segment.ms": 100, "min.cleanable.dirty.ratio": 0.01})  # compacts within seconds
+        settings = KafkaSettings(
+            topic={"segment.ms": 100, "min.cleanable.dirty.ratio": 0.01}
+        )  # compacts within seconds
     else:
         url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/a/log.db"
     opened = open_log(url, kafka=settings)

@@ -1,4 +1,4 @@
-"""Groups on Kafka: whatever the members do, each entry comes to some member, and what comes twice changes no decision."""
+"""Groups on Kafka: whatever members do, each entry comes to one of them, and what comes twice changes no decision."""
 
 import random
 import secrets

@@ -1,4 +1,4 @@
-"""Brokers that are killed, freeze or stay away, and collectors that are: what was acknowledged is there once, in order."""
+"""Brokers and collectors are killed, freeze or stay away: what was acknowledged is there once, in order."""
 
 import random
 import secrets
