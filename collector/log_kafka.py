@@ -35,7 +35,11 @@ class KafkaLog:
         name = (settings.transactional_id or appender) if appender else None
         self._appender = Appender(self._topics, name or secrets.token_hex(8))
         if name:
-            self._appender.fence()
+            try:
+                self._appender.fence()
+            except BaseException:
+                self.close()
+                raise
 
     def append(self, records: Sequence[tuple[Stream, Record]]) -> None:
         """See EventLog."""

@@ -94,14 +94,15 @@ class Reader:
         if consumer.position(part, timeout_ms=self._cluster.timeout_ms) != offset:
             consumer.seek(part, offset)
         deadline = time.monotonic() + self._cluster.settings.timeout
-        while missing > 0 and (position := consumer.position(part, timeout_ms=self._cluster.timeout_ms)) is not None:
-            if position >= end:
+        while missing > 0:
+            position = consumer.position(part, timeout_ms=self._cluster.timeout_ms)
+            if position is not None and position >= end:
                 break
             more = consumer.poll(timeout_ms=20, max_records=missing).get(part, ())
             if more:
                 deadline = time.monotonic() + self._cluster.settings.timeout
             elif time.monotonic() > deadline:
-                raise LogError(f"topic {part.topic} has not been answered from offset {position} on")
+                raise LogError(f"topic {part.topic} is not answered from offset {position} on")
             found += more
             missing -= sum(one.value is not None for one in more)
         if missing > 0:
