@@ -4,7 +4,7 @@
 
 On SQLite, and on one Kafka broker on the same machine (scripts/services fetches it), unreplicated. Batches of 500, as
 the collector appends when it is busy; each append is durable, or acknowledged by the broker, before the next.
-A process each appends, and reads; a third starts anew and appends once, for which Kafka's appender reads the newest ids.
+On SQLite, and on one Kafka broker on the same machine (scripts/services fetches it), unreplicated. Batches of 500, as
 """
 
 import argparse
@@ -123,7 +123,7 @@ def broker(folder: Path) -> Iterator[str]:
 def goals(name: str, found: dict[str, Any], least: int) -> list[dict[str, Any]]:
     made = [results_file.goal(f"{name}: records appended a second", found["append"]["records_per_s"], ">=", least)]
     for part in ("append", "read"):
-        grown = found[part]["memory_mb_at_the_end"]["peak"] - found[part]["memory_mb_at_100k"]["peak"]
+        grown = round(found[part]["memory_mb_at_the_end"]["peak"] - found[part]["memory_mb_at_100k"]["peak"], 1)
         made.append(results_file.goal(f"{name}: MB more at a million than at 100,000, {part}", grown, "<=", 64.0))
     return made
 

@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from collector import CollectorError
 from retort import plan_options
 from retort.errors import StartError
 from retort.extras import need
 from retort.process import EXIT_USAGE, set_up_logging
 from retort.settings import DEFAULT_CONFIG, be_offline, load, share_metrics
-from router import Config, json_schema
+from router import Config, RouterError, json_schema
 
 ROOMS = {
     "gateway": "one gateway worker",
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except StartError as error:
         print(f"retort: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
+    except (CollectorError, RouterError) as error:  # a log or a registry that can't be reached, for example
+        print(f"retort: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -47,14 +47,14 @@ def run_demo(folder: str, *, log: str | None, json_path: str | None, picture: st
     place = Path(folder)
     if place.exists() and any(place.iterdir()):
         raise StartError(f"{folder} is not empty; the demo starts from nothing: remove it, or choose another --dir")
-    began = time.monotonic()
-    set_up_logging("demo")
-    console = Console()
-    places = prepare(place, log=log)
     if log:
         with closing(open_log(log)) as held:
             if held.keys(Stream.EVIDENCE):
                 raise StartError(f"{log} is not empty; the demo starts from nothing: choose another prefix")
+    began = time.monotonic()
+    set_up_logging("demo")
+    console = Console()
+    places = prepare(place, log=log)
     _introduce(console, places)
     demo = Demo(places, console)
     try:

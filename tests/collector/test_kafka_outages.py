@@ -86,7 +86,7 @@ def test_a_broker_killed_amid_appends_loses_nothing_and_doubles_nothing(broker: 
     log, dice = open_log(url, kafka=KafkaSettings(timeout=3.0), appender="c"), random.Random(4)
     writer = Writer(log)
     try:
-        for _ in range(4):
+        for _ in range(6):
             writer.goes_on()
             time.sleep(dice.random() * 0.3)
             broker.kill()
