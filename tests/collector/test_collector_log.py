@@ -104,6 +104,21 @@ def test_what_is_older_than_a_time_is_forgotten_for_its_key_alone(log: EventLog)
     assert entry.offset > offsets[-1]  # offsets are never given twice
 
 
+def test_times_count_to_the_last_digit_and_however_the_records_came(log: EventLog) -> None:
+    for i, at in enumerate((1000.0, 1001.0, 1000.5, 1002.0002, 1002.0006, 1001.0)):
+        put(log, record(f"a{i}", at=at))
+    log.expire(Stream.EVIDENCE, key="r", before=1002.0004)
+    assert [(e.id, e.at) for e in log.read(Stream.EVIDENCE, 0, key="r")] == [("a4", 1002.0006), ("a5", 1001.0)]
+
+
+def test_keys_may_be_of_any_characters(log: EventLog) -> None:
+    keys = sorted(["a.b", "a_b", "a-b", "A_5fb", "a b/é", "__", "x" * 64])
+    put(log, *(record(f"of {key}", key) for key in keys))
+    assert log.keys(Stream.EVIDENCE) == keys
+    for key in keys:
+        assert [(e.id, e.key) for e in log.read(Stream.EVIDENCE, 0, key=key)] == [(f"of {key}", key)]
+
+
 def test_a_subjects_entries_are_erased_from_all_keys(log: EventLog) -> None:
     put(log, record("a", subject="jane"), record("b", subject="joe"), record("c", "s", subject="jane"), record("d"))
     erased = log.erase(Stream.EVIDENCE, subject="jane")

@@ -21,7 +21,7 @@ pytestmark = [
 
 def settings(broker: Broker, **more: Any) -> KafkaSettings:
     files = {name: str(broker.folder / value) for name, value in more.items() if name.endswith("_file")}
-    return KafkaSettings.model_validate({"timeout": 2.0, **more, **files})
+    return KafkaSettings.model_validate({**more, **files})
 
 
 def login(mechanism: str, password: str = PASSWORD, **more: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_who_may_not_is_told_why_and_no_password_is_said(
     with caplog.at_level(logging.DEBUG):
         for begin in ({}, {"appender": "a"}):  # what reads, and what appends
             with pytest.raises(LogError, match=said) as refused:
-                open_log(url, kafka=settings(broker, **more), **begin).keys(Stream.EVIDENCE)
+                open_log(url, kafka=settings(broker, timeout=1.0, **more), **begin).keys(Stream.EVIDENCE)
             assert "secret-wrong" not in str(refused.value)
     assert "secret-wrong" not in caplog.text
     assert threading.active_count() <= before  # failed clients leave nothing running
