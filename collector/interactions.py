@@ -54,7 +54,7 @@ class Interactions:
 
 def open_interactions(config: Config) -> Interactions:
     """A configuration's. Raises LogError."""
-    log = open_log(config.log)
+    log = open_log(config.log, kafka=config.kafka)
     try:
         return Interactions(log, open_subjects(config.subjects))
     except BaseException:

@@ -52,6 +52,10 @@ class Consumer(Protocol):
     def commit(self) -> None:
         """All that was polled is done. Raises LogError."""
 
+    def lag(self) -> dict[str, int]:
+        """How far behind this member is: by key, of those it has now, how many offsets (entries, and gaps) it has not
+        polled yet. Keys without any may be left out. Raises LogError."""
+
     def close(self) -> None:
         """Leave the group; what was not committed goes to others."""
 
@@ -62,7 +66,7 @@ class EventLog(Protocol):
     def append(self, records: Sequence[tuple[Stream, Record]]) -> None:
         """Append all or nothing, durably. A record whose id its stream has already is left out.
 
-        Raises LogFull, LogError.
+        Kafka knows a key's newest ids alone, at least 200,000. Raises LogFull, LogError.
         """
 
     def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str) -> list[Entry]:

@@ -53,6 +53,12 @@ class SqliteConsumer:
             self._next = None
             raise LogError(f"group {self._group!r} went to another member, who gets what was not committed")
 
+    def lag(self) -> dict[str, int]:
+        """See Consumer."""
+        if self._next is None:
+            return {}
+        return dict(self._rows(f"SELECT key, count(*) FROM {self._stream} WHERE number >= ? GROUP BY key", self._next))
+
     def close(self) -> None:
         """See Consumer."""
         self._next = None

@@ -50,13 +50,14 @@ LEASE_SECONDS = 10.0
 POLL_SECONDS = 0.2
 TICK_SECONDS = 1.0
 BATCH = 2000
+LAG_SECONDS = 1.0
 
 
 async def run(config: Config, *, events: Events, stop: asyncio.Event) -> None:
     """Fold until stopped. Waits while another promoter holds the lease, and while the databases can't be reached."""
     holder = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     registry = open_registry(config.registry)
-    evidence = open_log(config.log)
+    evidence = open_log(config.log, kafka=config.kafka)
     sender = FrameSender(socket_path(config.state), events=events)
     await sender.start()
     routes = [
@@ -113,12 +114,14 @@ class RouteFold:
         self._offset = 0
         self._announced = False
         self._ticked = 0.0
+        self._measured = 0.0
 
     def advance(self) -> int:
         """Fold the complete batches that are new and commit them; returns how many records. Raises RouterError,
         LogError."""
         state = self._state if self._state is not None else self._load()
         entries = self._log.read(Stream.EVIDENCE, self._offset, BATCH, key=self._name)
+        self._measure(bool(entries))
         if not entries:
             return 0
         made: list[Transition] = []
@@ -148,6 +151,14 @@ class RouteFold:
         self._state, self._revision, self._offset = state, rollout.revision, offset
         self._tell(rollout, made, shown)
         return sum(entry.offset < offset for entry in entries)
+
+    def _measure(self, more: bool) -> None:
+        """Tell how far behind this fold is, now and then; `more`: whether there is anything to fold at all."""
+        now = time.monotonic()
+        if now - self._measured >= LAG_SECONDS:
+            self._measured = now
+            behind = max(self._log.end(Stream.EVIDENCE, key=self._name) - self._offset, 0) if more else 0
+            self._events.emit("log.lag", reader="promoter", route=self._name, offsets=behind)
 
     def owed(self, now: float) -> list[RouteEvent]:
         """The events that this route's evidence needs from the promoter: its policy once, and clock ticks."""

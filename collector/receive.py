@@ -27,6 +27,7 @@ from collector.log import EventLog
 from collector.open_log import open_log
 from collector.quality import Quality
 from collector.retention import keep_no_longer
+from collector.salt import read_salt
 from collector.scrub_pool import ScrubPool
 from collector.sealing import Sealing
 from collector.send import LONGEST_BACKOFF
@@ -52,7 +53,9 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
     """
     path = socket_path(config.state)
     claim(path)
-    evidence_log, subjects = open_log(config.log), open_subjects(config.subjects)
+    name = read_salt(Path(config.state) / "run" / "appender.id").hex()[:16]  # of the state folder, for as long as it is
+    evidence_log = await asyncio.to_thread(open_log, config.log, kafka=config.kafka, appender=name)
+    subjects = open_subjects(config.subjects)
     keep = {name: policy.capture.keep for name, policy in config.routes.items()}
     pool = ScrubPool(config.state, keep=keep, workers=config.scrub_workers, events=events)
     try:

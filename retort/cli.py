@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from collector import CollectorError
 from retort import plan_options
 from retort.errors import StartError
 from retort.extras import need
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except StartError as error:
         print(f"retort: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
-    except RouterError as error:
+    except (CollectorError, RouterError) as error:  # a log or a registry that can't be reached, for example
         print(f"retort: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     teacher.add_argument("--latency-ms", type=float, default=600.0)
 
     demo = command("demo", _demo, text="show the whole loop on real input, from an empty folder", config=False)
+    demo.add_argument("--log", metavar="URL", help="an empty log, such as kafka://HOST:PORT/PREFIX (default: a file)")
     demo.add_argument("--json", metavar="FILE", help="write the figures there")
     demo.add_argument("--picture", metavar="FILE", help="write the plot there (default: demo.png in DIR)")
     demo.add_argument("--dir", default="out/demo", help="an empty or new folder (default: %(default)s)")
@@ -234,7 +236,7 @@ def _demo(options: argparse.Namespace) -> int:
     need("demo", "collector", "engine", "retrainer", "demo")
     from retort.demo.story import run_demo  # noqa: PLC0415 - heavy
 
-    return run_demo(options.dir, json_path=options.json, picture=options.picture)
+    return run_demo(options.dir, log=options.log, json_path=options.json, picture=options.picture)
 
 
 def _retrain(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
     """
     with (
         closing(open_subjects(config.subjects)) as keys,
-        closing(open_log(config.log)) as log,
+        closing(open_log(config.log, kafka=config.kafka)) as log,
         closing(open_registry(config.registry)) as registry,
     ):
         report = []

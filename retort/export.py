@@ -51,7 +51,7 @@ def export_new(config: Config, group: str, *, form: str, folder: str, most: int 
     Raises StartError, LogError."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    with open_interactions(config) as interactions, closing(open_log(config.log)) as log:
+    with open_interactions(config) as interactions, closing(open_log(config.log, kafka=config.kafka)) as log:
         consumer = log.consumer(Stream.INTERACTIONS, group=group)
         with closing(consumer):
             entries = consumer.poll(PAGE, seconds=10 * SECONDS)

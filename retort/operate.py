@@ -23,7 +23,7 @@ def operate(
     """
     if route not in config.routes:
         raise StartError(f"no route {route!r}; the configuration has: {', '.join(sorted(config.routes))}")
-    with closing(open_registry(config.registry)) as registry, closing(open_log(config.log)) as log:
+    with closing(open_registry(config.registry)) as registry, closing(open_log(config.log, kafka=config.kafka)) as log:
         version = _version(registry, action, route, version)
         event = RouteEvent(
             id=f"operator:{uuid.uuid4().hex}",

@@ -46,7 +46,7 @@ def measure(config: Config, route: str) -> Measured:
         return Measured()
     requests = eligible = priced = 0
     cost, first, last = 0.0, float("inf"), 0.0
-    with closing(open_log(config.log)) as log, open_interactions(config) as interactions:
+    with closing(open_log(config.log, kafka=config.kafka)) as log, open_interactions(config) as interactions:
         for _, record in interactions.of(route, start=max(interactions.end(route) - LATEST, 0)):
             if record.source:
                 continue

@@ -45,7 +45,7 @@ def replay(
         raise StartError("--what-if replays from the beginning; leave --from out")
     other = dict(map(_change, changes))
     names = [route] if route else sorted(config.routes)
-    with closing(open_registry(config.registry)) as registry, closing(open_log(config.log)) as log:
+    with closing(open_registry(config.registry)) as registry, closing(open_log(config.log, kafka=config.kafka)) as log:
         try:
             report = {
                 name: _what_if(registry, log, name, other) if other else _compare(registry, log, name, start)

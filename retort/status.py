@@ -63,7 +63,7 @@ def show(config: Config, *, as_json: bool) -> int:
 
 
 def _route(config: Config, name: str) -> dict[str, Any]:
-    registry, log = open_registry(config.registry), open_log(config.log)
+    registry, log = open_registry(config.registry), open_log(config.log, kafka=config.kafka)
     try:
         traffic = Traffic()
         with open_interactions(config) as interactions:

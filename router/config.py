@@ -7,11 +7,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from router.config_kafka import MOST_ROUTE_BYTES, KafkaSettings, kafka_address
 from router.errors import ConfigError
 from router.policy import RoutePolicy
 from router.policy_fields import Seconds, Strict
 from router.sql import why_bad_url
 
+_SECRET = ("api_key", "password")  # what was written there is not shown
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -91,6 +93,7 @@ class Config(Strict):
 
     state: str = ".retort"
     log: str = ""
+    kafka: KafkaSettings = KafkaSettings()
     registry: str = ""
     subjects: str = ""
     artefacts: str = ""
@@ -120,8 +123,10 @@ class Config(Strict):
     @field_validator("log")
     @classmethod
     def _log(cls, value: str) -> str:
-        if not value.startswith(("sqlite:///", "memory://")):
-            raise ValueError(f"{value!r}: write sqlite:///PATH")
+        if value.startswith("kafka://"):
+            kafka_address(value)
+        elif not value.startswith(("sqlite:///", "memory://")):
+            raise ValueError(f"{value!r}: write sqlite:///PATH or kafka://HOST:PORT/PREFIX")
         return value
 
     @field_validator("registry", "subjects")
@@ -142,6 +147,17 @@ class Config(Strict):
                 f"{host!r} is not loopback; put a proxy that checks keys in front, and listen on 127.0.0.1"
             )
         return value
+
+    @model_validator(mode="after")
+    def _topics(self) -> "Config":
+        if not self.log.startswith("kafka://"):
+            if self.kafka != KafkaSettings():
+                raise ValueError("kafka: is for a log at kafka://HOST:PORT/PREFIX; set log, or leave this out")
+            return self
+        for route in self.routes:
+            if len(route.encode()) > MOST_ROUTE_BYTES:
+                raise ValueError(f"routes.{route}: with the log in Kafka a name has at most {MOST_ROUTE_BYTES} bytes")
+        return self
 
     @model_validator(mode="after")
     def _names(self) -> "Config":
@@ -212,7 +228,7 @@ def _plain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown key; check its spelling (`retort schema` lists the keys)"
     message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] in ("missing", "value_error"):
+    if error["type"] in ("missing", "value_error") or error["loc"][-1] in _SECRET:
         return message
     return f"{message}; got {error['input']!r}"
 

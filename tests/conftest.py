@@ -1,6 +1,8 @@
 """No test reaches beyond this machine; the databases that several rooms are tested on."""
 
+import gc
 import ipaddress
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from kafka_broker import Broker
     from postgres_service import Postgres
+
+ROOT = Path(__file__).parents[1]
 
 _connect = socket.socket.connect
 
@@ -44,3 +49,29 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/deep/registry.db"
     return request.getfixturevalue("postgres").database()
+
+
+@pytest.fixture
+def swept() -> Iterator[None]:
+    """For tests in which connections fail: kafka-python leaves the closing of such sockets to the garbage collector,
+    and Python's warning of it is to come while the test's own filter of warnings holds."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Broker"]:
+    """A Kafka broker, running. A test that ends it starts it again."""
+    if not (ROOT / ".services/kafka").is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("no Kafka: scripts/services did not run")
+        pytest.skip("scripts/services fetches Kafka")
+    from kafka_broker import Broker
+
+    made = Broker(tmp_path_factory.mktemp("kafka"))
+    try:
+        made.start()
+        made.wait()
+        yield made
+    finally:
+        made.stop()

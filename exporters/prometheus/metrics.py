@@ -94,6 +94,11 @@ class Metrics:
         self.exposures_dropped = self._counter(
             "retort_collector_exposures_dropped", "Conversations whose outcome is not followed: too many", ("route",)
         )
+        self.lag = self._gauge(
+            "retort_log_lag_offsets",
+            "Offsets from where a reader of the log is to the log's end, gaps included; 0: it has read all",
+            ("reader", "route"),
+        )
         self.backlog = self._gauge("retort_collector_backlog_bytes", "Bytes received and not yet in the log", ())
 
     def _router(self) -> None:

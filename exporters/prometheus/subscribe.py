@@ -106,6 +106,9 @@ class Subscriber:
     def _on_collector__backlog(self, f: Fields) -> None:
         self._m.backlog.set(f["bytes"])
 
+    def _on_log__lag(self, f: Fields) -> None:
+        self._m.lag.labels(f["reader"], f["route"]).set(f["offsets"])
+
     def _on_router__stage_changed(self, f: Fields) -> None:
         before, after = str(f["before"]), str(f["after"])
         self._m.stage_changes.labels(f["route"], before, after, f["cause"]).inc()

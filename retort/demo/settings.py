@@ -66,14 +66,15 @@ class Places(msgspec.Struct, frozen=True):
         return f"http://127.0.0.1:{self.gateway_port}/v1"
 
 
-def prepare(folder: Path) -> Places:
-    """Choose free ports and write the configuration."""
+def prepare(folder: Path, *, log: str | None = None) -> Places:
+    """Choose free ports and write the configuration. `log`: its URL, if not a file in the folder."""
     ports = free_ports(4)
     places = Places(folder.absolute(), *ports)
     places.folder.mkdir(parents=True, exist_ok=True)
     policy = {**POLICY, "retrain": {**POLICY["retrain"], "held_out": str(places.held_out)}}  # type: ignore[dict-item]
     config = {
         "state": str(places.folder / "state"),
+        **({"log": log} if log else {}),
         "listen": f"127.0.0.1:{places.gateway_port}",
         "upstreams": {
             "openai": {

@@ -6,13 +6,14 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from collector import Stream, open_log
 from retort.demo import settings
 from retort.demo.bars import Bars
 from retort.demo.outcome import Outcome, as_json, build, print_table, unfinished, write_json
@@ -38,15 +39,22 @@ class DemoFailed(StartError):
     """A phase did not come to its end; the message says which."""
 
 
-def run_demo(folder: str, *, json_path: str | None, picture: str | None) -> int:
-    """Run it in an empty folder; returns 0 where the student was promoted and both bad ends were caught."""
+def run_demo(folder: str, *, log: str | None, json_path: str | None, picture: str | None) -> int:
+    """Run it in an empty folder; returns 0 where the student was promoted and both bad ends were caught.
+
+    `log`: the URL of an empty log, if not a file in the folder.
+    """
     place = Path(folder)
     if place.exists() and any(place.iterdir()):
         raise StartError(f"{folder} is not empty; the demo starts from nothing: remove it, or choose another --dir")
+    if log:
+        with closing(open_log(log)) as held:
+            if held.keys(Stream.EVIDENCE):
+                raise StartError(f"{log} is not empty; the demo starts from nothing: choose another prefix")
     began = time.monotonic()
     set_up_logging("demo")
     console = Console()
-    places = prepare(place)
+    places = prepare(place, log=log)
     _introduce(console, places)
     demo = Demo(places, console)
     try:

@@ -1,5 +1,6 @@
 """Every log keeps the same contract."""
 
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -10,11 +11,20 @@ from pathlib import Path
 import pytest
 
 from collector import Entry, EventLog, LogError, LogFull, Record, Stream, open_log
+from router.config_kafka import KafkaSettings
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.service)])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog]:
-    opened = open_log("memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/a/log.db")
+    settings = None
+    if request.param == "kafka":
+        url = request.getfixturevalue("broker").url(f"contract-{secrets.token_hex(4)}")
+        settings = KafkaSettings(
+            topic={"segment.ms": 100, "min.cleanable.dirty.ratio": 0.01}
+        )  # compacts within seconds
+    else:
+        url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/a/log.db"
+    opened = open_log(url, kafka=settings)
     yield opened
     opened.close()
 
@@ -94,6 +104,21 @@ def test_what_is_older_than_a_time_is_forgotten_for_its_key_alone(log: EventLog)
     assert entry.offset > offsets[-1]  # offsets are never given twice
 
 
+def test_times_count_to_the_last_digit_and_however_the_records_came(log: EventLog) -> None:
+    for i, at in enumerate((1000.0, 1001.0, 1000.5, 1002.0002, 1002.0006, 1001.0)):
+        put(log, record(f"a{i}", at=at))
+    log.expire(Stream.EVIDENCE, key="r", before=1002.0004)
+    assert [(e.id, e.at) for e in log.read(Stream.EVIDENCE, 0, key="r")] == [("a4", 1002.0006), ("a5", 1001.0)]
+
+
+def test_keys_may_be_of_any_characters(log: EventLog) -> None:
+    keys = sorted(["a.b", "a_b", "a-b", "A_5fb", "a b/é", "__", "x" * 64])
+    put(log, *(record(f"of {key}", key) for key in keys))
+    assert log.keys(Stream.EVIDENCE) == keys
+    for key in keys:
+        assert [(e.id, e.key) for e in log.read(Stream.EVIDENCE, 0, key=key)] == [(f"of {key}", key)]
+
+
 def test_a_subjects_entries_are_erased_from_all_keys(log: EventLog) -> None:
     put(log, record("a", subject="jane"), record("b", subject="joe"), record("c", "s", subject="jane"), record("d"))
     erased = log.erase(Stream.EVIDENCE, subject="jane")
@@ -116,6 +141,7 @@ def test_a_group_goes_on_where_it_committed(log: EventLog) -> None:
     put(log, *(record(f"a{i}") for i in range(4)), record("b", "s"))
     first = log.consumer(Stream.EVIDENCE, group="g")
     got = polled(first, 2, limit=2)
+    assert sum(first.lag().values()) >= 3
     first.commit()
     polled(first, 1)
     first.close()  # without a commit
@@ -126,6 +152,10 @@ def test_a_group_goes_on_where_it_committed(log: EventLog) -> None:
     second.commit()
     put(log, record("new"))
     assert ids(polled(second, 1)) == ["new"]
+    deadline = time.monotonic() + 60
+    while any(second.lag().values()):
+        assert time.monotonic() < deadline
+        assert second.poll(seconds=0.1) == []
     second.close()
     other = log.consumer(Stream.EVIDENCE, group="h")
     assert len(polled(other, 6)) == 6

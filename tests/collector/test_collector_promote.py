@@ -132,6 +132,17 @@ def test_of_two_promoters_the_slower_yields_and_goes_on_from_the_others_commit(r
     assert route.replayed() == []
 
 
+def test_how_far_behind_the_fold_is_is_told(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collector.promote.LAG_SECONDS", 0.0)
+    route.arrive()
+    route.pairs(10)
+    fold = route.fold()
+    fold.advance()
+    fold.advance()
+    told = [fields for name, fields in route.heard if name == "log.lag"]
+    assert told == [{"reader": "promoter", "route": "r", "offsets": behind} for behind in (25, 0)]
+
+
 def test_an_open_batch_waits_for_its_end_and_is_judged_whole_however_it_came(route: Route) -> None:
     route.arrive()
     fold = route.fold()

@@ -86,6 +86,11 @@ EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
             'retort_collector_pair_score_sum{route="r",version="v"} 0.75',
         ],
     ),
+    (
+        "log.lag",
+        {"reader": "promoter", "route": "r", "offsets": 12},
+        ['retort_log_lag_offsets{reader="promoter",route="r"} 12.0'],
+    ),
     ("collector.backlog", {"bytes": 1024}, ["retort_collector_backlog_bytes 1024.0"]),
     (
         "router.stage_changed",

@@ -100,6 +100,16 @@ def test_a_log_that_no_two_processes_share_is_refused(config: Path) -> None:
     assert "write sqlite:///PATH" in said.stderr
 
 
+def test_a_log_that_can_not_be_reached_is_one_line_and_no_traceback(config: Path) -> None:
+    config.write_text(config.read_text() + "log: kafka://127.0.0.1:1/retort\nkafka: {timeout: 1s}\n")
+    for command in (("status",), ("replay",), ("demo", "--log", "kafka://127.0.0.1/x")):
+        said = retort(*command, *(() if command[0] == "demo" else ("--config", str(config))), cwd=config.parent)
+        assert said.returncode == 1
+        (line,) = said.stderr.splitlines()
+        assert line.startswith("retort: ")
+        assert ("nobody answers at 127.0.0.1:1" if command[0] != "demo" else "write kafka://HOST:PORT") in line
+
+
 def test_the_sample_teacher_says_that_its_port_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as s:
         said = retort("sample-teacher", "--port", str(s.getsockname()[1]))

@@ -71,7 +71,7 @@ def test_every_example_configuration_is_good() -> None:
     found = list((ROOT / "examples").rglob("retort*.yaml"))
     assert found
     for file in found:
-        assert parse(file.read_text(), {}).routes
+        assert parse(file.read_text(), {"KAFKA_PASSWORD": "secret"}).routes
 
 
 def test_every_command_and_script_that_readme_names_is_there() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from router import ConfigError, RoutePolicy, json_schema, parse
+from router import Config, ConfigError, RoutePolicy, json_schema, parse
 
 GOOD = """
 upstreams:
@@ -116,6 +116,46 @@ def test_a_registrys_password_comes_from_the_environment_and_stays_out_of_the_re
     assert "p@ss" not in said
 
 
+KAFKA = """
+log: kafka://a:9092,b:9092/retort
+kafka: {security_protocol: SASL_SSL, sasl_mechanism: SCRAM-SHA-512, username: u, password: "${KEY}", timeout: 20s,
+        topic: {segment.ms: 1000}}
+upstreams:"""
+
+
+def test_a_log_in_kafka_has_its_block() -> None:
+    config = parse(GOOD.replace("upstreams:", KAFKA, 1), {"KEY": "a-secret"})
+    assert config.log == "kafka://a:9092,b:9092/retort"
+    assert (config.kafka.password, config.kafka.timeout) == ("a-secret", 20.0)
+    assert "a-secret" not in repr(config.kafka)
+    assert Config.model_validate(config.model_dump(mode="json")) == config  # as the retrainer's process gets it
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "says"),
+    [
+        ("a:9092,b:9092/retort", "u:a-secret@a:9092/retort", "log", "username and password go into the block kafka"),
+        ("b:9092/retort", "b:9092/re.tort", "log", "at most 40 letters, digits and hyphens"),
+        ("log: kafka://a:9092,b:9092/retort", "log: sqlite:///x", "file", "kafka: is for a log at kafka://"),
+        ('"${KEY}", timeout', "[a-secret], timeout", "kafka.password", "valid string"),
+        ("username: u, ", "", "kafka", "SASL_SSL needs sasl_mechanism, username and password"),
+        ("SASL_SSL", "SSL", "kafka", "need security_protocol: SASL_SSL"),
+        ("timeout: 20s", "cert_file: c", "kafka", "cert_file and key_file go together"),
+        ("SASL_SSL", "SASL_PLAINTEXT, ca_file: c", "kafka", "need security_protocol: SSL or SASL_SSL"),
+        ("timeout: 20s", "timeout: 0s", "kafka.timeout", "greater than or equal to 1"),
+        ("topic:", "topics:", "kafka.topics", "unknown key"),
+        ("support:", f"{'s' * 65}:", "routes.sss", "at most 64 bytes"),
+    ],
+)
+def test_what_is_wrong_about_kafka_is_told_without_its_password(old: str, new: str, key: str, says: str) -> None:
+    text = GOOD.replace("upstreams:", KAFKA, 1)
+    assert old in text
+    message = refused(text.replace(old, new))
+    assert key in message
+    assert says in message
+    assert "a-secret" not in message
+
+
 def test_an_unset_variable_is_named_with_its_key() -> None:
     with pytest.raises(ConfigError, match=r"upstreams\.openai\.api_key: the environment has no KEY"):
         parse(GOOD, {})
@@ -149,7 +189,7 @@ def test_every_example_is_a_good_configuration() -> None:
     files = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
     assert files
     for file in files:
-        parse(file.read_text("utf-8"), {})
+        parse(file.read_text("utf-8"), {"KAFKA_PASSWORD": "secret"})
 
 
 def test_the_schema_knows_every_key_of_the_file() -> None:
