@@ -13,6 +13,8 @@ from collector.errors import (
 from collector.frames import Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
 from collector.interactions import Interactions, open_interactions
 from collector.log import Entry, EventLog, Record, Stream
+from collector.mask_client import MaskClient
+from collector.mask_frames import MASK_SECONDS, MaskReply, mask_socket
 from collector.open_log import open_log
 from collector.record import Answer, Interaction
 from collector.record import decode as decode_interaction
@@ -22,6 +24,7 @@ from collector.spool import Spool, open_spool
 from collector.subjects import SubjectKeys, open_subjects
 
 __all__ = [
+    "MASK_SECONDS",
     "SALT_BYTES",
     "Answer",
     "Call",
@@ -39,6 +42,8 @@ __all__ = [
     "JudgeFailed",
     "LogError",
     "LogFull",
+    "MaskClient",
+    "MaskReply",
     "Overloaded",
     "Record",
     "ScrubError",
@@ -47,6 +52,7 @@ __all__ = [
     "Stream",
     "SubjectKeys",
     "decode_interaction",
+    "mask_socket",
     "open_interactions",
     "open_log",
     "open_spool",
