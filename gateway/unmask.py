@@ -151,7 +151,9 @@ def _unescaped(raw: str, *, final: bool) -> tuple[str, list[int]]:
 
 
 def _forms(made: str, original: str) -> list[tuple[str, str]]:
-    found = [(change(made), change(original)) for change in (str.upper, str.lower, _capitalised, str.title)]
+    found = []
+    if "@" in made or not any(map(str.isdigit, made)):  # a key in another case is none
+        found = [(change(made), change(original)) for change in (str.upper, str.lower, _capitalised, str.title)]
     if _NUMBER.fullmatch(made) and sum(map(str.isdigit, made)) >= 7:
         found.append((_SEPARATORS.sub("", made), _SEPARATORS.sub("", original)))
     return found
