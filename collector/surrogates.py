@@ -83,6 +83,7 @@ def _phone(text: str, draw: random.Random) -> str:
     return re.sub(r"\d", "0", text)
 
 
+@lru_cache(maxsize=20_000)  # of drawn numbers, which are nobody's; a conversation draws the same at each turn
 def _valid(text: str, region: str | None) -> bool:
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(text, region))

@@ -77,7 +77,7 @@ class Originals:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return token
         back = self.text(text)
-        return token if back == text else json.dumps(back, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return token if back == text else json.dumps(back, ensure_ascii=False).encode()
 
 
 class Window:
@@ -92,6 +92,11 @@ class Window:
 
     def feed(self, piece: str, *, final: bool = False) -> str:
         """The next piece in, and out what may go on. `final`: nothing follows, so all of it may."""
+        if piece and not (self._held or final or self._json is None or (self._json and "\\" in piece)):
+            whole = self._before + piece
+            if self._originals.find(whole, len(self._before), final=False) is None:
+                self._before = piece[-1]
+                return piece  # as nearly all are
         raw = self._held + piece
         if self._json is None and (begun := raw.lstrip()):
             self._json = begun[0] in "{["

@@ -33,6 +33,19 @@ class _Text(msgspec.Struct, frozen=True):
     call: int = 0
 
 
+class _Shape(msgspec.Struct, frozen=True):
+    """A chunk of one text, up to that text's first character and from its last one on: most chunks of a stream are the
+    same but for it, and need no parsing. `window`: of that text."""
+
+    before: bytes
+    after: bytes
+    window: Window
+
+    def filled(self, text: str) -> bytes:
+        """The chunk with this text."""
+        return self.before + _encoded(text)[1:-1] + self.after
+
+
 _chunk = msgspec.json.Decoder(_Chunk)
 
 
@@ -43,9 +56,14 @@ class UnmaskedStream:
         self._originals = originals
         self._windows: dict[Channel, Window] = {}
         self._like = b""  # the last chunk: what is held back goes out in one like it
+        self._shape: _Shape | None = None
 
     def feed(self, events: bytes) -> bytes:
         """The same events, with the originals. What could still become a surrogate waits for the next ones."""
+        if events.startswith(b"data: ") and events.find(b"\n") == len(events) - 2:
+            data = events[6:-2]  # one event of one line, as nearly all are
+            before, changed = self._data(data)
+            return events if changed is data and not before else before + b"data: " + changed + b"\n\n"
         return b"".join([self._event(event) for event in each(events)])
 
     def end(self, rest: bytes) -> bytes:
@@ -57,33 +75,46 @@ class UnmaskedStream:
         if not lines:
             return event
         data = b"\n".join(line[0][5:].strip() for line in lines)
-        if data == _DONE:
-            return self._release() + event
+        before, changed = self._data(data)
+        if changed is not data:
+            event = event[: lines[0].start()] + b"data: " + changed + event[lines[-1].end() :]
+        return before + event
+
+    def _data(self, data: bytes) -> tuple[bytes, bytes]:
+        """What must go out before an event, and what it says: the same object where nothing of it changes."""
+        shape = self._shape
+        if shape is not None and data.startswith(shape.before) and data.endswith(shape.after):
+            said = data[len(shape.before) : -len(shape.after)]
+            if said and b'"' not in said and b"\\" not in said:
+                self._like = data
+                text = said.decode("utf-8", "replace")
+                back = shape.window.feed(text)
+                return b"", data if back == text else shape.filled(back)
         try:
             choices = _chunk.decode(data).choices
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             choices = []
         if choices:
-            before, changed = self._choices(choices, data)
-        else:  # an error, the usage, or something unknown
-            before, changed = self._release(), self._originals.body(data)
-        if changed != data:
-            event = event[: lines[0].start()] + b"data: " + changed + event[lines[-1].end() :]
-        return before + event
+            return self._choices(choices, data)
+        # The end, an error, the usage, or something unknown.
+        changed = data if data == _DONE else self._originals.body(data)
+        return self._release(), data if changed == data else changed
 
     def _choices(self, choices: list[_Choice], data: bytes) -> tuple[bytes, bytes]:
-        """What must go out before this chunk, and the chunk itself."""
         changes: list[tuple[int, _Text, str]] = []
         before = b""
         for place, choice in enumerate(choices):
             over = choice.finish_reason is not None
-            for text in _texts(choice):
+            texts = _texts(choice)
+            for text in texts:
                 window = self._windows.get(text.channel)
                 if window is None:
                     window = self._windows[text.channel] = Window(self._originals)
                 back = window.feed(text.said, final=over)
                 if back != text.said:
                     changes.append((place, text, back))
+                if len(choices) == len(texts) == 1 and not over:
+                    self._shape = _shape(data, text.said, window)
             if over:
                 before += self._release(choice.index)
         self._like = data
@@ -124,6 +155,14 @@ def _delta(channel: Channel, text: str) -> dict[str, Any]:
     return {name: [{"index": number, "function": {"arguments": text}}] if name == "tool_calls" else text}
 
 
+def _shape(data: bytes, said: str, window: Window) -> _Shape | None:
+    token = _encoded(said)
+    if b"\\" in data or data.count(token) != 1:  # without an escape there is one way to write a text
+        return None
+    before, _, after = data.partition(token)
+    return _Shape(before + b'"', b'"' + after, window)
+
+
 def _changed(data: bytes, changes: list[tuple[int, _Text, str]]) -> bytes:
     chunk = json.loads(data)
     for place, text, back in changes:
@@ -135,5 +174,5 @@ def _changed(data: bytes, changes: list[tuple[int, _Text, str]]) -> bytes:
     return _encoded(chunk)
 
 
-def _encoded(chunk: Any) -> bytes:
-    return json.dumps(chunk, separators=(",", ":")).encode()
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -134,6 +134,13 @@ def test_a_tools_arguments_stay_json_within_json() -> None:
     assert back == {"who": PAIRS["Nora"], "card": 4539148803436467, "mail": "zoe@acme.org"}
 
 
+@pytest.mark.parametrize("size", range(1, 8))
+def test_an_escape_that_is_cut_in_two_is_still_one(size: int) -> None:
+    said = json.dumps(["\nBrandi\tHansen", "éBrandi", "nora.362@example.com\\"]).replace("@", "\\u0040")
+    back = streamed([said[at : at + size] for at in range(0, len(said), size)])
+    assert json.loads(back) == ["\nAnnegret\tO'Neil", "éBrandi", "zoe@acme.org\\"]
+
+
 def test_only_what_could_become_a_surrogate_waits_and_never_more_than_the_longest() -> None:
     window = Window(ORIGINALS)
     assert [window.feed(piece) for piece in ("Dear ", "Bra", "nd", "y ", "Brandi", " H", "i")] == [
@@ -221,6 +228,18 @@ def test_texts_of_one_stream_are_told_apart_by_choice_field_and_call() -> None:
         (0, "content", 0): "O'Neil", (0, "reasoning_content", 0): "Annegret", (1, "content", 0): "Annegret!",
         (0, "call", 1): '{"a": "Annegret"}', (0, "call", 2): '{"b": "O\'Neil"}',
     }  # fmt: skip
+
+
+def test_chunks_that_are_alike_but_for_one_text_are_read_in_full_where_they_hold_two() -> None:
+    def two(first: str, second: str) -> bytes:
+        choices = [{"index": n, "delta": {"content": text}} for n, text in enumerate((first, second))]
+        return b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
+
+    stream = UnmaskedStream(ORIGINALS)
+    came = b"".join(fed(stream, two("Bran", "x"), two("Bran", "y"), two("di", "Hansen"), two(" ", "."), DONE))
+    texts = contents(came)
+    assert "".join(delta["content"] for delta in texts[::2]) == "BranBrandi "
+    assert "".join(delta["content"] for delta in texts[1::2]) == "xyHansen."
 
 
 def test_an_error_in_a_stream_is_turned_back_after_what_was_said() -> None:
