@@ -13,6 +13,8 @@ from collector.errors import (
 from collector.frames import IMPORTED, Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
 from collector.interactions import Interactions, open_interactions
 from collector.log import Entry, EventLog, Record, Stream
+from collector.mask_client import MaskClient
+from collector.mask_frames import MASK_SECONDS, MaskReply, mask_socket
 from collector.open_log import open_log
 from collector.record import Answer, Interaction
 from collector.record import decode as decode_interaction
@@ -23,6 +25,7 @@ from collector.subjects import SubjectKeys, open_subjects
 
 __all__ = [
     "IMPORTED",
+    "MASK_SECONDS",
     "SALT_BYTES",
     "Answer",
     "Call",
@@ -40,6 +43,8 @@ __all__ = [
     "JudgeFailed",
     "LogError",
     "LogFull",
+    "MaskClient",
+    "MaskReply",
     "Overloaded",
     "Record",
     "ScrubError",
@@ -48,6 +53,7 @@ __all__ = [
     "Stream",
     "SubjectKeys",
     "decode_interaction",
+    "mask_socket",
     "open_interactions",
     "open_log",
     "open_spool",

@@ -188,11 +188,10 @@ class Assembler:
             return self._quarantine(exchange, "unreadable answer")
         values = [asked, [words(said) for _, said in answers]]
         policy = self._config.routes[exchange.decision.route]
-        names = {exchange.decision.route, *policy.claims, *(t.partition("/")[2] for t in policy.teachers)}
-        untouchable = declared_values(asked) | names | {c.version for c, _ in answers if c.version}
+        names = untouchable(asked, exchange.decision.route, policy) | {c.version for c, _ in answers if c.version}
         try:
             scrubbed = await self._pool.scrub(
-                values, route=exchange.decision.route, cluster=exchange.cluster, untouchable=frozenset(untouchable)
+                values, route=exchange.decision.route, cluster=exchange.cluster, untouchable=names
             )
         except ScrubError as error:
             return self._quarantine(exchange, str(error))
@@ -259,6 +258,11 @@ class Assembler:
         self._events.emit("collector.quarantined", route=exchange.decision.route, reason=reason.split(":")[0])
         value = msgspec.msgpack.encode({"reason": reason, "exchange": exchange})
         return Stream.QUARANTINE, _record(exchange, value)
+
+
+def untouchable(asked: Mapping[str, Any], route: str, policy: RoutePolicy) -> frozenset[str]:
+    """What of a request stays as it is: its schema's words, and the names of models."""
+    return declared_values(asked) | {route, *policy.claims, *(t.partition("/")[2] for t in policy.teachers)}
 
 
 def _cut(exchange: Exchange, body: bytes) -> list[bytes]:

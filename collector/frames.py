@@ -10,6 +10,7 @@ frame until then and sends it again after a reconnection; ids make the repetitio
 
 import hashlib
 import os
+import socket
 import stat
 import struct
 import tempfile
@@ -140,13 +141,14 @@ def header_id(header: Header) -> str:
     return header.event.id if isinstance(header, Happened) else header.id
 
 
-def socket_path(state: str) -> Path:
+def socket_path(state: str, name: str = "collector.sock") -> Path:
     """Where the collector of a state folder listens. A Unix socket's path holds about 100 bytes at most; for a longer
     one it is in a folder of this user alone, inside the temporary folder, named by a digest of the long path.
+    `name`: of which of its sockets.
 
     Raises CollectorError where somebody else has taken that folder: whoever listens there would get unscrubbed texts.
     """
-    path = Path(state).absolute() / "run" / "collector.sock"
+    path = Path(state).absolute() / "run" / name
     if len(bytes(path)) <= 100:
         return path
     digest = hashlib.sha256(bytes(path)).hexdigest()[:16]
@@ -156,3 +158,17 @@ def socket_path(state: str) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise CollectorError(f"{folder} must be a folder that this user alone can use; choose a shorter state: path")
     return folder / path.name
+
+
+def claim(path: Path) -> None:
+    """Make a socket's place free. Raises CollectorError where a collector already answers there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except FileNotFoundError:
+            return
+        except OSError:
+            path.unlink(missing_ok=True)  # left behind by a process that was killed
+            return
+    raise CollectorError(f"a collector already listens at {path}; stop it, or use another state folder")

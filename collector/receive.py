@@ -11,7 +11,6 @@ is bounded in bytes, and beyond that the sockets are not read. A frame that is n
 import asyncio
 import contextlib
 import logging
-import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,10 +19,11 @@ import msgspec
 
 from collector.assemble import Assembler, Later, Records
 from collector.embedding import Embedder, Encoder, encoder_folder
-from collector.errors import CollectorError, LogError, LogFull, without_text
-from collector.frames import ACK, MAX_BODY, MAX_HEADER, PREFIX, Envelope, socket_path, unpack
+from collector.errors import LogError, LogFull, without_text
+from collector.frames import ACK, MAX_BODY, MAX_HEADER, PREFIX, Envelope, claim, socket_path, unpack
 from collector.judge import GatewayClient, Judge, gateway_url
 from collector.log import EventLog
+from collector.mask import masking
 from collector.open_log import open_log
 from collector.quality import Quality
 from collector.retention import keep_no_longer
@@ -59,7 +59,7 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
     keep = {name: policy.capture.keep for name, policy in config.routes.items()}
     pool = ScrubPool(config.state, keep=keep, workers=config.scrub_workers, events=events)
     try:
-        async with settling(config, events, gateway) as quality:
+        async with settling(config, events, gateway) as quality, masking(config):
             assembler = Assembler(config, pool, events, sealing=Sealing(subjects), quality=quality)
             await asyncio.to_thread(assembler.restore, evidence_log)
             await pool.start()
@@ -91,20 +91,6 @@ async def settling(config: Config, events: Events, gateway: str | None) -> Async
             await client.close()
         if embedder is not None:
             embedder.close()
-
-
-def claim(path: Path) -> None:
-    """Make the socket's place free. Raises CollectorError where a collector already answers there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except FileNotFoundError:
-            return
-        except OSError:
-            path.unlink(missing_ok=True)  # left behind by a process that was killed
-            return
-    raise CollectorError(f"a collector already listens at {path}; stop it, or use another state folder")
 
 
 class _Frame(msgspec.Struct):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from collector.errors import ScrubError
+from collector.one_to_one import OneToOne
 from collector.plausible import MODEL_ENTITIES, Found, plausible
 
 if TYPE_CHECKING:
@@ -27,16 +28,20 @@ LONGEST_FIELD = 200_000  # characters; a longer one is quarantined rather than h
 
 PHONE_LIKE = re.compile(r"\+?(?:[\s().,/x-]*\d){7,15}")
 SECRET_LIKE = re.compile(r"(?:(?i:bearer|basic|digest|token)\s)?\S{6,}")
+SHORT = ("BUILDING_NUMBER", "ZIP_CODE")
+LEAST_DIGITS = 5
 IN_PARTS = MODEL_ENTITIES - {"ID_NUMBER"}  # persons, places, addresses: kept words among them stay
 
 Span = tuple[str, int, int]  # entity, start, end
 
 
 class Scrubbed(msgspec.Struct, frozen=True):
-    """`values`: as they came, but for what was replaced. `entities`: how often each kind was."""
+    """`values`: as they came, but for what was replaced. `entities`: how often each kind was. `pairs`: what stands for
+    what, surrogate -> original, each as it is written."""
 
     values: list[Any]
     entities: dict[str, int]
+    pairs: dict[str, str] = {}
 
 
 def declared_values(request: Mapping[str, Any]) -> frozenset[str]:
@@ -85,15 +90,27 @@ class Scrubber:
         self._rank = {entity: n for n, entity in enumerate(recognizers.FORMS)}  # the surer form wins where two overlap
         self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
 
-    def scrub(self, values: list[Any], *, route: str, cluster: str, untouchable: Collection[str] = ()) -> Scrubbed:
-        """Replace personal data in JSON-like values. `cluster`: the conversation, which shares its surrogates.
+    def scrub(
+        self,
+        values: list[Any],
+        *,
+        route: str,
+        cluster: str,
+        untouchable: Collection[str] = (),
+        reversible: bool = False,
+    ) -> Scrubbed:
+        """Replace personal data in JSON-like values, the request first. `cluster`: the conversation, which shares its
+        surrogates.
 
-        `untouchable`: strings that stay as they are. Raises ScrubError for what can't be looked at in full.
+        `untouchable`: strings that stay as they are. `reversible`: an answer will be turned back by the `pairs`, so
+        house numbers and postcodes so short that they could be any number stay. Raises ScrubError for what can't be
+        looked at in full, or turned back.
         """
         key = hashlib.blake2b(cluster.encode(), key=self._salt, digest_size=32).digest()
         kept = Kept(self._keep.get(route, frozenset()), frozenset(untouchable))
-        work = _Work(self, self._surrogates(key), kept)
-        return Scrubbed([work.value(value) for value in values], dict(work.entities))
+        surrogates = OneToOne(self._surrogates(key), values[:1])
+        work = _Work(self, surrogates, kept, reversible=reversible)
+        return Scrubbed([work.value(value) for value in values], dict(work.entities), work.pairs)
 
     def spans(self, text: str, reading: "Reading" = "text") -> tuple[Span, ...]:
         """What is personal in a text: not overlapping, in order. Remembered by the text's keyed hash."""
@@ -158,11 +175,13 @@ def without(kept: Iterable[tuple[int, int]], text: str, start: int, end: int) ->
 class _Work:
     """One record's walk."""
 
-    def __init__(self, scrubber: Scrubber, surrogates: Any, kept: Kept) -> None:
+    def __init__(self, scrubber: Scrubber, surrogates: OneToOne, kept: Kept, *, reversible: bool) -> None:
         self._scrubber = scrubber
         self._surrogates = surrogates
         self._kept = kept
+        self._reversible = reversible
         self.entities: Counter[str] = Counter()
+        self.pairs: dict[str, str] = {}
 
     def value(self, value: Any, key: str = "", depth: int = 0) -> Any:
         """`key`: under which the value stands, itself or with others in a list."""
@@ -212,10 +231,14 @@ class _Work:
 
     def _digits(self, text: str, key: str) -> str:
         if len(text) >= 12 and (clean := self._text(text, "number")) != text:
-            return re.sub(r"\D", "", clean) or "0"
-        if not self._scrubber.is_phone(text, key) or self._kept.whole(text):
+            clean = re.sub(r"\D", "", clean) or "0"
+        elif not self._scrubber.is_phone(text, key) or self._kept.whole(text):
             return text
-        return self._replaced("PHONE", f"+{text}")[1:]  # with its +, so that the surrogate is invalid in any country
+        else:
+            clean = self._replaced("PHONE", f"+{text}")[1:]  # with its +: a surrogate that is invalid in any country
+        for written in (clean, str(int(clean))):
+            self.pairs.setdefault(written, text)
+        return clean
 
     def _text(self, text: str, reading: "Reading" = "text") -> str:
         if len(text) < 3 or self._kept.whole(text):
@@ -230,8 +253,27 @@ class _Work:
         return "".join([*pieces, text[at:]]) if pieces else text
 
     def _replaced(self, entity: str, span: str) -> str:
+        if self._reversible and entity in SHORT and _mistakable(span):
+            return span
         self.entities[entity] += 1
         if entity == "PERSON":
-            return re.sub(r"[^\W\d_]+", lambda word: self._surrogates.of(entity, word.group()), span)
-        made: str = self._surrogates.of(entity, span)
+            return re.sub(r"[^\W\d_]+", lambda word: self._surrogate(entity, word.group()), span)
+        return self._surrogate(entity, span)
+
+    def _surrogate(self, entity: str, text: str) -> str:
+        if _mistakable(text):
+            return self._surrogates.any_of(entity, text)
+        try:
+            made = self._surrogates.of(entity, text)
+        except ValueError as error:
+            if self._reversible:
+                raise ScrubError("too_many_alike") from error
+            return self._surrogates.any_of(entity, text)
+        self.pairs.setdefault(made, text)
         return made
+
+
+def _mistakable(text: str) -> bool:
+    """Whether a text is a number that is short enough to stand somewhere by chance."""
+    found = re.findall(r"[^\W_]", text)
+    return len(found) < LEAST_DIGITS and any(map(str.isdigit, found))

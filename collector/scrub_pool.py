@@ -105,14 +105,21 @@ class ScrubPool:
             raise ScrubError("worker_not_loaded") from error
 
     async def scrub(
-        self, values: list[Any], *, route: str, cluster: str, untouchable: frozenset[str] = frozenset()
+        self,
+        values: list[Any],
+        *,
+        route: str,
+        cluster: str,
+        untouchable: frozenset[str] = frozenset(),
+        reversible: bool = False,
     ) -> Scrubbed:
         """See Scrubber.scrub. A worker that was killed is replaced, and the record tried once more."""
+        task = (values, route, cluster, untouchable, reversible)
         try:
             try:
-                return await self._once(values, route, cluster, untouchable)
+                return await self._once(cluster, *task)
             except BrokenProcessPool:
-                return await self._once(values, route, cluster, untouchable)
+                return await self._once(cluster, *task)
         except BrokenProcessPool as error:
             raise ScrubError("worker_killed") from error
 
@@ -128,14 +135,14 @@ class ScrubPool:
         self._idle.remove(worker)
         return worker
 
-    async def _once(self, values: list[Any], route: str, cluster: str, untouchable: frozenset[str]) -> Scrubbed:
+    async def _once(self, cluster: str, *task: Any) -> Scrubbed:
         async with self._free:
             if not self._idle:
                 raise ScrubError("closed")
             worker = self._taken(cluster)
             began = time.monotonic()
             try:
-                return await worker.scrub(self._timeout, values, route, cluster, untouchable)
+                return await worker.scrub(self._timeout, *task)
             except TimeoutError as error:
                 raise ScrubError("timeout") from error
             except (BrokenProcessPool, ScrubError):
@@ -184,7 +191,7 @@ def _prepared() -> None:
     """Done once the initialiser is."""
 
 
-def _scrub(values: list[Any], route: str, cluster: str, untouchable: frozenset[str]) -> Scrubbed:
+def _scrub(values: list[Any], route: str, cluster: str, untouchable: frozenset[str], reversible: bool) -> Scrubbed:
     if _scrubber is None:
         raise ScrubError("not_prepared")
-    return _scrubber.scrub(values, route=route, cluster=cluster, untouchable=untouchable)
+    return _scrubber.scrub(values, route=route, cluster=cluster, untouchable=untouchable, reversible=reversible)

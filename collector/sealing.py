@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from collector.errors import LogError
@@ -30,10 +30,10 @@ class Sealing:
         """The hashed subject, "" where nobody said one; in the clean request hashes stand in place of its names."""
         subject = exchange.subject or ""
         for place in PLACES:
-            said = _at(request, place[:-1]).get(place[-1])
+            said = at(request, place[:-1]).get(place[-1])
             if isinstance(said, str) and said:
                 subject = subject or said
-                _at(clean, place[:-1])[place[-1]] = await self._patiently(self._keys.hashed, said)
+                at(clean, place[:-1])[place[-1]] = await self._patiently(self._keys.hashed, said)
         return await self._patiently(self._keys.hashed, subject) if subject else ""
 
     async def record(self, made: Interaction) -> Record:
@@ -52,7 +52,8 @@ class Sealing:
             wait = min(wait * 2, LONGEST_RETRY)
 
 
-def _at(request: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+def at(request: dict[str, Any], place: Sequence[str]) -> dict[str, Any]:
+    """What stands at a place; something empty where nothing does."""
     for name in place:
         inner = request.get(name)
         request = inner if isinstance(inner, dict) else {}

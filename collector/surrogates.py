@@ -15,6 +15,7 @@ import phonenumbers
 from faker import Faker
 
 from collector.checksums import luhn
+from collector.english_words import has_a_word
 from collector.recognizers import AT
 
 SHOWN = 4  # characters of a key that tell whose format it is
@@ -26,14 +27,18 @@ class Surrogates:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def of(self, entity: str, text: str) -> str:
-        """The surrogate of a text; never the text itself."""
+    def of(self, entity: str, text: str, accept: Callable[[str], bool] = lambda made: True) -> str:
+        """The surrogate of a text, the first that is accepted; never the text itself. Raises ValueError."""
         make = _MAKERS.get(entity, _same_shape)
-        for attempt in range(20):
-            made = make(text, self._draw(entity, _plain(entity, text), attempt))
-            if made != text:
+        for attempt in range(100):
+            made = make(text, self._draw(*self.thing(entity, text), attempt))
+            if made != text and accept(made):
                 return made
         raise ValueError(f"no surrogate of a {entity} differs from it")
+
+    def thing(self, entity: str, text: str) -> tuple[str, str]:
+        """What the text names: texts that name the same thing have the same surrogate, but for its shape."""
+        return entity, _plain(entity, text)
 
     def _draw(self, entity: str, text: str, attempt: int) -> random.Random:
         seed = hashlib.blake2b(f"{entity}\x00{text}\x00{attempt}".encode(), key=self._key, digest_size=16).digest()
@@ -51,11 +56,11 @@ def _plain(entity: str, text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _names() -> tuple[list[str], list[str], list[str], list[str]]:
-    """First names, last names, cities and streets to choose from, in a fixed order."""
+    """First names, last names, cities and streets to choose from, in a fixed order; none that is an English word."""
     fake = Faker("en_US")
     fake.seed_instance(7)
     kinds = (fake.first_name, fake.last_name, fake.city, fake.street_name)
-    return tuple(sorted({kind() for _ in range(1500)}) for kind in kinds)  # type: ignore[return-value]
+    return tuple(sorted({name for _ in range(1500) if not has_a_word(name := kind())}) for kind in kinds)  # type: ignore[return-value]
 
 
 def _person(text: str, draw: random.Random) -> str:
@@ -78,6 +83,7 @@ def _phone(text: str, draw: random.Random) -> str:
     return re.sub(r"\d", "0", text)
 
 
+@lru_cache(maxsize=20_000)  # of drawn numbers, which are nobody's; a conversation draws the same at each turn
 def _valid(text: str, region: str | None) -> bool:
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(text, region))

@@ -15,6 +15,7 @@ from gateway.chat import Chat
 from gateway.errors import NotFound, WrongMethod, as_openai, status_of
 from gateway.feedback import FEEDBACK_PATH, FeedbackIn
 from gateway.hard_stop import HardStop
+from gateway.masking import Masker
 from gateway.plan import Planner
 from gateway.routes import Routes
 from gateway.serving import PATH, Parts
@@ -77,6 +78,7 @@ def create_app(
     snapshots: Snapshots,
     sender: Sender,
     salt: bytes,
+    masker: Masker,
     events: Events,
     clock: Callable[[], float] = time.time,
 ) -> Gateway:
@@ -92,7 +94,7 @@ def create_app(
         events=events,
         clock=clock,
     )
-    chat = Chat(Planner(routes, snapshots, hard_stop, salt=salt), parts)
+    chat = Chat(Planner(routes, snapshots, hard_stop, salt=salt, masker=masker, events=events), parts)
     return Gateway(chat, FeedbackIn(routes, sender, events, clock=clock), models=routes.models)
 
 

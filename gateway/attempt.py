@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import msgspec
 
@@ -10,6 +10,8 @@ from collector import Call
 from gateway.errors import BadStatus, Cut, Deferred, EmptyAnswer, ErrorInStream, UpstreamError, UpstreamTimeout
 from gateway.routes import Callee
 from gateway.sse import CONFIDENCE_HEADER, ConfidenceFilter, Ending, Opening, complete, confidence, opening
+from gateway.unmask import Originals
+from gateway.unmask_stream import UnmaskedStream
 from gateway.upstream import Patience, Reply, Upstream
 from router import Arm
 
@@ -17,14 +19,18 @@ from router import Arm
 KEEP_BYTES = 8 << 20
 # A stream that has sent so much without a real chunk is passed on as it is.
 HOLD_BYTES = 256 << 10
+LEAST_SECONDS = 0.001  # that a call gets, however late it is
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """What is sent to a callee."""
+    """What is sent to a callee. `originals`: what is put back in its answer, where the body was masked for it, which
+    took `spent` seconds."""
 
     headers: Mapping[str, str]
     body: bytes
     stream: bool
+    originals: Originals | None = None
+    spent: float = 0.0
 
 
 class Attempt:
@@ -55,9 +61,11 @@ class Attempt:
         self._over = False
         self._ending = Ending()
         self._filter = ConfidenceFilter() if callee.arm is Arm.STUDENT else None
+        self._originals: Originals | None = None
+        self._unmasked: UnmaskedStream | None = None
         self._began = time.perf_counter()
 
-    async def begin(self, upstream: Upstream, outgoing: Outgoing, *, seconds: float) -> None:
+    async def begin(self, upstream: Upstream, preparing: Awaitable[Outgoing], *, seconds: float) -> None:
         """Call, and wait until there is something for the client: a plain answer is then whole in `content`, of a
         stream `content` holds the events up to the first real chunk.
 
@@ -66,6 +74,9 @@ class Attempt:
         failure: a plain one is whole and kept, a stream is closed before its first chunk, unless it is audited.
         """
         try:
+            outgoing = await preparing
+            self._originals = outgoing.originals
+            seconds = max(seconds - outgoing.spent, LEAST_SECONDS)
             if outgoing.stream:
                 async with asyncio.timeout(seconds):
                     await self._ask(upstream, outgoing, Patience(idle=self.callee.timeout))
@@ -90,6 +101,7 @@ class Attempt:
             self.confidence = confidence(reply.headers.get(CONFIDENCE_HEADER))
         if reply.status == 200 and outgoing.stream and _is_stream(reply):
             self.streams = True
+            self._unmasked = UnmaskedStream(self._originals) if self._originals else None
             self._hold_to_threshold()
             await self._open(reply)
         else:
@@ -103,13 +115,13 @@ class Attempt:
                 if piece:
                     piece = self._take(piece)
                 else:
+                    piece, self._partial = self._rest(), b""
                     self._check_ending()
-                    piece, self._partial = self._partial, b""
                 if piece:
                     return piece
         except UpstreamError as error:
+            piece, self._partial = self._rest(), b""
             if self._ending.done:  # it broke after its end
-                piece, self._partial = self._partial, b""
                 self.end(None)
                 return piece
             self.end(error.constant)
@@ -180,14 +192,18 @@ class Attempt:
     async def _whole(self, reply: Reply) -> None:
         if falls_back(self.callee.arm, reply.status):
             if self.callee.arm is Arm.TEACHER and reply.status < 500:
-                self.content = await reply.read()
+                self.content = self._back(await reply.read())
             raise BadStatus(reply.status)
-        self.content = await reply.read()
+        self.content = self._back(await reply.read())
         if not self.content:
             raise EmptyAnswer
         self._keep(self.content)
         self.end(None if reply.status < 400 else f"http_{reply.status}")
         self._hold_to_threshold()
+
+    def _back(self, body: bytes) -> bytes:
+        """A whole body, with what was masked."""
+        return self._originals.body(body) if self._originals else body
 
     def _hold_to_threshold(self) -> None:
         """Raises Deferred, and lets go of the connection, where the confidence is too low, or missing."""
@@ -218,14 +234,26 @@ class Attempt:
         """Note what came; of it, the complete events. An event that breaks off never reaches the client."""
         if self._filter is not None:
             piece = self._filter.feed(piece)
-        self._ending.feed(piece)
-        self._keep(piece)
+        if self._unmasked is None:
+            self._note(piece)
         data = self._partial + piece if self._partial else piece
         end = complete(data)
         if end == 0 and len(data) > HOLD_BYTES:
             end = len(data)
         self._partial = data[end:]
-        return data[:end]
+        events = data[:end]
+        return events if self._unmasked is None else self._note(self._unmasked.feed(events))
+
+    def _rest(self) -> bytes:
+        """What is left at a stream's end: the last event, where nothing ended it, and what was held back."""
+        if self._unmasked is None:
+            return self._partial
+        return self._note(self._unmasked.end(self._partial))
+
+    def _note(self, piece: bytes) -> bytes:
+        self._ending.feed(piece)
+        self._keep(piece)
+        return piece
 
     def _keep(self, piece: bytes) -> None:
         self._kept_bytes += len(piece)

@@ -12,7 +12,10 @@ GatewayError
 │   ├── BadStatus       an answer with a status that is no answer
 │   ├── EmptyAnswer     an answer without content
 │   ├── ErrorInStream   the stream's first event was an error
-│   └── Cut             the connection ended in the middle of the answer
+│   ├── Cut             the connection ended in the middle of the answer
+│   └── NotMasked       the request could not be masked, so no teacher was asked
+│       ├── MaskingUnavailable  nobody masks just now
+│       └── Unmaskable          the request holds what can't be masked
 ├── Deferred            a student is not sure enough of its answer; the teacher is asked, and no client sees this
 ├── Overloaded          what came can't be kept just now; sending it again later helps
 ├── Internal            a defect of the gateway
@@ -120,6 +123,28 @@ class Cut(UpstreamError):
     constant = "cut"
 
 
+class NotMasked(UpstreamError):
+    """The request could not be masked, so no teacher was asked."""
+
+    @property
+    def code(self) -> str:  # type: ignore[override]
+        """The constant: no upstream is to blame."""
+        return self.constant
+
+
+class MaskingUnavailable(NotMasked):
+    """This route masks what goes to a teacher, and just now nothing can be masked; send it again later."""
+
+    constant = "masking_unavailable"
+
+
+class Unmaskable(NotMasked):
+    """This route masks what goes to a teacher, and can't mask this request."""
+
+    retryable = False
+    constant = "unmaskable"
+
+
 class Deferred(GatewayError):
     """The student is not sure enough of its answer."""
 
@@ -156,6 +181,8 @@ STATUS: tuple[tuple[type[GatewayError], int], ...] = (
     (TooLarge, 413),
     (InvalidRequest, 400),
     (UpstreamTimeout, 504),
+    (Unmaskable, 400),
+    (MaskingUnavailable, 503),
     (UpstreamError, 502),
     (Overloaded, 503),
     (GatewayError, 500),

@@ -10,15 +10,17 @@ from gateway.capture import SUBJECT_HEADER, consent
 from gateway.cluster import cluster_key
 from gateway.hard_stop import HardStop
 from gateway.headers import to_upstream
+from gateway.masking import Masker, Masking
 from gateway.routes import Callee, Route, Routes
 from gateway.snapshots import Snapshots
-from router import Arm, Decision, RequestFacts, decide, ineligible
+from router import Arm, Decision, Events, RequestFacts, decide, ineligible
 
 SESSION_HEADER = b"x-retort-session"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A request's plan. `callees`: the one to serve, then those to fall back to. `shadows`: to be called besides."""
+    """A request's plan. `callees`: the one to serve, then those to fall back to. `shadows`: to be called besides.
+    `masking`: where the route masks what goes to teachers."""
 
     route: Route
     body: Body
@@ -29,18 +31,30 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     callees: tuple[Callee, ...]
     shadows: tuple[Callee, ...]
     client_headers: dict[bytes, bytes]
+    masking: Masking | None = None
 
-    def outgoing(self, callee: Callee) -> Outgoing:
+    async def outgoing(self, callee: Callee) -> Outgoing:
         """What this callee is sent: the client's bytes, with the teacher's own model name where the client used
-        another one (a student knows by its path which version is meant)."""
-        body = self.body.raw
+        another one (a student knows by its path which version is meant), and masked for teachers where the route asks
+        for it. Raises NotMasked."""
+        body, originals, spent = self.body.raw, None, 0.0
+        if self.masking is not None and callee.arm is Arm.TEACHER:
+            masked = await self.masking.masked()
+            body, originals, spent = masked.body, masked.originals, masked.spent
         if callee.model is not None and callee.model != self.body.model:
             body = with_model(body, callee.model_json)
         headers = to_upstream(self.client_headers, callee.fixed, passthrough=callee.passthrough)
-        return Outgoing(headers, body, self.body.stream)
+        return Outgoing(headers, body, self.body.stream, originals, spent)
 
-    def besides(self, served: Callee, *, deferred: Sequence[Attempt] = ()) -> list[tuple[Callee, Outgoing]]:
-        """The shadow calls that are left to make once `served` has answered.
+    async def again(self, callee: Callee) -> Outgoing:
+        """What this callee is sent besides: under the client's own key an upstream may repeat the answer that it gave
+        before. Raises NotMasked."""
+        outgoing = await self.outgoing(callee)
+        headers = {name: value for name, value in outgoing.headers.items() if name != "idempotency-key"}
+        return msgspec.structs.replace(outgoing, headers=headers)
+
+    def besides(self, served: Callee, *, deferred: Sequence[Attempt] = ()) -> Sequence[Callee]:
+        """Whom is left to call as a shadow once `served` has answered.
 
         Where a teacher answered in the student's place, its answer is the one that an audit would have asked for. A
         second answer of the teacher is asked of the same teacher as the first, and only where there is a student's
@@ -53,20 +67,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             compared = students or any(answer.content for answer in deferred)
             left = len(planned) - len(students) - had if compared else 0
             planned = [*students, *[served] * left]
-        found: list[tuple[Callee, Outgoing]] = []
-        for callee in planned:
-            outgoing = self.outgoing(callee)
-            # Under the client's own key an upstream may repeat the answer that it gave before.
-            headers = {name: value for name, value in outgoing.headers.items() if name != "idempotency-key"}
-            found.append((callee, Outgoing(headers, outgoing.body, outgoing.stream)))
-        return found
+        return planned
 
 
 class Planner:
     """Makes plans. Pure but for the snapshot, which may be renewed at any time between two requests."""
 
-    def __init__(self, routes: Routes, snapshots: Snapshots, hard_stop: HardStop, *, salt: bytes) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        snapshots: Snapshots,
+        hard_stop: HardStop,
+        *,
+        salt: bytes,
+        masker: Masker,
+        events: Events,
+    ) -> None:
         self._routes = routes
+        self._masker = masker
+        self._events = events
         self._snapshots = snapshots
         self._hard_stop = hard_stop
         self._salt = salt
@@ -88,6 +107,7 @@ class Planner:
         )
         ready = self._hard_stop.ready(snapshot, rollout)
         decision = decide(route.policy, rollout, facts, ready=ready)
+        masks = route.policy.capture.mask_teachers
         callees = route.teachers
         if decision.arm is Arm.STUDENT and decision.version is not None:
             callees = (route.student(decision.version, snapshot.endpoints[decision.version]), *callees)
@@ -101,6 +121,7 @@ class Planner:
             callees=callees,
             shadows=_shadows(route, decision, snapshot.endpoints) if decision.shadows else (),
             client_headers=headers,
+            masking=Masking(self._masker, self._events, route, cluster, body) if masks else None,
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from collector import FrameSender, open_spool, socket_path
+from collector import FrameSender, MaskClient, mask_socket, open_spool, socket_path
 from gateway.app import create_app
 from gateway.cluster import load_salt
 from gateway.errors import CannotListen, PortInUse
@@ -39,8 +39,15 @@ async def run(
     snapshots = Snapshots(lambda: open_registry(config.registry))
     spool = open_spool(config.state, config.spool) if config.spool else None
     sender = FrameSender(socket_path(config.state), events=events, spool=spool)
+    masker = MaskClient(mask_socket(config.state))
     app = create_app(
-        config, upstream=upstream, snapshots=snapshots, sender=sender, salt=load_salt(config.state), events=events
+        config,
+        upstream=upstream,
+        snapshots=snapshots,
+        sender=sender,
+        salt=load_salt(config.state),
+        masker=masker,
+        events=events,
     )
     try:
         await snapshots.start()
@@ -75,6 +82,7 @@ async def run(
         listener.close()
         await snapshots.close()
         await upstream.close()
+        await masker.close()
         await sender.close()
 
 

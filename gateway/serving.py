@@ -8,10 +8,19 @@ from collections.abc import Callable
 import msgspec
 
 from collector import refused_by_both
-from gateway.attempt import Attempt
+from gateway.attempt import LEAST_SECONDS, Attempt
 from gateway.body import Receive, Send
 from gateway.capture import Capture, Finished
-from gateway.errors import BadStatus, Deferred, Internal, UpstreamError, UpstreamTimeout, openai_event, status_of
+from gateway.errors import (
+    BadStatus,
+    Deferred,
+    Internal,
+    NotMasked,
+    UpstreamError,
+    UpstreamTimeout,
+    openai_event,
+    status_of,
+)
 from gateway.hard_stop import HardStop
 from gateway.headers import Pairs, to_client
 from gateway.plan import Plan
@@ -24,7 +33,6 @@ log = logging.getLogger("retort.gateway")
 
 PATH = "/v1/chat/completions"
 CLIENT_CLOSED_REQUEST = 499  # for the metrics alone: nobody is there to read it
-LEAST_SECONDS = 0.001  # that the first teacher gets, however late it is
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +144,8 @@ class Serving:
             except UpstreamError as failure:
                 error = failure
                 self._missed(attempt, failure)
+                if isinstance(failure, NotMasked):
+                    break  # nor would the next teacher be sent anything
                 continue
             return attempt
         return error or UpstreamTimeout()
@@ -211,7 +221,8 @@ class Serving:
         done = self._finished(attempt, before, seconds)
         # Without an answer there is nothing to compare with.
         if self.plan.shadows and outcome == "ok":
-            self.parts.shadows.start(done, self.plan.besides(attempt.callee, deferred=self.deferred))
+            besides = self.plan.besides(attempt.callee, deferred=self.deferred)
+            self.parts.shadows.start(done, besides, self.plan.again)
         else:
             for answer in self.deferred:
                 if answer.open:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.attempt import Attempt, Outgoing
 from gateway.capture import Capture, Finished
@@ -18,7 +18,7 @@ MOST_AT_ONCE = 32
 # The longest that an exchange waits for its shadows before it is reported.
 MAX_SECONDS = 60.0
 
-Planned = Sequence[tuple[Callee, Outgoing]]
+Prepare = Callable[[Callee], Awaitable[Outgoing]]
 
 
 class Shadows:
@@ -41,10 +41,13 @@ class Shadows:
         self._calls = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, done: Finished, planned: Planned) -> None:
-        """Never waits. What finds no room is dropped, with an event, and the exchange goes without it."""
+    def start(self, done: Finished, planned: Sequence[Callee], prepare: Prepare) -> None:
+        """Never waits. What finds no room is dropped, with an event, and the exchange goes without it.
+
+        `prepare`: what a callee is sent.
+        """
         room = max(0, self._most - self._calls)
-        for callee, _ in planned[room:]:
+        for callee in planned[room:]:
             self._events.emit("gateway.shadow", route=done.decision.route, arm=callee.arm, outcome="dropped")
         planned = planned[:room]
         reading = [attempt for attempt in done.deferred if attempt.open]
@@ -52,7 +55,7 @@ class Shadows:
             self._capture.report(done)
             return
         self._calls += len(planned)
-        task = asyncio.create_task(self._run(done, planned))
+        task = asyncio.create_task(self._run(done, planned, prepare))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -66,11 +69,9 @@ class Shadows:
         if late:
             await asyncio.wait(late)
 
-    async def _run(self, done: Finished, planned: Planned) -> None:
-        attempts = [Attempt(callee) for callee, _ in planned]
-        calls = [
-            self._call(a, outgoing, done.decision.route) for a, (_, outgoing) in zip(attempts, planned, strict=True)
-        ]
+    async def _run(self, done: Finished, planned: Sequence[Callee], prepare: Prepare) -> None:
+        attempts = [Attempt(callee) for callee in planned]
+        calls = [self._call(attempt, prepare, done.decision.route) for attempt in attempts]
         calls += [attempt.read_on(self._seconds) for attempt in done.deferred if attempt.open]
         try:
             with contextlib.suppress(asyncio.CancelledError):
@@ -86,10 +87,11 @@ class Shadows:
                     attempt.drop()
             self._capture.report(done, attempts)
 
-    async def _call(self, attempt: Attempt, outgoing: Outgoing, route: str) -> None:
+    async def _call(self, attempt: Attempt, prepare: Prepare, route: str) -> None:
+        callee = attempt.callee
         try:
             async with asyncio.timeout(self._seconds):
-                await attempt.begin(self._upstream, outgoing, seconds=attempt.callee.timeout)
+                await attempt.begin(self._upstream, prepare(callee), seconds=callee.timeout)
                 while attempt.streams and await attempt.piece():
                     pass
         except TimeoutError:
@@ -99,4 +101,4 @@ class Shadows:
         finally:
             attempt.end("cancelled")
             outcome = attempt.error or "ok"
-            self._events.emit("gateway.shadow", route=route, arm=attempt.callee.arm, outcome=outcome)
+            self._events.emit("gateway.shadow", route=route, arm=callee.arm, outcome=outcome)

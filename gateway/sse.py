@@ -1,6 +1,7 @@
 """Server-sent events of a chat stream: is there a real chunk yet, is it over, and what must not reach the client."""
 
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -123,6 +124,16 @@ def complete(data: bytes) -> int:
     if b"\r" in data:
         end = max((found.end() for found in _END.finditer(data)), default=0)
     return end if end > 1 else 0
+
+
+def each(events: bytes) -> Iterator[bytes]:
+    """The events one by one, each with what ends it; last, what no end has come of."""
+    at = 0
+    for end in _END.finditer(events):
+        yield events[at : end.end()]
+        at = end.end()
+    if at < len(events):
+        yield events[at:]
 
 
 class ConfidenceFilter:

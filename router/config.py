@@ -101,6 +101,7 @@ class Config(Strict):
     workers: int = Field(1, gt=0)
     scrub_workers: int = Field(1, gt=0)
     scrub_backlog_mb: int = Field(16, gt=0)
+    mask_workers: int = Field(1, gt=0, description="only where a route's capture.mask_teachers asks for masking")
     spool: SpoolSettings | None = None
     upstreams: dict[str, Upstream]
     engines: dict[str, EngineSettings] = {}
@@ -202,6 +203,11 @@ def _check_judge(config: Config, route: str, judge: str) -> None:
         raise ValueError(
             f"routes.{route}.quality.judge.route: {judge!r} must be a route without a student and with "
             "capture: {rate: 0}, or the judge's questions would be captured and learnt from"
+        )
+    if config.routes[route].capture.mask_teachers and not found.capture.mask_teachers:
+        raise ValueError(
+            f"routes.{route}.quality.judge.route: {judge!r} must have capture.mask_teachers: true as well, or the "
+            "judge would be sent what this route masks"
         )
 
 

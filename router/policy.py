@@ -39,13 +39,15 @@ class ConsentKeys(Strict):
 
 
 class CapturePolicy(Strict):
-    """What is kept of an exchange. `keep`: words that scrubbing must leave as they are."""
+    """What is kept of an exchange. `keep`: words that scrubbing must leave as they are. `mask_teachers`: the teacher is
+    sent what would be kept: surrogates in place of personal data."""
 
     rate: Rate = 1.0
     consent: Literal["opt-out", "opt-in"] = "opt-out"
     consent_keys: ConsentKeys = ConsentKeys()
     retention_days: float = Field(30.0, gt=0)
     keep: tuple[str, ...] = ()
+    mask_teachers: bool = False
 
 
 class LatencyPolicy(Strict):

@@ -61,6 +61,12 @@ class Metrics:
         self.shadows = self._counter(
             "retort_gateway_shadows", "Shadow calls; outcome dropped: there was no room", ("route", "arm", "outcome")
         )
+        self.masked = self._counter(
+            "retort_gateway_masked", "Requests masked for a teacher; outcome ok, or why not", ("route", "outcome")
+        )
+        self.mask_seconds = self._histogram(
+            "retort_gateway_mask_seconds", "Masking one request, the way there and back included", ("route",), _SCRUB
+        )
         self.capture_skipped = self._counter(
             "retort_gateway_capture_skipped", "Exchanges reported without their texts", ("route", "reason")
         )

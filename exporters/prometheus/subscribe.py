@@ -64,6 +64,10 @@ class Subscriber:
     def _on_gateway__shadow(self, f: Fields) -> None:
         self._m.shadows.labels(f["route"], str(f["arm"]), _error(f["outcome"])).inc()
 
+    def _on_gateway__masked(self, f: Fields) -> None:
+        self._m.masked.labels(f["route"], f["outcome"]).inc()
+        self._m.mask_seconds.labels(f["route"]).observe(f["seconds"])
+
     def _on_gateway__capture_skipped(self, f: Fields) -> None:
         self._m.capture_skipped.labels(f["route"], f["reason"]).inc()
 

@@ -4,9 +4,7 @@ import contextlib
 import json
 import random
 import re
-import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import phonenumbers
@@ -27,16 +25,6 @@ SENTENCES = (
     "My colleague {} wrote this yesterday.",
     "Dear support, my name is {} and I can't log in.",
 )
-
-
-@pytest.fixture(scope="module")
-def scrubber() -> Iterator[Scrubber]:
-    hidden = {name: sys.modules.get(name) for name in ("torch", "transformers")}
-    sys.modules.update({name: None for name, module in hidden.items() if module is None})  # type: ignore[misc]
-    yield Scrubber(b"salt" * 8, keep={"kept": ("Jane", "Django", "Java", "acme.org")})
-    for name, module in hidden.items():
-        if module is None:
-            del sys.modules[name]
 
 
 def clean(scrubber: Scrubber, value: Any, *, route: str = "r", cluster: str = "c", **more: Any) -> Any:

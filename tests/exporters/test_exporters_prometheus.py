@@ -66,6 +66,11 @@ EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"route": "r", "reason": "too_large"},
         ['retort_gateway_capture_skipped_total{reason="too_large",route="r"} 1.0'],
     ),
+    (
+        "gateway.masked",
+        {"route": "r", "outcome": "ok", "seconds": 0.5},
+        ['retort_gateway_masked_total{outcome="ok",route="r"} 1.0', 'retort_gateway_mask_seconds_sum{route="r"} 0.5'],
+    ),
     ("collector.frames_dropped", {"count": 3}, ["retort_collector_frames_dropped_total 3.0"]),
     ("collector.spool_refused", {}, ["retort_collector_spool_refused_total 1.0"]),
     ("collector.capture_shed", {"route": "r"}, ['retort_collector_capture_shed_total{route="r"} 1.0']),

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import uvicorn
 
-from collector import Exchange, Feedback, Happened, Header, socket_path
+from collector import Exchange, Feedback, Happened, Header, MaskReply, socket_path
 from collector.frames import ACK, PREFIX, unpack
 from gateway.app import Gateway, create_app
 from gateway.serve import listen
@@ -270,6 +270,26 @@ class FakeRegistry:
         self.closed = True
 
 
+class FakeMasker:
+    """Masks by its `pairs`, surrogate -> original. `fails`: raised instead. `slow`: seconds that it takes."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, str] = {}
+        self.asked: list[tuple[str, str, bytes]] = []
+        self.fails: Exception | None = None
+        self.slow = 0.0
+
+    async def mask(self, route: str, cluster: str, body: bytes, *, seconds: float) -> MaskReply:
+        self.asked.append((route, cluster, body))
+        await asyncio.sleep(self.slow)
+        if self.fails is not None:
+            raise self.fails
+        text = body.decode()
+        for made, original in self.pairs.items():
+            text = text.replace(json.dumps(original)[1:-1], made)
+        return MaskReply(1, text.encode(), self.pairs)
+
+
 @dataclass
 class Running:
     """A gateway that serves on `url`."""
@@ -280,6 +300,7 @@ class Running:
     registry: FakeRegistry
     snapshots: Snapshots
     client: aiohttp.ClientSession
+    masker: FakeMasker
     emitted: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def post(self, body: bytes | dict[str, Any], **headers: str) -> Any:
@@ -352,14 +373,17 @@ async def gateway(config: Config) -> AsyncIterator[Running]:
     snapshots = Snapshots(lambda: registry)
     emitted: list[tuple[str, dict[str, Any]]] = []
     events.subscribe(lambda name, fields: emitted.append((name, fields)))
-    app = create_app(config, upstream=upstream, snapshots=snapshots, sender=sender, salt=SALT, events=events)
+    masker = FakeMasker()
+    app = create_app(
+        config, upstream=upstream, snapshots=snapshots, sender=sender, salt=SALT, masker=masker, events=events
+    )
     await snapshots.refresh()
     listener = listen("127.0.0.1", 0)
     server = await start(app, listener)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     try:
         async with aiohttp.ClientSession(auto_decompress=False) as client:
-            yield Running(url, app, sender, registry, snapshots, client, emitted)
+            yield Running(url, app, sender, registry, snapshots, client, masker, emitted)
     finally:
         await app.shadows.join(timeout=5)
         await stop(server)

@@ -234,3 +234,12 @@ def test_a_judge_that_would_learn_or_could_not_be_asked_is_refused(changes: dict
     assert parse(JUDGED.format(**good), {}).routes["support"].quality.judge
     with pytest.raises(ConfigError, match=re.escape(said)):
         parse(JUDGED.format(**{**good, **changes}), {})
+
+
+def test_a_judge_of_a_route_that_masks_must_mask_as_well() -> None:
+    text = JUDGED.format(key="sk-o", rate="0", route="judge")
+    text = text.replace("student: {},", "student: {}, capture: {mask_teachers: true},")
+    with pytest.raises(ConfigError, match=re.escape("'judge' must have capture.mask_teachers: true as well")):
+        parse(text, {})
+    both = parse(text.replace("rate: 0", "rate: 0, mask_teachers: true"), {})
+    assert both.routes["judge"].capture.mask_teachers
