@@ -1,8 +1,10 @@
-"""Which of the model's finds to believe. It was trained on chats and forms; technical text is full of numbers, and of
-words that are names too (Haskell, Lua, tina, balsa), which must not be masked: a student learns from what is left.
+"""Which of the models' finds to believe. They were trained on chats, forms and news; technical text is full of numbers,
+and of words that are names too (Haskell, Lua, tina, balsa), which must not be masked: a student learns from what is
+left.
 
-Names need context, as a reader would want it: a text that speaks of people lowers the score that is asked for; without
-it a name alone must be nearly sure. The thresholds are measured by `benchmarks/scrub.py`, both ways.
+Text that speaks of libraries, files and versions is technical: there a name alone must be nearly sure, a pair of them
+fairly, and one among words about people a little. Elsewhere a find is believed. The thresholds are measured by
+`benchmarks/pii_quality.py`, both ways.
 """
 
 import re
@@ -10,11 +12,21 @@ from collections.abc import Sequence
 
 import msgspec
 
+from collector import near
+from collector.addresses import BOXES, STREETS, parts
+from collector.cues import ages, named
+
 NAMES = frozenset({"PERSON", "CITY", "STREET"})
-MODEL_ENTITIES = NAMES | {"ZIP_CODE", "BUILDING_NUMBER", "ID_NUMBER"}
+NUMBERS = {
+    "ID_NUMBER": near.IDENTITY,
+    "PASSPORT": near.PASSPORT,
+    "DRIVING_LICENCE": near.LICENCE,
+    "BANK_ACCOUNT": near.ACCOUNT,
+}
+MODELS = ("Rampart", "spaCy")  # recognisers, by their names
 
 NEAR = 60  # characters within which parts of one address stand
-IN_CONTEXT, PAIR, ALONE = 0.5, 0.85, 0.975
+IN_CONTEXT, PAIR, ALONE = 0.7, 0.88, 0.98
 
 _JOINED = re.compile(r"[\w@/\\_.:+-]")
 _ENDS = re.compile(r"[.:,;-](?:\s|$)|$")
@@ -30,10 +42,27 @@ _NOT_ENGLISH = re.compile(
     r"para|por|il|lo|gli|che|sono|mio|per|het|een|niet|mijn|van)\b",
     re.IGNORECASE,
 )
+_TECHNICAL = re.compile(
+    r"\b(?:apis?|algorithms?|backends?|binar(?:y|ies)|bindings?|browsers?|bytes?|class(?:es)?|cli|clients?|"
+    r"command[ -]line|commits?|compil(?:ers?|ed|ing|ation)|config\w*|daemons?|databases?|debian|debug\w*|desktop|devel|"
+    r"dns|docker|documentation|drivers?|editor|emulat\w+|encod\w+|errors?|extensions?|files?|fonts?|formats?|"
+    r"frameworks?|frontends?|functions?|gnome|gnu|graphical|gui|haskell|headers?|html|https?|implement\w+|install\w*|"
+    r"interfaces?|java|javascript|json|kde|kernel|languages?|librar(?:y|ies)|linux|manual|memory|metapackage|methods?|"
+    r"modules?|npm|object-oriented|objects?|open source|packages?|parse[rs]?|parsing|patch(?:es)?|perl|php|plug-?ins?|"
+    r"ports?|profiling|programming|protocols?|python3?|qt\d?|releases?|repositor(?:y|ies)|ruby|runtime|scripts?|sdk|"
+    r"servers?|shell|simulat\w+|software|source code|sql|stack|syntax|tcp|templat\w+|terminal|tests?|threads?|"
+    r"toolkit|tools?|unix|upgrade[sd]?|urls?|utilit(?:y|ies)|variables?|versions?|viewer|warnings?|web|widgets?|"
+    r"wrappers?|x11|xml|yaml)\b",
+    re.IGNORECASE,
+)
+_IDENTIFIERS = re.compile(
+    r"\w::\w|[a-z]{2}[A-Z]|^[a-z0-9][a-z0-9.+-]+: |\b[a-z]\w*-[a-z]\w*-[a-z]|\w\(\)|\b[a-z]+_[a-z]|(?<![\w.])\d+\.\d+\.\d+\b"
+)
+_LINKS = re.compile(r"\S+@\S+|\S+://\S+")
 
 
 class Found(msgspec.Struct, frozen=True):
-    """One find of the model, in characters. Named as Presidio's results are."""
+    """One find of a model, in characters. Named as Presidio's results are."""
 
     entity_type: str
     start: int
@@ -41,35 +70,55 @@ class Found(msgspec.Struct, frozen=True):
     score: float
 
 
+def is_technical(text: str) -> bool:
+    """Whether a text speaks of software, or is full of identifiers; those in links and e-mails don't count."""
+    plain = _LINKS.sub("", text)
+    return bool(_TECHNICAL.search(plain) or _IDENTIFIERS.search(plain))
+
+
 def plausible(text: str, found: Sequence[Found]) -> list[Found]:
-    """The finds that are believed."""
-    in_context = bool(_PEOPLE.search(text) or _NOT_ENGLISH.search(text))
-    names = [f for f in found if f.entity_type in NAMES and _is_name(text, f, in_context=in_context)]
+    """The finds that are believed, and the numbers beside believed places."""
+    names = [f for f in found if f.entity_type in NAMES]
+    if names:
+        technical = is_technical(text)
+        in_context = not technical or bool(_PEOPLE.search(text) or _NOT_ENGLISH.search(text))
+        names = [f for f in names if _is_name(text, f, technical=technical, in_context=in_context)]
+    names += [Found("PERSON", *span, 1.0) for span in named(text)]
+    names += [Found("STREET", *m.span(), 1.0) for pattern in (BOXES, STREETS) for m in pattern.finditer(text)]
     numbers = [f for f in found if f.entity_type not in NAMES and _is_number(text, f, names)]
-    return names + numbers
+    places = [(f.start, f.end) for f in (*names, *numbers) if f.entity_type not in ("PERSON", *NUMBERS)]
+    numbers += [Found("AGE", *span, 1.0) for f in names if f.entity_type == "PERSON" for span in ages(text, f.end)]
+    return names + numbers + [Found("BUILDING_NUMBER", *part, 1.0) for part in parts(text, places)]
 
 
-def _is_name(text: str, find: Found, *, in_context: bool) -> bool:
+def _is_name(text: str, find: Found, *, technical: bool, in_context: bool) -> bool:
     """A name is made of letters, and is no part of an identifier (`libjson-perl`, `foo.bar`, a lower-case `key:`)."""
     span = text[find.start : find.end]
     before, rest = text[max(find.start - 1, 0) : find.start], text[find.end : find.end + 2]
     if not re.search(r"[^\W\d_]{2}", span) or (find.entity_type != "STREET" and re.search(r"[\d_/\\:@]", span)):
         return False
-    if not re.search(r"\s", text.strip()) or (span.isupper() and not text.isupper()):
-        return False  # a word that stands alone is a value; capitals among other words are an acronym
+    if not re.search(r"\s", text.strip()):
+        return False  # a word that stands alone is a value
+    if span.isupper() and not text.isupper() and (technical or len(span) < 5):
+        return False  # capitals among other words are an acronym
     if _JOINED.fullmatch(before) or (_JOINED.match(rest) and not _ENDS.match(rest)):
         return False
     if span.islower() and rest.startswith(":"):
         return False
-    needed = IN_CONTEXT if in_context else PAIR if re.search(r"[^\W\d_]{2}[\s-]+[^\W\d_]{2}", span) else ALONE
-    return find.score >= needed
+    if not technical:
+        return True
+    if find.entity_type == "STREET" and span.islower():
+        return False
+    pair = re.search(r"[^\W\d_]{2}[\s-]+[^\W\d_]{2}", span)
+    return find.score >= (IN_CONTEXT if in_context else PAIR if pair else ALONE)
 
 
 def _is_number(text: str, find: Found, names: Sequence[Found]) -> bool:
-    """An identity number is long; a house number or a postcode stands beside a street or a town."""
+    """An identity number is long, and a word says so; a house number or a postcode stands beside a street or a town."""
     span = text[find.start : find.end]
     digits = sum(c.isdigit() for c in span)
-    if find.entity_type == "ID_NUMBER":
-        return digits >= 6 and not re.fullmatch(r"[0-9a-f]{7,}", span)
-    near = any(n.entity_type != "PERSON" and n.start - NEAR <= find.end and find.start <= n.end + NEAR for n in names)
-    return digits > 0 and near and not _JOINED.fullmatch(text[max(find.start - 1, 0) : find.start])
+    if find.entity_type in NUMBERS:
+        around = text[max(find.start - NEAR, 0) : find.end + NEAR]
+        return digits >= 5 and any(words.search(around) for words in NUMBERS.values())
+    beside = any(n.entity_type != "PERSON" and n.start - NEAR <= find.end and find.start <= n.end + NEAR for n in names)
+    return digits > 0 and beside and not _JOINED.fullmatch(text[max(find.start - 1, 0) : find.start])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from collector.errors import ScrubError
-from collector.plausible import MODEL_ENTITIES, Found, plausible
+from collector.plausible import MODELS, NAMES, Found, plausible
 
 if TYPE_CHECKING:
     from collector.recognizers import Reading
@@ -27,7 +27,7 @@ LONGEST_FIELD = 200_000  # characters; a longer one is quarantined rather than h
 
 PHONE_LIKE = re.compile(r"\+?(?:[\s().,/x-]*\d){7,15}")
 SECRET_LIKE = re.compile(r"(?:(?i:bearer|basic|digest|token)\s)?\S{6,}")
-IN_PARTS = MODEL_ENTITIES - {"ID_NUMBER"}  # persons, places, addresses: kept words among them stay
+IN_PARTS = NAMES | {"ZIP_CODE", "BUILDING_NUMBER"}  # persons, places, addresses: kept words among them stay
 
 Span = tuple[str, int, int]  # entity, start, end
 
@@ -75,6 +75,7 @@ class Scrubber:
 
     def __init__(self, salt: bytes, *, keep: Mapping[str, tuple[str, ...]]) -> None:
         from collector import recognizers  # noqa: PLC0415 - heavy: only a scrub worker pays for it
+        from collector.forms import FORMS  # noqa: PLC0415 - heavy likewise
         from collector.surrogates import Surrogates  # noqa: PLC0415 - heavy likewise
 
         self._salt = hashlib.blake2b(salt, digest_size=32).digest()
@@ -82,7 +83,8 @@ class Scrubber:
         self._engines = recognizers.engines()
         self._surrogates = Surrogates
         self.key_says, self.is_phone = recognizers.key_says, recognizers.is_phone
-        self._rank = {entity: n for n, entity in enumerate(recognizers.FORMS)}  # the surer form wins where two overlap
+        ranked = dict.fromkeys(form.entity for form in FORMS)
+        self._rank = {entity: n for n, entity in enumerate(ranked)}  # the surer form wins where two overlap
         self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
 
     def scrub(self, values: list[Any], *, route: str, cluster: str, untouchable: Collection[str] = ()) -> Scrubbed:
@@ -113,13 +115,15 @@ class Scrubber:
         if len(text) > LONGEST_FIELD:
             raise ScrubError("field_too_long")
         found = self._engines[reading].analyze(text, language="en")
-        kept = [r for r in found if r.entity_type not in MODEL_ENTITIES] + plausible(
-            text, [Found(r.entity_type, r.start, r.end, r.score) for r in found if r.entity_type in MODEL_ENTITIES]
+        of_models = [r for r in found if r.recognition_metadata[r.RECOGNIZER_NAME_KEY] in MODELS]
+        kept = [r for r in found if r not in of_models] + plausible(
+            text, [Found(r.entity_type, r.start, r.end, r.score) for r in of_models]
         )
         spans: list[Span] = []
         for r in sorted(kept, key=lambda r: (self._rank.get(r.entity_type, len(self._rank)), r.start - r.end, r.start)):
-            if all(r.end <= start or r.start >= end for _, start, end in spans):
-                spans.append((r.entity_type, r.start, r.end))
+            taken = sorted(span[1:] for span in spans if span[1] < r.end and span[2] > r.start)
+            if not taken or r.entity_type in IN_PARTS:  # of an address the rest is left, of a number nothing that says much
+                spans += [(r.entity_type, *bit) for bit in without(taken, text, r.start, r.end)]
         return tuple(sorted(spans, key=lambda span: span[1]))
 
 

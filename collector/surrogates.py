@@ -15,7 +15,7 @@ import phonenumbers
 from faker import Faker
 
 from collector.checksums import luhn
-from collector.recognizers import AT
+from collector.forms import AT
 
 SHOWN = 4  # characters of a key that tell whose format it is
 
@@ -141,5 +141,4 @@ _MAKERS: dict[str, Callable[[str, random.Random], str]] = {
     "PASSWORD": lambda text, draw: _letters(len(text), draw),
     "SECRET": _secret,
     "CRYPTO_ADDRESS": _secret,
-    "BITCOIN_ADDRESS": _secret,
 }

@@ -8,7 +8,7 @@ Find = Callable[[str], list[tuple[str, int, int]]]  # text -> (kind of benchmark
 
 _OURS = {
     "STREET": "ADDRESS", "BUILDING_NUMBER": "ADDRESS", "ZIP_CODE": "ADDRESS", "CITY": "PLACE", "SSN": "NATIONAL_ID",
-    "ID_NUMBER": "NATIONAL_ID", "PASSWORD": "SECRET", "BITCOIN_ADDRESS": "CRYPTO_ADDRESS",
+    "ID_NUMBER": "NATIONAL_ID", "PASSWORD": "SECRET", "BANK_ACCOUNT": "ACCOUNT",
 }  # fmt: skip
 _PRESIDIO = {
     "LOCATION": "PLACE", "DATE_TIME": "DATE_OF_BIRTH", "EMAIL_ADDRESS": "EMAIL", "PHONE_NUMBER": "PHONE",

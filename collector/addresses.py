@@ -1,0 +1,58 @@
+"""The parts of postal addresses that have a form: boxes, flats, postcodes, and the numbers beside a street or a town."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+Place = tuple[int, int]  # start, end
+
+BOXES = re.compile(
+    r"\b(?:P\.? ?O\.? ?Box|Postfach|Postbus|Bo[iî]te postale|Apartado(?: de Correos)?|Casella postale|Caixa postal)\s#?\d+"
+    r"|\b(?:PSC|CMR|Unit)\s\d+,?\sBox\s\d+(?:\s+[AFD]PO,? A[AEP],? \d{5})?|\b(?:US[NS]\w*\s[^\W\d_]+\s+)?[AFD]PO,? A[AEP],? \d{5}",
+    re.IGNORECASE,
+)
+_WORD = r"[^\W\d_][\w.'’-]*"
+_ROMANCE = (
+    r"(?:Calle|C\.|C/|Plaza|Paseo|Avenida|Avda\.?|Rambla|Ronda|Camino|Cuesta|Callejón|Acceso|Pasaje|Glorieta|Urbanización|"
+    r"Carretera|Vía|Via|Viale|Piazza|Piazzale|Vicolo|Corso|Largo|Strada|Contrada|Borgo|rue|avenue|av\.|boulevard|bd|"
+    r"chemin|place|impasse|allée|quai|Rua|R\.|Travessa|Rodovia|Alameda|Praça|Ladeira|Esplanada|Estrada|Largo)"
+)
+STREETS = re.compile(
+    rf"\b(?i:{_ROMANCE})\s+(?:{_WORD}\s+){{0,4}}{_WORD},?\s+(?:n[.º°]?\s?)?\d{{1,4}}\b"
+    rf"|\b\d{{1,4}}(?:\s?(?:bis|ter))?,?\s+(?i:rue|avenue|av\.|boulevard|bd|chemin|place|impasse|allée|quai)\s+"
+    rf"(?:(?i:de|du|des|la|le|les|d['’])\s*){{0,2}}{_WORD}(?:[ -][A-ZÀ-Þ]\w+)*"
+    rf"|\b(?:[A-ZÄÖÜ]{_WORD}[ -])*[A-ZÄÖÜ]?\w*(?i:straße|strasse|str\.|gasse|platz|allee|straat|laan|plein|gracht|kade|singel)"
+    rf"\s+\d{{1,4}}\s?[a-z]?\b"
+    rf"|\b\d{{1,5}}\s+(?:[A-Z][\w'’]+\s+){{1,3}}(?i:street|st|road|rd|avenue|ave|lane|ln|drive|dr|court|ct|boulevard|blvd|"
+    rf"square|terrace|crescent|highway|hwy|parkway|pkwy)\b\.?"
+)
+_PARTS = re.compile(
+    r"\b(?:Apt|Apartment|Suite|Ste|Unit|Flat|Floor|Fl|Room|Rm|Studio|Appartamento|Interno|Scala|Piano|Piso|Puerta|Esc|"
+    r"App|Wohnung|Whg|Appt|Appartement|[ÉE]tage|Apto|Bloco|Box|Bus|Zi)\b\.?\s?#?\d+[A-Za-z]?\b|\bH\.? ?No\.? ?\d[\d/-]*"
+    r"|\b[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b|\b[A-Z]\d[A-Z] \d[A-Z]\d\b|\b\d{4} ?[A-Z]{2}\b|\b\d{5}-\d{3,4}\b|\b\d{3} \d{2}\b"
+    r"|(?<![\w.,/-])\d{1,6}(?:[/-]\d{1,4})?[A-Za-z]?\b(?![./:,-]\d|%)",
+    re.IGNORECASE,
+)
+_BETWEEN = re.compile(r"[\s,.;()-]{0,4}(?:[A-Z]{2}[\s,]{1,3})?")
+
+
+def parts(text: str, places: Sequence[Place]) -> Iterator[Place]:
+    """What stands beside streets and towns, or beside another part that does."""
+    known = [*places, *(m.span() for m in BOXES.finditer(text))]
+    if not known:
+        return
+    left = [m.span() for m in _PARTS.finditer(text)]
+    grown = True
+    while grown:
+        grown = False
+        for part in left[:]:
+            if any(_beside(text, part, place) for place in known):
+                left.remove(part)
+                known.append(part)
+                grown = True
+                yield part
+
+
+def _beside(text: str, a: Place, b: Place) -> bool:
+    if a[0] > b[0]:
+        a, b = b, a
+    return a[1] <= b[0] <= a[1] + 8 and _BETWEEN.fullmatch(text, a[1], b[0]) is not None

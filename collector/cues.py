@@ -1,0 +1,34 @@
+"""Names that the words before them announce, in the languages that the models know, and ages after a name."""
+
+import re
+from collections.abc import Iterator
+
+_PART = r"(?:(?:van|von|de|der|den|del|della|di|da|do|dos|das|la|le|el|al|bin|ten|ter|zu|zur|af)\s+|d['’]|O['’])*"
+_NAME = rf"{_PART}[A-ZÀ-Þ][\w'’-]+(?:\s+(?:[A-ZÀ-Þ]\.|{_PART}[A-ZÀ-Þ][\w'’-]+)){{0,3}}"
+_TITLE = (
+    r"Mr|Mrs|Ms|Miss|Dr|Prof|Sir|Herrn?|Frau|Fräulein|Madame|Mme|Monsieur|M\.|Mlle|Mademoiselle|señora?|Sra|Sr|don|doña|"
+    r"signora?|sig\.?ra|sig|dott|Mevrouw|Meneer|Dhr|Mevr|Mw|senhora?|dona"
+)
+_SAYS = (
+    r"my name is|my name's|i am called|call me|this is|mein name ist|ich hei(?:ß|ss)e|je m['’]appelle|mon nom est|me llamo|"
+    r"mi nombre es|mi chiamo|il mio nome è|mijn naam is|ik heet|meu nome é|me chamo|kontoinhaber(?:in)?|account holder|"
+    r"cardholder|holder|in the name of|im namen von|auf den namen|au nom de|a nombre de|intestat[oa] a|op naam van|em nome de|"
+    r"(?:full |first |last |sur)?name|nombre|nom|naam|nome"
+)
+_TITLED = re.compile(rf"\b(?i:{_TITLE})\b\.?\s+(?P<it>{_NAME})")
+_SAID = re.compile(rf"\b(?i:{_SAYS})\b\s?[:=]?\s?(?P<it>{_NAME})")
+_AGE = re.compile(r"\s?\((?P<it>\d{1,2})\)|,\s(?P<aged>\d{1,2})(?=,)")
+
+
+def named(text: str) -> Iterator[tuple[int, int]]:
+    """Where a name is that a title or a phrase announces."""
+    for pattern in (_TITLED, _SAID):
+        for match in pattern.finditer(text):
+            yield match.span("it")
+
+
+def ages(text: str, end: int) -> Iterator[tuple[int, int]]:
+    """The age right after a name that ends at `end`: `Jane Doe (34)`, `Jane Doe, 34, said`."""
+    match = _AGE.match(text, end)
+    if match:
+        yield match.span("it") if match["it"] else match.span("aged")
