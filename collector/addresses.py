@@ -20,16 +20,16 @@ STREETS = re.compile(
     rf"\b(?i:{_ROMANCE})\s+(?:{_WORD}\s+){{0,4}}{_WORD},?\s+(?:n[.º°]?\s?)?\d{{1,4}}\b"
     rf"|\b\d{{1,4}}(?:\s?(?:bis|ter))?,?\s+(?i:rue|avenue|av\.|boulevard|bd|chemin|place|impasse|allée|quai)\s+"
     rf"(?:(?i:de|du|des|la|le|les|d['’])\s*){{0,2}}{_WORD}(?:[ -][A-ZÀ-Þ]\w+)*"
-    rf"|\b(?:[A-ZÄÖÜ]{_WORD}[ -])*[A-ZÄÖÜ]?\w*(?i:straße|strasse|str\.|gasse|platz|allee|straat|laan|plein|gracht|kade|singel)"
-    rf"\s+\d{{1,4}}\s?[a-z]?\b"
+    rf"|\b(?:[A-ZÄÖÜ]{_WORD}[ -])*[A-ZÄÖÜ]?[\w-]*(?i:straße|strasse|str\.|gasse|allee|straat|laan|plein|gracht|kade|singel|"
+    rf"(?<=-)(?:platz|weg|ring|damm|ufer))\s+\d{{1,4}}(?:[-/]\d+)?\s?[a-z]?\b"
     rf"|\b\d{{1,5}}\s+(?:[A-Z][\w'’]+\s+){{1,3}}(?i:street|st|road|rd|avenue|ave|lane|ln|drive|dr|court|ct|boulevard|blvd|"
     rf"square|terrace|crescent|highway|hwy|parkway|pkwy)\b\.?"
 )
 _PARTS = re.compile(
     r"\b(?:Apt|Apartment|Suite|Ste|Unit|Flat|Floor|Fl|Room|Rm|Studio|Appartamento|Interno|Scala|Piano|Piso|Puerta|Esc|"
     r"App|Wohnung|Whg|Appt|Appartement|[ÉE]tage|Apto|Bloco|Box|Bus|Zi)\b\.?\s?#?\d+[A-Za-z]?\b|\bH\.? ?No\.? ?\d[\d/-]*"
-    r"|\b[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b|\b[A-Z]\d[A-Z] \d[A-Z]\d\b|\b\d{4} ?[A-Z]{2}\b|\b\d{5}-\d{3,4}\b|\b\d{3} \d{2}\b"
-    r"|(?<![\w.,/-])\d{1,6}(?:[/-]\d{1,4})?[A-Za-z]?\b(?![./:,-]\d|%)",
+    r"|\b[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b|\b[A-Z]\d[A-Z] \d[A-Z]\d\b|\b\d{4} ?(?-i:[A-Z]{2})\b|\b\d{5}-\d{3,4}\b|\b\d{3} \d{2}\b"
+    r"|(?<![\w.,/-])\d{1,8}(?:[/-]\d{1,4})?[A-Za-z]?\b(?![./:,-]\d|%)",
     re.IGNORECASE,
 )
 _BETWEEN = re.compile(r"[\s,.;()-]{0,4}(?:[A-Z]{2}[\s,]{1,3})?")

@@ -12,11 +12,19 @@ _TITLE = (
 _SAYS = (
     r"my name is|my name's|i am called|call me|this is|mein name ist|ich hei(?:ß|ss)e|je m['’]appelle|mon nom est|me llamo|"
     r"mi nombre es|mi chiamo|il mio nome è|mijn naam is|ik heet|meu nome é|me chamo|kontoinhaber(?:in)?|account holder|"
-    r"cardholder|holder|in the name of|im namen von|auf den namen|au nom de|a nombre de|intestat[oa] a|op naam van|em nome de|"
-    r"(?:full |first |last |sur)?name|nombre|nom|naam|nome"
+    r"cardholder|holder|in the name of|im namen von|auf den namen|au nom de|a nombre de|intestat[oa] a|op naam van|em nome de"
 )
+_FIELD = r"(?:full |first |last |sur)?name|nombre|nom|naam|nome|holder|from|to|absender|attn"
 _TITLED = re.compile(rf"\b(?i:{_TITLE})\b\.?\s+(?P<it>{_NAME})")
-_SAID = re.compile(rf"\b(?i:{_SAYS})\b\s?[:=]?\s?(?P<it>{_NAME})")
+_SAID = re.compile(rf"\b(?i:{_SAYS})\b\s(?P<it>{_NAME})|(?m:^|[;,{{\s])(?i:{_FIELD})\s?[:=]\s?(?P<field>{_NAME})")
+_ADDRESS = re.compile(
+    r"(?m:^|[;,{\s])(?i:(?:home |postal |billing |shipping )?address|street|anschrift|adresse|straße|direcci[oó]n|indirizzo|"
+    r"adres|endereço)\s?[:=]\s?(?P<it>(?=[^\n;|\"]*\d)[^\n;|\"@]*?[^\W\d_]{3}[^\n;|\"@]*)"
+)
+_TOWN = re.compile(
+    r"(?m:^|[;,{\s])(?i:city|town|ort|stadt|wohnort|ville|ciudad|localidad|citt[aà]|comune|plaats|woonplaats|cidade)\s?[:=]\s?"
+    r"(?P<it>[^\W\d_][^\n;|\",\d]{1,40})"
+)
 _AGE = re.compile(r"\s?\((?P<it>\d{1,2})\)|,\s(?P<aged>\d{1,2})(?=,)")
 
 
@@ -24,7 +32,14 @@ def named(text: str) -> Iterator[tuple[int, int]]:
     """Where a name is that a title or a phrase announces."""
     for pattern in (_TITLED, _SAID):
         for match in pattern.finditer(text):
-            yield match.span("it")
+            yield match.span(match.lastgroup or 0)
+
+
+def fields(text: str) -> Iterator[tuple[str, int, int]]:
+    """What a form's `Street:` and `City:` say, as (entity, start, end)."""
+    for entity, pattern in (("STREET", _ADDRESS), ("CITY", _TOWN)):
+        for match in pattern.finditer(text):
+            yield entity, *match.span("it")
 
 
 def ages(text: str, end: int) -> Iterator[tuple[int, int]]:

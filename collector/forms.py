@@ -6,6 +6,7 @@ links and HTML, and no other escapes. In a match the group `it`, where a pattern
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 from presidio_analyzer.predefined_recognizers import (
@@ -24,7 +25,7 @@ from collector.keys import KEY, PASSWORDS, PEM, not_code
 
 Check = Callable[[str], bool]
 
-BEFORE, AFTER = 60, 40  # characters within which a telling word stands
+BEFORE, AFTER = 60, 12  # characters within which a telling word stands
 
 AT = r"(?:[@\uff20]|\\u0040|%40|&\#64;|&commat;)"
 EMAIL = rf"(?<![\w.%+-])[\w.%+-]+{AT}(?:[\w-]+\.)+(?:xn--[\w-]+|[^\W\d_]{{2,24}}(?![^\W_]))"  # of any alphabet
@@ -35,21 +36,24 @@ _SMALL = (
 )
 _DIGITS = r"(?<![\w.-])(?:\d[ -]?){11,18}\d(?![\w.-]*\d)"
 _NUMBER = r"(?<![\w.])[A-Za-z]{0,6}\d[\w./-]*(?: [A-Za-z]{0,2}\d[\w./-]*)*\b"
+_PHONE = r"\(?\d[\d ()/.-]{5,18}\d(?: ?(?:x|ext\.?) ?\d{1,6})?(?![\w-]|\.\d)"
 _NINO = r"\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]\b"
 
 
 class Form(msgspec.Struct, frozen=True):
     """What `pattern` finds is an `entity` where `check` says so, and where a word of `near` stands before or after it.
-    `unless`: a pattern of what it is not, unless a word of `near` stands there."""
+    `unless`: then it need not, where the match is not one of this.
+    `after`: characters."""
 
     entity: str
     pattern: re.Pattern[str]
     check: Check | None = None
     near: re.Pattern[str] | None = None
     unless: re.Pattern[str] | None = None
+    after: int = AFTER
 
 
-def _form(entity: str, *patterns: str, check: Check | None = None, **more: re.Pattern[str]) -> list[Form]:
+def _form(entity: str, *patterns: str, check: Check | None = None, **more: Any) -> list[Form]:
     return [Form(entity, re.compile(pattern), check, **more) for pattern in patterns]
 
 
@@ -57,9 +61,13 @@ def _digits(least: int) -> Check:
     return lambda text: sum(c.isdigit() for c in text) >= least
 
 
+def _long_phone(text: str) -> bool:
+    return _short_phone(text) and sum(c.isdigit() for c in text) >= 9
+
+
 def _short_phone(text: str) -> bool:
     """A number without its area, which phonenumbers takes for none; a date is none, either."""
-    return 6 <= sum(c.isdigit() for c in text) <= 13 and not re.fullmatch(near.DATE, text)
+    return 6 <= sum(c.isdigit() for c in text) <= 21 and not re.match(near.DATE, text)
 
 
 # The surer first: where two overlap, it wins.
@@ -116,9 +124,11 @@ FORMS: tuple[Form, ...] = (
     *_form("DRIVING_LICENCE", _NUMBER, check=_digits(5), near=near.LICENCE),
     *_form("ID_NUMBER", _NUMBER, check=_digits(5), near=near.IDENTITY),
     *_form("BANK_ACCOUNT", _NUMBER, check=_digits(5), near=near.ACCOUNT),
-    *_form("DATE_OF_BIRTH", near.DATE, near=near.BIRTH),
+    *_form("DATE_OF_BIRTH", near.DATE, near=near.BIRTH, after=40),
     *_form("AGE", *near.AGES),
-    *_form("PHONE", r"(?<![\w.+-])\+?\(?\d[\d ()/.-]{5,16}\d(?![\w-]|\.\d)", check=_short_phone, near=near.TELEPHONE),
+    *_form("PHONE", rf"(?<![\w.+-])\+{_PHONE}", check=_digits(9)),
+    *_form("PHONE", rf"(?<![\w.+-]){_PHONE}", check=_long_phone, near=near.PHONE),
+    *_form("PHONE", rf"(?<![\w.+-]){_PHONE}", check=_short_phone, near=near.TELEPHONE),
     *_form("ZIP_CODE", r"\b\d{3,6}(?:[ -]?(?:\d{2,4}|[A-Z]{2}))?\b", r"(?i)\b[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}\b", near=near.ZIP),
 )
 
@@ -130,13 +140,14 @@ def find(text: str) -> Iterator[tuple[str, int, int]]:
             start, end = match.span("it" if "it" in form.pattern.groupindex else 0)
             if form.check is not None and not form.check(text[start:end]):
                 continue
-            if form.near is not None and not _stands_near(form.near, text, start, end):
+            if form.near is not None and not _stands_near(form, text, start, end):
                 if form.unless is None or form.unless.match(text, start, end):
                     continue
             yield form.entity, start, end
 
 
-def _stands_near(words: re.Pattern[str], text: str, start: int, end: int) -> bool:
-    """Before it, in its sentence, or right after it."""
+def _stands_near(form: Form, text: str, start: int, end: int) -> bool:
+    """Before it, in its sentence, or right after it, in its line."""
     before = re.split(r"[.!?]\s+(?=[A-Z])", text[max(start - BEFORE, 0) : start])[-1]
-    return bool(words.search(before) or words.search(text[end : end + AFTER]))
+    after = text[end : end + form.after].partition("\n")[0]
+    return form.near is not None and bool(form.near.search(before) or form.near.search(after))

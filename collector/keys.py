@@ -46,7 +46,7 @@ PASSWORDS = (
 )
 
 _CODE = re.compile(
-    r"[A-Za-z_][\w.]*[(\[<].*|\$[\w({].*?[)}]?|[<{%(\[].*[>}%)\]]|(?i:none|null|nil|true|false|undefined|string|required|optional|redacted|"
+    r"[A-Za-z_][\w.]*[(\[<].*|\$[{(]?[A-Za-z_]\w*[)}]?|[<{%(\[].*[>}%)\]]|(?i:none|null|nil|true|false|undefined|string|required|optional|redacted|"
     r"\*+|x+|process\.env\S*|os\.environ\S*|settings\.\S*|config\.\S*|self\.\S*)[.)\]}]*"
 )
 

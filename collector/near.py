@@ -22,7 +22,7 @@ PHONE = _words(
     "mobile", "mobil", "cell", "cellulare", "celular", "móvil", "movil", "gsm", "handy", "fax", "call(?:ed|ing)?",
     "calls", "dial", "ring", "text", "sms", "whatsapp", "contact", "reach", "ruf", "rufen", "anrufen", "erreichen",
     "erreichbar", "appele[rz]", "appelez-moi", "joindre", "llam\\w+", "ll[aá]mame", "chiam\\w+", "bel", "bellen",
-    "bereiken", "ligue", "ligar", r"num(?:ber|éro|ero)", "nummer", "número", "contatto", "contacto",
+    "bereiken", "ligue", "ligar", r"m(?:y|on|io|i|ein|ijn|eu) (?:number|numéro|numero|número|nummer)", "contatto", "contacto",
 )  # fmt: skip
 TELEPHONE = _words(
     r"(?:tele)?phones?(?: number)?", "tel", "telefon\\w*", "teléfono", "téléphone", "mobile", "mobil", "cell", "handy",

@@ -14,7 +14,7 @@ import msgspec
 
 from collector import near
 from collector.addresses import BOXES, STREETS, parts
-from collector.cues import ages, named
+from collector.cues import ages, fields, named
 
 NAMES = frozenset({"PERSON", "CITY", "STREET"})
 NUMBERS = {
@@ -49,14 +49,26 @@ _TECHNICAL = re.compile(
     r"frameworks?|frontends?|functions?|gnome|gnu|graphical|gui|haskell|headers?|html|https?|implement\w+|install\w*|"
     r"interfaces?|java|javascript|json|kde|kernel|languages?|librar(?:y|ies)|linux|manual|memory|metapackage|methods?|"
     r"modules?|npm|object-oriented|objects?|open source|packages?|parse[rs]?|parsing|patch(?:es)?|perl|php|plug-?ins?|"
-    r"ports?|profiling|programming|protocols?|python3?|qt\d?|releases?|repositor(?:y|ies)|ruby|runtime|scripts?|sdk|"
+    r"port \d+|profiling|programming|protocols?|python3?|qt\d?|releases?|repositor(?:y|ies)|ruby|runtime|scripts?|sdk|"
     r"servers?|shell|simulat\w+|software|source code|sql|stack|syntax|tcp|templat\w+|terminal|tests?|threads?|"
     r"toolkit|tools?|unix|upgrade[sd]?|urls?|utilit(?:y|ies)|variables?|versions?|viewer|warnings?|web|widgets?|"
     r"wrappers?|x11|xml|yaml)\b",
     re.IGNORECASE,
 )
+# Products that everybody knows; of those that are as often persons or places (Julia, Cairo) only the words around tell.
+_TECHNOLOGIES = re.compile(
+    r"\b(?:android|angular|ansible|apache|chrome|clojure|django|elixir|emacs|erlang|excel|fedora|firefox|flask|fortran|"
+    r"github|gitlab|golang|gradle|jenkins|jupyter|kafka|keras|kotlin|kubernetes|latex|lua|macos|matlab|maven|mongodb|"
+    r"mysql|nginx|numpy|octave|pandas|postgres(?:ql)?|pytorch|puppet|rails|react|redis|scala|tensorflow|terraform|tomcat|"
+    r"typescript|ubuntu|vim|wayland|windows)\b",
+    re.IGNORECASE,
+)
+_FUNCTION_WORDS = frozenset("a al am an at au by da de di do e em en et im in is it la le na no of on the to y zu".split())
 _IDENTIFIERS = re.compile(
-    r"\w::\w|[a-z]{2}[A-Z]|^[a-z0-9][a-z0-9.+-]+: |\b[a-z]\w*-[a-z]\w*-[a-z]|\w\(\)|\b[a-z]+_[a-z]|(?<![\w.])\d+\.\d+\.\d+\b"
+    r"\w::\w|\b[a-z]{2,}[A-Z]|\b[A-Z]+[a-z]+[A-Z][a-z]+[A-Z]|\b(?:lib|node|php|python3?|ruby|golang)\w*-[a-z]|"
+    r"^(?!(?:address|card|cc|e?mail|from|iban|name|note|patient|phone|re|subject|summari[sz]e|to|translate)\b)[a-z0-9][a-z0-9.+-]+: |"
+    r"\w\(\)|\b[a-z]+_[a-z]|(?<![\w.])\d+\.\d+\.\d+\b|"
+    r"\b(?:SELECT|INSERT|UPDATE|DELETE|WHERE|LIMIT)\b"
 )
 _LINKS = re.compile(r"\S+@\S+|\S+://\S+")
 
@@ -73,7 +85,7 @@ class Found(msgspec.Struct, frozen=True):
 def is_technical(text: str) -> bool:
     """Whether a text speaks of software, or is full of identifiers; those in links and e-mails don't count."""
     plain = _LINKS.sub("", text)
-    return bool(_TECHNICAL.search(plain) or _IDENTIFIERS.search(plain))
+    return any(words.search(plain) for words in (_TECHNICAL, _TECHNOLOGIES, _IDENTIFIERS))
 
 
 def plausible(text: str, found: Sequence[Found]) -> list[Found]:
@@ -84,6 +96,7 @@ def plausible(text: str, found: Sequence[Found]) -> list[Found]:
         in_context = not technical or bool(_PEOPLE.search(text) or _NOT_ENGLISH.search(text))
         names = [f for f in names if _is_name(text, f, technical=technical, in_context=in_context)]
     names += [Found("PERSON", *span, 1.0) for span in named(text)]
+    names += [Found(*field, 1.0) for field in fields(text)]
     names += [Found("STREET", *m.span(), 1.0) for pattern in (BOXES, STREETS) for m in pattern.finditer(text)]
     numbers = [f for f in found if f.entity_type not in NAMES and _is_number(text, f, names)]
     places = [(f.start, f.end) for f in (*names, *numbers) if f.entity_type not in ("PERSON", *NUMBERS)]
@@ -105,9 +118,13 @@ def _is_name(text: str, find: Found, *, technical: bool, in_context: bool) -> bo
         return False
     if span.islower() and rest.startswith(":"):
         return False
+    if span in _FUNCTION_WORDS:
+        return False
     if not technical:
         return True
-    if find.entity_type == "STREET" and span.islower():
+    if _TECHNICAL.search(span) or _TECHNOLOGIES.search(span) or re.search(r"[a-z][A-Z]|[A-Z]{2}", span):
+        return False
+    if span.islower() and not (in_context and find.entity_type == "PERSON"):
         return False
     pair = re.search(r"[^\W\d_]{2}[\s-]+[^\W\d_]{2}", span)
     return find.score >= (IN_CONTEXT if in_context else PAIR if pair else ALONE)

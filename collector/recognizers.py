@@ -107,6 +107,8 @@ def _is_written_as_phone(text: str, start: int, end: int) -> bool:
         return False
     if _GROUPED.match(number) and not re.fullmatch(r"\d+", number):
         return True
+    if re.search(r"@[\w.-]+[\"']?[,;|\t ]\s?[\"']?$", text[:start]):
+        return True  # beside an e-mail, in a table
     return bool(near.PHONE.search(text[max(start - BEFORE, 0) : start]) or near.PHONE.search(text[end : end + AFTER]))
 
 
