@@ -37,7 +37,7 @@ _BETWEEN = re.compile(r"[\s,.;()-]{0,4}(?:[A-Z]{2}[\s,]{1,3})?")
 
 def parts(text: str, places: Sequence[Place]) -> Iterator[Place]:
     """What stands beside streets and towns, or beside another part that does."""
-    known = [*places, *(m.span() for m in BOXES.finditer(text))]
+    known = list(places)
     if not known:
         return
     left = [m.span() for m in _PARTS.finditer(text)]

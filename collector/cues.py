@@ -1,7 +1,10 @@
 """Names that the words before them announce, in the languages that the models know, and ages after a name."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from collector.addresses import BOXES, STREETS, parts
+from collector.plausible import NUMBERS, Found
 
 _PART = r"(?:(?:van|von|de|der|den|del|della|di|da|do|dos|das|la|le|el|al|bin|ten|ter|zu|zur|af)\s+|d['’]|O['’])*"
 _NAME = rf"{_PART}[A-ZÀ-Þ][\w'’-]+(?:\s+(?:[A-ZÀ-Þ]\.|{_PART}[A-ZÀ-Þ][\w'’-]+)){{0,3}}"
@@ -28,6 +31,19 @@ _TOWN = re.compile(
 _AGE = re.compile(r"\s?\((?P<it>\d{1,2})\)|,\s(?P<aged>\d{1,2})(?=,)")
 
 
+def besides(text: str, believed: Sequence[Found]) -> list[Found]:
+    """What the text itself says beside what the models found, and what stands next to that."""
+    found = [Found("PERSON", *span, 1.0) for span in named(text)]
+    found += [Found(*field, 1.0) for field in fields(text)]
+    found += [Found("STREET", *m.span(), 1.0) for pattern in (BOXES, STREETS) for m in pattern.finditer(text)]
+    every = (*believed, *found)
+    persons = [f for f in every if f.entity_type == "PERSON"]
+    places = [(f.start, f.end) for f in every if f.entity_type not in ("PERSON", *NUMBERS)]
+    found += [Found("PERSON", *span, 1.0) for span in again(text, persons)]
+    found += [Found("AGE", *span, 1.0) for f in persons for span in ages(text, f.end)]
+    return found + [Found("BUILDING_NUMBER", *part, 1.0) for part in parts(text, places)]
+
+
 def named(text: str) -> Iterator[tuple[int, int]]:
     """Where a name is that a title or a phrase announces."""
     for pattern in (_TITLED, _SAID):
@@ -40,6 +56,15 @@ def fields(text: str) -> Iterator[tuple[str, int, int]]:
     for entity, pattern in (("STREET", _ADDRESS), ("CITY", _TOWN)):
         for match in pattern.finditer(text):
             yield entity, *match.span("it")
+
+
+def again(text: str, persons: Sequence[Found]) -> Iterator[tuple[int, int]]:
+    """Where else a found name's words stand, as they are written: Jane Doe is Jane in the next line."""
+    words = {word for f in persons for word in re.findall(r"[^\W\d_]{3,}", text[f.start : f.end]) if word[0].isupper()}
+    if words:
+        for match in re.finditer(rf"\b(?:{'|'.join(sorted(words))})\b", text):
+            if not any(f.start <= match.start() < f.end for f in persons):
+                yield match.span()
 
 
 def ages(text: str, end: int) -> Iterator[tuple[int, int]]:

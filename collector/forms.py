@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+import regex
 from presidio_analyzer.predefined_recognizers import (
     DeSocialSecurityRecognizer,
     EsNieRecognizer,
@@ -46,7 +47,7 @@ class Form(msgspec.Struct, frozen=True):
     `after`: characters."""
 
     entity: str
-    pattern: re.Pattern[str]
+    pattern: Any  # of the module regex, whose \w knows combining marks
     check: Check | None = None
     near: re.Pattern[str] | None = None
     unless: re.Pattern[str] | None = None
@@ -54,7 +55,7 @@ class Form(msgspec.Struct, frozen=True):
 
 
 def _form(entity: str, *patterns: str, check: Check | None = None, **more: Any) -> list[Form]:
-    return [Form(entity, re.compile(pattern), check, **more) for pattern in patterns]
+    return [Form(entity, regex.compile(pattern), check, **more) for pattern in patterns]
 
 
 def _digits(least: int) -> Check:
@@ -129,7 +130,12 @@ FORMS: tuple[Form, ...] = (
     *_form("PHONE", rf"(?<![\w.+-])\+{_PHONE}", check=_digits(9)),
     *_form("PHONE", rf"(?<![\w.+-]){_PHONE}", check=_long_phone, near=near.PHONE),
     *_form("PHONE", rf"(?<![\w.+-]){_PHONE}", check=_short_phone, near=near.TELEPHONE),
-    *_form("ZIP_CODE", r"\b\d{3,6}(?:[ -]?(?:\d{2,4}|[A-Z]{2}))?\b", r"(?i)\b[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}\b", near=near.ZIP),
+    *_form(
+        "ZIP_CODE",
+        r"\b\d{3,6}(?:[ -]?(?:\d{2,4}|[A-Z]{2}))?\b",
+        r"(?i)\b[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}\b",
+        near=near.ZIP,
+    ),
 )
 
 

