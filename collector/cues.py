@@ -9,24 +9,26 @@ from collector.plausible import NUMBERS, Found
 _PART = r"(?:(?:van|von|de|der|den|del|della|di|da|do|dos|das|la|le|el|al|bin|ten|ter|zu|zur|af)\s+|d['’]|O['’])*"
 _NAME = rf"{_PART}[A-ZÀ-Þ][\w'’-]+(?:\s+(?:[A-ZÀ-Þ]\.|{_PART}[A-ZÀ-Þ][\w'’-]+)){{0,3}}"
 _TITLE = (
-    r"Mr|Mrs|Ms|Miss|Dr|Prof|Sir|Herrn?|Frau|Fräulein|Madame|Mme|Monsieur|M\.|Mlle|Mademoiselle|señora?|Sra|Sr|don|doña|"
-    r"signora?|sig\.?ra|sig|dott|Mevrouw|Meneer|Dhr|Mevr|Mw|senhora?|dona"
+    r"Mr|Mrs|Ms|Miss|Dr|Prof|Sir|Herrn?|Frau|Fräulein|Madame|Mme|Monsieur|M\.|Mlle|Mademoiselle|señora?|Sra|Sr|don|"
+    r"doña|signora?|sig\.?ra|sig|dott|Mevrouw|Meneer|Dhr|Mevr|Mw|senhora?|dona"
 )
 _SAYS = (
-    r"my name is|my name's|i am called|call me|this is|mein name ist|ich hei(?:ß|ss)e|je m['’]appelle|mon nom est|me llamo|"
-    r"mi nombre es|mi chiamo|il mio nome è|mijn naam is|ik heet|meu nome é|me chamo|kontoinhaber(?:in)?|account holder|"
-    r"cardholder|holder|in the name of|im namen von|auf den namen|au nom de|a nombre de|intestat[oa] a|op naam van|em nome de"
+    r"my name is|my name's|i am called|call me|this is|mein name ist|ich hei(?:ß|ss)e|je m['’]appelle|mon nom est|"
+    r"me llamo|mi nombre es|mi chiamo|il mio nome è|mijn naam is|ik heet|meu nome é|me chamo|"
+    r"kontoinhaber(?:in)?|account holder|"
+    r"cardholder|holder|in the name of|im namen von|auf den namen|au nom de|a nombre de|intestat[oa] a|"
+    r"op naam van|em nome de"
 )
 _FIELD = r"(?:full |first |last |sur)?name|nombre|nom|naam|nome|holder|from|to|absender|attn"
 _TITLED = re.compile(rf"\b(?i:{_TITLE})\b\.?\s+(?P<it>{_NAME})")
 _SAID = re.compile(rf"\b(?i:{_SAYS})\b\s(?P<it>{_NAME})|(?m:^|[;,{{\s])(?i:{_FIELD})\s?[:=]\s?(?P<field>{_NAME})")
 _ADDRESS = re.compile(
-    r"(?m:^|[;,{\s])(?i:(?:home |postal |billing |shipping )?address|street|anschrift|adresse|straße|direcci[oó]n|indirizzo|"
-    r"adres|endereço)\s?[:=]\s?(?P<it>(?=[^\n;|\"]*\d)[^\n;|\"@]*?[^\W\d_]{3}[^\n;|\"@]*)"
+    r"(?m:^|[;,{\s])(?i:(?:home |postal |billing |shipping )?address|street|anschrift|adresse|straße|"
+    r"direcci[oó]n|indirizzo|adres|endereço)\s?[:=]\s?(?P<it>(?=[^\n;|\"]*\d)[^\n;|\"@]*?[^\W\d_]{3}[^\n;|\"@]*)"
 )
 _TOWN = re.compile(
-    r"(?m:^|[;,{\s])(?i:city|town|ort|stadt|wohnort|ville|ciudad|localidad|citt[aà]|comune|plaats|woonplaats|cidade)\s?[:=]\s?"
-    r"(?P<it>[^\W\d_][^\n;|\",\d]{1,40})"
+    r"(?m:^|[;,{\s])(?i:city|town|ort|stadt|wohnort|ville|ciudad|localidad|citt[aà]|comune|plaats|"
+    r"woonplaats|cidade)\s?[:=]\s?(?P<it>[^\W\d_][^\n;|\",\d]{1,40})"
 )
 _AGE = re.compile(r"\s?\((?P<it>\d{1,2})\)|,\s(?P<aged>\d{1,2})(?=,)")
 

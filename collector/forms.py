@@ -132,9 +132,7 @@ FORMS: tuple[Form, ...] = (
     *_form("PHONE", rf"(?<![\w.+-]){_PHONE}", check=_short_phone, near=near.TELEPHONE),
     *_form(
         "ZIP_CODE",
-        r"\b\d{3,6}(?:[ -]?(?:\d{2,4}|[A-Z]{2}))?\b",
-        r"(?i)\b[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}\b",
-        near=near.ZIP,
+        rf"{near.ZIP}(?P<it>\d{{3,6}}(?:[ -]?(?:\d{{2,4}}|[A-Z]{{2}}))?|(?i:[A-Z]{{1,2}}\d[A-Z\d]? ?\d[A-Z]{{2}}))\b",
     ),
 )
 
@@ -146,14 +144,13 @@ def find(text: str) -> Iterator[tuple[str, int, int]]:
             start, end = match.span("it" if "it" in form.pattern.groupindex else 0)
             if form.check is not None and not form.check(text[start:end]):
                 continue
-            if form.near is not None and not _stands_near(form, text, start, end):
-                if form.unless is None or form.unless.match(text, start, end):
-                    continue
-            yield form.entity, start, end
+            stands = form.near is None or _stands_near(form.near, form.after, text, start, end)
+            if stands or (form.unless is not None and not form.unless.match(text, start, end)):
+                yield form.entity, start, end
 
 
-def _stands_near(form: Form, text: str, start: int, end: int) -> bool:
+def _stands_near(words: re.Pattern[str], reach: int, text: str, start: int, end: int) -> bool:
     """Before it, in its sentence, or right after it, in its line."""
     before = re.split(r"[.!?]\s+(?=[A-Z])", text[max(start - BEFORE, 0) : start])[-1]
-    after = text[end : end + form.after].partition("\n")[0]
-    return form.near is not None and bool(form.near.search(before) or form.near.search(after))
+    after = text[end : end + reach].partition("\n")[0]
+    return bool(words.search(before) or words.search(after))

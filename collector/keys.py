@@ -10,7 +10,7 @@ PROVIDERS = (
     r"(?:AKIA|ASIA)[A-Z0-9]{16}\b",  # AWS
     r"AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}",  # Google
     r"[\w~.-]{3}8Q~[\w~.-]{31,34}",  # Azure
-    r"xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{20,}",  # Slack
+    r"xox[abeprs]-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{20,}",  # Slack
     r"(?:SK|AC)[0-9a-f]{32}\b",  # Twilio
     r"SG\.[\w-]{16,32}\.[\w-]{16,64}",  # SendGrid
     r"hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}\b|pypi-[\w-]{50,}|dckr_pat_[\w-]{20,}",
@@ -35,7 +35,7 @@ _WORDS = (
 )
 # `it`: what is secret of a match.
 PASSWORDS = (
-    rf"{_WORDS}[\"']?\s?(?:[:=]|=>)\s?[\"']?(?P<it>[^\s\"',;&]{{6,}})",
+    rf"{_WORDS}[\"']?\s?(?:[:=]|=>)\s?[\"']?(?P<it>(?![A-Za-z]+\s[a-z])[^\s\"',;&]{{6,}})",
     rf"(?<![A-Za-z]){_WORDS}\s(?:\w+\s){{0,3}}(?P<it>(?=\S*\d)(?=\S*[A-Za-z])[^\s\"',;]{{7,}}[^\s\"',;.])",
     r"[?&](?i:access_token|api_?key|auth|client_secret|code|key|pass|password|secret|session|sid|sig|signature|token)="
     r"(?P<it>[^\s&\"'<>#]{6,})",

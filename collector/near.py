@@ -23,18 +23,20 @@ PHONE = _words(
     "mobile", "mobil", "cell", "cellulare", "celular", "móvil", "movil", "gsm", "handy", "fax", "call(?:ed|ing)?",
     "calls", "dial", "ring", "text", "sms", "whatsapp", "contact", "reach", "ruf", "rufen", "anrufen", "erreichen",
     "erreichbar", "appele[rz]", "appelez-moi", "joindre", "llam\\w+", "ll[aá]mame", "chiam\\w+", "bel", "bellen",
-    "bereiken", "ligue", "ligar", r"m(?:y|on|io|i|ein|ijn|eu) (?:number|numéro|numero|número|nummer)", "contatto", "contacto",
+    "bereiken", "ligue", "ligar", r"m(?:y|on|io|i|ein|ijn|eu) (?:number|numéro|numero|número|nummer)",
+    "contatto", "contacto",
 )  # fmt: skip
 TELEPHONE = _words(
     r"(?:tele)?phones?(?: number)?", "tel", "telefon\\w*", "teléfono", "téléphone", "mobile", "mobil", "cell", "handy",
-    "cellulare", "celular", "móvil", "fax", "whatsapp", r"(?:call|dial|ring|text)(?: \w+)?", r"(?:my|our|his|her|their|new|home|work|office|cell) number", r"reach(?:ed)? (?:\w+ )?(?:at|on)",
+    "cellulare", "celular", "móvil", "fax", "whatsapp", r"(?:call|dial|ring|text)(?: \w+)?",
+    r"(?:my|our|his|her|their|new|home|work|office|cell) number", r"reach(?:ed)? (?:\w+ )?(?:at|on)",
     r"contact(?:ed)?(?: \w+){0,2} (?:at|on)", r"answer\w* at",
     r"my registered(?: number)?", "rufen", "anrufen", "appele[rz]", "llámeme", "chiami", "bel mij",
 )  # fmt: skip
-ZIP = _words(
-    "zip", r"zip[\s-]?code", r"post(?:al)?[\s-]?code", "postleitzahl", "plz", "code postal", r"c[oó]digo postal", "cep",
-    "cap",
-)  # fmt: skip
+ZIP = (
+    r"(?<![^\W_])(?i:zip(?:[\s-]?code)?|post(?:al)?[\s-]?code|postleitzahl|plz|code postal|c[oó]digo postal|cep|cap)"
+    r"\s?[:=]?\s?"
+)
 PASSPORT = _words(
     "passports?", "reisepass(?:nummer)?", "passeport", "pasaporte", "passaporto", "passaporte", "paspoort\\w*"
 )
@@ -71,14 +73,18 @@ _MONTH = (
     r"set|oct|okt|ott|out|nov|dec|dez|déc|dic)[^\W\d_]*"
 )
 DATE = (
-    rf"(?i)(?<![\w./-])(?:\d{{1,4}}([./-])\s?\d{{1,2}}\1\s?\d{{2,4}}|\d{{1,2}}(?:st|nd|rd|th|er|º|\.)?[\s-](?:of |de |di )?"
-    rf"{_MONTH}\.?,?[\s-](?:de |del )?\d{{2,4}}|{_MONTH}\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\w/-]*\d)"
+    rf"(?i)(?<![\w./-])(?:\d{{1,4}}([./-])\s?\d{{1,2}}\1\s?\d{{2,4}}|\d{{1,2}}(?:st|nd|rd|th|er|º|\.)?"
+    rf"[\s-](?:of |de |di )?{_MONTH}\.?,?[\s-](?:de |del )?\d{{2,4}}|"
+    rf"{_MONTH}\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\w/-]*\d)"
 )
 _N = r"(?P<it>\b\d{1,3}\b)"
 AGES = (
     rf"(?i)\b(?:aged|my age is|age[:=]|alter[:=]|edad[:=]|età[:=]|leeftijd[:=]|âge ?[:=]) ?{_N}",
-    rf"(?i)\b(?:i|he|she|son|daughter|wife|husband|mother|father|who|and)(?:['’](?:m|s)| am| is| was|) {_N}(?= years? old| yrs? old| y/o|-years?-old)",
+    rf"(?i)\b(?:i|he|she|son|daughter|wife|husband|mother|father|who|and)(?:['’](?:m|s)| am| is| was|) {_N}"
+    r"(?= years? old| yrs? old| y/o|-years?-old)",
     rf"(?i){_N}(?= ?y/o\b| jahre alt\b| jaar oud\b)",
-    rf"(?i)\b(?:turn(?:s|ed|ing)?|retires? at|i['’]m|he['’]s|she['’]s) {_N}(?=\s*(?:[,.!?;]|on\b|and\b|next\b|this\b|today\b|tomorrow\b|years?\b|$)(?! ?%))",
-    rf"(?i)\b(?:ai|as|a|avait|aura|aurai|fête(?:ra)?|tengo|tienes?|tiene|cumple|cumplo|ho|hai|ha|compie|compio|tenho|tem|fez|faz|word|wordt) {_N}(?= (?:ans|años|anni|anos|jaar)\b)",
+    rf"(?i)\b(?:turn(?:s|ed|ing)?|retires? at|i['’]m|he['’]s|she['’]s) {_N}"
+    r"(?=\s*(?:[,.!?;]|on\b|and\b|next\b|this\b|today\b|tomorrow\b|years?\b|$)(?! ?%))",
+    rf"(?i)\b(?:ai|as|(?<!y )a|avait|aura|aurai|fête(?:ra)?|tengo|tienes?|tiene|cumple|cumplo|ho|hai|ha|compie|compio|"
+    rf"tenho|tem|fez|faz|word|wordt) {_N}(?= (?:ans|años|anni|anos|jaar)\b)",
 )

