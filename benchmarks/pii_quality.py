@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--half", choices=["develop"], help="only that half, and nothing is written")
     options = parser.parse_args()
     index, synthetic = (_read(options.data / f"{name}.jsonl.gz") for name in ("packages", "pii-synth"))
-    finders = {"ours": ours(Scrubber(b"benchmark" * 4, keep={}))}
+    finders = {"ours": ours(Scrubber(b"benchmark" * 4, routes={}))}
     if options.half is None:
         finders["plain presidio"] = plain_presidio()
     halves: tuple[Half, ...] = ("develop",) if options.half else ("held_out", "develop")

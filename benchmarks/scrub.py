@@ -29,7 +29,7 @@ def main() -> None:
 
 def speed(texts: list[str]) -> dict[str, Any]:
     """Fresh texts, so that nothing is remembered; then the same again."""
-    fresh = Scrubber(b"speed" * 7, keep={})
+    fresh = Scrubber(b"speed" * 7, routes={})
     figures: dict[str, Any] = {}
     kilobytes = sum(len(text.encode()) for text in texts) / 1024
     for name in ("fresh", "known"):

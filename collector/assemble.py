@@ -18,8 +18,8 @@ from collector.pairs import pairs
 from collector.parse import Completion, Unreadable, completion, request
 from collector.quality import Quality, waits
 from collector.record import Answer, Interaction, encode
-from collector.scrub import Scrubbed, declared_values
-from router import Asked, Config, EventKind, Events, Evidence, Observation, RoutePolicy, asked, encode_evidence
+from collector.scrub import Scrubbed, declared_values, version
+from router import Arm, Asked, Config, EventKind, Events, Evidence, Observation, RoutePolicy, asked, encode_evidence
 
 log = logging.getLogger("retort.collector")
 
@@ -38,10 +38,14 @@ class Assembled(msgspec.Struct, frozen=True):
 class Pool(Protocol):
     """Where texts are scrubbed; collector.scrub_pool.ScrubPool is the real one."""
 
-    version: str
-
     async def scrub(
-        self, values: list[Any], *, route: str, cluster: str, untouchable: frozenset[str] = frozenset()
+        self,
+        values: list[Any],
+        *,
+        route: str,
+        cluster: str,
+        untouchable: frozenset[str] = frozenset(),
+        compared: frozenset[int] = frozenset(),
     ) -> Scrubbed:
         """Raises ScrubError; never returns unscrubbed text."""
 
@@ -153,19 +157,22 @@ class Assembler:
             return self._quarantine(exchange, f"request {error}")
         if any(_unreadable(call, said) for call, said in answers):
             return self._quarantine(exchange, "unreadable answer")
-        values = [asked, [_words(said) for _, said in answers]]
+        values = [asked, *(_words(said) for _, said in answers)]
         policy = self._config.routes[exchange.decision.route]
         names = {exchange.decision.route, *policy.claims, *(t.partition("/")[2] for t in policy.teachers)}
         untouchable = declared_values(asked) | names | {c.version for c, _ in answers if c.version}
         try:
             scrubbed = await self._pool.scrub(
-                values, route=exchange.decision.route, cluster=exchange.cluster, untouchable=frozenset(untouchable)
+                values,
+                route=exchange.decision.route,
+                cluster=exchange.cluster,
+                untouchable=frozenset(untouchable),
+                compared=frozenset(n for n, (call, _) in enumerate(answers, 1) if call.arm is Arm.STUDENT),
             )
         except ScrubError as error:
             return self._quarantine(exchange, str(error))
-        for entity, count in scrubbed.entities.items():
-            self._events.emit("collector.scrubbed", entity=entity, count=count)
-        clean_request, clean_words = scrubbed.values
+        self._tell(exchange.decision.route, scrubbed, answers)
+        clean_request, *clean_words = scrubbed.values
         interaction = Interaction(
             id=exchange.id,
             at=exchange.at,
@@ -178,7 +185,7 @@ class Assembler:
             policy_version=exchange.decision.policy_version,
             rollout_revision=exchange.decision.rollout_revision,
             consent=policy.capture.consent,
-            scrubber=self._pool.version,
+            scrubber=version(policy.capture),
             cluster=exchange.cluster,
             stream=exchange.stream,
             request=clean_request,
@@ -188,6 +195,16 @@ class Assembler:
             failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
         )
         return Stream.INTERACTIONS, _record(exchange, encode(interaction))
+
+    def _tell(self, route: str, scrubbed: Scrubbed, answers: list[Answered]) -> None:
+        for entity, count in scrubbed.entities.items():
+            self._events.emit("collector.scrubbed", entity=entity, count=count)
+        if scrubbed.unread:
+            self._events.emit("collector.language_unread", route=route, count=scrubbed.unread)
+        for position, entities in scrubbed.memorised.items():
+            student = answers[position - 1][0].version
+            for entity, count in entities.items():
+                self._events.emit("collector.memorised", route=route, version=student, entity=entity, count=count)
 
     def _answer(self, call: Call, said: Completion | None, words: Mapping[str, Any]) -> Answer:
         return Answer(

@@ -50,8 +50,8 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
     path = socket_path(config.state)
     claim(path)
     evidence_log = open_log(config.log)
-    keep = {name: policy.capture.keep for name, policy in config.routes.items()}
-    pool = ScrubPool(config.state, keep=keep, workers=config.scrub_workers, events=events)
+    routes = {name: policy.capture for name, policy in config.routes.items()}
+    pool = ScrubPool(config.state, routes=routes, workers=config.scrub_workers, events=events)
     try:
         async with settling(config, events, gateway) as quality:
             assembler = Assembler(config, pool, events, quality=quality)

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from router.policy_fields import OpenRate, Rate, Seconds, Strict
 from router.policy_quality import OutcomePolicy, QualityPolicy, SelectivePolicy
 from router.policy_rollout import RolloutPolicy
+from router.policy_scrub import DEFAULT, LANGUAGES, Action, Language, check_actions
 from router.tasks import TaskKind
 
 MEASURE = ("score", "reference", "judge")  # keys of `quality`: by these, and by its teachers, quality is measured
@@ -29,11 +30,29 @@ class StudentPolicy(Strict):
 
 
 class CapturePolicy(Strict):
-    """What is kept of an exchange. `keep`: words that scrubbing must leave as they are."""
+    """What is kept of an exchange. `keep`: words that scrubbing must leave as they are. `languages`: whose texts the
+    models read. `scrub`: what is done with each kind of personal data, and by `default` with the others."""
 
     rate: Rate = 1.0
     consent: Literal["opt-out", "opt-in"] = "opt-out"
     keep: tuple[str, ...] = ()
+    languages: tuple[Language, ...] = LANGUAGES
+    scrub: dict[str, Action] = {}
+
+    @field_validator("scrub")
+    @classmethod
+    def _known(cls, value: dict[str, Action]) -> dict[str, Action]:
+        check_actions(value)
+        return value
+
+    def action(self, entity: str) -> Action:
+        """What is done with this kind of personal data."""
+        return self.scrub.get(entity, self.scrub.get(DEFAULT, "surrogate"))
+
+    @cached_property
+    def scrubbing(self) -> str:
+        """8 hex digits that change with whatever decides how a record is scrubbed."""
+        return _digest([sorted(self.keep), sorted(self.languages), self.scrub])[:8]
 
 
 class LatencyPolicy(Strict):
