@@ -1,4 +1,4 @@
-"""What stands in place of a find, as the route's policy says: a surrogate, a placeholder, a hash; or no record at all."""
+"""What stands in place of a find, as the route says: a surrogate, a placeholder, a hash; or the record is dropped."""
 
 import hashlib
 import re
