@@ -100,7 +100,7 @@ def in_order(every: list[list[Turn]]) -> Iterator[Turn]:
 
 def ours(every: list[list[Turn]]) -> tuple[float, dict[int, str]]:
     """CPU seconds, and what is left of each conversation's last record."""
-    scrubber = Scrubber(b"benchmark" * 4, keep={})
+    scrubber = Scrubber(b"benchmark" * 4, routes={})
     last: dict[int, str] = {}
     began = time.process_time()
     for turn in in_order(every):
@@ -167,7 +167,7 @@ def _left(planted: list[list[str]], last: dict[int, str]) -> int:
 def single_shot(every: list[list[Turn]], find: Any) -> dict[str, Any]:
     """Texts that nobody said before."""
     texts = [turn.answer for conversation in every[::EVERY] for turn in conversation]
-    scrubber = Scrubber(b"single" * 6, keep={})
+    scrubber = Scrubber(b"single" * 6, routes={})
     times = {}
     for name, look in (("ours", lambda t: scrubber.scrub([t], route="r", cluster="c")), ("plain Presidio", find)):
         began = time.process_time()

@@ -18,9 +18,9 @@ from collector.pairs import pairs
 from collector.parse import Completion, Unreadable, request, try_completion, try_request, words
 from collector.quality import Quality, waits
 from collector.record import Answer, Interaction
-from collector.scrub import Scrubbed, declared_values
+from collector.scrub import Scrubbed, declared_values, version
 from collector.sealing import Sealing
-from router import Asked, Config, EventKind, Events, Evidence, Observation, RoutePolicy, asked, encode_evidence
+from router import Arm, Asked, Config, EventKind, Events, Evidence, Observation, RoutePolicy, asked, encode_evidence
 
 log = logging.getLogger("retort.collector")
 
@@ -41,10 +41,14 @@ class Assembled(msgspec.Struct, frozen=True):
 class Pool(Protocol):
     """Where texts are scrubbed; collector.scrub_pool.ScrubPool is the real one."""
 
-    version: str
-
     async def scrub(
-        self, values: list[Any], *, route: str, cluster: str, untouchable: frozenset[str] = frozenset()
+        self,
+        values: list[Any],
+        *,
+        route: str,
+        cluster: str,
+        untouchable: frozenset[str] = frozenset(),
+        compared: frozenset[int] = frozenset(),
     ) -> Scrubbed:
         """Raises ScrubError; never returns unscrubbed text."""
 
@@ -186,18 +190,21 @@ class Assembler:
             return self._quarantine(exchange, f"request {error}")
         if any(_unreadable(call, said) for call, said in answers):
             return self._quarantine(exchange, "unreadable answer")
-        values = [asked, [words(said) for _, said in answers]]
+        values = [asked, *(words(said) for _, said in answers)]
         policy = self._config.routes[exchange.decision.route]
         names = untouchable(asked, exchange.decision.route, policy) | {c.version for c, _ in answers if c.version}
         try:
             scrubbed = await self._pool.scrub(
-                values, route=exchange.decision.route, cluster=exchange.cluster, untouchable=names
+                values,
+                route=exchange.decision.route,
+                cluster=exchange.cluster,
+                untouchable=names,
+                compared=frozenset(n for n, (call, _) in enumerate(answers, 1) if call.arm is Arm.STUDENT),
             )
         except ScrubError as error:
             return self._quarantine(exchange, str(error))
-        for entity, count in scrubbed.entities.items():
-            self._events.emit("collector.scrubbed", entity=entity, count=count)
-        clean_request, clean_words = scrubbed.values
+        self._tell(exchange.decision.route, scrubbed, answers)
+        clean_request, *clean_words = scrubbed.values
         subject = await self._sealing.name(exchange, asked, clean_request)
         interaction = Interaction(
             id=exchange.id,
@@ -211,7 +218,7 @@ class Assembler:
             policy_version=exchange.decision.policy_version,
             rollout_revision=exchange.decision.rollout_revision,
             consent=exchange.consent or policy.capture.consent,
-            scrubber=self._pool.version,
+            scrubber=version(policy.capture),
             cluster=exchange.cluster,
             subject=subject,
             stream=exchange.stream,
@@ -223,6 +230,16 @@ class Assembler:
             source=exchange.imported,
         )
         return Stream.INTERACTIONS, await self._sealing.record(interaction)
+
+    def _tell(self, route: str, scrubbed: Scrubbed, answers: list[Answered]) -> None:
+        for entity, count in scrubbed.entities.items():
+            self._events.emit("collector.scrubbed", entity=entity, count=count)
+        if scrubbed.unread:
+            self._events.emit("collector.language_unread", route=route, count=scrubbed.unread)
+        for position, entities in scrubbed.memorised.items():
+            student = answers[position - 1][0].version
+            for entity, count in entities.items():
+                self._events.emit("collector.memorised", route=route, version=student, entity=entity, count=count)
 
     def _answer(self, call: Call, said: Completion | None, worded: Mapping[str, Any]) -> Answer:
         return Answer(

@@ -48,9 +48,9 @@ async def masking(config: Config) -> AsyncIterator[None]:
         return
     path = mask_socket(config.state)
     claim(path)
-    keep = {name: policy.capture.keep for name, policy in routes.items()}
+    captures = {name: policy.capture for name, policy in routes.items()}
     # Its events stay untold: the gateway counts what is masked, and the series of scrubbing are of what is captured.
-    pool = ScrubPool(config.state, keep=keep, workers=config.mask_workers, events=Events(), timeout=MASK_SECONDS)
+    pool = ScrubPool(config.state, routes=captures, workers=config.mask_workers, events=Events(), timeout=MASK_SECONDS)
     await pool.start()
     try:
         salt = read_salt(Path(config.state) / "run" / "scrub.salt")

@@ -56,8 +56,8 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
     name = read_salt(Path(config.state) / "run" / "appender.id").hex()[:16]  # of the state folder, for as long as it is
     evidence_log = await asyncio.to_thread(open_log, config.log, kafka=config.kafka, appender=name)
     subjects = open_subjects(config.subjects)
-    keep = {name: policy.capture.keep for name, policy in config.routes.items()}
-    pool = ScrubPool(config.state, keep=keep, workers=config.scrub_workers, events=events)
+    routes = {name: policy.capture for name, policy in config.routes.items()}
+    pool = ScrubPool(config.state, routes=routes, workers=config.scrub_workers, events=events)
     try:
         async with settling(config, events, gateway) as quality, masking(config):
             assembler = Assembler(config, pool, events, sealing=Sealing(subjects), quality=quality)

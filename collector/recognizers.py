@@ -1,77 +1,27 @@
-"""Patterns with checksums for what has a form: numbers, addresses, keys. And the Presidio analyzers that hold them.
+"""The Presidio analyzers that hold our recognisers, and what a JSON key says of its value.
 
-Pieces of JSON in prose are not decoded; the patterns know an e-mail's `@` and a link's `/` as they are escaped in JSON,
-links and HTML, and no other escapes.
 Heavy: only a scrub worker imports this.
 """
 
 import re
-from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import phonenumbers
 import spacy
-from presidio_analyzer import AnalyzerEngine, EntityRecognizer, Pattern, PatternRecognizer, RecognizerRegistry
+from presidio_analyzer import AnalyzerEngine, EntityRecognizer, RecognizerRegistry, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts, SpacyNlpEngine
 from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
-from collector.checksums import bitcoin, iban, ip_address, luhn, ssn
+from collector import near
+from collector.forms import AFTER, BEFORE, FORMS, find
 from collector.rampart import RampartRecognizer
+from collector.spacy_names import SpacyNames
 
-Check = Callable[[str], bool]
-
-# number: the patterns alone. label, a JSON key without spaces: phone numbers too. text: and the model, for persons,
+# number: the patterns alone. label, a JSON key without spaces: phone numbers too. text: and the models, for persons,
 # addresses and identity numbers.
 Reading = Literal["number", "label", "text"]
 
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "IN", "AU", "BR", "JP")
-
-KEYS = (
-    r"\bsk-(?:ant-|proj-|svcacct-)?[A-Za-z0-9_-]{16,}",  # OpenAI, Anthropic
-    r"\b(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,}",  # Stripe
-    r"\bgh[pousr]_[A-Za-z0-9]{30,}",  # GitHub
-    r"\bgithub_pat_[A-Za-z0-9_]{30,}",
-    r"\bglpat-[A-Za-z0-9_-]{20,}",  # GitLab
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",  # AWS
-    r"\bAIza[A-Za-z0-9_-]{35}",  # Google
-    r"\bxox[abprs]-[A-Za-z0-9-]{10,}",  # Slack
-    r"\bhf_[A-Za-z0-9]{30,}",  # Hugging Face
-    r"\bnpm_[A-Za-z0-9]{36}\b",
-    r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",  # JWT
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]+?-----END [A-Z ]*PRIVATE KEY-----",
-)
-
-PASSWORDS = (
-    r"(?<=\b(?i:api[_ -]?key|secret|token|password|passwd)[\"']?\s?[:=]\s?[\"']?)[^\s\"',;]{6,}",
-    r"(?<=\b(?i:authorization)[\"']?\s?[:=]\s?[\"']?(?i:bearer|basic|digest|token)\s)[\w.~+/-]{6,}=*",
-    r"(?<=\b(?i:bearer)\s)(?=\S*\d)[\w.~+/-]{8,}=*",  # without the header's name, words are told from tokens by a digit
-    r"(?<=\b(?i:basic)\s)(?=\S*[\d=])(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/]{12,}=*",
-)
-
-AT = r"(?:[@\uff20]|\\u0040|%40|&\#64;|&commat;)"
-EMAIL = rf"(?<![\w.%+-])[\w.%+-]+{AT}(?:[\w-]+\.)+(?:xn--[\w-]+|[^\W\d_]{{2,24}}(?![^\W_]))"  # of any alphabet
-
-# entity -> (patterns, what a match must also satisfy)
-FORMS: dict[str, tuple[tuple[str, ...], Check | None]] = {
-    "SECRET": (KEYS, None),
-    "PASSWORD": (PASSWORDS, None),
-    "URL_CREDENTIALS": ((r"(?<=:(?:\\?/){2})[^\s/:@]+:[^\s/:@]+(?=@)",), None),
-    "EMAIL": ((EMAIL,), None),
-    "CARD": ((r"(?<![\d.])(?:\d[ -]?){12,18}\d(?![\d.]*\d)",), luhn),
-    "IBAN": ((r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?\b",), iban),
-    "SSN": ((r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])",), ssn),
-    "IP_ADDRESS": (
-        (
-            r"(?<![\w.])(?<!version )(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)",
-            r"(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){3,7}:?[0-9A-Fa-f]{1,4}(?:::?[0-9A-Fa-f]{1,4})*(?![\w:])",
-            r"(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){2,6}:[0-9A-Fa-f]{1,4}(?![\w:])",
-        ),
-        ip_address,
-    ),
-    "MAC_ADDRESS": ((r"\b(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\b",), None),
-    "CRYPTO_ADDRESS": ((r"\b(?:bc1|tb1)[a-z0-9]{25,62}\b", r"\b0x[0-9A-Fa-f]{40}\b"), None),
-    "BITCOIN_ADDRESS": ((r"\b[13][1-9A-HJ-NP-Za-km-z]{25,34}\b",), bitcoin),
-}
 
 
 # What a JSON key says of its value, by its last word or two, without a plural's s.
@@ -118,20 +68,48 @@ def is_phone(digits: str, key: str) -> bool:
         return False
 
 
-class _Form(PatternRecognizer):  # type: ignore[misc]
-    """One entity's patterns, and the check that a match must pass."""
+class FormRecognizer(EntityRecognizer):  # type: ignore[misc]
+    """All that collector.forms finds."""
 
-    def __init__(self, entity: str, patterns: tuple[str, ...], check: Check | None) -> None:
-        self._check = check
-        super().__init__(
-            supported_entity=entity,
-            patterns=[Pattern(f"{entity} {n}", pattern, 0.9) for n, pattern in enumerate(patterns)],
-            global_regex_flags=0,
-        )
+    def __init__(self) -> None:
+        super().__init__(supported_entities=sorted({form.entity for form in FORMS}), name="Forms")
 
-    def validate_result(self, pattern_text: str) -> bool:
-        """Presidio's hook: False drops the match."""
-        return self._check is None or self._check(pattern_text)
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def analyze(self, text: str, entities: list[str], nlp_artifacts: Any = None) -> list[RecognizerResult]:
+        """The spans of `text`, in characters."""
+        return [RecognizerResult(entity, start, end, 1.0) for entity, start, end in find(text) if entity in entities]
+
+
+class PhonesInText(PhoneRecognizer):  # type: ignore[misc]
+    """Phone numbers that phonenumbers finds, where they are written as one, or a word near them says so."""
+
+    def __init__(self) -> None:
+        super().__init__(supported_regions=PHONE_REGIONS, supported_entity="PHONE", leniency=1, context=[])
+
+    def analyze(self, text: str, entities: list[str], nlp_artifacts: Any = None) -> list[RecognizerResult]:
+        """The spans of `text`, in characters."""
+        found = super().analyze(text, entities, nlp_artifacts)
+        return [r for r in found if _is_written_as_phone(text, r.start, r.end)]
+
+
+_GROUPED = re.compile(r"\+|00\d|\(?\d{2,5}\)?(?:[ ./-]+\(?\d{1,5}\)?)+")
+_OTHER_NUMBER = re.compile(r"\d{4}([-/.])\d\d\1\d\d(?:\D|$)|\d{1,2}([-/.])\d{1,2}\2\d{4}|\d+\.\d+$|\d+(?:, ?\d+)+$")
+
+
+def _is_written_as_phone(text: str, start: int, end: int) -> bool:
+    """Not part of a longer token; in groups, and no date, decimal or list; digits alone only beside a telling word."""
+    if re.search(r"[\w.#-]$", text[:start][-1:]) or re.match(r"[\w-]|[./:]\d", text[end : end + 2]):
+        return False
+    number = text[start:end]
+    if _OTHER_NUMBER.match(number):
+        return False
+    if _GROUPED.match(number) and not re.fullmatch(r"\d+", number):
+        return True
+    if re.search(r"@[\w.-]+[\"']?[,;|\t ]\s?[\"']?$", text[:start]):
+        return True  # beside an e-mail, in a table
+    return bool(near.PHONE.search(text[max(start - BEFORE, 0) : start]) or near.PHONE.search(text[end : end + AFTER]))
 
 
 class _NoNlp(SpacyNlpEngine):  # type: ignore[misc]
@@ -151,11 +129,14 @@ class _NoNlp(SpacyNlpEngine):  # type: ignore[misc]
 
 def engines() -> dict[Reading, AnalyzerEngine]:
     """One for each way of reading."""
-    phones = PhoneRecognizer(supported_regions=PHONE_REGIONS, supported_entity="PHONE", leniency=1, context=[])
-    return {"number": _engine([]), "label": _engine([phones]), "text": _engine([phones, RampartRecognizer()])}
+    forms, phones = FormRecognizer(), PhonesInText()
+    return {
+        "number": _engine([forms]),
+        "label": _engine([forms, phones]),
+        "text": _engine([forms, phones, RampartRecognizer(), SpacyNames()]),
+    }
 
 
-def _engine(more: list[EntityRecognizer]) -> AnalyzerEngine:
-    recognizers = [_Form(entity, patterns, check) for entity, (patterns, check) in FORMS.items()]
-    registry = RecognizerRegistry(recognizers=[*recognizers, *more], supported_languages=["en"])
+def _engine(recognizers: list[EntityRecognizer]) -> AnalyzerEngine:
+    registry = RecognizerRegistry(recognizers=recognizers, supported_languages=["en"])
     return AnalyzerEngine(registry=registry, nlp_engine=_NoNlp(), supported_languages=["en"])

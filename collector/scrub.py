@@ -14,34 +14,49 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from collector.cues import besides
 from collector.errors import ScrubError
+from collector.language import language
+from collector.memorised import not_asked
 from collector.one_to_one import OneToOne
-from collector.plausible import MODEL_ENTITIES, Found, plausible
+from collector.plausible import MODELS, NAMES, Found, plausible
+from collector.stand_ins import StandIns
+from router import CapturePolicy
+from router.policy_scrub import LANGUAGES
 
 if TYPE_CHECKING:
     from collector.recognizers import Reading
 
-VERSION = "rampart-1.4.0/forms-2"
+VERSION = "rampart-1.4.0/spacy-sm-3.8.0/forms-3"
 MOST_CACHED = 20_000
 DEEPEST = 40
 LONGEST_FIELD = 200_000  # characters; a longer one is quarantined rather than held up for minutes
 
 PHONE_LIKE = re.compile(r"\+?(?:[\s().,/x-]*\d){7,15}")
 SECRET_LIKE = re.compile(r"(?:(?i:bearer|basic|digest|token)\s)?\S{6,}")
-SHORT = ("BUILDING_NUMBER", "ZIP_CODE")
-LEAST_DIGITS = 5
-IN_PARTS = MODEL_ENTITIES - {"ID_NUMBER"}  # persons, places, addresses: kept words among them stay
+IN_PARTS = NAMES | {"ZIP_CODE", "BUILDING_NUMBER"}  # persons, places, addresses: kept words among them stay
 
 Span = tuple[str, int, int]  # entity, start, end
 
+DEFAULTS = CapturePolicy()  # of a route that nothing was said about
+
 
 class Scrubbed(msgspec.Struct, frozen=True):
-    """`values`: as they came, but for what was replaced. `entities`: how often each kind was. `pairs`: what stands for
-    what, surrogate -> original, each as it is written."""
+    """`values`: as they came, but for what was replaced. `entities`: how often each kind was. `unread`: how many texts
+    the models didn't read, for their language. `memorised`: by position of a value that was to be compared with the
+    first, how often each kind stands in it that doesn't stand there. `pairs`: what stands for what, surrogate ->
+    original, each as it is written."""
 
     values: list[Any]
     entities: dict[str, int]
+    unread: int = 0
+    memorised: dict[int, dict[str, int]] = {}
     pairs: dict[str, str] = {}
+
+
+def version(policy: CapturePolicy) -> str:
+    """Of the scrubber and a route's settings, as it stands in the record."""
+    return f"{VERSION}/{policy.scrubbing}"
 
 
 def declared_values(request: Mapping[str, Any]) -> frozenset[str]:
@@ -74,21 +89,21 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Scrubber:
-    """Loads the models once. `salt`: secret of this state folder. `keep`: each route's words that stay as they are."""
+    """Loads the models once. `salt`: secret of this state folder. `routes`: each route's settings."""
 
-    version = VERSION
-
-    def __init__(self, salt: bytes, *, keep: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, salt: bytes, *, routes: Mapping[str, CapturePolicy]) -> None:
         from collector import recognizers  # noqa: PLC0415 - heavy: only a scrub worker pays for it
+        from collector.forms import FORMS  # noqa: PLC0415 - heavy likewise
         from collector.surrogates import Surrogates  # noqa: PLC0415 - heavy likewise
 
         self._salt = hashlib.blake2b(salt, digest_size=32).digest()
-        self._keep = {route: frozenset(words) for route, words in keep.items()}
+        self._routes = dict(routes)
         self._engines = recognizers.engines()
         self._surrogates = Surrogates
         self.key_says, self.is_phone = recognizers.key_says, recognizers.is_phone
-        self._rank = {entity: n for n, entity in enumerate(recognizers.FORMS)}  # the surer form wins where two overlap
-        self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
+        ranked = dict.fromkeys(form.entity for form in FORMS)
+        self._rank = {entity: n for n, entity in enumerate(ranked)}  # the surer form wins where two overlap
+        self._known: OrderedDict[bytes, Read] = OrderedDict()
 
     def scrub(
         self,
@@ -97,28 +112,47 @@ class Scrubber:
         route: str,
         cluster: str,
         untouchable: Collection[str] = (),
+        compared: Collection[int] = (),
         reversible: bool = False,
     ) -> Scrubbed:
         """Replace personal data in JSON-like values, the request first. `cluster`: the conversation, which shares its
         surrogates.
 
-        `untouchable`: strings that stay as they are. `reversible`: an answer will be turned back by the `pairs`, so
-        house numbers and postcodes so short that they could be any number stay. Raises ScrubError for what can't be
-        looked at in full, or turned back.
+        `untouchable`: strings that stay as they are. `compared`: positions of values that are compared with the first.
+        `reversible`: an answer will be turned back by the `pairs`, so whatever is replaced gets a surrogate, and house
+        numbers and postcodes so short that they could be any number stay. Raises ScrubError for what can't be looked at
+        in full, or turned back, and for what the route's policy drops.
         """
+        policy = self._routes.get(route, DEFAULTS)
         key = hashlib.blake2b(cluster.encode(), key=self._salt, digest_size=32).digest()
-        kept = Kept(self._keep.get(route, frozenset()), frozenset(untouchable))
         surrogates = OneToOne(self._surrogates(key), values[:1])
-        work = _Work(self, surrogates, kept, reversible=reversible)
-        return Scrubbed([work.value(value) for value in values], dict(work.entities), work.pairs)
+        stand_ins = StandIns(surrogates, key=key, salt=self._salt, policy=policy, reversible=reversible)
+        work = _Work(self, stand_ins, Kept(frozenset(policy.keep), frozenset(untouchable)), policy.languages)
+        clean, memorised = [], {}
+        for position, value in enumerate(values):
+            work.found = []
+            clean.append(work.value(value))
+            if position in compared and (new := not_asked(work.found, values[0])):
+                memorised[position] = new
+        if stand_ins.dropped:
+            raise ScrubError(f"dropped_by_policy: {', '.join(sorted(stand_ins.dropped))}")
+        return Scrubbed(clean, dict(work.entities), work.unread, memorised, stand_ins.pairs)
 
     def spans(self, text: str, reading: "Reading" = "text") -> tuple[Span, ...]:
-        """What is personal in a text: not overlapping, in order. Remembered by the text's keyed hash."""
+        """What is personal in a text: not overlapping, in order."""
+        return self.read(text, reading).spans
+
+    def read(self, text: str, reading: "Reading", languages: Collection[str] = LANGUAGES) -> "Read":
+        """What is personal in a text, remembered by its keyed hash. A text in none of the languages is read as a label
+        is: by the patterns alone."""
         name = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._salt, digest_size=16).digest()
         name += reading.encode()
         known = self._known.get(name)
-        if known is None:
-            known = self._find(text, reading)
+        if known is None or known.by_models is not (reading == "text" and known.language in (None, *languages)):
+            spoken = language(text) if reading == "text" else None
+            by_models = reading == "text" and spoken in (None, *languages)
+            spans = self._find(text, "label" if reading == "text" and not by_models else reading)
+            known = Read(spans, spoken, by_models)
             self._known[name] = known
             if len(self._known) > MOST_CACHED:
                 self._known.popitem(last=False)
@@ -130,14 +164,27 @@ class Scrubber:
         if len(text) > LONGEST_FIELD:
             raise ScrubError("field_too_long")
         found = self._engines[reading].analyze(text, language="en")
-        kept = [r for r in found if r.entity_type not in MODEL_ENTITIES] + plausible(
-            text, [Found(r.entity_type, r.start, r.end, r.score) for r in found if r.entity_type in MODEL_ENTITIES]
-        )
+        of_models = [r for r in found if r.recognition_metadata[r.RECOGNIZER_NAME_KEY] in MODELS]
+        kept = [r for r in found if r not in of_models]
+        if reading == "text":
+            believed = plausible(text, [Found(r.entity_type, r.start, r.end, r.score) for r in of_models])
+            kept += believed + besides(text, believed)
         spans: list[Span] = []
         for r in sorted(kept, key=lambda r: (self._rank.get(r.entity_type, len(self._rank)), r.start - r.end, r.start)):
-            if all(r.end <= start or r.start >= end for _, start, end in spans):
+            taken = sorted(span[1:] for span in spans if span[1] < r.end and span[2] > r.start)
+            if not taken:
                 spans.append((r.entity_type, r.start, r.end))
+            elif r.entity_type in IN_PARTS:  # what is left of an address says something; of a number, little
+                spans += [(r.entity_type, *bit) for bit in without(taken, text, r.start, r.end)]
         return tuple(sorted(spans, key=lambda span: span[1]))
+
+
+class Read(msgspec.Struct, frozen=True):
+    """What was found in a text. `language`: the text's, where it can be told."""
+
+    spans: tuple[Span, ...]
+    language: str | None
+    by_models: bool
 
 
 class Kept:
@@ -175,13 +222,14 @@ def without(kept: Iterable[tuple[int, int]], text: str, start: int, end: int) ->
 class _Work:
     """One record's walk."""
 
-    def __init__(self, scrubber: Scrubber, surrogates: OneToOne, kept: Kept, *, reversible: bool) -> None:
+    def __init__(self, scrubber: Scrubber, stand_ins: StandIns, kept: Kept, languages: Collection[str]) -> None:
         self._scrubber = scrubber
-        self._surrogates = surrogates
+        self._stand_ins = stand_ins
         self._kept = kept
-        self._reversible = reversible
+        self._languages = languages
         self.entities: Counter[str] = Counter()
-        self.pairs: dict[str, str] = {}
+        self.found: list[tuple[str, str]] = []  # of the value that is being walked
+        self.unread = 0
 
     def value(self, value: Any, key: str = "", depth: int = 0) -> Any:
         """`key`: under which the value stands, itself or with others in a list."""
@@ -211,10 +259,9 @@ class _Work:
             clean = self.value(inner, key, depth + 1)
             return text if clean == inner else json.dumps(clean, ensure_ascii=False)
         says = self._scrubber.key_says(key)
-        if says == "PHONE" and PHONE_LIKE.fullmatch(text) and not self._kept.whole(text):
-            return self._replaced("PHONE", text)
-        if says == "PASSWORD" and SECRET_LIKE.fullmatch(text) and not self._kept.whole(text):
-            return self._replaced("PASSWORD", text)
+        for entity, form in (("PHONE", PHONE_LIKE), ("PASSWORD", SECRET_LIKE)):
+            if says == entity and form.fullmatch(text) and self._replaces(entity, text):
+                return self._replaced(entity, text)
         return self._text(text)
 
     def _key(self, key: str) -> str:
@@ -232,48 +279,32 @@ class _Work:
     def _digits(self, text: str, key: str) -> str:
         if len(text) >= 12 and (clean := self._text(text, "number")) != text:
             clean = re.sub(r"\D", "", clean) or "0"
-        elif not self._scrubber.is_phone(text, key) or self._kept.whole(text):
+        elif not self._scrubber.is_phone(text, key) or not self._replaces("PHONE", text):
             return text
-        else:
-            clean = self._replaced("PHONE", f"+{text}")[1:]  # with its +: a surrogate that is invalid in any country
+        else:  # with its +, so that the surrogate is invalid in any country
+            clean = self._replaced("PHONE", f"+{text}", number=True)[1:]
         for written in (clean, str(int(clean))):
-            self.pairs.setdefault(written, text)
+            self._stand_ins.pairs.setdefault(written, text)
         return clean
 
     def _text(self, text: str, reading: "Reading" = "text") -> str:
         if len(text) < 3 or self._kept.whole(text):
             return text
-        spans = [s for s in self._scrubber.spans(text, reading) if not self._kept.whole(text[s[1] : s[2]])]
+        read = self._scrubber.read(text, reading, self._languages)
+        self.unread += reading == "text" and not read.by_models
+        spans = [s for s in read.spans if self._replaces(s[0], text[s[1] : s[2]])]
         kept = self._kept.places(text) if any(entity in IN_PARTS for entity, _, _ in spans) else []
         pieces, at = [], 0
         for entity, start, end in spans:
             for first, last in without(kept, text, start, end) if entity in IN_PARTS else [(start, end)]:
-                pieces += [text[at:first], self._replaced(entity, text[first:last])]
+                pieces += [text[at:first], self._replaced(entity, text[first:last], number=reading == "number")]
                 at = last
         return "".join([*pieces, text[at:]]) if pieces else text
 
-    def _replaced(self, entity: str, span: str) -> str:
-        if self._reversible and entity in SHORT and _mistakable(span):
-            return span
+    def _replaces(self, entity: str, span: str) -> bool:
+        return self._stand_ins.replaces(entity, span) and not self._kept.whole(span)
+
+    def _replaced(self, entity: str, span: str, *, number: bool = False) -> str:
         self.entities[entity] += 1
-        if entity == "PERSON":
-            return re.sub(r"[^\W\d_]+", lambda word: self._surrogate(entity, word.group()), span)
-        return self._surrogate(entity, span)
-
-    def _surrogate(self, entity: str, text: str) -> str:
-        if _mistakable(text):
-            return self._surrogates.any_of(entity, text)
-        try:
-            made = self._surrogates.of(entity, text)
-        except ValueError as error:
-            if self._reversible:
-                raise ScrubError("too_many_alike") from error
-            return self._surrogates.any_of(entity, text)
-        self.pairs.setdefault(made, text)
-        return made
-
-
-def _mistakable(text: str) -> bool:
-    """Whether a text is a number that is short enough to stand somewhere by chance."""
-    found = re.findall(r"[^\W_]", text)
-    return len(found) < LEAST_DIGITS and any(map(str.isdigit, found))
+        self.found.append((entity, span))
+        return self._stand_ins.of(entity, span, number=number)

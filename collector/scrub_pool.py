@@ -22,8 +22,8 @@ from typing import Any
 
 from collector.errors import ScrubError, without_text
 from collector.salt import read_salt
-from collector.scrub import VERSION, Scrubbed, Scrubber
-from router import Events
+from collector.scrub import Scrubbed, Scrubber
+from router import CapturePolicy, Events
 
 log = logging.getLogger("retort.scrub")
 
@@ -36,13 +36,13 @@ _scrubber: Scrubber | None = None  # of this worker process, made by its initial
 class _Worker:
     """One process. `fit`: it has its models and nothing runs in it, so that it may have another text."""
 
-    def __init__(self, salt: bytes, keep: Mapping[str, tuple[str, ...]], number: int) -> None:
+    def __init__(self, salt: bytes, routes: Mapping[str, CapturePolicy], number: int) -> None:
         self.number = number
         self._executor = ProcessPoolExecutor(
             1,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_prepare,
-            initargs=(salt, keep, os.getpid()),
+            initargs=(salt, routes, os.getpid()),
         )
         self._loaded = self._executor.submit(_prepared)
         self.fit = False
@@ -73,21 +73,19 @@ class _Worker:
 
 
 class ScrubPool:
-    """Holds the worker processes. `keep`: each route's words that stay as they are."""
-
-    version = VERSION
+    """Holds the worker processes. `routes`: each route's settings."""
 
     def __init__(
         self,
         state: str,
         *,
-        keep: Mapping[str, tuple[str, ...]],
+        routes: Mapping[str, CapturePolicy],
         workers: int,
         events: Events,
         timeout: float = TIMEOUT,
     ) -> None:
         self._salt = read_salt(Path(state) / "run" / "scrub.salt")
-        self._keep = dict(keep)
+        self._routes = dict(routes)
         self._size = workers
         self._events = events
         self._timeout = timeout
@@ -111,10 +109,11 @@ class ScrubPool:
         route: str,
         cluster: str,
         untouchable: frozenset[str] = frozenset(),
+        compared: frozenset[int] = frozenset(),
         reversible: bool = False,
     ) -> Scrubbed:
         """See Scrubber.scrub. A worker that was killed is replaced, and the record tried once more."""
-        task = (values, route, cluster, untouchable, reversible)
+        task = (values, route, cluster, untouchable, compared, reversible)
         try:
             try:
                 return await self._once(cluster, *task)
@@ -166,12 +165,12 @@ class ScrubPool:
         self._idle.append(worker)
 
     def _made(self, number: int) -> _Worker:
-        worker = _Worker(self._salt, self._keep, number)
+        worker = _Worker(self._salt, self._routes, number)
         self._all.add(worker)
         return worker
 
 
-def _prepare(salt: bytes, keep: Mapping[str, tuple[str, ...]], parent: int) -> None:
+def _prepare(salt: bytes, routes: Mapping[str, CapturePolicy], parent: int) -> None:
     """In each worker: the parent decides when it ends, and it ends with the parent."""
     global _scrubber
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -184,14 +183,23 @@ def _prepare(salt: bytes, keep: Mapping[str, tuple[str, ...]], parent: int) -> N
     for unused in ("torch", "transformers"):
         # spaCy and Presidio import them where they are installed, for 15 s and a gigabyte, and do without them else.
         sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
-    _scrubber = Scrubber(salt, keep=keep)
+    _scrubber = Scrubber(salt, routes=routes)
 
 
 def _prepared() -> None:
     """Done once the initialiser is."""
 
 
-def _scrub(values: list[Any], route: str, cluster: str, untouchable: frozenset[str], reversible: bool) -> Scrubbed:
+def _scrub(
+    values: list[Any],
+    route: str,
+    cluster: str,
+    untouchable: frozenset[str],
+    compared: frozenset[int],
+    reversible: bool,
+) -> Scrubbed:
     if _scrubber is None:
         raise ScrubError("not_prepared")
-    return _scrubber.scrub(values, route=route, cluster=cluster, untouchable=untouchable, reversible=reversible)
+    return _scrubber.scrub(
+        values, route=route, cluster=cluster, untouchable=untouchable, compared=compared, reversible=reversible
+    )

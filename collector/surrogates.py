@@ -16,7 +16,7 @@ from faker import Faker
 
 from collector.checksums import luhn
 from collector.english_words import has_a_word
-from collector.recognizers import AT
+from collector.forms import AT, find
 
 SHOWN = 4  # characters of a key that tell whose format it is
 
@@ -98,6 +98,25 @@ def _card(text: str, draw: random.Random) -> str:
     return made
 
 
+def _id_number(text: str, draw: random.Random) -> str:
+    """Of a form with a checksum it fails that."""
+    made = _same_shape(text, draw)
+    while any(entity == "ID_NUMBER" for entity, _, _ in find(made)):
+        made = _same_shape(text, draw)
+    return made
+
+
+def _date(text: str, draw: random.Random) -> str:
+    """A day in 1940 to 2005 in the same writing; day and month are 1 to 12, so either may come first."""
+
+    def of(digits: re.Match[str]) -> str:
+        if len(digits[0]) == 4:
+            return str(draw.randrange(1940, 2006))
+        return str(draw.randrange(1, 10)) if len(digits[0]) == 1 else f"{draw.randrange(1, 13):02d}"
+
+    return re.sub(r"\d+", of, text)
+
+
 def _iban(text: str, draw: random.Random) -> str:
     """The country stays; check digits 00 are never right."""
     return text[:2] + "00" + _same_shape(text[4:], draw)
@@ -139,6 +158,10 @@ _MAKERS: dict[str, Callable[[str, random.Random], str]] = {
     "EMAIL": lambda text, draw: f"{draw.choice(_names()[0]).lower()}.{draw.randrange(100, 999)}@example.com",
     "PHONE": _phone,
     "CARD": _card,
+    "ID_NUMBER": _id_number,
+    "DATE_OF_BIRTH": _date,
+    "AGE": lambda text, draw: str(draw.randrange(18, 90)),
+    "BUILDING_NUMBER": lambda text, draw: re.sub(r"\d", lambda _: draw.choice(string.digits), text),
     "IBAN": _iban,
     "SSN": lambda text, draw: f"9{draw.randrange(100):02d}-{draw.randrange(100):02d}-{draw.randrange(10000):04d}",
     "IP_ADDRESS": _ip,
@@ -147,5 +170,4 @@ _MAKERS: dict[str, Callable[[str, random.Random], str]] = {
     "PASSWORD": lambda text, draw: _letters(len(text), draw),
     "SECRET": _secret,
     "CRYPTO_ADDRESS": _secret,
-    "BITCOIN_ADDRESS": _secret,
 }

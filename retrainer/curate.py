@@ -22,7 +22,7 @@ PERMUTATIONS = 64
 SHINGLE = 5
 
 # What a masking scrubber would have written in place of personal data; surrogates never look like this.
-PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{2,}(?:_?\d+)?>")
+PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{2,}(?:_?[0-9a-f]+)?>")
 
 
 class Side(StrEnum):

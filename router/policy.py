@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from router.policy_fields import OpenRate, Rate, Seconds, Strict
 from router.policy_quality import OutcomePolicy, QualityPolicy, SelectivePolicy
 from router.policy_rollout import RolloutPolicy
+from router.policy_scrub import DEFAULT, LANGUAGES, Action, Language, check_actions
 from router.tasks import TaskKind
 
 MEASURE = ("score", "reference", "judge")  # keys of `quality`: by these, and by its teachers, quality is measured
@@ -39,8 +40,9 @@ class ConsentKeys(Strict):
 
 
 class CapturePolicy(Strict):
-    """What is kept of an exchange. `keep`: words that scrubbing must leave as they are. `mask_teachers`: the teacher is
-    sent what would be kept: surrogates in place of personal data."""
+    """What is kept of an exchange. `keep`: words that scrubbing must leave as they are. `languages`: whose texts the
+    models read. `scrub`: what is done with each kind of personal data, and by `default` with the others.
+    `mask_teachers`: the teacher is sent surrogates in place of personal data."""
 
     rate: Rate = 1.0
     consent: Literal["opt-out", "opt-in"] = "opt-out"
@@ -48,6 +50,26 @@ class CapturePolicy(Strict):
     retention_days: float = Field(30.0, gt=0)
     keep: tuple[str, ...] = ()
     mask_teachers: bool = False
+    languages: tuple[Language, ...] = LANGUAGES
+    scrub: dict[str, Action] = {}
+
+    @field_validator("scrub")
+    @classmethod
+    def _known(cls, value: dict[str, Action]) -> dict[str, Action]:
+        check_actions(value)
+        return value
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a dict has none of its own
+
+    def action(self, entity: str) -> Action:
+        """What is done with this kind of personal data."""
+        return self.scrub.get(entity, self.scrub.get(DEFAULT, "surrogate"))
+
+    @cached_property
+    def scrubbing(self) -> str:
+        """8 hex digits that change with whatever decides how a record is scrubbed."""
+        return _digest([sorted(self.keep), sorted(self.languages), self.scrub])[:8]
 
 
 class LatencyPolicy(Strict):

@@ -87,6 +87,14 @@ class Metrics:
             "retort_collector_quarantined", "Records kept without their text", ("route", "reason")
         )
         self.scrubbed = self._counter("retort_collector_scrubbed", "Entities replaced by surrogates", ("entity",))
+        self.language_unread = self._counter(
+            "retort_collector_language_unread", "Texts that only the patterns read, for their language", ("route",)
+        )
+        self.memorised = self._counter(
+            "retort_student_personal_data",
+            "Personal data in a student's answer that didn't stand in its request",
+            ("route", "version", "entity"),
+        )
         self.scrub_seconds = self._histogram("retort_collector_scrub_seconds", "Scrubbing one record", (), _SCRUB)
         self.pair_score = self._histogram(
             "retort_collector_pair_score", "Scores of student against reference", ("route", "version"), _SHARE

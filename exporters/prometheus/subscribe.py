@@ -92,6 +92,12 @@ class Subscriber:
     def _on_collector__scrubbed(self, f: Fields) -> None:
         self._m.scrubbed.labels(f["entity"]).inc(f["count"])
 
+    def _on_collector__language_unread(self, f: Fields) -> None:
+        self._m.language_unread.labels(f["route"]).inc(f["count"])
+
+    def _on_collector__memorised(self, f: Fields) -> None:
+        self._m.memorised.labels(f["route"], f["version"] or "", f["entity"]).inc(f["count"])
+
     def _on_collector__scrub_seconds(self, f: Fields) -> None:
         self._m.scrub_seconds.observe(f["seconds"])
 

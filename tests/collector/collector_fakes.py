@@ -62,10 +62,14 @@ def stream(*pieces: str, finish: str = "stop") -> bytes:
 class PlainPool:
     """Masks the word SECRET; fails on the word POISON, and in an unforeseen way on UNFORESEEN."""
 
-    version = "plain"
-
     async def scrub(
-        self, values: list[Any], *, route: str, cluster: str, untouchable: frozenset[str] = frozenset()
+        self,
+        values: list[Any],
+        *,
+        route: str,
+        cluster: str,
+        untouchable: frozenset[str] = frozenset(),
+        compared: frozenset[int] = frozenset(),
     ) -> Scrubbed:
         text = json.dumps(values)
         if "POISON" in text:

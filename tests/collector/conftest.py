@@ -3,19 +3,17 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from collector.scrub import Scrubber
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="module")
-def scrubber() -> Iterator[Scrubber]:
-    hidden = {name: sys.modules.get(name) for name in ("torch", "transformers")}
-    sys.modules.update({name: None for name, module in hidden.items() if module is None})  # type: ignore[misc]
-    yield Scrubber(b"salt" * 8, keep={"kept": ("Jane", "Django", "Java", "acme.org")})
-    for name, module in hidden.items():
-        if module is None:
-            del sys.modules[name]
+def scrubber() -> Iterator[Any]:
+    """The real one; its models take a second, so a file's tests share it."""
+    from real_scrubber import real_scrubber
+
+    with real_scrubber() as made:
+        yield made

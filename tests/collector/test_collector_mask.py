@@ -39,7 +39,7 @@ class HeldPool:
             raise ScrubError("too_deep" if "DEEP" in text else "worker_killed")
         if "UNFORESEEN" in text:
             raise RuntimeError(text)
-        return Scrubbed(json.loads(text.replace("SECRET", "hidden")), {}, {"hidden": "SECRET"})
+        return Scrubbed(json.loads(text.replace("SECRET", "hidden")), {}, pairs={"hidden": "SECRET"})
 
 
 @pytest.fixture

@@ -205,12 +205,10 @@ class SlowPool(PlainPool):
     def __init__(self) -> None:
         self.asked, self.let = asyncio.Event(), asyncio.Event()
 
-    async def scrub(
-        self, values: list[Any], *, route: str, cluster: str, untouchable: frozenset[str] = frozenset()
-    ) -> Scrubbed:
+    async def scrub(self, values: list[Any], **more: Any) -> Scrubbed:
         self.asked.set()
         await self.let.wait()
-        return await super().scrub(values, route=route, cluster=cluster, untouchable=untouchable)
+        return await super().scrub(values, **more)
 
 
 async def test_evidence_and_commands_do_not_wait_for_scrubbing(path: Path, sender: FrameSender) -> None:

@@ -18,7 +18,7 @@ EMAIL = "jane.doe@acme.org"
 
 @pytest.fixture
 async def pool(tmp_path: Path) -> AsyncIterator[ScrubPool]:
-    made = ScrubPool(str(tmp_path), keep={}, workers=1, events=Events())
+    made = ScrubPool(str(tmp_path), routes={}, workers=1, events=Events())
     await made.start()
     yield made
     await made.close()
@@ -71,7 +71,7 @@ async def test_a_hanging_text_is_refused_and_those_behind_it_are_scrubbed(pool: 
 
 
 async def test_a_worker_that_hangs_costs_no_text_of_another(tmp_path: Path) -> None:
-    pool = ScrubPool(str(tmp_path), keep={}, workers=2, events=Events(), timeout=2.0)
+    pool = ScrubPool(str(tmp_path), routes={}, workers=2, events=Events(), timeout=2.0)
     await pool.start()
     stopped, other = processes(pool)
     os.kill(stopped, signal.SIGSTOP)

@@ -10,7 +10,9 @@ from collector.english_words import has_a_word
 from collector.errors import ScrubError
 from collector.one_to_one import OneToOne
 from collector.scrub import Scrubbed, Scrubber
+from collector.stand_ins import StandIns
 from collector.surrogates import Surrogates, _names
+from router import CapturePolicy
 
 KEY = b"k" * 32
 TEXT = (
@@ -82,10 +84,25 @@ def test_what_is_masked_turns_back_and_capture_gives_the_same_surrogates(scrubbe
     assert [masked.pairs[str(number)] for number in numbers.values()] == ["4539148803436467", "491715536624"]
 
 
-def test_a_number_so_short_that_it_could_be_any_stays_in_what_is_masked_alone(scrubber: Scrubber) -> None:
-    assert "Hauptstrasse" not in ask(scrubber, TEXT, reversible=True).values[0]
-    assert " 7, " in ask(scrubber, TEXT, reversible=True).values[0]
-    assert " 7, " not in ask(scrubber, TEXT).values[0]
+def test_a_number_so_short_that_it_could_be_any_stays_in_what_is_masked_alone() -> None:
+    for reversible in (True, False):
+        made = StandIns(
+            OneToOne(Surrogates(b"k"), []), key=b"k", salt=b"s", policy=CapturePolicy(), reversible=reversible
+        )
+        assert made.replaces("BUILDING_NUMBER", "7b") is made.replaces("ZIP_CODE", "1011") is not reversible
+        assert made.replaces("ZIP_CODE", "10115")
+        assert made.replaces("STREET", "Hauptstrasse 7")
+
+
+def test_what_a_route_hashes_or_drops_is_a_surrogate_where_it_must_turn_back() -> None:
+    for action in ("placeholder", "hash", "drop"):
+        policy = CapturePolicy(scrub={"default": action, "CITY": "keep"})
+        made = StandIns(OneToOne(Surrogates(b"k"), []), key=b"k", salt=b"s", policy=policy, reversible=True)
+        stands = made.of("EMAIL", "jane@acme.org")
+        assert made.pairs == {stands: "jane@acme.org"}
+        assert "@" in stands
+        assert not made.dropped
+        assert not made.replaces("CITY", "Berlin")
 
 
 def test_a_text_that_names_too_many_alike_is_refused_where_it_must_turn_back(scrubber: Scrubber) -> None:

@@ -10,14 +10,13 @@ from typing import Any
 import phonenumbers
 import pytest
 from faker import Faker
+from real_scrubber import CARD, EMAIL, IBAN, KEY, PHONE, clean
 
 from collector.checksums import iban, luhn
 from collector.errors import ScrubError
 from collector.scrub import Scrubber
 from retort.sample.records import packages
 
-CARD, IBAN, PHONE = "4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00", "+1 415 555 2671"
-EMAIL, KEY = "jane.doe@acme.org", "sk-proj-aB3dE5fG7hI9jK1lM2nO"
 LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "en_IN")
 SENTENCES = (
     "Hi, this is {}. Can you help me with my order?",
@@ -25,10 +24,6 @@ SENTENCES = (
     "My colleague {} wrote this yesterday.",
     "Dear support, my name is {} and I can't log in.",
 )
-
-
-def clean(scrubber: Scrubber, value: Any, *, route: str = "r", cluster: str = "c", **more: Any) -> Any:
-    return scrubber.scrub([value], route=route, cluster=cluster, **more).values[0]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,16 @@ EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
         ['retort_collector_quarantined_total{reason="scrub",route="r"} 1.0'],
     ),
     ("collector.scrubbed", {"entity": "EMAIL", "count": 2}, ['retort_collector_scrubbed_total{entity="EMAIL"} 2.0']),
+    (
+        "collector.language_unread",
+        {"route": "r", "count": 2},
+        ['retort_collector_language_unread_total{route="r"} 2.0'],
+    ),
+    (
+        "collector.memorised",
+        {"route": "r", "version": "v", "entity": "EMAIL", "count": 1},
+        ['retort_student_personal_data_total{entity="EMAIL",route="r",version="v"} 1.0'],
+    ),
     ("collector.scrub_seconds", {"seconds": 0.5}, ["retort_collector_scrub_seconds_sum 0.5"]),
     (
         "collector.pair",

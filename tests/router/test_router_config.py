@@ -51,6 +51,11 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
             "routes.support: quality.shadow_rate is 0",
             "for example shadow_rate: 1.0",
         ),
+        ("student: {}", "capture: {scrub: {NAME: drop}}", "routes.support.capture.scrub", "there are default, AGE,"),
+        ("student: {}", "capture: {scrub: {CITY: mask}}", "routes.support.capture.scrub.CITY", "'placeholder'"),
+        ("student: {}", "capture: {scrub: {default: keep}}", "routes.support.capture.scrub", "name each kind"),
+        ("student: {}", "capture: {scrub: {SECRET: keep}}", "routes.support.capture.scrub", "never stay in the log"),
+        ("student: {}", "capture: {languages: [xx]}", "routes.support.capture.languages.0", "'en', 'de'"),
         ("student: {}", "selective: {max_risk: 0.6}", "routes.support.selective.max_risk", "less than or equal to 0.5"),
         (
             "student: {}",

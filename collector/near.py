@@ -1,0 +1,90 @@
+"""The words that say what a number near them is, in the languages that the models know; and dates and ages."""
+
+import re
+
+
+def _words(*alternatives: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join(alternatives)})(?![^\W_])", re.IGNORECASE)
+
+
+_NO = r"(?:[\s_-]?(?:no|nr|num|number|nummer|numéro|número|numero|id|#)\b)"
+
+CARD = _words(
+    r"(?:credit|debit)?[\s_-]?cards?", "karten?(?:nummer)?", "kreditkarte", "carte", "tarjeta", "carta", "kaart",
+    "cartão", "visa", "mastercard", "amex", "maestro", "discover", "diners", "jcb", "cvv", "cvc", "ccn?", "pan",
+    r"charge[sd]?", r"payments?", "atm", r"expir\w+", r"bill(?:ing|ed)?", r"refund(?:ed)?", r"purchased?",
+)  # fmt: skip
+HOST = _words(
+    r"ip(?:v[46])?", "hosts?", "hostname", "servers?", "address", "adresse", "ping", "ssh", "traceroute",
+    "dhcp", "lease", "subnet", "gateway", "router", "dns", "nameserver", "addr",
+)  # fmt: skip
+PHONE = _words(
+    r"(?:tele)?phones?", r"tel\w{0,6}", "telefono", "téléphone", "teléfono", "telefone", "telefoon", "telefon",
+    "mobile", "mobil", "cell", "cellulare", "celular", "móvil", "movil", "gsm", "handy", "fax", "call(?:ed|ing)?",
+    "calls", "dial", "ring", "text", "sms", "whatsapp", "contact", "reach", "ruf", "rufen", "anrufen", "erreichen",
+    "erreichbar", "appele[rz]", "appelez-moi", "joindre", "llam\\w+", "ll[aá]mame", "chiam\\w+", "bel", "bellen",
+    "bereiken", "ligue", "ligar", r"m(?:y|on|io|i|ein|ijn|eu) (?:number|numéro|numero|número|nummer)",
+    "contatto", "contacto",
+)  # fmt: skip
+TELEPHONE = _words(
+    r"(?:tele)?phones?(?: number)?", "tel", "telefon\\w*", "teléfono", "téléphone", "mobile", "mobil", "cell", "handy",
+    "cellulare", "celular", "móvil", "fax", "whatsapp", r"(?:call|dial|ring|text)(?: \w+)?",
+    r"(?:my|our|his|her|their|new|home|work|office|cell) number", r"reach(?:ed)? (?:\w+ )?(?:at|on)",
+    r"contact(?:ed)?(?: \w+){0,2} (?:at|on)", r"answer\w* at",
+    r"my registered(?: number)?", "rufen", "anrufen", "appele[rz]", "llámeme", "chiami", "bel mij",
+)  # fmt: skip
+ZIP = (
+    r"(?<![^\W_])(?i:zip(?:[\s-]?code)?|post(?:al)?[\s-]?code|postleitzahl|plz|code postal|c[oó]digo postal|cep|cap)"
+    r"\s?[:=]?\s?"
+)
+PASSPORT = _words(
+    "passports?", "reisepass(?:nummer)?", "passeport", "pasaporte", "passaporto", "passaporte", "paspoort\\w*"
+)
+LICENCE = _words(
+    r"driv(?:er|ing)(?:['’]?s)?[\s_-]licen[cs]e", r"licen[cs]e[\s_-](?:no|nr|num|number|#)", "führerschein\\w*",
+    "permis de conduire", "permiso de conducir", "carn[eé] de conducir", "patente(?: di guida)?", "rijbewijs\\w*",
+    "carteira de motorista", "cnh", "dl",
+)  # fmt: skip
+IDENTITY = _words(
+    "ssn", "itin", "ein", r"social[\s_-]security", r"social[\s_-]insurance", r"national[\s_-](?:insurance|id)", "nino",
+    r"tax(?:payer)?[\s_-](?:id|no|number|file)\w*", "tin", "tfn", "nhs", "medicare", "medicaid", "aadhaar", "pan",
+    rf"(?:identity|id)[\s_-](?:card|document){_NO}?", r"(?:identity|id|identification)[\s_-](?:no|number)",
+    rf"(?:insurance|policy|member(?:ship)?|patient|student|employee|personnel){_NO}", r"health[\s_-]card",
+    r"steuer[\s-]?(?:id\w*|nummer|identifikations\w*)", r"(?:renten|sozial|kranken)versicherungs\w+", "svnr", "rvnr",
+    r"(?:personal)?ausweis\w*", r"versicherten\w+", r"s[eé]curit[eé] sociale", "nir", "nss", "insee",
+    r"carte (?:d['’]identit[eé]|vitale)", r"num[eé]ro fiscal", "dni", "nie", "nif", r"seguridad social",
+    "curp", r"c[oó]dice fiscale", r"c\.\s?f\.?", r"carta d['’]identit[aà]", r"tessera sanitaria", "bsn",
+    "burgerservicenummer", "sofinummer", "identiteitskaart\\w*", "cpf", "cnpj", r"rg", "pesel", "personnummer",
+    "henkil[oö]tunnus", "hetu", "cpr", "nric", "rrn", r"tc kimlik", "ahv", "avs", "rijksregisternummer",
+)  # fmt: skip
+ACCOUNT = _words(
+    rf"(?:bank|checking|savings)?[\s_-]?(?:account|acct|a/c){_NO}\.?", r"routing[\s_-](?:no|number)", r"sort[\s_-]code",
+    "kontonummer", "konto-nr", "blz", "bankleitzahl", r"num[eé]ro de compte", r"n[uú]mero de (?:cuenta|conta)",
+    "numero di conto", "rekeningnummer", r"ag[eê]ncia",
+)  # fmt: skip
+BIRTH = _words(
+    "born", r"d\.?o\.?b\.?", r"(?:date|day|year)[\s_-]of[\s_-]birth", r"birth[\s_-]?(?:day|date)?", "birthdate",
+    "geboren", "geb", r"geburts\w+", "née?", "naissance", "nac[ií]", "nacid[oa]", "nacimiento", "nat[oa]", "nascita",
+    "geboorte\\w*", "nasci", "nascid[oa]", "nascimento", "aniversário", "cumpleaños", "compleanno", "anniversaire",
+)  # fmt: skip
+
+_MONTH = (
+    r"(?:jan|feb|fév|fev|mar|mär|mrt|maa|apr|avr|abr|may|mai|mag|mei|ene|gen|jun|jui|giu|jul|lug|aug|aoû|aou|ago|sep|"
+    r"set|oct|okt|ott|out|nov|dec|dez|déc|dic)[^\W\d_]*"
+)
+DATE = (
+    rf"(?i)(?<![\w./-])(?:\d{{1,4}}([./-])\s?\d{{1,2}}\1\s?\d{{2,4}}|\d{{1,2}}(?:st|nd|rd|th|er|º|\.)?"
+    rf"[\s-](?:of |de |di )?{_MONTH}\.?,?[\s-](?:de |del )?\d{{2,4}}|"
+    rf"{_MONTH}\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\w/-]*\d)"
+)
+_N = r"(?P<it>\b\d{1,3}\b)"
+AGES = (
+    rf"(?i)\b(?:aged|my age is|age[:=]|alter[:=]|edad[:=]|età[:=]|leeftijd[:=]|âge ?[:=]) ?{_N}",
+    rf"(?i)\b(?:i|he|she|son|daughter|wife|husband|mother|father|who|and)(?:['’](?:m|s)| am| is| was|) {_N}"
+    r"(?= years? old| yrs? old| y/o|-years?-old)",
+    rf"(?i){_N}(?= ?y/o\b| jahre alt\b| jaar oud\b)",
+    rf"(?i)\b(?:turn(?:s|ed|ing)?|retires? at|i['’]m|he['’]s|she['’]s) {_N}"
+    r"(?=\s*(?:[,.!?;]|on\b|and\b|next\b|this\b|today\b|tomorrow\b|years?\b|$)(?! ?%))",
+    rf"(?i)\b(?:ai|as|(?<!y )a|avait|aura|aurai|fête(?:ra)?|tengo|tienes?|tiene|cumple|cumplo|ho|hai|ha|compie|compio|"
+    rf"tenho|tem|fez|faz|word|wordt) {_N}(?= (?:ans|años|anni|anos|jaar)\b)",
+)
