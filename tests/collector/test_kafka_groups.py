@@ -145,7 +145,7 @@ def test_a_member_knows_how_far_behind_it_is(broker: Broker) -> None:
 def test_a_member_that_fell_out_of_its_group_joins_again_and_one_without_work_stays(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collector.log_kafka_group.LOST_SECONDS", 0.5)
+    monkeypatch.setattr("collector.log_kafka_group.LOST_SECONDS", 3.0)
     log = open_log(broker.url(f"lost-{secrets.token_hex(4)}"), appender="c")
     log.append([(Stream.EVIDENCE, Record(id="a", key="r", at=1.0, value=b""))])
     first = log.consumer(Stream.EVIDENCE, group="g")
@@ -161,11 +161,11 @@ def test_a_member_that_fell_out_of_its_group_joins_again_and_one_without_work_st
 
     idle = log.consumer(Stream.EVIDENCE, group="g")
     assert isinstance(idle, GroupMember)
-    for member in (first, idle) * 10:
+    for member in (first, idle) * 15:
         member.poll(seconds=0.2)
     lazy = next(member for member in (first, idle) if not member._consumer.assignment())
     kept = lazy._consumer
-    for member in (first, idle) * 10:
+    for member in (first, idle) * 15:
         member.poll(seconds=0.2)
     assert lazy._consumer is kept
     first.close()
