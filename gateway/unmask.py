@@ -14,6 +14,7 @@ LONGEST = 4096  # characters of a surrogate that are looked for, and so the most
 
 # Where a word begins, and every other sign; an underscore parts words, as it emphasises them in Markdown.
 _STARTS = re.compile(r"(?<![^\W_])[^\W_]|[^\w\s]|_")
+_BEGINS = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]|[^\s0-9A-Za-z]")
 _NUMBER = re.compile(r"[+A-Z]{0,2}\d[\dA-Z\s()-]*")
 _SEPARATORS = re.compile(r"[\s()-]")
 _ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])')
@@ -31,6 +32,7 @@ class Originals:
         for made, original in pairs.items():
             for other, theirs in _forms(made, original):
                 forms.setdefault(other, theirs)
+        self._first_bytes = {form[0].encode()[:1] for form in forms}
         self._by_first: dict[str, list[tuple[str, str]]] = {}
         for form in sorted(forms, key=len, reverse=True):
             if len(form) <= LONGEST:
@@ -53,6 +55,10 @@ class Originals:
                 elif not final and form.startswith(text[start:]):
                     return start, size, None
         return None
+
+    def harmless(self, said: bytes) -> bool:
+        """Whether no surrogate can begin in a piece of a text, in UTF-8, by a look at where its words begin."""
+        return self._first_bytes.isdisjoint(_BEGINS.findall(said))
 
     def text(self, text: str) -> str:
         """A whole text, JSON or not, with its originals."""

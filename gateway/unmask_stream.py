@@ -53,36 +53,26 @@ class UnmaskedStream:
         self._windows: dict[Channel, Window] = {}
         self._like = b""  # the last chunk: what is held back goes out in one like it
         self._shape: _Shape | None = None
-        self._harmless: dict[bytes, str] = {}  # texts in which no surrogate begins, and their last characters
 
     def feed(self, events: bytes) -> bytes:
         """The same events, with the originals. What could still become a surrogate waits for the next ones."""
         shape = self._shape
         if shape is not None and events.startswith(shape.before) and events.endswith(shape.after):
             said = events[len(shape.before) : -len(shape.after)]
-            last = self._harmless.get(said)
-            if last is not None and shape.window.idle:
-                shape.window.before = last
-                return events
             if said and b'"' not in said and b"\\" not in said:
-                return self._alike(events, said, shape)
+                window = shape.window
+                if window.idle and said[-1] < 0x80 and self._originals.harmless(said):
+                    window.before = chr(said[-1])
+                    return events
+                text = said.decode("utf-8", "replace")
+                back = window.feed(text)
+                return events if back == text else shape.before + msgspec.json.encode(back)[1:-1] + shape.after
         parts = list(each(events))
         return self._event(events) if len(parts) == 1 else b"".join(map(self.feed, parts))
 
     def end(self, rest: bytes) -> bytes:
         """The last event, where nothing ended it, and all that was held back."""
         return (self.feed(rest) if rest else b"") + self._release()
-
-    def _alike(self, event: bytes, said: bytes, shape: "_Shape") -> bytes:
-        """An event that is like the last one but for its text, `said`."""
-        text, window = said.decode("utf-8", "replace"), shape.window
-        if window.idle and self._originals.find(text, 0, final=False) is None:
-            window.before = text[-1]
-            if len(said) <= 16 and len(self._harmless) < 1000:
-                self._harmless[said] = text[-1]
-            return event
-        back = window.feed(text)
-        return event if back == text else shape.before + msgspec.json.encode(back)[1:-1] + shape.after
 
     def _event(self, event: bytes) -> bytes:
         if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
