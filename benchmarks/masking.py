@@ -6,9 +6,9 @@ The service is the real one: socket, scrub pool of one process, models. `new`: a
 was never seen. `six turns`: a conversation of six turns, at first, and then `repeated`.
 
 The gateway is `retort gateway`, with one route that masks and one that doesn't, both to the same upstream, which
-streams a word in each event, every tenth a surrogate, with a pause after each; who answers it on the mask socket is the
-real server with a stand-in for the pool. CPU is the gateway process's, by the system's account, per event; both routes
-take turns, and the least of each counts. Writes benchmarks/results/masking.json.
+streams a word of prose in each event, every tenth a surrogate, with a pause after each. Who answers it on the mask
+socket is the real server with a stand-in for the pool. CPU is the gateway process's, by the system's account, per
+event; both routes take turns, and the least of each counts. Writes benchmarks/results/masking.json.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import statistics
 import subprocess
@@ -163,9 +164,11 @@ def _cpu(pid: int) -> float:
 @contextlib.asynccontextmanager
 async def _upstream() -> AsyncIterator[int]:
     draw = random.Random(5)
-    words = [" the", " order", " was", " sent", " on", " a", " truck", ",", " hello", "."]
+    words = re.findall(
+        r"\s?\w+|\s?[^\w\s]", Path(__file__).parents[1].joinpath("docs", "evidence.md").read_text("utf-8")
+    )
     names = [f" {name}" for name in PAIRS]
-    said = [draw.choice(names) if n % 10 == 0 else draw.choice(words) for n in range(EVENTS)]
+    said = [draw.choice(names) if n % 10 == 0 else words[n] for n in range(EVENTS)]
     top = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     events = [
         b"data: " + json.dumps({**top, "choices": [{"index": 0, "delta": {"content": word}}]}).encode() + b"\n\n"

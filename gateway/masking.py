@@ -24,7 +24,7 @@ class Masker(Protocol):
 class Masked(msgspec.Struct, frozen=True):
     """A request for teachers. `originals`: what to put back in their answers; None where nothing was replaced.
 
-    `spent`: seconds that it took.
+    `spent`: seconds that it took, to a tenth.
     """
 
     body: bytes
@@ -70,4 +70,5 @@ class Masking:
         finally:
             spent = time.perf_counter() - began
             self._events.emit("gateway.masked", route=self._route.name, outcome=outcome, seconds=spent)
-        return Masked(reply.body, Originals(reply.pairs) if reply.pairs else None, spent)
+        # Rounded, as the upstream keeps what it prepares for each patience.
+        return Masked(reply.body, Originals(reply.pairs) if reply.pairs else None, round(spent, 1))

@@ -129,9 +129,14 @@ def complete(data: bytes) -> int:
 def each(events: bytes) -> Iterator[bytes]:
     """The events one by one, each with what ends it; last, what no end has come of."""
     at = 0
-    for end in _END.finditer(events):
-        yield events[at : end.end()]
-        at = end.end()
+    if b"\r" in events:
+        for end in _END.finditer(events):
+            yield events[at : end.end()]
+            at = end.end()
+    else:  # as nearly all are
+        while (place := events.find(b"\n\n", at)) >= 0:
+            yield events[at : place + 2]
+            at = place + 2
     if at < len(events):
         yield events[at:]
 

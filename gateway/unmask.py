@@ -14,6 +14,7 @@ LONGEST = 4096  # characters of a surrogate that are looked for, and so the most
 
 # Where a word begins, and every other sign; an underscore parts words, as it emphasises them in Markdown.
 _STARTS = re.compile(r"(?<![^\W_])[^\W_]|[^\w\s]|_")
+_BEGINS = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]|[^\s0-9A-Za-z]")
 _NUMBER = re.compile(r"[+A-Z]{0,2}\d[\dA-Z\s()-]*")
 _SEPARATORS = re.compile(r"[\s()-]")
 _ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])')
@@ -31,6 +32,7 @@ class Originals:
         for made, original in pairs.items():
             for other, theirs in _forms(made, original):
                 forms.setdefault(other, theirs)
+        self._first_bytes = {form[0].encode()[:1] for form in forms}
         self._by_first: dict[str, list[tuple[str, str]]] = {}
         for form in sorted(forms, key=len, reverse=True):
             if len(form) <= LONGEST:
@@ -53,6 +55,10 @@ class Originals:
                 elif not final and form.startswith(text[start:]):
                     return start, size, None
         return None
+
+    def harmless(self, said: bytes) -> bool:
+        """Whether no surrogate can begin in a piece of a text, in UTF-8, by a look at where its words begin."""
+        return self._first_bytes.isdisjoint(_BEGINS.findall(said))
 
     def text(self, text: str) -> str:
         """A whole text, JSON or not, with its originals."""
@@ -77,26 +83,26 @@ class Originals:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return token
         back = self.text(text)
-        return token if back == text else json.dumps(back, ensure_ascii=False).encode()
+        return token if back == text else msgspec.json.encode(back)
 
 
 class Window:
     """One text of a stream. Text that is JSON, as a tool's arguments are, stays so: originals are escaped in it, and
-    surrogates found however they are escaped."""
+    surrogates found however they are escaped.
+
+    `before`: the character before what comes next. `idle`: nothing is held back, and a piece in which no surrogate can
+    begin, and no escape, need not be fed where `before` is set to its last character.
+    """
 
     def __init__(self, originals: Originals) -> None:
         self._originals = originals
         self._held = ""
-        self._before = ""  # the character before what is held
+        self.before = ""
+        self.idle = False
         self._json: bool | None = None  # not known before there is more than space
 
     def feed(self, piece: str, *, final: bool = False) -> str:
         """The next piece in, and out what may go on. `final`: nothing follows, so all of it may."""
-        if piece and not (self._held or final or self._json is None or (self._json and "\\" in piece)):
-            whole = self._before + piece
-            if self._originals.find(whole, len(self._before), final=False) is None:
-                self._before = piece[-1]
-                return piece  # as nearly all are
         raw = self._held + piece
         if self._json is None and (begun := raw.lstrip()):
             self._json = begun[0] in "{["
@@ -104,8 +110,8 @@ class Window:
             text, places = _unescaped(raw, final=final)
         else:
             text, places = raw, None
-        whole = self._before + text
-        shift = len(self._before)
+        whole = self.before + text
+        shift = len(self.before)
         out: list[str] = []
         at = shift
         while (found := self._originals.find(whole, at, final=final)) is not None:
@@ -114,13 +120,14 @@ class Window:
             at = start
             if original is None:
                 break
-            out.append(json.dumps(original, ensure_ascii=False)[1:-1] if self._json else original)
+            out.append(msgspec.json.encode(original)[1:-1].decode() if self._json else original)
             at = end
         else:
             out.append(_cut(raw, places, at - shift, len(text)))
             at = len(whole)
         self._held = raw[at - shift if places is None else places[at - shift] :]
-        self._before = whole[at - 1 : at] if at else ""
+        self.before = whole[at - 1 : at] if at else ""
+        self.idle = not self._held and self._json is not None
         return "".join(out)
 
     @property

@@ -34,16 +34,12 @@ class _Text(msgspec.Struct, frozen=True):
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """A chunk of one text, up to that text's first character and from its last one on: most chunks of a stream are the
-    same but for it, and need no parsing. `window`: of that text."""
+    """An event with a chunk of one text, up to that text's first character and from its last one on: most events of a
+    stream are the same but for it, and need no parsing. `window`: of that text."""
 
     before: bytes
     after: bytes
     window: Window
-
-    def filled(self, text: str) -> bytes:
-        """The chunk with this text."""
-        return self.before + _encoded(text)[1:-1] + self.after
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
@@ -60,17 +56,29 @@ class UnmaskedStream:
 
     def feed(self, events: bytes) -> bytes:
         """The same events, with the originals. What could still become a surrogate waits for the next ones."""
-        if events.startswith(b"data: ") and events.find(b"\n") == len(events) - 2:
-            data = events[6:-2]  # one event of one line, as nearly all are
-            before, changed = self._data(data)
-            return events if changed is data and not before else before + b"data: " + changed + b"\n\n"
-        return b"".join([self._event(event) for event in each(events)])
+        shape = self._shape
+        if shape is not None and events.startswith(shape.before) and events.endswith(shape.after):
+            said = events[len(shape.before) : -len(shape.after)]
+            if said and b'"' not in said and b"\\" not in said:
+                window = shape.window
+                if window.idle and said[-1] < 0x80 and self._originals.harmless(said):
+                    window.before = chr(said[-1])
+                    return events
+                text = said.decode("utf-8", "replace")
+                back = window.feed(text)
+                return events if back == text else shape.before + msgspec.json.encode(back)[1:-1] + shape.after
+        parts = list(each(events))
+        return self._event(events) if len(parts) == 1 else b"".join(map(self.feed, parts))
 
     def end(self, rest: bytes) -> bytes:
         """The last event, where nothing ended it, and all that was held back."""
-        return (self._event(rest) if rest else b"") + self._release()
+        return (self.feed(rest) if rest else b"") + self._release()
 
     def _event(self, event: bytes) -> bytes:
+        if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
+            data = event[6:-2]  # one line, as nearly all have
+            before, changed = self._data(data)
+            return event if changed is data and not before else before + b"data: " + changed + b"\n\n"
         lines = list(_DATA.finditer(event))
         if not lines:
             return event
@@ -82,14 +90,6 @@ class UnmaskedStream:
 
     def _data(self, data: bytes) -> tuple[bytes, bytes]:
         """What must go out before an event, and what it says: the same object where nothing of it changes."""
-        shape = self._shape
-        if shape is not None and data.startswith(shape.before) and data.endswith(shape.after):
-            said = data[len(shape.before) : -len(shape.after)]
-            if said and b'"' not in said and b"\\" not in said:
-                self._like = data
-                text = said.decode("utf-8", "replace")
-                back = shape.window.feed(text)
-                return b"", data if back == text else shape.filled(back)
         try:
             choices = _chunk.decode(data).choices
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -156,11 +156,11 @@ def _delta(channel: Channel, text: str) -> dict[str, Any]:
 
 
 def _shape(data: bytes, said: str, window: Window) -> _Shape | None:
-    token = _encoded(said)
+    token = msgspec.json.encode(said)
     if b"\\" in data or data.count(token) != 1:  # without an escape there is one way to write a text
         return None
     before, _, after = data.partition(token)
-    return _Shape(before + b'"', b'"' + after, window)
+    return _Shape(b"data: " + before + b'"', b'"' + after + b"\n\n", window)
 
 
 def _changed(data: bytes, changes: list[tuple[int, _Text, str]]) -> bytes:
