@@ -12,22 +12,26 @@ BOXES = re.compile(
     r"\b(?:US[NS]\w*\s[^\W\d_]+\s+)?[AFD]PO,? A[AEP],? \d{5}",
     re.IGNORECASE,
 )
-_WORD = r"[^\W\d_][\w.'’-]*"
-_ROMANCE = (
-    r"(?:Calle|C\.|C/|Plaza|Paseo|Avenida|Avda\.?|Rambla|Ronda|Camino|Cuesta|Callejón|Acceso|Pasaje|Glorieta|Urbanización|"
-    r"Carretera|Vía|Via|Viale|Piazza|Piazzale|Vicolo|Corso|Largo|Strada|Contrada|Borgo|rue|avenue|av\.|boulevard|bd|"
-    r"chemin|place|impasse|allée|quai|Rua|R\.|Travessa|Rodovia|Alameda|Praça|Ladeira|Esplanada|Estrada|Largo)"
+_SMALL = r"(?:(?:de|del|della|di|du|des|do|da|dos|das|la|las|los|le|les|van|den|der)\s+|d['’])*"
+_NAME = rf"{_SMALL}[A-ZÀ-Þ][a-zß-ÿ'’.-][\w.'’-]*"
+_PLAIN = (
+    r"calle|plaza|paseo|avenida|avda\.?|rambla|glorieta|callejón|urbanización|carretera|viale|piazzale|piazza|vicolo|"
+    r"strada|contrada|rue|boulevard|impasse|allée|travessa|rodovia|alameda|praça|ladeira|esplanada|estrada|rua"
 )
+_AMBIGUOUS = (
+    r"C\.|C/|Ronda|Camino|Cuesta|Acceso|Pasaje|V[ií]a|Corso|Largo|Borgo|[Aa]venue|[Aa]v\.|[Bb]d|[Cc]hemin|[Pp]lace|"
+    r"[Qq]uai|R\."
+)
+_GERMANIC = r"straße|strasse|gasse|allee|straat|laan|plein|gracht|singel|(?<=-)(?:platz|weg|ring|damm|ufer)"
+_AT = r",?\s+(?:n[.º°]?\s?)?\d{1,4}(?:[-/]\d+)?\s?[a-z]?\b"
 STREETS = re.compile(
-    rf"\b(?i:{_ROMANCE})\s+(?:{_WORD}\s+){{0,4}}{_WORD},?\s+(?:n[.º°]?\s?)?\d{{1,4}}\b"
-    rf"|\b\d{{1,4}}(?:\s?(?:bis|ter))?,?\s+(?i:rue|avenue|av\.|boulevard|bd|chemin|place|impasse|allée|quai)\s+"
-    rf"(?:(?i:de|du|des|la|le|les|d['’])\s*){{0,2}}{_WORD}(?:[ -][A-ZÀ-Þ]\w+)*"
-    rf"|(?<![\w-])(?:[A-ZÄÖÜ][\w.]{{1,20}}[ -]){{0,3}}[\w-]{{0,30}}(?i:straße|strasse|str\.|gasse|allee|"
-    rf"straat|laan|plein|gracht|kade|singel|"
-    rf"(?<=-)(?:platz|weg|ring|damm|ufer))\s+\d{{1,4}}(?:[-/]\d+)?\s?[a-z]?\b"
-    rf"|\b\d{{1,5}}\s+(?:[A-Z][\w'’]+\s+){{1,3}}(?i:street|st|road|rd|avenue|ave|lane|ln|drive|dr|court|ct|boulevard|blvd|"
-    rf"square|terrace|crescent|highway|hwy|parkway|pkwy)\b\.?"
+    rf"\b(?:(?i:{_PLAIN})|{_AMBIGUOUS})\s+(?:{_NAME}\s+){{0,4}}{_NAME}{_AT}"
+    rf"|\b\d{{1,4}}(?:\s?(?:bis|ter))?,?\s+(?:(?i:{_PLAIN})|{_AMBIGUOUS})\s+{_NAME}(?:[ -]{_NAME}){{0,3}}"
+    rf"|(?<![\w-])(?:[A-ZÄÖÜ][\w.]{{1,20}}[ -]){{0,3}}(?:[\w-]{{0,30}}(?i:{_GERMANIC})|[A-ZÄÖÜ][\w-]{{2,30}}str\.){_AT}"
+    r"|\b\d{1,5}\s+(?:[A-Z][a-z'’]+\s+){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|Court|Ct|Boulevard|Blvd|Square|"
+    r"Terrace|Crescent|Highway|Hwy|Parkway|Pkwy)\b\.?"
 )
+LOWER_STREETS = re.compile(rf"\b(?:{_PLAIN}|avenue|chemin)\s+(?:[^\W\d_][\w.'’-]*\s+){{0,4}}[^\W\d_][\w.'’-]*{_AT}")
 _PARTS = re.compile(
     r"\b(?:Apt|Apartment|Suite|Ste|Unit|Flat|Floor|Fl|Room|Rm|Studio|Appartamento|Interno|Scala|Piano|Piso|Puerta|Esc|"
     r"App|Wohnung|Whg|Appt|Appartement|[ÉE]tage|Apto|Bloco|Box|Bus|Zi)\b\.?\s?#?\d+[A-Za-z]?\b|\bH\.? ?No\.? ?\d[\d/-]*"

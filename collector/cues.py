@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from collector.addresses import BOXES, STREETS, parts
-from collector.plausible import NUMBERS, Found
+from collector.addresses import BOXES, LOWER_STREETS, STREETS, parts
+from collector.plausible import NUMBERS, Found, is_technical
 
 _PART = r"(?:(?:van|von|de|der|den|del|della|di|da|do|dos|das|la|le|el|al|bin|ten|ter|zu|zur|af)\s+|d['’]|O['’])*"
 _NAME = rf"{_PART}[A-ZÀ-Þ][\w'’-]+(?:\s+(?:[A-ZÀ-Þ]\.|{_PART}[A-ZÀ-Þ][\w'’-]+)){{0,3}}"
@@ -20,7 +20,7 @@ _SAYS = (
     r"op naam van|em nome de"
 )
 _FIELD = r"(?:full |first |last |sur)?name|nombre|nom|naam|nome|holder|from|to|absender|attn"
-_TITLED = re.compile(rf"\b(?i:{_TITLE})\b\.?\s+(?P<it>{_NAME})")
+_TITLED = re.compile(rf"\b(?!(?:MS|DR|SR|MW|SIG)\b)(?i:{_TITLE})\b\.?\s+(?P<it>{_NAME})")
 _SAID = re.compile(rf"\b(?i:{_SAYS})\b\s(?P<it>{_NAME})|(?m:^|[;,{{\s])(?i:{_FIELD})\s?[:=]\s?(?P<field>{_NAME})")
 _ADDRESS = re.compile(
     r"(?m:^|[;,{\s])(?i:(?:home |postal |billing |shipping )?address|street|anschrift|adresse|straße|"
@@ -35,9 +35,11 @@ _AGE = re.compile(r"\s?\((?P<it>\d{1,2})\)|,\s(?P<aged>\d{1,2})(?=,)")
 
 def besides(text: str, believed: Sequence[Found]) -> list[Found]:
     """What the text itself says beside what the models found, and what stands next to that."""
-    found = [Found("PERSON", *span, 1.0) for span in named(text)]
-    found += [Found(*field, 1.0) for field in fields(text)]
-    found += [Found("STREET", *m.span(), 1.0) for pattern in (BOXES, STREETS) for m in pattern.finditer(text)]
+    technical = is_technical(text)  # `name: Build` and "this is Debian" are nobody's
+    found = [Found("PERSON", *span, 1.0) for span in named(text, technical=technical)]
+    found += [Found(*field, 1.0) for field in fields(text) if not technical]
+    streets = (BOXES, STREETS, LOWER_STREETS) if text.islower() else (BOXES, STREETS)
+    found += [Found("STREET", *m.span(), 1.0) for pattern in streets for m in pattern.finditer(text)]
     every = (*believed, *found)
     persons = [f for f in every if f.entity_type == "PERSON"]
     places = [(f.start, f.end) for f in every if f.entity_type not in ("PERSON", *NUMBERS)]
@@ -46,9 +48,9 @@ def besides(text: str, believed: Sequence[Found]) -> list[Found]:
     return found + [Found("BUILDING_NUMBER", *part, 1.0) for part in parts(text, places)]
 
 
-def named(text: str) -> Iterator[tuple[int, int]]:
-    """Where a name is that a title or a phrase announces."""
-    for pattern in (_TITLED, _SAID):
+def named(text: str, *, technical: bool = False) -> Iterator[tuple[int, int]]:
+    """Where a name is that a title or, but in technical text, a phrase announces."""
+    for pattern in (_TITLED,) if technical else (_TITLED, _SAID):
         for match in pattern.finditer(text):
             yield match.span(match.lastgroup or 0)
 

@@ -62,10 +62,6 @@ def _digits(least: int) -> Check:
     return lambda text: sum(c.isdigit() for c in text) >= least
 
 
-def _long_phone(text: str) -> bool:
-    return _short_phone(text) and sum(c.isdigit() for c in text) >= 9
-
-
 def _short_phone(text: str) -> bool:
     """A number without its area, which phonenumbers takes for none; a date is none, either."""
     return 6 <= sum(c.isdigit() for c in text) <= 21 and not re.match(near.DATE, text)
@@ -128,8 +124,7 @@ FORMS: tuple[Form, ...] = (
     *_form("DATE_OF_BIRTH", near.DATE, near=near.BIRTH, after=40),
     *_form("AGE", *near.AGES),
     *_form("PHONE", rf"(?<![\w.+-])\+{_PHONE}", check=_digits(9)),
-    *_form("PHONE", rf"(?<![\w.+-]){_PHONE}", check=_long_phone, near=near.PHONE),
-    *_form("PHONE", rf"(?<![\w.+-]){_PHONE}", check=_short_phone, near=near.TELEPHONE),
+    *_form("PHONE", rf"(?<![\w.+-]){_PHONE}", check=_short_phone, near=near.PHONE),
     *_form(
         "ZIP_CODE",
         rf"{near.ZIP}(?P<it>\d{{3,6}}(?:[ -]?(?:\d{{2,4}}|[A-Z]{{2}}))?|(?i:[A-Z]{{1,2}}\d[A-Z\d]? ?\d[A-Z]{{2}}))\b",

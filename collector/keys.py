@@ -36,7 +36,7 @@ _WORDS = (
 # `it`: what is secret of a match.
 PASSWORDS = (
     rf"{_WORDS}[\"']?\s?(?:[:=]|=>)\s?[\"']?(?P<it>(?![A-Za-z]+\s[a-z])[^\s\"',;&]{{6,}})",
-    rf"(?<![A-Za-z]){_WORDS}\s(?:\w+\s){{0,3}}(?P<it>(?=\S*\d)(?=\S*[A-Za-z])[^\s\"',;]{{7,}}[^\s\"',;.])",
+    rf"(?<![A-Za-z]){_WORDS}\s(?:(?:is|was|now|lautet|ist|nicht|mehr|est|es|è|é)\s){{1,3}}(?P<it>(?=\S*\d)(?=\S*[A-Za-z])[^\s\"',;]{{7,}}[^\s\"',;.])",
     r"[?&](?i:access_token|api_?key|auth|client_secret|code|key|pass|password|secret|session|sid|sig|signature|token)="
     r"(?P<it>[^\s&\"'<>#]{6,})",
     r"\b(?i:authorization)[\"']?\s?[:=]\s?[\"']?(?i:bearer|basic|digest|token)\s(?P<it>[\w.~+/-]{6,}=*)",

@@ -19,23 +19,20 @@ HOST = _words(
     "dhcp", "lease", "subnet", "gateway", "router", "dns", "nameserver", "addr",
 )  # fmt: skip
 PHONE = _words(
-    r"(?:tele)?phones?", r"tel\w{0,6}", "telefono", "téléphone", "teléfono", "telefone", "telefoon", "telefon",
-    "mobile", "mobil", "cell", "cellulare", "celular", "móvil", "movil", "gsm", "handy", "fax", "call(?:ed|ing)?",
-    "calls", "dial", "ring", "text", "sms", "whatsapp", "contact", "reach", "ruf", "rufen", "anrufen", "erreichen",
-    "erreichbar", "appele[rz]", "appelez-moi", "joindre", "llam\\w+", "ll[aá]mame", "chiam\\w+", "bel", "bellen",
-    "bereiken", "ligue", "ligar", r"m(?:y|on|io|i|ein|ijn|eu) (?:number|numéro|numero|número|nummer)",
-    "contatto", "contacto",
-)  # fmt: skip
-TELEPHONE = _words(
-    r"(?:tele)?phones?(?: number)?", "tel", "telefon\\w*", "teléfono", "téléphone", "mobile", "mobil", "cell", "handy",
-    "cellulare", "celular", "móvil", "fax", "whatsapp", r"(?:call|dial|ring|text)(?: \w+)?",
-    r"(?:my|our|his|her|their|new|home|work|office|cell) number", r"reach(?:ed)? (?:\w+ )?(?:at|on)",
-    r"contact(?:ed)?(?: \w+){0,2} (?:at|on)", r"answer\w* at",
-    r"my registered(?: number)?", "rufen", "anrufen", "appele[rz]", "llámeme", "chiami", "bel mij",
+    r"(?:tele|cell|hand)?phones?(?: number)?", "tel", "telefon\\w*", "telefono", "téléphone", "teléfono", "telefone",
+    "telefoon\\w*", "mobile", "mobil", "cellulare", "celular", "móvil", "movil", "gsm", r"handy(?:nummer|\s?:)", "fax",
+    "sms",
+    "whatsapp", r"my (?:cell|handy)", r"(?:call|dial|ring|text) (?:me|us|him|her|them|back)(?: \w+)?",
+    r"(?:call|dial|ring)\s?$",
+    r"(?:call|dial|ring|text|reach|contact|answer)\w*(?: \w+){0,2} (?:at|on)", r"contact\s?:",
+    r"(?:my|our|his|her|their|new|home|work|office|cell|registered) number", "my registered",
+    r"m(?:on|io|i|ein|ijn|eu) (?:numéro|numero|número|nummer)", "ruf", "rufen", "anrufen", "erreichen", "erreichbar",
+    "appele[rz]", "joindre", "ll[aá]m[ea](?:me|r)?", "chiam(?:i|ami|are)", "bel mij", "bellen", "bereiken",
+    "ligue", "ligar",    "contatto", "contacto",
 )  # fmt: skip
 ZIP = (
-    r"(?<![^\W_])(?i:zip(?:[\s-]?code)?|post(?:al)?[\s-]?code|postleitzahl|plz|code postal|c[oó]digo postal|cep|cap)"
-    r"\s?[:=]?\s?"
+    r"(?<![^\W_])(?:(?i:zip[\s-]?code|zip\s?[:=]|post(?:al)?[\s-]?code|postleitzahl|plz|code postal|c[oó]digo postal)|"
+    r"CAP|CEP)\s?[:=]?\s?"
 )
 PASSPORT = _words(
     "passports?", "reisepass(?:nummer)?", "passeport", "pasaporte", "passaporto", "passaporte", "paspoort\\w*"
@@ -43,19 +40,20 @@ PASSPORT = _words(
 LICENCE = _words(
     r"driv(?:er|ing)(?:['’]?s)?[\s_-]licen[cs]e", r"licen[cs]e[\s_-](?:no|nr|num|number|#)", "führerschein\\w*",
     "permis de conduire", "permiso de conducir", "carn[eé] de conducir", "patente(?: di guida)?", "rijbewijs\\w*",
-    "carteira de motorista", "cnh", "dl",
+    "carteira de motorista", "cnh", "(?-i:DL)",
 )  # fmt: skip
 IDENTITY = _words(
-    "ssn", "itin", "ein", r"social[\s_-]security", r"social[\s_-]insurance", r"national[\s_-](?:insurance|id)", "nino",
-    r"tax(?:payer)?[\s_-](?:id|no|number|file)\w*", "tin", "tfn", "nhs", "medicare", "medicaid", "aadhaar", "pan",
+    "ssn", "itin", "(?-i:EIN|TIN|PAN|NIR|NIE|RG|AVS|CPR|SIN)", r"(?:pan|nie|nir|tin) (?:is|es|no|number)",
+    r"social[\s_-]security", r"social[\s_-]insurance", r"national[\s_-](?:insurance|id)", "nino",
+    r"tax(?:payer)?[\s_-](?:id|no|number|file)\w*", "tfn", "nhs", "medicare", "medicaid", "aadhaar",
     rf"(?:identity|id)[\s_-](?:card|document){_NO}?", r"(?:identity|id|identification)[\s_-](?:no|number)",
     rf"(?:insurance|policy|member(?:ship)?|patient|student|employee|personnel){_NO}", r"health[\s_-]card",
     r"steuer[\s-]?(?:id\w*|nummer|identifikations\w*)", r"(?:renten|sozial|kranken)versicherungs\w+", "svnr", "rvnr",
-    r"(?:personal)?ausweis\w*", r"versicherten\w+", r"s[eé]curit[eé] sociale", "nir", "nss", "insee",
-    r"carte (?:d['’]identit[eé]|vitale)", r"num[eé]ro fiscal", "dni", "nie", "nif", r"seguridad social",
+    r"(?:personal)?ausweis\w*", r"versicherten\w+", r"s[eé]curit[eé] sociale", "nss", "insee",
+    r"carte (?:d['’]identit[eé]|vitale)", r"num[eé]ro fiscal", "dni", "nif", r"seguridad social",
     "curp", r"c[oó]dice fiscale", r"c\.\s?f\.?", r"carta d['’]identit[aà]", r"tessera sanitaria", "bsn",
-    "burgerservicenummer", "sofinummer", "identiteitskaart\\w*", "cpf", "cnpj", r"rg", "pesel", "personnummer",
-    "henkil[oö]tunnus", "hetu", "cpr", "nric", "rrn", r"tc kimlik", "ahv", "avs", "rijksregisternummer",
+    "burgerservicenummer", "sofinummer", "identiteitskaart\\w*", "cpf", "cnpj", "pesel", "personnummer",
+    "henkil[oö]tunnus", "hetu", "nric", "rrn", r"tc kimlik", "ahv", "rijksregisternummer",
 )  # fmt: skip
 ACCOUNT = _words(
     rf"(?:bank|checking|savings)?[\s_-]?(?:account|acct|a/c){_NO}\.?", r"routing[\s_-](?:no|number)", r"sort[\s_-]code",
@@ -64,8 +62,9 @@ ACCOUNT = _words(
 )  # fmt: skip
 BIRTH = _words(
     "born", r"d\.?o\.?b\.?", r"(?:date|day|year)[\s_-]of[\s_-]birth", r"birth[\s_-]?(?:day|date)?", "birthdate",
-    "geboren", "geb", r"geburts\w+", "née?", "naissance", "nac[ií]", "nacid[oa]", "nacimiento", "nat[oa]", "nascita",
-    "geboorte\\w*", "nasci", "nascid[oa]", "nascimento", "aniversário", "cumpleaños", "compleanno", "anniversaire",
+    "geboren", "geb", r"geburts\w+", "née?", "naissance", "nac[ií]ó?", "nacid[oa]", "nacimiento", "(?-i:nat[oa])",
+    "nascita", "geboorte\\w*", "nasci", "nascid[oa]", "nascimento", "aniversário", "cumpleaños", "compleanno",
+    "anniversaire",
 )  # fmt: skip
 
 _MONTH = (

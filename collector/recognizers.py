@@ -100,16 +100,17 @@ _OTHER_NUMBER = re.compile(r"\d{4}([-/.])\d\d\1\d\d(?:\D|$)|\d{1,2}([-/.])\d{1,2
 
 def _is_written_as_phone(text: str, start: int, end: int) -> bool:
     """Not part of a longer token; in groups, and no date, decimal or list; digits alone only beside a telling word."""
-    if re.search(r"[\w.#-]$", text[:start][-1:]) or re.match(r"[\w-]|[./:]\d", text[end : end + 2]):
+    before = text[max(start - BEFORE, 0) : start]
+    if re.search(r"[\w.#-]$", before) or re.match(r"[\w-]|[./:]\d", text[end : end + 2]):
         return False
     number = text[start:end]
     if _OTHER_NUMBER.match(number):
         return False
     if _GROUPED.match(number) and not re.fullmatch(r"\d+", number):
         return True
-    if re.search(r"@[\w.-]+[\"']?[,;|\t ]\s?[\"']?$", text[:start]):
+    if re.search(r"@[\w.-]+[\"']?[,;|\t ]\s?[\"']?$", before):
         return True  # beside an e-mail, in a table
-    return bool(near.PHONE.search(text[max(start - BEFORE, 0) : start]) or near.PHONE.search(text[end : end + AFTER]))
+    return bool(near.PHONE.search(before) or near.PHONE.search(text[end : end + AFTER]))
 
 
 class _NoNlp(SpacyNlpEngine):  # type: ignore[misc]

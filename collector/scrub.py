@@ -164,10 +164,13 @@ class Scrubber:
         if len(text) > LONGEST_FIELD:
             raise ScrubError("field_too_long")
         found = self._engines[reading].analyze(text, language="en")
-        of_models = [r for r in found if r.recognition_metadata[r.RECOGNIZER_NAME_KEY] in MODELS]
-        kept = [r for r in found if r not in of_models]
+        kept: list[Found] = []
+        of_models: list[Found] = []
+        for r in found:
+            by_model = r.recognition_metadata[r.RECOGNIZER_NAME_KEY] in MODELS
+            (of_models if by_model else kept).append(Found(r.entity_type, r.start, r.end, r.score))
         if reading == "text":
-            believed = plausible(text, [Found(r.entity_type, r.start, r.end, r.score) for r in of_models])
+            believed = plausible(text, of_models)
             kept += believed + besides(text, believed)
         spans: list[Span] = []
         for r in sorted(kept, key=lambda r: (self._rank.get(r.entity_type, len(self._rank)), r.start - r.end, r.start)):

@@ -106,6 +106,13 @@ def _id_number(text: str, draw: random.Random) -> str:
     return made
 
 
+def _house(text: str, draw: random.Random) -> str:
+    """An apartment stays one: `Apt. 12`, `Apt. 85`."""
+    if not any(c.isdigit() for c in text):
+        return _same_shape(text, draw)
+    return re.sub(r"\d", lambda _: draw.choice(string.digits), text)
+
+
 def _date(text: str, draw: random.Random) -> str:
     """A day in 1940 to 2005 in the same writing; day and month are 1 to 12, so either may come first."""
 
@@ -161,7 +168,7 @@ _MAKERS: dict[str, Callable[[str, random.Random], str]] = {
     "ID_NUMBER": _id_number,
     "DATE_OF_BIRTH": _date,
     "AGE": lambda text, draw: str(draw.randrange(18, 90)),
-    "BUILDING_NUMBER": lambda text, draw: re.sub(r"\d", lambda _: draw.choice(string.digits), text),
+    "BUILDING_NUMBER": _house,
     "IBAN": _iban,
     "SSN": lambda text, draw: f"9{draw.randrange(100):02d}-{draw.randrange(100):02d}-{draw.randrange(10000):04d}",
     "IP_ADDRESS": _ip,

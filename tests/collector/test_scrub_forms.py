@@ -200,6 +200,10 @@ def found(text: str) -> list[tuple[str, str]]:
         ("PHONE", "tel. 451 5986", "line 451 5986"),
         ("PHONE", "+49(0)3160285272", "x+49031602852723"),
         ("ZIP_CODE", "ZIP: 48750", "zip -9 48750.txt"),
+        ("PHONE", "call me at 555 1234", "the system call returns 1000000 bytes"),
+        ("PASSWORD", "the token is now a1b2c3d4e5", "the token limit for gpt-4o-mini-2024 is high"),
+        ("ID_NUMBER", "NIE: Y0475591B and NIE Y0475591", "ein Buch mit 123456 Seiten"),
+        ("DATE_OF_BIRTH", "nata il 04.04.1949", "NATO was founded on 04.04.1949"),
     ],
 )  # fmt: skip
 def test_what_has_a_form_or_a_telling_word_is_taken_and_what_is_near_it_is_not(
@@ -218,10 +222,31 @@ def test_what_has_a_form_or_a_telling_word_is_taken_and_what_is_near_it_is_not(
         ("name FROM users", []),
         ("the file name is Foo", []),
         ("in dr mario", []),
+        ("on MS Windows", []),
+        ("name: Build\nruns-on: linux", []),
+        ("this is Debian, a Linux", []),
+        ("Mr. Torvalds wrote the kernel", ["Torvalds"]),
     ],
 )
 def test_titles_and_phrases_announce_names(text: str, names: list[str]) -> None:
-    assert [text[a:b] for a, b in cues.named(text)] == names
+    found = cues.besides(text, [])
+    assert [text[f.start : f.end] for f in found if f.entity_type == "PERSON"] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "street"),
+    [
+        ("vive en Calle de la Rosa 12, hoy", "Calle de la Rosa 12"),
+        ("au 12 bis, rue des Lilas", "12 bis, rue des Lilas"),
+        ("in der Karl-Marx-Allee 34a", "Karl-Marx-Allee 34a"), ("at 221 Baker Street", "221 Baker Street"),
+        ("P.O. Box 211", "P.O. Box 211"), ("Via Roma 5", "Via Roma 5"), ("calle de la rosa 12", "calle de la rosa 12"),
+        ("connect via port 8080", None), ("copied via USB 3", None), ("the place 12 of them met", None),
+        ("monitoring 80 hosts", None), ("see instr. 12", None), ("box 12 of 20", None),
+    ],
+)  # fmt: skip
+def test_streets_have_a_form(text: str, street: str | None) -> None:
+    found = [text[f.start : f.end] for f in cues.besides(text, []) if f.entity_type == "STREET"]
+    assert found == ([street] if street else [])
 
 
 def test_ages_and_repeated_words_belong_to_a_name() -> None:
