@@ -27,7 +27,7 @@ from router.policy_scrub import LANGUAGES
 if TYPE_CHECKING:
     from collector.recognizers import Reading
 
-VERSION = "rampart-1.4.0/spacy-sm-3.8.0/forms-3"
+VERSION = "rampart-1.4.0-int8/spacy-sm-3.8.0/forms-3"
 MOST_CACHED = 20_000
 DEEPEST = 40
 LONGEST_FIELD = 200_000  # characters; a longer one is quarantined rather than held up for minutes
