@@ -98,10 +98,10 @@ def altered(texts: Iterable[str], find: Find) -> dict[str, Any]:
         characters += len(text)
         masked += sum(b - a for _, a, b in found)
         if found:
-            examples.append([f"{kind}: {text[a:b][:60]}" for kind, a, b in found][:3])
+            examples.append("; ".join(f"{kind}: {text[a:b][:60]}" for kind, a, b in found[:3]))
     return {
         "share": round(changed / count, 4),
         "characters": round(masked / characters, 5),
         "texts": count,
-        "examples": examples[:20],
+        "examples": examples[:15],
     }
