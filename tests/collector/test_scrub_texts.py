@@ -210,7 +210,7 @@ def test_the_patterns_are_done_with_a_long_run_of_signs_in_time(scrubber: Scrubb
 
 
 def test_names_in_chat_sentences_of_seven_locales_are_found(scrubber: Scrubber) -> None:
-    """Recall with a floor, for names as written and in lower case; `benchmarks/scrub.py` states the figures."""
+    """Recall with a floor, for names as written and in lower case; `benchmarks/pii_quality.py` states the figures."""
     found = lower = total = 0
     for locale in LOCALES:
         fake = Faker(locale)
@@ -239,7 +239,7 @@ def test_street_addresses_are_found(scrubber: Scrubber) -> None:
 
 
 def test_of_the_sample_records_few_are_altered_and_of_their_answers_none(scrubber: Scrubber) -> None:
-    """Technology's names are easily taken for persons'; `benchmarks/scrub.py` states the share of 2,000 records."""
+    """Technology's names are easily taken for persons'; `benchmarks/pii_quality.py` states the share of 2,000 records."""
     drawn = random.Random(3).sample(packages(), 1000)
     altered = [p.question for p in drawn if clean(scrubber, p.question) != p.question]
     assert len(altered) / len(drawn) < 0.03, altered
