@@ -239,7 +239,7 @@ def test_street_addresses_are_found(scrubber: Scrubber) -> None:
 
 
 def test_of_the_sample_records_few_are_altered_and_of_their_answers_none(scrubber: Scrubber) -> None:
-    """Technology's names are easily taken for persons'; `benchmarks/pii_quality.py` states the share of 2,000 records."""
+    """Technology's names are easily taken for persons'; `benchmarks/pii_quality.py` states the share."""
     drawn = random.Random(3).sample(packages(), 1000)
     altered = [p.question for p in drawn if clean(scrubber, p.question) != p.question]
     assert len(altered) / len(drawn) < 0.03, altered

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -102,11 +103,21 @@ def request(number: int, planted: list[str]) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.service)])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """A log's URL, and the folder of its files."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/state/log.db", tmp_path
+    broker = request.getfixturevalue("broker")
+    return broker.url(f"canaries-{secrets.token_hex(4)}"), broker.folder
+
+
 @pytest.fixture
-def config_file(tmp_path: Path, teacher: tuple[Teacher, int]) -> Path:
+def config_file(tmp_path: Path, teacher: tuple[Teacher, int], log: tuple[str, Path]) -> Path:
     (port,) = free_ports(1)
     config = {
         "state": str(tmp_path / "state"),
+        "log": log[0],
         "listen": f"127.0.0.1:{port}",
         "scrub_workers": 2,
         "spool": {"key": "0f" * 32},
@@ -140,7 +151,7 @@ async def run(config: Config, file: Path, says: dict[str, list[str]], every: lis
                         await asyncio.sleep(0.1)
                     os.kill(pid, signal.SIGABRT)  # with its dump, where there is one
             await client.post(f"{url}/chat/completions", content=json.dumps(every[0].sentence)[:-3].encode())
-            log = open_log(config.log)
+            log = open_log(config.log, kafka=config.kafka)
             async with asyncio.timeout(150):
                 while len(log.read(Stream.INTERACTIONS, 0, key="r")) < len(every) // EACH:  # noqa: ASYNC110
                     await asyncio.sleep(0.5)
@@ -162,7 +173,7 @@ def left(every: Iterable[Canary], data: bytes) -> list[Canary]:
 
 
 async def test_a_thousand_planted_values_are_nowhere(
-    tmp_path: Path, teacher: tuple[Teacher, int], config_file: Path
+    tmp_path: Path, teacher: tuple[Teacher, int], config_file: Path, log: tuple[str, Path]
 ) -> None:
     every = canaries()
     assert len(every) == 1000
@@ -184,7 +195,8 @@ async def test_a_thousand_planted_values_are_nowhere(
     files = {
         file: file.read_bytes() for folder in (tmp_path, Path.cwd()) for file in folder.glob("core*") if file.is_file()
     }
-    files |= {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    assert {"log.db", "retort.log", "subjects.db"} <= {file.name for file in files}
+    files |= {file: file.read_bytes() for at in (tmp_path, log[1]) for file in at.rglob("*") if file.is_file()}
+    kept_in = "log.db" if log[1] == tmp_path else "00000000000000000000.log"
+    assert {kept_in, "retort.log", "subjects.db"} <= {file.name for file in files}
     for file, data in files.items():
-        assert left(every if file.suffix == ".log" else structured, data) == [], file
+        assert left(every if file.name == "retort.log" else structured, data) == [], file
