@@ -181,7 +181,10 @@ class FrameSender:
             frame = self._kept.popleft()
             self._bytes -= frame.size if frame.pieces is not None else 0
         if self._spool is not None:
-            self._spool.acknowledged(sequence)
+            try:
+                self._spool.acknowledged(sequence)
+            except OSError as error:  # a successor sends them once more, which ids make harmless
+                log.error("collector.spool_failed", extra={"error": str(error)})
         if not self._kept:
             self._empty.set()
 

@@ -88,6 +88,7 @@ class Spool:
         place = Place(segment.number, segment.size, size)
         data = head + segment.cipher.encrypt(_nonce(segment.size), frame, head)
         if os.write(segment.handle, data) != size:
+            self._bytes += SEGMENT_BYTES - segment.size
             segment.size = SEGMENT_BYTES  # a nonce is never used twice: what follows goes into another segment
             raise OSError(f"{self.folder}: a record was written in part")
         segment.size += size

@@ -36,9 +36,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """An exchange whose answer is over. Its shadows may still be running.
 
     `at`: Unix seconds when the request came. `consent`: what `consent` said. `subject`: whose data it is, as the client
-    named it. `deferred`: a student's answer that
-    was deferred, at most one; it is told of among the shadows. `begun`: what `Capture.begin` said of it. Times in
-    milliseconds, as the client saw them.
+    named it. `deferred`: a student's answer that was deferred, at most one; it is told of among the shadows. `begun`:
+    what `Capture.begin` said of it. Times in milliseconds, as the client saw them.
     """
 
     id: str
@@ -97,16 +96,18 @@ class Capture:
     def begin(self, done: Finished) -> int | None:
         """The client is about to have its whole answer: should this process be killed from now on, the exchange still
         goes to the collector, without its shadows."""
-        header, bodies = self._frame(done, ())
+        header, bodies, _ = self._frame(done, ())
         return self._sender.begin(header, *bodies)
 
     def report(self, done: Finished, shadows: Sequence[Attempt] = ()) -> None:
         """Hand an exchange to the collector."""
-        header, bodies = self._frame(done, shadows)
+        header, bodies, skipped = self._frame(done, shadows)
+        if skipped is not None:
+            self._events.emit("gateway.capture_skipped", route=done.decision.route, reason=skipped)
         self._sender.send(header, *bodies, begun=done.begun)
 
-    def _frame(self, done: Finished, shadows: Sequence[Attempt]) -> tuple[Exchange, list[bytes]]:
-        """The header and its bodies.
+    def _frame(self, done: Finished, shadows: Sequence[Attempt]) -> tuple[Exchange, list[bytes], str | None]:
+        """The header and its bodies; and why texts were left out that might have been kept.
 
         Texts go along where they may be kept, and where a pair is to be scored (which happens in memory). An exchange
         with a text too large is reported without any; so is one without a pair, while the sender is crowded.
@@ -115,10 +116,12 @@ class Capture:
         if done.deferred:
             shadows = (*done.deferred, *shadows)
         kept = [shadow.kept for shadow in shadows]
-        too_large = len(done.request) > KEEP_BYTES or done.served.too_large
-        if too_large or (self._sender.crowded and not shadows):
-            reason = "too_large" if too_large else "crowded"
-            self._events.emit("gateway.capture_skipped", route=done.decision.route, reason=reason)
+        skipped = None
+        if len(done.request) > KEEP_BYTES or done.served.too_large:
+            skipped = "too_large"
+        elif capture and self._sender.crowded and not shadows:
+            skipped = "crowded"
+        if skipped is not None:
             capture, bodies = False, [b"", b"", *(b"" for _ in kept)]
         elif capture or any(kept):
             bodies = [done.request, done.served.kept, *kept]
@@ -141,4 +144,4 @@ class Capture:
             ttft_ms=done.ttft_ms,
             total_ms=done.total_ms,
         )
-        return header, bodies
+        return header, bodies, skipped

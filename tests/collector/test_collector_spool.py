@@ -1,6 +1,7 @@
 """Frames on disk until they are acknowledged; what a killed process left is sent by its successor."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -139,6 +140,24 @@ def test_a_segment_waits_for_the_exchanges_that_began_in_it(spool: Spool) -> Non
     spool.acknowledged(3)
     assert not (spool.folder / "0000000001").exists()
     assert left(spool) == []
+
+
+def test_a_record_that_was_written_in_part_costs_its_segment_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool", KEY, max_bytes=2 * SEGMENT_BYTES)
+    kept(spool, 1)
+    header, bodies = answered(2)
+    real = os.write
+    with monkeypatch.context() as full:
+        full.setattr("os.write", lambda handle, data: real(handle, data[:-7]))
+        with pytest.raises(OSError, match="in part"):
+            spool.keep(2, pack(2, header, *bodies))
+    kept(spool, 3)
+    spool.acknowledged(1)
+    assert spool.has_room(2 * SEGMENT_BYTES - 4000)
+    assert not spool.has_room(2 * SEGMENT_BYTES)
+    assert left(spool) == ["x3"]
 
 
 async def test_what_memory_has_no_room_for_waits_on_disk_and_arrives_in_order(tmp_path: Path, spool: Spool) -> None:

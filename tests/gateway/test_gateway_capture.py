@@ -135,3 +135,31 @@ async def test_texts_are_spared_while_the_sender_is_crowded_unless_they_are_a_pa
         exchange, bodies = await running.sender.exchange(1)
         assert exchange.capture
         assert all(bodies)
+
+
+async def test_what_is_skipped_is_counted_once_though_the_exchange_is_spooled_on_the_way(
+    teacher: FakeUpstream, student: FakeUpstream
+) -> None:
+    async with gateway(settings(teacher.url)) as running:
+        running.sender.spools = running.sender.crowded = True
+        await running.roll_out(shadowing(), url=student.url)
+        async with running.post(REQUEST) as got:
+            await got.read()
+        exchange, bodies = await running.sender.exchange(0)
+        assert exchange.capture
+        assert all(bodies)
+        assert len(running.sender.begun) == 1
+        assert running.events("gateway.capture_skipped") == []
+        async with running.post({**REQUEST, "padding": "x" * KEEP_BYTES}) as got:
+            await got.read()
+        await running.sender.exchange(1)
+        assert running.events("gateway.capture_skipped") == [{"route": "support", "reason": "too_large"}]
+
+
+async def test_without_consent_there_is_nothing_to_spare_and_nothing_is_counted(teacher: FakeUpstream) -> None:
+    async with gateway(settings(teacher.url)) as running:
+        running.sender.crowded = True
+        async with running.post(REQUEST, x_retort_consent="no") as got:
+            await got.read()
+        await running.sender.exchange()
+        assert running.events("gateway.capture_skipped") == []
