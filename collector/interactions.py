@@ -14,15 +14,16 @@ PAGE = 1000
 
 
 class Interactions:
-    """Reads a log's interactions; what was erased is passed over. Close it."""
+    """Reads a log's interactions; what was erased is passed over. Close it. `log`: what it reads, and its other
+    streams."""
 
     def __init__(self, log: EventLog, keys: SubjectKeys) -> None:
-        self._log = log
+        self.log = log
         self._keys = keys
 
     def of(self, route: str, *, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Interaction]]:
         """A route's interactions in [start, end), in order, with their offsets. Raises LogError."""
-        while page := self._log.read(Stream.INTERACTIONS, start, PAGE, key=route):
+        while page := self.log.read(Stream.INTERACTIONS, start, PAGE, key=route):
             yield from self.opened([entry for entry in page if end is None or entry.offset < end])
             start = page[-1].offset + 1
             if end is not None and start >= end:
@@ -38,11 +39,11 @@ class Interactions:
 
     def end(self, route: str) -> int:
         """The offset after a route's last one. Raises LogError."""
-        return self._log.end(Stream.INTERACTIONS, key=route)
+        return self.log.end(Stream.INTERACTIONS, key=route)
 
     def close(self) -> None:
         """Release what is held."""
-        self._log.close()
+        self.log.close()
         self._keys.close()
 
     def __enter__(self) -> Self:

@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
+from collector.one_to_one import texts
 from collector.stand_ins import plain
 
 IN_WORDS = frozenset(("PERSON", "CITY", "STREET"))  # found again where all their words are, in whatever order
@@ -13,9 +14,9 @@ _BETWEEN = "\n"
 
 def not_asked(found: Iterable[tuple[str, str]], request: Any) -> dict[str, int]:
     """Of an answer's finds (entity, text), how many of each kind stand nowhere in the request."""
-    texts = list(_texts(request))
-    whole = _BETWEEN.join(map(plain, texts))
-    words = {plain(word) for text in texts for word in _words(text)}
+    said = list(texts(request))
+    whole = _BETWEEN.join(map(plain, said))
+    words = {plain(word) for text in said for word in _words(text)}
     counts: Counter[str] = Counter()
     for entity, text in set(found):
         in_words = entity in IN_WORDS and all(plain(word) in words for word in _words(text))
@@ -26,16 +27,3 @@ def not_asked(found: Iterable[tuple[str, str]], request: Any) -> dict[str, int]:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every string, key and number of a JSON-like value."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        yield str(value)

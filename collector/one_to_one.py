@@ -35,20 +35,21 @@ class OneToOne:
         if made in self._stands_for:
             return self._stands_for[made] == thing
         if self._text is None:
-            self._text = "\n".join(_texts(self._own)).casefold()
+            self._text = "\n".join(texts(self._own)).casefold()
         others = (other for other, theirs in self._stands_for.items() if theirs != thing)
         return not (_stands_in(made, self._text) or any(_stands_in(made, o) or _stands_in(o, made) for o in others))
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
+    """Every string, key and number of a JSON-like value."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield str(key)
-            yield from _texts(inner)
+            yield key
+            yield from texts(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
-    elif value is not None:
+            yield from texts(inner)
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
         yield str(value)
 
 

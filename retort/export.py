@@ -14,7 +14,7 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from collector import Stream, open_interactions, open_log
+from collector import Stream, open_interactions
 from exporters.models import sync
 from retort.errors import StartError
 from retort.export_forms import next_part, writer
@@ -51,25 +51,26 @@ def export_new(config: Config, group: str, *, form: str, folder: str, most: int 
     Raises StartError, LogError."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    with open_interactions(config) as interactions, closing(open_log(config.log, kafka=config.kafka)) as log:
-        consumer = log.consumer(Stream.INTERACTIONS, group=group)
-        with closing(consumer):
-            entries = consumer.poll(PAGE, seconds=10 * SECONDS)
-            if not entries:
-                print(f"nothing new for group {group}", file=sys.stderr)
-                return 0
-            path = next_part(place, form)
-            read = written = 0
-            with _file(str(path)) as file, _progress() as bar:
-                task = bar.add_task(group, total=None)
-                rows = writer(form, file)
-                while entries:
-                    read += len(entries)
-                    written += rows.write([record for _, record in interactions.opened(entries)])
-                    bar.update(task, completed=read)
-                    entries = consumer.poll(PAGE, seconds=SECONDS) if read < most else []
-                rows.close()
-            consumer.commit()
+    with (
+        open_interactions(config) as interactions,
+        closing(interactions.log.consumer(Stream.INTERACTIONS, group=group)) as consumer,
+    ):
+        entries = consumer.poll(PAGE, seconds=10 * SECONDS)
+        if not entries:
+            print(f"nothing new for group {group}", file=sys.stderr)
+            return 0
+        path = next_part(place, form)
+        read = written = 0
+        with _file(str(path)) as file, _progress() as bar:
+            task = bar.add_task(group, total=None)
+            rows = writer(form, file)
+            while entries:
+                read += len(entries)
+                written += rows.write([record for _, record in interactions.opened(entries)])
+                bar.update(task, completed=read)
+                entries = consumer.poll(PAGE, seconds=SECONDS) if read < most else []
+            rows.close()
+        consumer.commit()
     _tell(str(path), read, written)
     return 0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from collector import IMPORTED, Stream, open_interactions, open_log
+from collector import IMPORTED, Stream, open_interactions
 from exporters.models.errors import ArtefactError
 from exporters.models.store import Store
 from router import Arm, Config, Version, decode_state, open_registry
@@ -46,7 +46,7 @@ def measure(config: Config, route: str) -> Measured:
         return Measured()
     requests = eligible = priced = 0
     cost, first, last = 0.0, float("inf"), 0.0
-    with closing(open_log(config.log, kafka=config.kafka)) as log, open_interactions(config) as interactions:
+    with open_interactions(config) as interactions:
         for _, record in interactions.of(route, start=max(interactions.end(route) - LATEST, 0)):
             if record.source:
                 continue
@@ -56,7 +56,7 @@ def measure(config: Config, route: str) -> Measured:
             for answer in record.answers:
                 if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
                     cost, priced = cost + answer.cost_usd, priced + 1
-        quarantined = log.read(Stream.QUARANTINE, 0, LATEST, key=route)
+        quarantined = interactions.log.read(Stream.QUARANTINE, 0, LATEST, key=route)
         aside = sum(first <= entry.at <= last and not entry.id.startswith(IMPORTED) for entry in quarantined)
     return Measured(
         requests=requests + aside,

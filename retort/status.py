@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from collector import Interaction, Stream, open_interactions, open_log
+from collector import Interaction, Stream, open_interactions
 from router import Arm, Config, open_registry
 
 LATEST = 20_000  # interactions that the traffic figures look back on
@@ -63,13 +64,11 @@ def show(config: Config, *, as_json: bool) -> int:
 
 
 def _route(config: Config, name: str) -> dict[str, Any]:
-    registry, log = open_registry(config.registry), open_log(config.log, kafka=config.kafka)
-    try:
+    with closing(open_registry(config.registry)) as registry, open_interactions(config) as interactions:
         traffic = Traffic()
-        with open_interactions(config) as interactions:
-            for _, record in interactions.of(name, start=max(interactions.end(name) - LATEST, 0)):
-                if not record.source:
-                    traffic.add(record)
+        for _, record in interactions.of(name, start=max(interactions.end(name) - LATEST, 0)):
+            if not record.source:
+                traffic.add(record)
         versions = [
             {"id": v.id, "stage": v.stage.value, "base": v.base, "created_at": v.created_at}
             for v in registry.versions(name)
@@ -78,11 +77,8 @@ def _route(config: Config, name: str) -> dict[str, Any]:
             "status": dict(registry.status(name)),
             "versions": versions,
             "traffic": {**msgspec.to_builtins(traffic), "saved_usd": traffic.saved},
-            "quarantined": len(log.read(Stream.QUARANTINE, 0, LATEST, key=name)),
+            "quarantined": len(interactions.log.read(Stream.QUARANTINE, 0, LATEST, key=name)),
         }
-    finally:
-        log.close()
-        registry.close()
 
 
 def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
