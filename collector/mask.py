@@ -20,7 +20,7 @@ from collector.mask_frames import LENGTH, MASK_SECONDS, MOST_BYTES, MaskReply, M
 from collector.salt import read_salt
 from collector.scrub import Scrubbed
 from collector.scrub_pool import ScrubPool
-from collector.sealing import PLACES, at
+from collector.sealing import at, users
 from router import Config, Events, RoutePolicy
 
 log = logging.getLogger("retort.collector")
@@ -160,10 +160,8 @@ class MaskServer:
 
     def _hash_users(self, clean: dict[str, Any], request: dict[str, Any]) -> None:
         """A user's name is replaced whatever it looks like."""
-        for *above, name in PLACES:
-            said = at(request, above).get(name)
-            if isinstance(said, str):
-                at(clean, above)[name] = blake2b(said.encode(), key=self._salt, digest_size=16).hexdigest()
+        for above, place, said in users(request):
+            at(clean, above)[place] = blake2b(said.encode(), key=self._salt, digest_size=16).hexdigest()
 
 
 def _holds_more_than_text(request: dict[str, Any]) -> bool:

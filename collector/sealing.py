@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from collector.errors import LogError
@@ -29,11 +29,10 @@ class Sealing:
     async def name(self, exchange: Exchange, request: dict[str, Any], clean: dict[str, Any]) -> str:
         """The hashed subject, "" where nobody said one; in the clean request hashes stand in place of its names."""
         subject = exchange.subject or ""
-        for place in PLACES:
-            said = at(request, place[:-1]).get(place[-1])
-            if isinstance(said, str) and said:
+        for above, place, said in users(request):
+            if said:
                 subject = subject or said
-                at(clean, place[:-1])[place[-1]] = await self._patiently(self._keys.hashed, said)
+                at(clean, above)[place] = await self._patiently(self._keys.hashed, said)
         return await self._patiently(self._keys.hashed, subject) if subject else ""
 
     async def record(self, made: Interaction) -> Record:
@@ -50,6 +49,14 @@ class Sealing:
                 log.error("collector.subjects_failed", extra={"error": str(error), "again_in": wait})
             await asyncio.sleep(wait)
             wait = min(wait * 2, LONGEST_RETRY)
+
+
+def users(request: dict[str, Any]) -> Iterator[tuple[Sequence[str], str, str]]:
+    """Where a request names its user (above, and the key there), and as whom."""
+    for *above, place in PLACES:
+        said = at(request, above).get(place)
+        if isinstance(said, str):
+            yield above, place, said
 
 
 def at(request: dict[str, Any], place: Sequence[str]) -> dict[str, Any]:
