@@ -20,6 +20,7 @@ import pytest
 import yaml
 from aiohttp import web
 from canaries import UNSTRUCTURED, Canary, canaries
+from loopback_teacher import teaching
 from test_supervisor import child
 
 from collector import Stream, open_interactions, open_log
@@ -71,14 +72,9 @@ class Teacher:
 
 @pytest.fixture
 async def teacher() -> AsyncIterator[tuple[Teacher, int]]:
-    made, app = Teacher(), web.Application()
-    app.router.add_post("/v1/chat/completions", made.answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield made, port
-    await runner.cleanup()
+    made = Teacher()
+    async with teaching(made.answer) as port:
+        yield made, port
 
 
 def request(number: int, planted: list[str]) -> dict[str, Any]:

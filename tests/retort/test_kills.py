@@ -11,6 +11,7 @@ import httpx
 import pytest
 import yaml
 from aiohttp import web
+from loopback_teacher import teaching
 from test_supervisor import child
 
 from collector import Entry, Stream, open_log
@@ -30,14 +31,8 @@ async def teach(request: web.Request) -> web.Response:
 
 @pytest.fixture
 async def teacher() -> AsyncIterator[int]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", teach)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield port
-    await runner.cleanup()
+    async with teaching(teach) as port:
+        yield port
 
 
 class Asking:

@@ -14,6 +14,7 @@ import openai
 import pytest
 import yaml
 from aiohttp import web
+from loopback_teacher import teaching
 
 from collector import Interaction, mask_socket, open_interactions
 from retort.demo.retort_process import RetortProcess
@@ -87,14 +88,8 @@ def cut(text: str) -> list[str]:
 @pytest.fixture
 async def teacher() -> AsyncIterator[tuple[Teacher, int]]:
     fake = Teacher()
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", fake.answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield fake, port
-    await runner.cleanup()
+    async with teaching(fake.answer) as port:
+        yield fake, port
 
 
 def configuration(folder: Path, port: int, teacher: int) -> Path:

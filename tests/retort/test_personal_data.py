@@ -15,6 +15,7 @@ import openai
 import pytest
 import yaml
 from aiohttp import web
+from loopback_teacher import teaching
 
 from collector import Interaction, open_interactions
 from retort.demo.retort_process import RetortProcess
@@ -107,14 +108,8 @@ async def teach(request: web.Request) -> web.StreamResponse:
 
 @pytest.fixture
 async def teacher() -> AsyncIterator[int]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", teach)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield port
-    await runner.cleanup()
+    async with teaching(teach) as port:
+        yield port
 
 
 async def exchange(folder: Path, teacher: int) -> dict[Path, bytes]:
