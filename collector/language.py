@@ -34,7 +34,10 @@ _FUNCTION_WORDS = {
     "tr": "ve bir bu da de ne için ben var mı çok ama o ile gibi değil daha benim olarak nasıl sen kadar mi şu",
     "id": "yang dan di ini itu dengan untuk tidak dari saya akan pada ke anda ada bisa juga sudah apa adalah karena",
 }
-_LANGUAGES = {name: frozenset(words.split()) for name, words in _FUNCTION_WORDS.items()}
+_LANGUAGES: dict[str, list[str]] = {}  # of each function word
+for _name, _words in _FUNCTION_WORDS.items():
+    for _word in set(_words.split()):
+        _LANGUAGES.setdefault(_word, []).append(_name)
 _WORD = re.compile(r"[^\W\d_]+")
 
 LOOKED_AT = 4000  # characters
@@ -51,9 +54,8 @@ def language(text: str) -> str | None:
         return OTHER
     counts: Counter[str] = Counter()
     for word in words:
-        for name, known in _LANGUAGES.items():
-            counts[name] += word in known
-    (first, most), (_, next_most) = counts.most_common(2) if counts else (("", 0), ("", 0))
+        counts.update(_LANGUAGES.get(word, ()))
+    (first, most), (_, next_most) = [*counts.most_common(2), ("", 0), ("", 0)][:2]
     least = LEAST if first in KNOWN else LEAST_OF_OTHERS
     return first if most >= least and most > next_most else None
 

@@ -71,6 +71,7 @@ class RampartRecognizer(EntityRecognizer):  # type: ignore[misc]
         self._of_entity = np.array(
             [[ENTITIES.get(labels[str(n)][2:]) == e for e in self._entities] for n in range(len(labels))], np.float32
         )
+        self._names = np.array([e in NAMES for e in self._entities])
         super().__init__(supported_entities=sorted(set(ENTITIES.values())), name="Rampart", supported_language="en")
 
     def load(self) -> None:
@@ -90,14 +91,18 @@ class RampartRecognizer(EntityRecognizer):  # type: ignore[misc]
         (logits,) = self._session.run(None, {k: v for k, v in feeds.items() if k in self._inputs})
         scores = np.exp(logits[0] - logits[0].max(axis=-1, keepdims=True))
         scores /= scores.sum(axis=-1, keepdims=True)
-        masses = scores @ self._of_entity  # (tokens, entities)
+        masses = np.vstack([np.zeros(len(self._entities)), np.cumsum(scores @ self._of_entity, axis=0, dtype=float)])
+        words = list(_words(text, window.offsets))
+        firsts, lasts = np.array([word[2:] for word in words], dtype=int).reshape(-1, 2).T
+        of_words = (masses[lasts] - masses[firsts]) / (lasts - firsts)[:, None]  # (words, entities)
+        best = of_words.argmax(axis=1)
+        named = self._names[best]
+        sure = np.where(named, of_words[:, self._names].sum(axis=1), of_words.max(axis=1, initial=0.0))
         spans: list[tuple[str, int, int, float]] = []
-        for start, end, first, last in _words(text, window.offsets):
-            of_word = masses[first:last].mean(axis=0)
-            entity = self._entities[of_word.argmax()]
-            names = [n for n, e in enumerate(self._entities) if e in NAMES]
-            score = float(of_word[names].sum() if entity in NAMES else of_word.max())
-            if score < (LEAST_CAPITAL if entity in NAMES and text[start].isupper() else LEAST):
+        for word in np.flatnonzero(sure >= np.where(named, LEAST_CAPITAL, LEAST)):
+            start, end, *_ = words[word]
+            entity, score = self._entities[best[word]], float(sure[word])
+            if score < LEAST and not text[start].isupper():
                 continue
             if spans and spans[-1][0] == entity and self._joins(text, spans[-1][2], start, entity):
                 spans[-1] = (entity, spans[-1][1], end, max(spans[-1][3], score))

@@ -6,6 +6,7 @@ Real processes (`retort up`), the real openai client, a teacher on loopback. Pro
 import asyncio
 import json
 import os
+import secrets
 import signal
 import socket
 import time
@@ -46,7 +47,7 @@ async def teach(request: web.Request) -> web.Response:
 class Loop:
     """One `retort up` with its teacher, proxy and client."""
 
-    def __init__(self, folder: Path, base: Path) -> None:
+    def __init__(self, folder: Path, base: Path, log: str) -> None:
         self.gateway, teacher, engine, self.proxy_port = free_ports(4)
         self.teacher = teacher
         self.file = folder / "retort.yaml"
@@ -54,6 +55,7 @@ class Loop:
             yaml.safe_dump(
                 {
                     "state": str(folder / "state"),
+                    "log": log,
                     "listen": f"127.0.0.1:{self.gateway}",
                     "upstreams": {"up": {"base_url": f"http://127.0.0.1:{teacher}/v1", "distillation_allowed": True}},
                     "engines": {
@@ -141,11 +143,19 @@ class Loop:
             await asyncio.sleep(0.1)
 
 
+@pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.service)])
+def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the log is to be."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/log.db"
+    return str(request.getfixturevalue("broker").url(f"loop-{secrets.token_hex(4)}"))
+
+
 @pytest.fixture
-async def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loop]:
+async def loop(tmp_path: Path, log_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loop]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two gain nothing on a tiny model, and lose a lot on a busy machine
     base = await asyncio.to_thread(tiny_model.build, tmp_path / "base")
-    made = Loop(tmp_path, base)
+    made = Loop(tmp_path, base, log_url)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", teach)
     runner = web.AppRunner(app, access_log=None)
