@@ -49,6 +49,14 @@ class MaskClient:
             raise ScrubError(OF_THE_REQUEST[reply.refused])
         raise CollectorUnavailable(f"the collector does not mask: {reply.refused}")
 
+    async def reachable(self) -> bool:
+        """Whether somebody masks, now."""
+        try:
+            await self._connected()
+        except OSError:
+            return False
+        return True
+
     async def close(self) -> None:
         """End the connection; who still waits gets a CollectorUnavailable."""
         if self._reading is not None:

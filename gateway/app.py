@@ -28,10 +28,11 @@ from router import Config, Events
 class Gateway(FastAPI):
     """FastAPI, but for POST /v1/chat/completions and /v1/feedback, which never enter its middleware.
 
-    `shadows`: what must be waited for before the process ends. `draining`: readiness says no from then on.
+    `shadows`: what must be waited for before the process ends. `draining`: readiness says no from then on. `awaited`:
+    who masks, until it has been reached once; what happens to it later makes no worker unready.
     """
 
-    def __init__(self, chat: Chat, feedback: FeedbackIn, *, models: list[str]) -> None:
+    def __init__(self, chat: Chat, feedback: FeedbackIn, *, models: list[str], awaited: Masker | None) -> None:
         super().__init__(title="Retort", docs_url=None, redoc_url=None, openapi_url=None)
         self._chat = chat
         self._feedback = feedback
@@ -39,6 +40,7 @@ class Gateway(FastAPI):
         self._since = int(time.time())
         self.shadows = chat.parts.shadows
         self.draining = False
+        self._awaited = awaited
         self.add_api_route("/v1/models", self._list, methods=["GET"])
         self.add_api_route("/healthz", self._alive, methods=["GET"])
         self.add_api_route("/readyz", self._ready, methods=["GET"])
@@ -68,6 +70,9 @@ class Gateway(FastAPI):
         """Whether new requests should come here. An upstream that is down makes no worker unready."""
         if self.draining:
             return JSONResponse({"status": "draining"}, status_code=503)
+        if self._awaited is not None and not await self._awaited.reachable():
+            return JSONResponse({"status": "starting", "awaited": "masking"}, status_code=503)
+        self._awaited = None
         return JSONResponse({"status": "ready"})
 
 
@@ -95,7 +100,13 @@ def create_app(
         clock=clock,
     )
     chat = Chat(Planner(routes, snapshots, hard_stop, salt=salt, masker=masker, events=events), parts)
-    return Gateway(chat, FeedbackIn(routes, sender, events, clock=clock), models=routes.models)
+    masks = any(policy.capture.mask_teachers for policy in config.routes.values())
+    return Gateway(
+        chat,
+        FeedbackIn(routes, sender, events, clock=clock),
+        models=routes.models,
+        awaited=masker if masks else None,
+    )
 
 
 def _metrics() -> Response:

@@ -20,6 +20,9 @@ class Masker(Protocol):
     async def mask(self, route: str, cluster: str, body: bytes, *, seconds: float) -> MaskReply:
         """Raises CollectorUnavailable, ScrubError."""
 
+    async def reachable(self) -> bool:
+        """Whether it can be asked, now."""
+
 
 class Masked(msgspec.Struct, frozen=True):
     """A request for teachers. `originals`: what to put back in their answers; None where nothing was replaced.

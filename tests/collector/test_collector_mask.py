@@ -70,6 +70,8 @@ async def test_a_request_comes_back_masked_with_what_stands_for_what(tmp_path: P
     async with service(tmp_path, pool) as client:
         assert (tmp_path / "mask.sock").stat().st_mode & 0o777 == 0o600
         reply = await client.mask("r", "c", request("a SECRET"), seconds=5.0)
+        assert await client.reachable()
+    assert not await MaskClient(tmp_path / "mask.sock").reachable()
     assert json.loads(reply.body)["messages"][0]["content"] == "a hidden"
     assert reply.pairs == {"hidden": "SECRET"}
     assert pool.untouchable == {"r", "gpt-4o"}

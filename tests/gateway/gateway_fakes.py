@@ -279,6 +279,9 @@ class FakeMasker:
         self.fails: Exception | None = None
         self.slow = 0.0
 
+    async def reachable(self) -> bool:
+        return self.fails is None
+
     async def mask(self, route: str, cluster: str, body: bytes, *, seconds: float) -> MaskReply:
         self.asked.append((route, cluster, body))
         await asyncio.sleep(self.slow)

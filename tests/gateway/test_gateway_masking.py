@@ -61,8 +61,26 @@ def letters(text: str, size: int = 1) -> list[bytes]:
     return [ROLE, *pieces, event({}, "stop"), DONE]
 
 
+async def readiness(running: Running) -> int:
+    async with running.client.get(f"{running.url.removesuffix('/v1')}/readyz") as got:
+        return got.status
+
+
 def failing(running: Running, error: Exception) -> None:
     running.masker.fails = error
+
+
+async def test_a_worker_is_ready_once_somebody_masks_and_stays_so(teacher: FakeUpstream) -> None:
+    async with gateway(masks(teacher.url)) as running:
+        failing(running, CollectorUnavailable("nobody masks"))
+        assert await readiness(running) == 503
+        running.masker.fails = None
+        assert await readiness(running) == 200
+        failing(running, CollectorUnavailable("nobody masks"))
+        assert await readiness(running) == 200
+    async with gateway(settings(teacher.url)) as running:
+        failing(running, CollectorUnavailable("nobody masks"))
+        assert await readiness(running) == 200
 
 
 async def test_the_teacher_gets_surrogates_and_the_client_and_capture_the_true_words(teacher: FakeUpstream) -> None:
