@@ -11,14 +11,15 @@ import msgspec
 
 from collector.errors import ScrubError, without_text
 from collector.feedback import Reports
-from collector.frames import Call, Exchange, Feedback, Happened, Header
+from collector.frames import Call, Exchange, Feedback, Happened, Header, texts_of
+from collector.kept import untouchable
 from collector.log import EventLog, Record, Stream
 from collector.observe import Answered, observations, owes_a_pair, students
 from collector.pairs import pairs
 from collector.parse import Completion, Unreadable, request, try_completion, try_request, words
 from collector.quality import Quality, waits
 from collector.record import Answer, Interaction
-from collector.scrub import Scrubbed, declared_values, version
+from collector.scrub import Scrubbed, version
 from collector.sealing import Sealing
 from router import Arm, Asked, Config, EventKind, Events, Evidence, Observation, RoutePolicy, asked, encode_evidence
 
@@ -128,7 +129,7 @@ class Assembler:
         policy = self._config.routes.get(route)
         if policy is None:
             return Assembled([self._quarantine(exchange, "unknown_route")])
-        texts = _cut(exchange, body)
+        texts = texts_of(exchange, body)
         answers: list[Answered] = [
             (call, try_completion(text))
             for call, text in zip((exchange.served, *exchange.shadows), texts[1:], strict=True)
@@ -229,7 +230,7 @@ class Assembler:
             failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
             source=exchange.imported,
         )
-        return Stream.INTERACTIONS, await self._sealing.record(interaction)
+        return Stream.INTERACTIONS, await self._sealing.record(interaction, at=self._kept_since(exchange))
 
     def _tell(self, route: str, scrubbed: Scrubbed, answers: list[Answered]) -> None:
         for entity, count in scrubbed.entities.items():
@@ -274,21 +275,13 @@ class Assembler:
         log.warning("collector.quarantined", extra={"id": exchange.id, "reason": reason})
         self._events.emit("collector.quarantined", route=exchange.decision.route, reason=reason.split(":")[0])
         value = msgspec.msgpack.encode({"reason": reason, "exchange": exchange})
-        return Stream.QUARANTINE, _record(exchange, value)
+        return Stream.QUARANTINE, Record(
+            id=exchange.id, key=exchange.decision.route, at=self._kept_since(exchange), value=value
+        )
 
-
-def untouchable(asked: Mapping[str, Any], route: str, policy: RoutePolicy) -> frozenset[str]:
-    """What of a request stays as it is: its schema's words, and the names of models."""
-    return declared_values(asked) | {route, *policy.claims, *(t.partition("/")[2] for t in policy.teachers)}
-
-
-def _cut(exchange: Exchange, body: bytes) -> list[bytes]:
-    """The request, the served answer and the shadows' answers."""
-    pieces, at = [], 0
-    for size in (exchange.request_bytes, exchange.served.body_bytes, *(c.body_bytes for c in exchange.shadows)):
-        pieces.append(body[at : at + size])
-        at += size
-    return pieces
+    def _kept_since(self, exchange: Exchange) -> float:
+        """What its retention is counted from: another system's old log is not too old when it comes."""
+        return self._clock() if exchange.imported else exchange.at
 
 
 def _unreadable(call: Call, said: Completion | None) -> bool:
@@ -299,7 +292,3 @@ def _unreadable(call: Call, said: Completion | None) -> bool:
 def _evidence(record: Evidence) -> tuple[Stream, Record]:
     made = Record(id=record.id, key=record.route, at=record.at, value=encode_evidence(record))
     return Stream.EVIDENCE, made
-
-
-def _record(exchange: Exchange, value: bytes) -> Record:
-    return Record(id=exchange.id, key=exchange.decision.route, at=exchange.at, value=value)

@@ -136,6 +136,15 @@ def split(frame: bytes) -> tuple[Header, bytes]:
     return unpack(frame[PREFIX.size : PREFIX.size + size]).header, frame[PREFIX.size + size :]
 
 
+def texts_of(exchange: Exchange, body: bytes) -> list[bytes]:
+    """A body's pieces: the request, the served answer and the shadows' answers."""
+    pieces, at = [], 0
+    for size in (exchange.request_bytes, exchange.served.body_bytes, *(c.body_bytes for c in exchange.shadows)):
+        pieces.append(body[at : at + size])
+        at += size
+    return pieces
+
+
 def header_id(header: Header) -> str:
     """What makes a repetition known: an event's own id, or the exchange's."""
     return header.event.id if isinstance(header, Happened) else header.id

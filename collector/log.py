@@ -21,8 +21,8 @@ class Stream(StrEnum):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What is appended. `id` is unique in its stream; `key` (the route) decides the order; `at`: Unix seconds;
-    `subject`: hashed, whose data it is."""
+    """What is appended. `id` is unique in its stream; `key` (the route) decides the order; `at`: Unix seconds, from
+    which its retention is counted; `subject`: hashed, whose data it is."""
 
     id: str
     key: str

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from collector.assemble import untouchable
 from collector.errors import ScrubError, without_text
 from collector.frames import claim
+from collector.kept import untouchable
 from collector.mask_frames import LENGTH, MASK_SECONDS, MOST_BYTES, MaskReply, MaskRequest, mask_socket, packed
 from collector.salt import read_salt
 from collector.scrub import Scrubbed

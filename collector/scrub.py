@@ -9,13 +9,14 @@ import hashlib
 import json
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from collector.cues import besides
 from collector.errors import ScrubError
+from collector.kept import Kept, without
 from collector.language import language
 from collector.memorised import not_asked
 from collector.one_to_one import OneToOne
@@ -57,27 +58,6 @@ class Scrubbed(msgspec.Struct, frozen=True):
 def version(policy: CapturePolicy) -> str:
     """Of the scrubber and a route's settings, as it stands in the record."""
     return f"{VERSION}/{policy.scrubbing}"
-
-
-def declared_values(request: Mapping[str, Any]) -> frozenset[str]:
-    """The enum and const values of a declared schema: the answer's vocabulary, which is nobody's data."""
-    shape = request.get("response_format")
-    tools = request.get("tools")
-    return frozenset(_enums(shape)) | frozenset(_enums(tools))
-
-
-def _enums(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == "enum" and isinstance(inner, list):
-                yield from (item for item in inner if isinstance(item, str))
-            elif key == "const" and isinstance(inner, str):
-                yield inner
-            else:
-                yield from _enums(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _enums(inner)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -188,38 +168,6 @@ class Read(msgspec.Struct, frozen=True):
     spans: tuple[Span, ...]
     language: str | None
     by_models: bool
-
-
-class Kept:
-    """What stays as it is. `words`: whatever their case. `exact`: as they are written."""
-
-    def __init__(self, words: frozenset[str], exact: frozenset[str]) -> None:
-        self._words = frozenset(word.casefold() for word in words)
-        self._exact = exact
-        terms = [f"(?i:{re.escape(term)})" for term in words if term] + [re.escape(term) for term in exact if term]
-        longest_first = sorted(terms, key=len, reverse=True)
-        self._pattern = rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)" if terms else None
-
-    def whole(self, text: str) -> bool:
-        """Whether a text as a whole is kept."""
-        return text in self._exact or text.casefold() in self._words
-
-    def places(self, text: str) -> list[tuple[int, int]]:
-        """Where kept words stand in a text."""
-        return [found.span() for found in re.finditer(self._pattern, text)] if self._pattern else []
-
-
-def without(kept: Iterable[tuple[int, int]], text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """A stretch of a text without what is kept of it, each bit from letter or digit to letter or digit."""
-    edges = [start]
-    for first, last in kept:
-        if first < end and last > start:
-            edges += [first, last]
-    edges.append(end)
-    for first, last in zip(edges[::2], edges[1::2], strict=True):
-        inner = [n for n in range(first, last) if text[n].isalnum()]
-        if inner:
-            yield inner[0], inner[-1] + 1
 
 
 class _Work:

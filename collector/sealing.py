@@ -35,10 +35,10 @@ class Sealing:
                 at(clean, above)[place] = await self._patiently(self._keys.hashed, said)
         return await self._patiently(self._keys.hashed, subject) if subject else ""
 
-    async def record(self, made: Interaction) -> Record:
-        """For the log."""
+    async def record(self, made: Interaction, *, at: float) -> Record:
+        """For the log. `at`: since when it is kept."""
         key = await self._patiently(self._keys.key, made.subject) if made.subject else None
-        return Record(id=made.id, key=made.route, at=made.at, value=encode(made, key), subject=made.subject)
+        return Record(id=made.id, key=made.route, at=at, value=encode(made, key), subject=made.subject)
 
     async def _patiently(self, ask: Callable[[str], T], name: str) -> T:
         wait = 0.2

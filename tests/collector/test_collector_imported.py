@@ -37,7 +37,7 @@ async def test_an_imported_exchange_is_kept_with_its_source_and_makes_no_evidenc
     heard: list[str] = []
     events = Events()
     events.subscribe(lambda name, fields: heard.append(name))
-    assembler = Assembler(CONFIG, PlainPool(), events, sealing=sealing())
+    assembler = Assembler(CONFIG, PlainPool(), events, sealing=sealing(), clock=lambda: 9e9)
     taken = assembler.begin(made(imported="openai"), ASKED + SAID + ALSO)
     assert taken.now == []
     (later,) = taken.later
@@ -45,6 +45,7 @@ async def test_an_imported_exchange_is_kept_with_its_source_and_makes_no_evidenc
     assert stream is Stream.INTERACTIONS
     kept = decode_interaction(record.value)
     assert (kept.source, kept.arm) == ("openai", Arm.TEACHER)
+    assert (kept.at, record.at) == (made(imported="openai").at, 9e9)  # it is kept from now on, however old it is
     assert kept.request["messages"] == [{"role": "user", "content": "my hidden"}]
     assert "collector.imported" in heard
     assert "collector.exchange" not in heard
@@ -58,14 +59,15 @@ async def test_the_same_exchange_of_this_gateway_is_evidence() -> None:
     assert found == ["x0:error:v1", "x0:latency:v1", "x0:quality:v1", "exposure:v1:c0"]
     assert requests_owed(assembler) == {"2": 1}
     ((stream, record),) = await taken.later[0]
-    assert (stream, decode_interaction(record.value).source) == (Stream.INTERACTIONS, "")
+    kept = decode_interaction(record.value)
+    assert (stream, kept.source, kept.at) == (Stream.INTERACTIONS, "", record.at)
 
 
 async def test_what_of_it_can_not_be_scrubbed_is_quarantined() -> None:
-    assembler = Assembler(CONFIG, PlainPool(), Events(), sealing=sealing())
+    assembler = Assembler(CONFIG, PlainPool(), Events(), sealing=sealing(), clock=lambda: 9e9)
     poison = question("POISON")
     header = exchange(request=poison, served=call(Arm.TEACHER, SAID), imported="openai")
     (later,) = assembler.begin(header, poison + SAID).later
     ((stream, record),) = await later
-    assert stream is Stream.QUARANTINE
+    assert (stream, record.at) == (Stream.QUARANTINE, 9e9)
     assert b"POISON" not in record.value

@@ -128,7 +128,7 @@ async def test_a_database_of_subjects_that_is_away_for_a_while_loses_nothing(
 
     real = SubjectKeys.key
     monkeypatch.setattr(SubjectKeys, "key", away)
-    record = await Sealing(keys).record(interaction(1, subject="jane"))
+    record = await Sealing(keys).record(interaction(1, subject="jane"), at=1.0)
     assert decode_interaction(record.value, keys.known({"jane"})["jane"]).id == "x1"
     assert times[0] == 3
 

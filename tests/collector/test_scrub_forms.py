@@ -5,9 +5,9 @@ import pytest
 from collector import cues, forms
 from collector.addresses import parts
 from collector.checksums import bitcoin, iban, ip_address, luhn, ssn
+from collector.kept import Kept, declared_values, without
 from collector.plausible import Found, is_technical, plausible
 from collector.recognizers import is_phone, key_says
-from collector.scrub import Kept, declared_values, without
 from collector.spacy_names import trimmed
 
 

@@ -1,0 +1,65 @@
+"""What scrubbing leaves as it is: a route's kept words, models' names, and the words of a request's schema."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from router import RoutePolicy
+
+
+def untouchable(asked: Mapping[str, Any], route: str, policy: RoutePolicy) -> frozenset[str]:
+    """What of a request stays as it is: its schema's words, and the names of models."""
+    return declared_values(asked) | {route, *policy.claims, *(t.partition("/")[2] for t in policy.teachers)}
+
+
+def declared_values(request: Mapping[str, Any]) -> frozenset[str]:
+    """The enum and const values of a declared schema: the answer's vocabulary, which is nobody's data."""
+    shape = request.get("response_format")
+    tools = request.get("tools")
+    return frozenset(_enums(shape)) | frozenset(_enums(tools))
+
+
+def _enums(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "enum" and isinstance(inner, list):
+                yield from (item for item in inner if isinstance(item, str))
+            elif key == "const" and isinstance(inner, str):
+                yield inner
+            else:
+                yield from _enums(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _enums(inner)
+
+
+class Kept:
+    """What stays as it is. `words`: whatever their case. `exact`: as they are written."""
+
+    def __init__(self, words: frozenset[str], exact: frozenset[str]) -> None:
+        self._words = frozenset(word.casefold() for word in words)
+        self._exact = exact
+        terms = [f"(?i:{re.escape(term)})" for term in words if term] + [re.escape(term) for term in exact if term]
+        longest_first = sorted(terms, key=len, reverse=True)
+        self._pattern = rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)" if terms else None
+
+    def whole(self, text: str) -> bool:
+        """Whether a text as a whole is kept."""
+        return text in self._exact or text.casefold() in self._words
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where kept words stand in a text."""
+        return [found.span() for found in re.finditer(self._pattern, text)] if self._pattern else []
+
+
+def without(kept: Iterable[tuple[int, int]], text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """A stretch of a text without what is kept of it, each bit from letter or digit to letter or digit."""
+    edges = [start]
+    for first, last in kept:
+        if first < end and last > start:
+            edges += [first, last]
+    edges.append(end)
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        inner = [n for n in range(first, last) if text[n].isalnum()]
+        if inner:
+            yield inner[0], inner[-1] + 1
