@@ -16,11 +16,12 @@ LATEST = 20_000  # interactions that the traffic figures look back on
 
 
 class Traffic(msgspec.Struct):
-    """What a route's latest captured requests were answered by; what was imported is none of them. `deferred`: those
-    that a student was to answer and was not sure of. Costs in USD: `teacher_cost`, of the teacher's answers that
+    """What a route's latest captured requests were answered by; what was imported is none of them, and is only counted.
+    `deferred`: those that a student was to answer and was not sure of. Costs in USD: `teacher_cost`, of the teacher's answers that
     clients got; `extra_cost`, of those that were asked for to compare with; `priced`: how many of both had a price."""
 
     requests: int = 0
+    imported: int = 0
     by_student: int = 0
     deferred: int = 0
     teacher_cost: float = 0.0
@@ -28,7 +29,10 @@ class Traffic(msgspec.Struct):
     extra_cost: float = 0.0
 
     def add(self, record: Interaction) -> None:
-        """One more request."""
+        """One more."""
+        if record.source:
+            self.imported += 1
+            return
         answer = record.answers[0]
         self.requests += 1
         self.by_student += answer.arm is Arm.STUDENT
@@ -67,8 +71,7 @@ def _route(config: Config, name: str) -> dict[str, Any]:
     with closing(open_registry(config.registry)) as registry, open_interactions(config) as interactions:
         traffic = Traffic()
         for _, record in interactions.of(name, start=max(interactions.end(name) - LATEST, 0)):
-            if not record.source:
-                traffic.add(record)
+            traffic.add(record)
         versions = [
             {"id": v.id, "stage": v.stage.value, "base": v.base, "created_at": v.created_at}
             for v in registry.versions(name)
@@ -91,9 +94,10 @@ def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
     if traffic["saved_usd"] is not None:
         saved = f"{traffic['saved_usd']:.4f} USD saved, with {traffic['extra_cost']:.4f} USD spent on comparing"
     deferred = f", {traffic['deferred'] / traffic['requests']:.1%} deferred" if traffic["deferred"] else ""
+    imported = f", {traffic['imported']} imported" if traffic["imported"] else ""
     console.print(
         f"  {traffic['requests']} requests captured, {share:.1%} answered by a student{deferred}, {saved}; "
-        f"{row['quarantined']} in quarantine",
+        f"{row['quarantined']} in quarantine{imported}",
         soft_wrap=True,
     )
     if not row["versions"]:

@@ -89,7 +89,7 @@ def test_traffic_savings_evidence_and_warnings_are_told(config: Config, capsys: 
     assert "r  live: v1" in said
     assert "challenger v2 at 25% of eligible traffic" in said
     assert "5 requests captured, 40.0% answered by a student, 20.0% deferred, 0.0025 USD saved, with 0.0010 USD" in said
-    assert "spent on comparing; 1 in quarantine" in said
+    assert "spent on comparing; 1 in quarantine, 1 imported" in said
     assert "quality 1.50/3.00 (n=9), errors passed (n=9)" in said
     assert "nearest alarm slo 0.70/3.00" in said
     assert "warning: v1: quality is more than 2 points below its level" in said
@@ -100,7 +100,7 @@ def test_json_has_the_same_figures(config: Config, capsys: pytest.CaptureFixture
     assert show(config, as_json=True) == 0
     row = json.loads(capsys.readouterr().out)["r"]
     assert row["traffic"] == {
-        "requests": 5, "by_student": 2, "deferred": 1, "teacher_cost": 0.006, "priced": 4, "extra_cost": 0.001,
+        "requests": 5, "imported": 1, "by_student": 2, "deferred": 1, "teacher_cost": 0.006, "priced": 4, "extra_cost": 0.001,
         "saved_usd": pytest.approx(0.0025),
     }  # fmt: skip
     assert [(v["id"], v["stage"]) for v in row["versions"]] == [("v1", "live"), ("v2", "shadow")]
