@@ -22,9 +22,9 @@ from transformers import AutoTokenizer
 from exporters.models import GenAIGenerator, merge, to_onnx, write_atomic
 from exporters.models.novelty import Neighbours
 from retrainer.base_models import find
-from retrainer.curate import Example
-from retrainer.evaluate import evaluate
-from retrainer.render import render
+from retrainer.data.curate import Example
+from retrainer.data.render import render
+from retrainer.evaluation.evaluate import evaluate
 from retrainer.train.chat import Settings, train
 from router import score
 

@@ -14,8 +14,8 @@ from selective_texts import Answers, Route
 
 from exporters.models import Calibration, Confidence, Signals
 from exporters.models.confidence import Gate
-from retrainer.assess import NOVEL_ABOVE
-from retrainer.calibrate import Labelled, Part, auroc, fit
+from retrainer.evaluation.assess import NOVEL_ABOVE
+from retrainer.evaluation.calibrate import Labelled, Part, auroc, fit
 
 RECORDED = Path(__file__).with_name("data") / "section_answers.jsonl.gz"
 HELD_OUT = 1500

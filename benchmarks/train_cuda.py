@@ -19,10 +19,10 @@ from exporters.models import merge
 from retort.demo.settings import POLICY
 from retort.sample.records import packages
 from retrainer.base_models import find
-from retrainer.curate import Example
-from retrainer.evaluate import Report, evaluate
-from retrainer.generate import TorchGenerator, longest_answer
-from retrainer.render import render
+from retrainer.data.curate import Example
+from retrainer.data.render import render
+from retrainer.evaluation.evaluate import Report, evaluate
+from retrainer.evaluation.generate import TorchGenerator, longest_answer
 from retrainer.train.chat import Settings, train
 from router.scores import score
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collector import Entry, Stream, open_log, open_subjects
-from retrainer.dataset import ids
+from retrainer.data.dataset import ids
 from router import Config, Version, open_registry
 
 

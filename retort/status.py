@@ -16,9 +16,10 @@ LATEST = 20_000  # interactions that the traffic figures look back on
 
 
 class Traffic(msgspec.Struct):
-    """What a route's latest captured requests were answered by; what was imported is none of them, and is only counted.
-    `deferred`: those that a student was to answer and was not sure of. Costs in USD: `teacher_cost`, of the teacher's answers that
-    clients got; `extra_cost`, of those that were asked for to compare with; `priced`: how many of both had a price."""
+    """What a route's latest captured requests were answered by; what was imported is none of them, and only counted.
+    `deferred`: those that a student was to answer and was not sure of. Costs in USD: `teacher_cost`, of the teacher's
+    answers that clients got; `extra_cost`, of those that were asked for to compare with; `priced`: how many of both had
+    a price."""
 
     requests: int = 0
     imported: int = 0

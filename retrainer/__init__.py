@@ -7,8 +7,8 @@ from retrainer.errors import (
     RetrainerError,
     TrainingDiverged,
 )
-from retrainer.evaluate import Report
-from retrainer.gate import Override, Verdict, judge
+from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.gate import Override, Verdict, judge
 from retrainer.state import Cycles, CycleState, Request, Standing, new_id
 from retrainer.triggers import due
 

@@ -16,13 +16,13 @@ import msgspec
 from collector import Interactions
 from collector.frames import Happened, Header, socket_path
 from collector.send import send_now
-from retrainer.assess import Assessment
 from retrainer.errors import CycleError, NotEnoughExamples
-from retrainer.evaluate import Report, Scorer
-from retrainer.gate import Verdict, judge
+from retrainer.evaluation.assess import Assessment
+from retrainer.evaluation.evaluate import Report, Scorer
+from retrainer.evaluation.gate import Verdict, judge
+from retrainer.evaluation.scorer import scorer as bind
 from retrainer.phases import Phases
 from retrainer.progress import Progress, silent
-from retrainer.scorer import scorer as bind
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events

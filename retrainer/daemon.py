@@ -21,8 +21,8 @@ import msgspec
 from collector import Interactions, open_interactions
 from collector.errors import LogError
 from retrainer.ask import answered, asked
-from retrainer.curate import example_of
 from retrainer.cycle import begin
+from retrainer.data.curate import example_of
 from retrainer.errors import RetrainerError
 from retrainer.state import Cycles, Request, new_id
 from retrainer.triggers import due

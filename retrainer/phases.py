@@ -14,16 +14,16 @@ import msgspec
 
 from collector import Interactions
 from exporters.models import QUANTIZERS, GenAIGenerator, Manifest, Store, merge, record_golden, to_onnx
-from retrainer.assess import Assessment, assess
 from retrainer.base_models import BaseModel, find
-from retrainer.curate import Example
-from retrainer.dataset import Dataset, build, load, write
+from retrainer.data.curate import Example
+from retrainer.data.dataset import Dataset, build, load, write
+from retrainer.data.held_out import read_held_out
+from retrainer.data.render import render
 from retrainer.errors import CycleError
-from retrainer.evaluate import Report, Scorer, evaluate
-from retrainer.gate import Verdict
-from retrainer.held_out import read_held_out
+from retrainer.evaluation.assess import Assessment, assess
+from retrainer.evaluation.evaluate import Report, Scorer, evaluate
+from retrainer.evaluation.gate import Verdict
 from retrainer.progress import Progress
-from retrainer.render import render
 from retrainer.state import Request
 from router.config import Config
 from router.policy import RoutePolicy
@@ -171,7 +171,7 @@ class Phases:
         )
 
     def _evaluate_torch(self, folder: Path, phase: str, scorer: Scorer, *, drafts: list[str] | None) -> Report:
-        from retrainer.generate import TorchGenerator  # noqa: PLC0415 - heavy: torch
+        from retrainer.evaluation.generate import TorchGenerator  # noqa: PLC0415 - heavy: torch
 
         generator = TorchGenerator(folder)
         try:
@@ -213,6 +213,6 @@ class Phases:
 
     @cached_property
     def _max_new_tokens(self) -> int:
-        from retrainer.generate import longest_answer  # noqa: PLC0415 - heavy: torch
+        from retrainer.evaluation.generate import longest_answer  # noqa: PLC0415 - heavy: torch
 
         return longest_answer(self._tokenizer, [e.answer for e in (*self._data.train, *self._judged)])

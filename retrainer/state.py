@@ -16,7 +16,7 @@ import msgspec
 
 from exporters.models import write_atomic
 from retrainer.errors import CycleBusy, CycleError
-from retrainer.gate import Override
+from retrainer.evaluation.gate import Override
 
 log = logging.getLogger("retort.retrainer")
 

@@ -1,0 +1,1 @@
+"""How a model is trained: the recipes, their losses, and what they share."""

@@ -1,7 +1,7 @@
 """LoRA on a causal language model: it learns to give the teacher's answers, and the loss is taken on those alone.
 
 Two things make it fit a CPU and change no gradient (5e-7 relative, measured): the prefix that a batch shares is
-computed once, and the vocabulary's logits only where a completion token is predicted; see `retrainer.batches`.
+computed once, and the vocabulary's logits only where a completion token is predicted; see `retrainer.train.batches`.
 """
 
 import math
@@ -17,11 +17,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from exporters.models import sync
-from retrainer.batches import IGNORED, Batch, collate, completion_logits, order
+from retrainer.data.render import Row
 from retrainer.errors import TrainingDiverged
 from retrainer.progress import Meter, Progress, silent
-from retrainer.render import Row
 from retrainer.train import checkpoint
+from retrainer.train.batches import IGNORED, Batch, collate, completion_logits, order
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

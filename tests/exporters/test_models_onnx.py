@@ -39,7 +39,7 @@ PROMPTS = [tiny_model.messages(n) for n in range(20)]
 def test_the_export_reads_prompts_as_training_does(base: Path, exported: Path) -> None:
     from transformers import AutoTokenizer
 
-    from retrainer.render import prompt_ids
+    from retrainer.data.render import prompt_ids
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     generator = GenAIGenerator(exported, threads=1)
@@ -50,7 +50,7 @@ def test_the_export_reads_prompts_as_training_does(base: Path, exported: Path) -
 
 def test_most_answers_survive_int8(base: Path, exported: Path) -> None:
     """The first greedy token; a random model's later ones follow from it."""
-    from retrainer.generate import TorchGenerator
+    from retrainer.evaluation.generate import TorchGenerator
 
     dense = TorchGenerator(base).generate(PROMPTS, max_new_tokens=1)
     quantized = GenAIGenerator(exported, threads=1).generate(PROMPTS, max_new_tokens=1)

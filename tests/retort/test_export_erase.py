@@ -162,8 +162,8 @@ def test_wrong_asking_is_told(file: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence[str] | None) -> None:
-    from retrainer.curate import Example, Side
-    from retrainer.dataset import Dataset, DatasetManifest, _digest, write
+    from retrainer.data.curate import Example, Side
+    from retrainer.data.dataset import Dataset, DatasetManifest, _digest, write
 
     registry = open_registry(config.registry)
     registry.add_version(

@@ -18,7 +18,7 @@ import tiny_model
 
 from collector import Interaction, Stream, open_interactions, open_log
 from retort.import_log import WAITING_BYTES
-from retrainer.dataset import build
+from retrainer.data.dataset import build
 from router import parse
 
 LOGS = Path(__file__).parent / "foreign_logs"

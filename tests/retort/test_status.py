@@ -100,8 +100,8 @@ def test_json_has_the_same_figures(config: Config, capsys: pytest.CaptureFixture
     assert show(config, as_json=True) == 0
     row = json.loads(capsys.readouterr().out)["r"]
     assert row["traffic"] == {
-        "requests": 5, "imported": 1, "by_student": 2, "deferred": 1, "teacher_cost": 0.006, "priced": 4, "extra_cost": 0.001,
-        "saved_usd": pytest.approx(0.0025),
+        "requests": 5, "imported": 1, "by_student": 2, "deferred": 1, "teacher_cost": 0.006, "priced": 4,
+        "extra_cost": 0.001, "saved_usd": pytest.approx(0.0025),
     }  # fmt: skip
     assert [(v["id"], v["stage"]) for v in row["versions"]] == [("v1", "live"), ("v2", "shadow")]
     assert row["quarantined"] == 1

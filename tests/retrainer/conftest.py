@@ -7,7 +7,7 @@ import tiny_model
 from retrainer_fakes import CountedLog
 
 from collector import SubjectKeys, open_subjects
-from retrainer.render import Row, render
+from retrainer.data.render import Row, render
 
 
 @pytest.fixture

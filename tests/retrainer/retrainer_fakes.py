@@ -8,7 +8,7 @@ import tiny_model
 from collector.log import Entry, Record, Stream
 from collector.log_sqlite import SqliteLog
 from collector.record import Answer, Interaction, encode
-from retrainer.curate import Example
+from retrainer.data.curate import Example
 from router.decision import Arm
 
 

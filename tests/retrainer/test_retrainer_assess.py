@@ -10,9 +10,9 @@ from retrainer_fakes import example
 
 from exporters.models import Confidence, Generated
 from exporters.models.confidence import FILE, NOVELTY_FILE, SMALLEST
-from retrainer.assess import Assessment, assess
-from retrainer.curate import Example
-from retrainer.evaluate import evaluate
+from retrainer.data.curate import Example
+from retrainer.evaluation.assess import Assessment, assess
+from retrainer.evaluation.evaluate import evaluate
 from router import score
 from router.policy_quality import SelectivePolicy
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from exporters.models import FEATURES, Confidence, prefix_signals, signals
-from retrainer.calibrate import LEAST_RECORDS, Labelled, Part, auroc, fit, lacking, quality
+from retrainer.evaluation.calibrate import LEAST_RECORDS, Labelled, Part, auroc, fit, lacking, quality
 
 
 def drawn(count: int, *, seed: int = 1) -> tuple[list[Labelled], list[float]]:

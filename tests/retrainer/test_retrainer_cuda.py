@@ -9,8 +9,8 @@ import torch
 from training_runs import right_of_100
 
 from exporters.models import merge
-from retrainer.generate import TorchGenerator
-from retrainer.render import Row
+from retrainer.data.render import Row
+from retrainer.evaluation.generate import TorchGenerator
 from retrainer.train.chat import Settings, train
 
 pytestmark = [

@@ -3,7 +3,7 @@ import pytest
 from retrainer_fakes import example, interaction, teacher
 
 from collector.record import Answer
-from retrainer.curate import Example, Side, example_of, group, newest_of_each, side
+from retrainer.data.curate import Example, Side, example_of, group, newest_of_each, side
 from router.decision import Arm
 from router.scores import Asked
 

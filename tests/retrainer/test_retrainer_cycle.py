@@ -16,7 +16,7 @@ from collector.log import Stream
 from exporters.models import Confidence, GenAIGenerator, Store
 from retrainer.cycle import CycleResult, Seams, run_request
 from retrainer.errors import CycleBusy, CycleError, NotEnoughExamples
-from retrainer.gate import Override
+from retrainer.evaluation.gate import Override
 from retrainer.progress import Progress, silent
 from retrainer.state import Cycles, Request
 from router.config import Config

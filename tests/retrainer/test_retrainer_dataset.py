@@ -6,7 +6,7 @@ from retrainer_fakes import CountedLog, fill, interaction, teacher
 
 from collector import Interactions, Record, Stream, SubjectKeys
 from collector.record import encode
-from retrainer.dataset import Dataset, build, load, write
+from retrainer.data.dataset import Dataset, build, load, write
 from retrainer.errors import CycleError, NotEnoughExamples
 
 

@@ -12,8 +12,8 @@ from retrainer_fakes import example
 
 from collector import CollectorError
 from exporters.models import Generated
-from retrainer.evaluate import evaluate, interval
-from retrainer.scorer import scorer
+from retrainer.evaluation.evaluate import evaluate, interval
+from retrainer.evaluation.scorer import scorer
 from router import Asked, score
 from router.policy_quality import WeightedScore
 

@@ -1,8 +1,8 @@
 import pytest
 
-from retrainer.evaluate import Report
-from retrainer.gate import Override, judge
-from retrainer.thresholds import Start
+from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.gate import Override, judge
+from retrainer.evaluation.thresholds import Start
 from router.policy_quality import SelectivePolicy
 
 BASE = Report(

@@ -17,7 +17,7 @@ QUESTION = [{"role": "user", "content": "What is the capital of France? Answer i
 def test_smollm2_is_converted_once_exported_to_int8_and_answers_sanely(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from retrainer.render import prompt_ids
+    from retrainer.data.render import prompt_ids
 
     base = find("SmolLM2-135M-Instruct", tmp_path)
     stamp = (base.folder / "model.safetensors").stat().st_mtime_ns

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from exporters.models.confidence import SMALLEST
-from retrainer.thresholds import choose, clopper_pearson_upper, measure, risk_upper
+from retrainer.evaluation.thresholds import choose, clopper_pearson_upper, measure, risk_upper
 
 
 def ladder(count: int = 1000, *, wrong_below: float = 0.4) -> tuple[list[float], list[float]]:

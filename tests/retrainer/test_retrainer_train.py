@@ -11,10 +11,10 @@ from training_runs import right_of_100
 from transformers import AutoModelForCausalLM
 
 from exporters.models import ExportFailed, merge
-from retrainer.batches import IGNORED, collate, order
+from retrainer.data.render import Row, common_prefix
 from retrainer.errors import CycleError, TrainingDiverged
-from retrainer.generate import TorchGenerator, longest_answer
-from retrainer.render import Row, common_prefix
+from retrainer.evaluation.generate import TorchGenerator, longest_answer
+from retrainer.train.batches import IGNORED, collate, order
 from retrainer.train.chat import Settings, _adapted, _loss, train
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]

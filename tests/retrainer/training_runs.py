@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tiny_model
 
-from retrainer.generate import TorchGenerator
+from retrainer.evaluation.generate import TorchGenerator
 
 UNSEEN = range(5000, 5100)  # questions that no training shows
 

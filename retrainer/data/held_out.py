@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from retrainer.curate import Example
+from retrainer.data.curate import Example
 from retrainer.errors import CycleError
 
 

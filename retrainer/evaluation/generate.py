@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from exporters.models import Generated, Messages
 from exporters.models.genai import Tick
-from retrainer.batches import IGNORED, collate, completion_logits
-from retrainer.render import Row, common_prefix, prompt_ids
+from retrainer.data.render import Row, common_prefix, prompt_ids
+from retrainer.train.batches import IGNORED, collate, completion_logits
 
 # Measured on the sample task, 2 cores, 256 records: 28 s at 32 a batch, 24 at 64, 20 at 128, 23 at 256.
 MOST_ROWS = 128

@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from collector.record import Answer, Interaction
-from retrainer.render import plain_messages, plain_text
+from retrainer.data.render import plain_messages, plain_text
 from router.decision import Arm
 from router.scores import Asked, asked
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from retrainer.evaluate import Report
-from retrainer.thresholds import LEVEL, Start
+from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.thresholds import LEVEL, Start
 from router.policy_quality import SelectivePolicy
 
 VALID_JSON = 0.99  # of the answers, where the teacher's are JSON

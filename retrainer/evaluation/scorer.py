@@ -5,7 +5,7 @@ from pathlib import Path
 
 from collector.embedding import Encoder, Similarities, encoder_folder
 from exporters.models.encoder_onnx import export_encoder
-from retrainer.evaluate import Scorer
+from retrainer.evaluation.evaluate import Scorer
 from router.scores import Spec, needs_similarity, score
 
 

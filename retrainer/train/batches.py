@@ -12,7 +12,7 @@ import msgspec
 import torch
 from transformers import DynamicCache
 
-from retrainer.render import Row, common_prefix
+from retrainer.data.render import Row, common_prefix
 
 # Examples are sorted by length inside windows of this many batches: padding falls from about 25% to 3%, while a batch
 # remains a random draw.

@@ -11,7 +11,7 @@ import msgspec
 
 from collector.interactions import Interactions
 from exporters.models import sync, write_atomic
-from retrainer.curate import SIMILAR, Example, Side, example_of, group, newest_of_each, side
+from retrainer.data.curate import SIMILAR, Example, Side, example_of, group, newest_of_each, side
 from retrainer.errors import CycleError, NotEnoughExamples
 
 SAMPLES = 5

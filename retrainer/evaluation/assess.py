@@ -10,10 +10,10 @@ import msgspec
 
 from exporters.models import Calibration, Confidence, sync, write_atomic
 from exporters.models.confidence import FILE, NOVELTY_FILE, Gate
-from retrainer.calibrate import Labelled, Part, Quality, fit, lacking, quality
-from retrainer.curate import Example
-from retrainer.evaluate import Report
-from retrainer.thresholds import Start, choose
+from retrainer.data.curate import Example
+from retrainer.evaluation.calibrate import Labelled, Part, Quality, fit, lacking, quality
+from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.thresholds import Start, choose
 from router.policy_quality import SelectivePolicy
 
 # Of the held-out records' novelty. They are like the training set, so so few of their like are kept from the student.
@@ -23,7 +23,7 @@ NOVEL_ABOVE = 0.99
 class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     """`method`, `reason`, `novelty`: of the calibration. `whole`, `prefix`: how good the confidences are on the records
     that nothing was fitted on and that are not novel, and `uncalibrated` how good exp(mean log probability) is there.
-    `thresholds`, `shares`, `start`: where the route serves selectively, see `retrainer.thresholds`."""
+    `thresholds`, `shares`, `start`: where the route serves selectively, see `retrainer.evaluation.thresholds`."""
 
     method: str
     reason: str | None

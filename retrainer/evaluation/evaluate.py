@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from exporters.models import Generated, Messages, Signals, prefix_signals, signals
-from retrainer.curate import PLACEHOLDER, Example
+from retrainer.data.curate import PLACEHOLDER, Example
 from retrainer.progress import Meter, Progress, silent
 from router.scores import Asked, is_json
 
