@@ -1,7 +1,7 @@
 """One cycle, from a log range to a registered candidate. Each phase's result is stored before the next begins, so a
 killed cycle goes on at the phase where it was, and inside training at its last checkpoint.
 
-    prepare -> dataset -> train -> merge -> evaluate_base -> evaluate_student -> gate
+    prepare -> dataset -> train -> evaluate_base -> evaluate_student -> gate
             -> export -> evaluate_quantized -> assess -> gate_quantized -> publish -> register
 """
 
@@ -23,6 +23,7 @@ from retrainer.evaluation.gate import Verdict, judge
 from retrainer.evaluation.scorer import scorer as bind
 from retrainer.phases import Phases
 from retrainer.progress import Progress, silent
+from retrainer.recipes import Job
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events
@@ -125,13 +126,14 @@ class _Cycle:
     def run(self, interactions: Interactions, seams: Seams) -> CycleResult:
         """Every phase that has no result yet."""
         folder = self._cycles.folder(self._id)
-        work = Phases(self._config, self._policy, self._state.request, folder, self._progress)
+        request = self._state.request
+        job = Job(self._config.state, self._policy, folder, self._progress, max_steps=request.max_steps)
+        work = Phases(self._config, request, job)
         spec = self._policy.quality.score
         scorer = seams.scorer(spec) if seams.scorer else bind(spec, self._config.state)
         self._phase("prepare", str, work.prepare)
         self._phase("dataset", dict[str, Any], lambda: work.dataset(interactions))
         self._phase("train", dict[str, Any], work.train)
-        self._phase("merge", dict[str, Any], work.merge)
         base = self._phase("evaluate_base", Report, lambda: work.evaluate_base(scorer))
         student = self._phase("evaluate_student", Report, lambda: work.evaluate_student(scorer))
         reports = {"base": base, "student": student}

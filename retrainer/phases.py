@@ -13,20 +13,17 @@ from typing import Any
 import msgspec
 
 from collector import Interactions
-from exporters.models import QUANTIZERS, GenAIGenerator, Manifest, Store, merge, record_golden, to_onnx
-from retrainer.base_models import BaseModel, find
+from exporters.models import Manifest, Store, record_golden
 from retrainer.data.curate import Example
-from retrainer.data.dataset import Dataset, build, load, write
+from retrainer.data.dataset import build, write
 from retrainer.data.held_out import read_held_out
-from retrainer.data.render import render
-from retrainer.errors import CycleError
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.gate import Verdict
-from retrainer.progress import Progress
+from retrainer.evaluation.generate import Generator
+from retrainer.recipes import RECIPES, Job
 from retrainer.state import Request
 from router.config import Config
-from router.policy import RoutePolicy
 
 # Held-out records that a model answers at the most: with 1,000 the interval is about one point to either side.
 MOST_JUDGED = 1000
@@ -38,100 +35,56 @@ _PACKAGES = ("torch", "transformers", "peft", "onnxruntime", "onnxruntime-genai"
 class Phases:
     """One cycle's work. Heavy libraries are imported by the phase that needs them."""
 
-    def __init__(self, config: Config, policy: RoutePolicy, request: Request, folder: Path, progress: Progress) -> None:
-        if policy.student is None:
-            raise CycleError(f"route {request.route!r} has no student")
-        self._config, self._policy, self._request = config, policy, request
-        self._base_name = policy.student.base
-        self._folder, self._progress = folder, progress
+    def __init__(self, config: Config, request: Request, job: Job) -> None:
+        self._config, self._request, self._job = config, request, job
+        self._policy, self._folder = job.policy, job.folder
+        self._recipe = RECIPES[job.student.recipe](job)
 
     def prepare(self) -> str:
-        """Find the base model, converting it at the first cycle; returns its revision."""
-        return self._base.revision
+        """Find what the student starts from, converting it at the first cycle; returns its revision."""
+        return self._recipe.prepare()
 
     def dataset(self, interactions: Interactions) -> dict[str, Any]:
         """Build and write the data set; returns its manifest."""
-        most = self._policy.retrain.max_tokens
-
-        def fits(example: Example) -> bool:
-            row = render(self._tokenizer, example.messages, example.answer)
-            return len(row.prompt) + len(row.completion) <= most
-
-        made = build(interactions, self._request.route, max_examples=self._policy.retrain.max_examples, fits=fits)
+        most = self._policy.retrain.max_examples
+        made = build(interactions, self._request.route, max_examples=most, fits=self._recipe.fits)
         write(made, self._folder / "dataset")
         return dict(msgspec.to_builtins(made.manifest))
 
     def train(self) -> dict[str, Any]:
-        """Train the adapter."""
-        from retrainer.train.chat import Settings, train  # noqa: PLC0415 - heavy: torch, peft
-
-        retrain = self._policy.retrain
-        settings = Settings(
-            rank=retrain.lora_rank,
-            alpha=2 * retrain.lora_rank,
-            learning_rate=retrain.learning_rate,
-            batch_size=retrain.batch_size,
-            epochs=retrain.epochs,
-            seed=retrain.seed,
-            max_steps=self._request.max_steps,
-        )
-        rows = [render(self._tokenizer, e.messages, e.answer) for e in self._data.train]
-        trained = train(
-            self._base.folder,
-            rows,
-            self._folder / "train",
-            settings,
-            tokenizer=self._tokenizer,
-            progress=self._progress,
-        )
-        return {"settings": msgspec.to_builtins(settings), "examples": len(rows), **msgspec.to_builtins(trained)}
-
-    def merge(self) -> dict[str, Any]:
-        """Merge the adapter into the base; the checkpoint isn't needed any more."""
-        example = self._data.train[0]
-        row = render(self._tokenizer, example.messages, example.answer)
-        adapter = self._folder / "train" / "adapter"
-        merged = merge(self._base.folder, adapter, self._folder / "merged", probe=row.prompt + row.completion)
-        (self._folder / "train" / "checkpoint.safetensors").unlink(missing_ok=True)
-        return dict(msgspec.to_builtins(merged))
+        """Train the student."""
+        return {"examples": len(self._job.data.train), **self._recipe.train()}
 
     def evaluate_base(self, scorer: Scorer) -> Report:
-        """What the untrained model answers."""
-        return self._evaluate_torch(self._base.folder, "evaluate_base", scorer, drafts=None)
+        """What answers without any training."""
+        return self._evaluate(self._recipe.baseline(), "evaluate_base", scorer, drafts=None)
 
     def evaluate_student(self, scorer: Scorer) -> Report:
         """What the trained, unquantized model answers."""
         teachers = [e.answer for e in self._judged]  # most are the student's own, and are only checked
-        return self._evaluate_torch(self._folder / "merged", "evaluate_student", scorer, drafts=teachers)
+        return self._evaluate(self._recipe.trained(), "evaluate_student", scorer, drafts=teachers)
 
     def export(self) -> dict[str, Any]:
-        """Write and load-test the quantized graph."""
+        """Write and load-test what will be served; the training's checkpoint isn't needed any more."""
+        (self._folder / "train" / "checkpoint.safetensors").unlink(missing_ok=True)
         staging, out = self._folder / ".artefact.tmp", self._folder / "artefact"
         for folder in (staging, out):
             shutil.rmtree(folder, ignore_errors=True)
         staging.mkdir()
-        quantization = self._policy.retrain.quantization
-        to_onnx(self._folder / "merged", staging, quantization=quantization, log=self._folder / "export.log")
+        made = self._recipe.export(staging)
         staging.rename(out)
-        return {"quantization": quantization, "bytes": sum(p.stat().st_size for p in out.iterdir())}
+        return {**made, "bytes": sum(p.stat().st_size for p in out.iterdir())}
 
     def evaluate_quantized(self, scorer: Scorer, student: Report) -> Report:
         """What will be served. The unquantized student's answers are drafts: most are right, and only checked."""
-        generator = GenAIGenerator(self._folder / "artefact")
-        return evaluate(
-            generator.generate,
-            self._judged,
-            scorer,
-            max_new_tokens=self._max_new_tokens,
-            drafts=[o.text for o in student.outcomes],
-            phase="evaluate_quantized",
-            progress=self._progress,
-        )
+        generator = self._recipe.exported(self._folder / "artefact")
+        drafts = [o.text for o in student.outcomes]
+        return self._evaluate(generator, "evaluate_quantized", scorer, drafts=drafts)
 
     def assess(self, quantized: Report) -> Assessment:
         """Calibrate the confidence of what will be served; its files join the artefact's."""
         return assess(
-            self._folder / "artefact", quantized, self._judged, self._data.train, selective=self._policy.selective
+            self._folder / "artefact", quantized, self._judged, self._job.data.train, selective=self._policy.selective
         )
 
     def publish(self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict) -> str:
@@ -146,10 +99,10 @@ class Phases:
             id=self._request.cycle_id,
             route=self._request.route,
             kind=self._policy.kind.value,
-            runtime="onnxruntime-genai",
-            base=self._base.name,
-            base_revision=self._base.revision,
-            quantization=QUANTIZERS[self._policy.retrain.quantization],
+            runtime=self._recipe.runtime,
+            base=Path(self._job.student.base).name,
+            base_revision=phases["prepare"],
+            quantization=phases["export"]["quantization"],
             created_at=time.time(),
             files={},
             dataset=phases["dataset"],
@@ -164,16 +117,13 @@ class Phases:
     def _golden(self, artefact: Path, base: Report) -> list[dict[str, Any]]:
         drawn = self._judged[:GOLDEN_DRAWN]
         return record_golden(
-            GenAIGenerator(artefact),
+            self._recipe.exported(artefact),
             [e.messages for e in drawn],
             max_new_tokens=self._max_new_tokens,
             base={i: base.outcomes[i].text for i in range(len(drawn))},
         )
 
-    def _evaluate_torch(self, folder: Path, phase: str, scorer: Scorer, *, drafts: list[str] | None) -> Report:
-        from retrainer.evaluation.generate import TorchGenerator  # noqa: PLC0415 - heavy: torch
-
-        generator = TorchGenerator(folder)
+    def _evaluate(self, generator: Generator, phase: str, scorer: Scorer, *, drafts: list[str] | None) -> Report:
         try:
             return evaluate(
                 generator.generate,
@@ -182,25 +132,11 @@ class Phases:
                 max_new_tokens=self._max_new_tokens,
                 drafts=drafts,
                 phase=phase,
-                progress=self._progress,
+                progress=self._job.progress,
             )
         finally:
             del generator
             gc.collect()  # half a gigabyte, before the next model comes
-
-    @cached_property
-    def _base(self) -> BaseModel:
-        return find(self._base_name, self._config.state)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer  # noqa: PLC0415 - heavy
-
-        return AutoTokenizer.from_pretrained(self._base.folder)
-
-    @cached_property
-    def _data(self) -> Dataset:
-        return load(self._folder / "dataset")
 
     @cached_property
     def _judged(self) -> list[Example]:
@@ -208,11 +144,9 @@ class Phases:
         given = self._request.held_out or self._policy.retrain.held_out
         if given is not None:
             return read_held_out(Path(given))
-        drawn = sorted(self._data.held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
+        drawn = sorted(self._job.data.held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
         return drawn[:MOST_JUDGED]
 
     @cached_property
     def _max_new_tokens(self) -> int:
-        from retrainer.evaluation.generate import longest_answer  # noqa: PLC0415 - heavy: torch
-
-        return longest_answer(self._tokenizer, [e.answer for e in (*self._data.train, *self._judged)])
+        return self._recipe.most_tokens([e.answer for e in (*self._job.data.train, *self._judged)])

@@ -1,6 +1,6 @@
 """When a cycle starts. Pure."""
 
-from router.policy import RetrainPolicy
+from router.policy_student import RetrainPolicy
 
 
 def due(policy: RetrainPolicy, *, new_examples: int, seconds_since: float | None) -> str | None:

@@ -10,8 +10,9 @@ from router.events import Events
 from router.evidence import EventKind, Evidence, Metric, Observation, RouteEvent
 from router.evidence import decode as decode_evidence
 from router.evidence import encode as encode_evidence
-from router.policy import CapturePolicy, ConsentKeys, RetrainPolicy, RoutePolicy, parse_policy
+from router.policy import CapturePolicy, ConsentKeys, RoutePolicy, parse_policy
 from router.policy_quality import JudgePolicy, OutcomePolicy, QualityPolicy
+from router.policy_student import RetrainPolicy
 from router.registry import Registry, Rollout, Snapshot, Stage, Transition, Version
 from router.registry_sql import open_registry
 from router.replay import differences, recompute, what_if

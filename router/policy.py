@@ -15,18 +15,10 @@ from router.policy_fields import OpenRate, Rate, Seconds, Strict
 from router.policy_quality import OutcomePolicy, QualityPolicy, SelectivePolicy
 from router.policy_rollout import RolloutPolicy
 from router.policy_scrub import DEFAULT, LANGUAGES, Action, Language, check_actions
+from router.policy_student import RetrainPolicy, StudentPolicy
 from router.tasks import TaskKind
 
 MEASURE = ("score", "reference", "judge")  # keys of `quality`: by these, and by its teachers, quality is measured
-
-
-class StudentPolicy(Strict):
-    """Which model learns, how, and where it is served."""
-
-    base: str = "SmolLM2-135M-Instruct"
-    engine: str = "local"
-    recipe: Literal["lora"] = "lora"
-    max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
 
 
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -100,22 +92,6 @@ class ErrorPolicy(Strict):
                 "pass and be taken out for the same rate; give promote_below at most as much"
             )
         return self
-
-
-class RetrainPolicy(Strict):
-    """When a training cycle starts, and how long it may learn. `every: 0s` turns the schedule off."""
-
-    min_new_examples: int = Field(500, gt=0)
-    every: Seconds = 86400.0
-    max_examples: int = Field(20000, gt=0)
-    epochs: float = Field(1.0, gt=0)
-    learning_rate: float = Field(4e-4, gt=0)
-    batch_size: int = Field(16, gt=0)
-    lora_rank: int = Field(16, gt=0)
-    max_tokens: int = Field(1024, gt=8, description="longer examples are left out")
-    quantization: Literal["int8", "int4"] = "int8"
-    held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
-    seed: int = 0
 
 
 class RoutePolicy(Strict):

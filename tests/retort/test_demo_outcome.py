@@ -177,13 +177,13 @@ async def test_where_nobody_watches_the_bars_are_plain_lines_said_once(tmp_path:
         bars.follow("captured", 1500, lambda: len(run.sent))
         bars.cycle(None)
         bars.cycle(Standing(phase="train", done=3, total=10, seconds_left=7.0))
-        bars.cycle(Standing(phase="merge", done=0, total=1, seconds_left=None))
+        bars.cycle(Standing(phase="export", done=0, total=1, seconds_left=None))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(bars.evidence(run.watch, STUDENT), 0.1)
     run.close()
     lines = [" ".join(line.split()) for line in said.getvalue().splitlines()]
     assert "\x1b" not in said.getvalue()
-    for start, end in (("captured", "40/1500"), ("train", "3/10, 7 s left"), ("merge", "0/1"), ("test quality", "")):
+    for start, end in (("captured", "40/1500"), ("train", "3/10, 7 s left"), ("export", "0/1"), ("test quality", "")):
         (line,) = [line for line in lines if line.startswith(start)]
         assert end in line
     assert any(line.startswith("test quality") and " of " in line for line in lines)

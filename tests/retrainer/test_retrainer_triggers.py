@@ -1,7 +1,7 @@
 import pytest
 
 from retrainer.triggers import due
-from router.policy import RetrainPolicy
+from router.policy_student import RetrainPolicy
 
 POLICY = RetrainPolicy(min_new_examples=500, every="24h")  # type: ignore[arg-type]
 DAY = 86400.0

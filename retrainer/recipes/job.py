@@ -1,0 +1,54 @@
+"""What a recipe works on: one cycle's data, base model and folder."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from retrainer.base_models import BaseModel, find
+from retrainer.data.curate import Example
+from retrainer.data.dataset import Dataset, load
+from retrainer.data.render import Row, render
+from retrainer.errors import CycleError
+from retrainer.progress import Progress
+from router.policy import RoutePolicy
+from router.policy_student import StudentPolicy
+
+
+class Job:
+    """`state`: the state folder. `folder`: the cycle's, where a recipe leaves its files. `max_steps`: ends a training
+    early. Heavy libraries are imported when something of it is asked for."""
+
+    def __init__(
+        self, state: str, policy: RoutePolicy, folder: Path, progress: Progress, *, max_steps: int | None = None
+    ) -> None:
+        if policy.student is None:
+            raise CycleError("the route has no student")
+        self.state, self.policy, self.folder, self.progress = state, policy, folder, progress
+        self.student: StudentPolicy = policy.student
+        self.max_steps = max_steps
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The student's base model; a packaged one is converted at the first cycle. Raises BaseModelError."""
+        return find(self.student.base, self.state)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The base model's."""
+        from transformers import AutoTokenizer  # noqa: PLC0415 - heavy
+
+        return AutoTokenizer.from_pretrained(self.base.folder)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """What the cycle's data set holds, once it is written. Raises CycleError."""
+        return load(self.folder / "dataset")
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The training part in the base model's tokens."""
+        return [self.row(e) for e in self.data.train]
+
+    def row(self, example: Example) -> Row:
+        """An example in the base model's tokens."""
+        return render(self.tokenizer, example.messages, example.answer)
