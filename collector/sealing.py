@@ -35,6 +35,10 @@ class Sealing:
                 at(clean, above)[place] = await self._patiently(self._keys.hashed, said)
         return await self._patiently(self._keys.hashed, subject) if subject else ""
 
+    async def hashed(self, name: str) -> str:
+        """What stands for a subject's name."""
+        return await self._patiently(self._keys.hashed, name)
+
     async def record(self, made: Interaction, *, at: float) -> Record:
         """For the log. `at`: since when it is kept."""
         key = await self._patiently(self._keys.key, made.subject) if made.subject else None

@@ -43,9 +43,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     device: str
 
 
-Loss = Callable[
-    [list[int]], tuple[torch.Tensor, int]
-]  # of examples, by their numbers; and its tokens
+Loss = Callable[[list[int]], tuple[torch.Tensor, int]]  # of examples, by their numbers; and its tokens
 
 
 def device() -> torch.device:

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from collector_fakes import MemoryLog, PlainPool, answer, call, everything, exchange, interaction, question
+from collector_fakes import MemoryLog, PlainPool, answer, call, decision, everything, exchange, interaction, question
 from test_collector_receive import CONFIG, Heard, Running
 
 from collector import (
@@ -90,6 +90,33 @@ async def test_a_record_of_a_subject_is_sealed_and_can_be_read_until_it_is_erase
         decode_interaction(janes.value, keys.key(joes.subject))
     keys.destroy(janes.subject)
     assert {record.id for _, record in Interactions(log, keys).of("support")} == {"x0", "x2"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "route"),
+    [
+        (b"no json", answer("red"), "support"),
+        (question("q"), b"no json", "support"),
+        (question("POISON"), answer("red"), "support"),
+        (question("UNFORESEEN"), answer("red"), "support"),
+        (question("q"), answer("red"), "nobody's"),
+    ],
+)
+async def test_what_is_put_aside_names_nobody_and_is_erased_with_its_subject(
+    keys: SubjectKeys, asked: bytes, said: bytes, route: str
+) -> None:
+    assembler = Assembler(CONFIG, PlainPool(), Heard(), sealing=Sealing(keys))
+    jane = "jane@example.com"
+    made = exchange(
+        request=asked, served=call(Arm.TEACHER, said), decision=decision(route=route), subject=jane, imported="openai"
+    )
+    (later,) = assembler.begin(made, asked + said).later
+    records = await later
+    assert [stream for stream, _ in records] == [Stream.QUARANTINE]
+    assert jane.encode() not in records[0][1].value
+    log = MemoryLog()
+    log.append(records)
+    assert len(log.erase(Stream.QUARANTINE, subject=keys.hashed(jane))) == 1
 
 
 def stored(log: MemoryLog, keys: SubjectKeys, number: int, subject: str = "") -> None:
