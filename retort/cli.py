@@ -12,7 +12,7 @@ from collector import CollectorError
 from retort import plan_options
 from retort.errors import StartError
 from retort.extras import need
-from retort.process import EXIT_USAGE, set_up_logging
+from retort.process import EXIT_USAGE, leave_no_dump, set_up_logging
 from retort.settings import DEFAULT_CONFIG, be_offline, load, share_metrics
 from router import Config, RouterError, json_schema
 
@@ -36,6 +36,7 @@ ACTIONS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
     options = _parser().parse_args(argv)
+    leave_no_dump()
     be_offline()
     run: Callable[[argparse.Namespace], int] = options.run
     try:
