@@ -182,6 +182,8 @@ class Config(Strict):
             if policy.quality.judge is not None:
                 _check_judge(self, route, policy.quality.judge.route)
             for name in (route, *policy.claims):
+                if claimed.get(name) == route:
+                    raise ValueError(f"routes.{route}.claims: {name!r} is the route's already; leave it out")
                 if name in claimed:
                     raise ValueError(f"routes.{route}: {name!r} already belongs to route {claimed[name]!r}")
                 claimed[name] = route

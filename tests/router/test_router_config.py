@@ -89,7 +89,7 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
         ("upstreams:", "listen: 0.0.0.0:80\nupstreams:", "listen", "is not loopback"),
         ("upstreams:", "log: redis://x\nupstreams:", "log", "write sqlite:///PATH"),
         ("upstreams:", "registry: mysql://x\nupstreams:", "registry", "write sqlite:///PATH or postgresql://USER"),
-        ("claims: [gpt-4o]", "claims: [support]", "routes.support", "already belongs to route 'support'"),
+        ("claims: [gpt-4o]", "claims: [support]", "routes.support.claims", "is the route's already"),
     ],
 )
 def test_each_wrong_value_is_named_with_what_would_be_right(old: str, new: str, key: str, says: str) -> None:
