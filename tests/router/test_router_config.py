@@ -90,6 +90,7 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
         ("upstreams:", "log: redis://x\nupstreams:", "log", "write sqlite:///PATH"),
         ("upstreams:", "registry: mysql://x\nupstreams:", "registry", "write sqlite:///PATH or postgresql://USER"),
         ("claims: [gpt-4o]", "claims: [support]", "routes.support.claims", "is the route's already"),
+        ("routes:", "routes:\n  other: {teachers: [openai/gpt-4o], claims: [gpt-4o]}", "routes.", "belongs to route"),
     ],
 )
 def test_each_wrong_value_is_named_with_what_would_be_right(old: str, new: str, key: str, says: str) -> None:
