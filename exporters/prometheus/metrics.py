@@ -81,6 +81,9 @@ class Metrics:
         self.spool_refused = self._counter(
             "retort_collector_spool_refused", "Frames that a full or failing spool did not take", ()
         )
+        self.spool_damaged = self._counter(
+            "retort_collector_spool_damaged", "Parts of the spool that can't be read, and are kept", ()
+        )
         self.exchanges = self._counter("retort_collector_exchanges", "Exchanges received", ("route",))
         self.imported = self._counter("retort_collector_imported", "Exchanges of other systems' logs", ("route",))
         self.quarantined = self._counter(

@@ -80,6 +80,9 @@ class Subscriber:
     def _on_collector__spool_refused(self, f: Fields) -> None:
         self._m.spool_refused.inc()
 
+    def _on_collector__spool_damaged(self, f: Fields) -> None:
+        self._m.spool_damaged.inc()
+
     def _on_collector__exchange(self, f: Fields) -> None:
         self._m.exchanges.labels(f["route"]).inc()
 

@@ -73,6 +73,7 @@ EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     ("collector.frames_dropped", {"count": 3}, ["retort_collector_frames_dropped_total 3.0"]),
     ("collector.spool_refused", {}, ["retort_collector_spool_refused_total 1.0"]),
+    ("collector.spool_damaged", {}, ["retort_collector_spool_damaged_total 1.0"]),
     ("collector.capture_shed", {"route": "r"}, ['retort_collector_capture_shed_total{route="r"} 1.0']),
     ("collector.exchange", {"route": "r"}, ['retort_collector_exchanges_total{route="r"} 1.0']),
     ("collector.imported", {"route": "r"}, ['retort_collector_imported_total{route="r"} 1.0']),
