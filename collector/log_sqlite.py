@@ -12,6 +12,7 @@ from typing import Any
 from collector.errors import LogError, LogFull
 from collector.log import Entry, Record, Stream
 from collector.log_sqlite_group import COLUMNS, SqliteConsumer, entry
+from router import private_database
 
 
 def _table(stream: str) -> str:
@@ -49,7 +50,7 @@ class SqliteLog:
         self._lock = threading.RLock()
         with self._translated():
             if isinstance(path, Path):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                private_database(path)
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from collector.orphan import ACKED, Orphan
 from collector.spool_records import BEGUN, FRAME, SALT_BYTES, record_size, seal, segment_cipher, unseal
-from router import SpoolSettings
+from router import SpoolSettings, private_folder
 
 SEGMENT_BYTES = 8 << 20
 
@@ -54,7 +54,7 @@ class Spool:
     def __init__(self, folder: Path, key: bytes, *, max_bytes: int) -> None:
         self._key = key
         self._max_bytes = max_bytes
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
         self.folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
         self.folder.mkdir(mode=0o700)
         self._lock = _locked(self.folder)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from router.errors import RegistryUnavailable
+from router.private import private_database
 from router.sql import Row, statements
 
 WAIT_SECONDS = 10.0  # for another process's transaction
@@ -20,7 +21,8 @@ class SqliteDatabase:
         self._place = f"{name} {path}"
         self._lock = threading.RLock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if str(path) != ":memory:":
+                private_database(path)
             self._db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise RegistryUnavailable(f"{self._place}: {error}") from error
