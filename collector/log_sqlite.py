@@ -13,6 +13,7 @@ from collector.errors import LogError, LogFull
 from collector.log import Entry, Record, Stream
 from collector.log_sqlite_group import COLUMNS, SqliteConsumer, entry
 from router import private_database
+from router.sql_sqlite import overwritten
 
 
 def _table(stream: str) -> str:
@@ -96,8 +97,12 @@ class SqliteLog:
                 f"DELETE FROM {stream} WHERE subject = ? AND subject != '' RETURNING number, id, key, at, x'', subject",
                 subject,
             )
-        self._rows("PRAGMA wal_checkpoint(TRUNCATE)")  # nor is it left in the write-ahead log
         return sorted(found, key=lambda one: one.offset)
+
+    def scour(self, *, seconds: float) -> bool:
+        """See EventLog."""
+        with self._lock, self._translated():
+            return overwritten(self._db, seconds)
 
     def consumer(self, stream: Stream, *, group: str) -> SqliteConsumer:
         """See EventLog."""

@@ -63,7 +63,7 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
             assembler = Assembler(config, pool, events, sealing=Sealing(subjects), quality=quality)
             await asyncio.to_thread(assembler.restore, evidence_log)
             await pool.start()
-            keeping = asyncio.create_task(keep_no_longer(config, evidence_log))
+            keeping = asyncio.create_task(keep_no_longer(config, evidence_log, subjects))
             try:
                 await Receiver(assembler, evidence_log, events).serve(path, stop)
             finally:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from collector.errors import LogError
@@ -37,7 +38,7 @@ class Sealing:
 
     async def record(self, made: Interaction, *, at: float) -> Record:
         """For the log. `at`: since when it is kept."""
-        key = await self._patiently(self._keys.key, made.subject) if made.subject else None
+        key = await self._patiently(partial(self._keys.key, at=at), made.subject) if made.subject else None
         return Record(id=made.id, key=made.route, at=at, value=encode(made, key), subject=made.subject)
 
     async def _patiently(self, ask: Callable[[str], T], name: str) -> T:

@@ -14,6 +14,18 @@ from router.sql import Row, statements
 WAIT_SECONDS = 10.0  # for another process's transaction
 
 
+def overwritten(db: sqlite3.Connection, seconds: float) -> bool:
+    """Write what was changed into the file and empty the write-ahead log, for with `secure_delete` what was deleted is
+    nowhere then; False where readers of the state before it were in the way for so long."""
+    ((wait,),) = db.execute("PRAGMA busy_timeout").fetchall()
+    db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+    try:
+        ((busy, _, _),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {wait}")
+    return not busy
+
+
 class SqliteDatabase:
     """See Database. The number of the last schema script that ran is the file's `user_version`."""
 
@@ -72,9 +84,10 @@ class SqliteDatabase:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def scour(self, table: str) -> None:
-        """See Database. Pages are overwritten at once; left is the write-ahead log."""
-        self.read("PRAGMA wal_checkpoint(TRUNCATE)")
+    def scour(self, table: str, *, seconds: float) -> bool:
+        """See Database."""
+        with self._lock, self._translated():
+            return overwritten(self._db, seconds)
 
     def close(self) -> None:
         """See Database."""

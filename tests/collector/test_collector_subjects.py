@@ -1,6 +1,8 @@
 """Whose data a record is; destroying a subject's key leaves nothing to read of it."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -49,6 +51,7 @@ def test_a_key_is_made_once_and_is_gone_for_good_when_destroyed(keys: SubjectKey
     assert keys.known({"a", "c"}) == {"a": first}
     assert keys.destroy("a")
     assert not keys.destroy("a")
+    assert keys.scour(seconds=0.1)
     assert keys.known({"a", "b"}).keys() == {"b"}
     assert not any(first in path.read_bytes() for path in tmp_path.rglob("*.db*"))
     assert keys.key("a") != first
@@ -115,16 +118,29 @@ def test_interactions_are_read_in_a_range_over_pages_of_which_one_is_erased_whol
     assert list(interactions.of("other")) == []
 
 
+def test_what_comes_after_its_subject_was_erased_but_is_older_is_erased_too(keys: SubjectKeys) -> None:
+    log = MemoryLog()
+    stored(log, keys, 1, subject="jane")
+    keys.destroy("jane")
+    now = time.time()
+    for n, at in ((2, now - 60), (3, now + 60), (4, now - 60)):  # 2 and 4 waited in a spool meanwhile
+        made = interaction(n, at=at, subject="jane")
+        value = encode(made, keys.key("jane", at=at))
+        log.append([(Stream.INTERACTIONS, Record(id=made.id, key=made.route, at=at, value=value, subject="jane"))])
+    assert [record.id for _, record in Interactions(log, keys).of("colours")] == ["x3"]
+    assert keys.key("jane", at=now - 60) not in (keys.key("jane"), keys.key("jane", at=now - 60))
+
+
 async def test_a_database_of_subjects_that_is_away_for_a_while_loses_nothing(
     keys: SubjectKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = [0, 0]
 
-    def away(self: SubjectKeys, subject: str) -> bytes:
+    def away(self: SubjectKeys, subject: str, *, at: float) -> bytes:
         times[0] += 1
         if times[0] < 3:
             raise LogError("away")
-        return real(self, subject)
+        return real(self, subject, at=at)
 
     real = SubjectKeys.key
     monkeypatch.setattr(SubjectKeys, "key", away)
@@ -164,7 +180,9 @@ def test_a_record_that_was_changed_is_refused(keys: SubjectKeys) -> None:
             decode_interaction(bytes(value), key)
 
 
-async def test_what_is_too_old_is_forgotten_and_evidence_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_too_old_is_forgotten_and_evidence_stays_and_what_a_reader_kept_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("collector.retention.EVERY_SECONDS", 0.01)
     config = parse(
         """
@@ -174,17 +192,29 @@ async def test_what_is_too_old_is_forgotten_and_evidence_stays(monkeypatch: pyte
         {},
     )
     log, now = MemoryLog(), [1_000_000.0]
+    keys = open_subjects(f"sqlite:///{tmp_path}/subjects.db")
+    key = keys.key("jane")
+    backup = sqlite3.connect(tmp_path / "subjects.db")
+    backup.execute("BEGIN")
+    assert backup.execute("SELECT * FROM subjects").fetchall()
+    keys.destroy("jane")
+    assert not keys.scour(seconds=0.1)
+    backup.close()
     log.append([
         (stream, Record(id=f"{key}{n}", key=key, at=now[0] + n * 3600, value=b"v"))
         for stream in Stream for key in ("short", "long") for n in (0, 1)
     ])  # fmt: skip
-    task = asyncio.create_task(keep_no_longer(config, log, clock=lambda: now[0]))
+    task = asyncio.create_task(keep_no_longer(config, log, keys, clock=lambda: now[0]))
     for later, left in ((0.0, ["short0", "short1"]), (2 * 86400 + 1800, ["short1"]), (3 * 86400, [])):
         now[0] = 1_000_000.0 + later
         async with asyncio.timeout(5):
             while [e.id for e in log.read(Stream.FEEDBACK, 0, key="short")] != left:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while any(key in path.read_bytes() for path in tmp_path.glob("subjects.db*")):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     task.cancel()
+    keys.close()
     for stream in Stream:
         assert len(log.read(stream, 0, key="long")) == 2
     assert log.read(Stream.INTERACTIONS, 0, key="short") == log.read(Stream.QUARANTINE, 0, key="short") == []
