@@ -159,7 +159,8 @@ class MaskServer:
         return MaskReply(asked.id, msgspec.json.encode(clean), scrubbed.pairs)
 
     def _hash_users(self, clean: dict[str, Any], request: dict[str, Any]) -> None:
-        """A user's name is replaced whatever it looks like."""
+        """A user's name is replaced whatever it looks like; by another hash than in the log, so that a teacher's leads
+        to no record there."""
         for above, place, said in users(request):
             at(clean, above)[place] = blake2b(said.encode(), key=self._salt, digest_size=16).hexdigest()
 

@@ -60,7 +60,7 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
     pool = ScrubPool(config.state, routes=routes, workers=config.scrub_workers, events=events)
     try:
         async with settling(config, events, gateway) as quality, masking(config):
-            assembler = Assembler(config, pool, events, sealing=Sealing(subjects), quality=quality)
+            assembler = Assembler(config, pool, events, sealing=Sealing(subjects, events), quality=quality)
             await asyncio.to_thread(assembler.restore, evidence_log)
             await pool.start()
             keeping = asyncio.create_task(keep_no_longer(config, evidence_log, subjects))
@@ -277,13 +277,19 @@ class Receiver:
 
     async def _append(self, records: Records) -> None:
         """Append, however long it takes: nothing is acknowledged before, so nothing is lost."""
-        wait = 0.2
+        wait, told = 0.2, ""
         while True:
             try:
-                return await asyncio.to_thread(self._log.append, records)
+                await asyncio.to_thread(self._log.append, records)
             except LogError as error:
                 name = "collector.log_full" if isinstance(error, LogFull) else "collector.log_failed"
-                log.error(name, extra={"error": str(error), "again_in": wait})
+                if name != told:
+                    log.error(name, extra={"error": str(error)})
+                    told = name
                 self._events.emit(name)
+            else:
+                if told:
+                    log.info("collector.log_back")
+                return
             await asyncio.sleep(wait)
             wait = min(wait * 2, LONGEST_RETRY)

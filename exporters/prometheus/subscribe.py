@@ -119,6 +119,15 @@ class Subscriber:
     def _on_collector__backlog(self, f: Fields) -> None:
         self._m.backlog.set(f["bytes"])
 
+    def _on_collector__log_failed(self, f: Fields) -> None:
+        self._m.log_failed.inc()
+
+    def _on_collector__log_full(self, f: Fields) -> None:
+        self._m.log_full.inc()
+
+    def _on_collector__subjects_failed(self, f: Fields) -> None:
+        self._m.subjects_failed.inc()
+
     def _on_log__lag(self, f: Fields) -> None:
         self._m.lag.labels(f["reader"], f["route"]).set(f["offsets"])
 

@@ -457,7 +457,9 @@ class SometimesFull(MemoryLog):
         super().append(records)
 
 
-async def test_a_full_log_holds_frames_back_and_takes_them_when_there_is_space(path: Path, sender: FrameSender) -> None:
+async def test_a_full_log_holds_frames_back_and_takes_them_when_there_is_space(
+    path: Path, sender: FrameSender, caplog: pytest.LogCaptureFixture
+) -> None:
     log, heard = SometimesFull(), Heard()
     running = Running(path, log, heard)
     sender.send(happened("a"))
@@ -466,6 +468,7 @@ async def test_a_full_log_holds_frames_back_and_takes_them_when_there_is_space(p
     await running.end()
     assert evidence(log) == ["a"]
     assert heard.names.count("collector.log_full") == 3
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["collector.log_full"]
 
 
 async def test_more_than_the_collector_may_hold_waits_in_the_socket_and_arrives(

@@ -1,6 +1,7 @@
 """Whose data a record is; destroying a subject's key leaves nothing to read of it."""
 
 import asyncio
+import copy
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -67,7 +68,9 @@ async def test_a_record_of_a_subject_is_sealed_and_can_be_read_until_it_is_erase
     tmp_path: Path, keys: SubjectKeys
 ) -> None:
     log, path = MemoryLog(), tmp_path / "c.sock"
-    running = Running(path, log, Heard(), assembler=Assembler(CONFIG, PlainPool(), Heard(), sealing=Sealing(keys)))
+    running = Running(
+        path, log, Heard(), assembler=Assembler(CONFIG, PlainPool(), Heard(), sealing=Sealing(keys, Heard()))
+    )
     sender = FrameSender(path, events=Heard())
     await sender.start()
     said = answer("red")
@@ -93,6 +96,16 @@ async def test_a_record_of_a_subject_is_sealed_and_can_be_read_until_it_is_erase
         decode_interaction(janes.value, keys.key(joes.subject))
     keys.destroy(janes.subject)
     assert {record.id for _, record in Interactions(log, keys).of("support")} == {"x0", "x2"}
+
+
+async def test_a_user_that_is_a_number_is_hashed_as_its_text(keys: SubjectKeys) -> None:
+    asked = {"user": 4711, "metadata": {"user_id": 1.5, "a": 1}, "safety_identifier": None}
+    clean = copy.deepcopy(asked)
+    made = exchange(1, served=call(Arm.TEACHER))
+    assert await Sealing(keys, Heard()).name(made, asked, clean) == keys.hashed("4711")
+    assert clean == {
+        "user": keys.hashed("4711"), "metadata": {"user_id": keys.hashed("1.5"), "a": 1}, "safety_identifier": None
+    }  # fmt: skip
 
 
 def stored(log: MemoryLog, keys: SubjectKeys, number: int, subject: str = "") -> None:
@@ -131,8 +144,8 @@ def test_what_comes_after_its_subject_was_erased_but_is_older_is_erased_too(keys
     assert keys.key("jane", at=now - 60) not in (keys.key("jane"), keys.key("jane", at=now - 60))
 
 
-async def test_a_database_of_subjects_that_is_away_for_a_while_loses_nothing(
-    keys: SubjectKeys, monkeypatch: pytest.MonkeyPatch
+async def test_a_database_of_subjects_that_is_away_for_a_while_loses_nothing_and_is_told_of_once(
+    keys: SubjectKeys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     times = [0, 0]
 
@@ -144,9 +157,13 @@ async def test_a_database_of_subjects_that_is_away_for_a_while_loses_nothing(
 
     real = SubjectKeys.key
     monkeypatch.setattr(SubjectKeys, "key", away)
-    record = await Sealing(keys).record(interaction(1, subject="jane"), at=1.0)
-    assert decode_interaction(record.value, keys.known({"jane"})["jane"]).id == "x1"
-    assert times[0] == 3
+    heard = Heard()
+    sealing = Sealing(keys, heard)
+    records = await asyncio.gather(*(sealing.record(interaction(n, subject="jane"), at=1.0) for n in range(50)))
+    key = keys.known({"jane"})["jane"]
+    assert [decode_interaction(record.value, key).id for record in records] == [f"x{n}" for n in range(50)]
+    assert heard.names == ["collector.subjects_failed"] * 2
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["collector.subjects_failed"]
 
 
 # What the first schema wrote, byte for byte: read for ever.
