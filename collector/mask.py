@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from collector.errors import ScrubError, without_text
-from collector.frames import claim
+from collector.frames import claimed
 from collector.kept import untouchable
 from collector.mask_frames import LENGTH, MASK_SECONDS, MOST_BYTES, MaskReply, MaskRequest, mask_socket, packed
 from collector.salt import read_salt
@@ -47,17 +47,17 @@ async def masking(config: Config) -> AsyncIterator[None]:
         yield
         return
     path = mask_socket(config.state)
-    claim(path)
     captures = {name: policy.capture for name, policy in routes.items()}
     # Its events stay untold: the gateway counts what is masked, and the series of scrubbing are of what is captured.
     pool = ScrubPool(config.state, routes=captures, workers=config.mask_workers, events=Events(), timeout=MASK_SECONDS)
-    await pool.start()
-    try:
-        salt = read_salt(Path(config.state) / "run" / "scrub.salt")
-        async with MaskServer(routes, pool, workers=config.mask_workers, salt=salt).listening(path):
-            yield
-    finally:
-        await pool.close()
+    with claimed(path):
+        try:
+            await pool.start()
+            salt = read_salt(Path(config.state) / "run" / "scrub.salt")
+            async with MaskServer(routes, pool, workers=config.mask_workers, salt=salt).listening(path):
+                yield
+        finally:
+            await pool.close()
 
 
 class MaskServer:

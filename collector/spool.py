@@ -55,9 +55,11 @@ class Spool:
         self._key = key
         self._max_bytes = max_bytes
         private_folder(folder)
-        self.folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
-        self.folder.mkdir(mode=0o700)
-        self._lock = _locked(self.folder)
+        name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        fresh = folder / f".{name}"  # which nobody takes for an orphan before it is locked
+        fresh.mkdir(mode=0o700)
+        self._lock = _locked(fresh)
+        self.folder = fresh.rename(folder / name)
         self._acked = os.open(self.folder / "acked", os.O_RDWR | os.O_CREAT, 0o600)
         self._segments: deque[_Segment] = deque()
         self._count = 0
@@ -120,7 +122,7 @@ class Spool:
     def orphans(self) -> list[Orphan]:
         """The folders beside this one whose processes are gone. Raises OSError."""
         found = []
-        for path in sorted(self.folder.parent.iterdir()):
+        for path in sorted(self.folder.parent.glob("[!.]*")):
             with contextlib.suppress(BlockingIOError, FileNotFoundError, NotADirectoryError):
                 found.append(Orphan(path, _locked(path), self._key))
         return found

@@ -144,6 +144,7 @@ def test_acknowledged_segments_are_removed_and_make_room(tmp_path: Path) -> None
 def test_a_living_process_keeps_its_folder(spool: Spool) -> None:
     kept(spool, 1)
     other = Spool(spool.folder.parent, KEY, max_bytes=1 << 20)
+    (spool.folder.parent / ".1-being-made").mkdir()
     assert other.orphans() == []
     other.close(empty=True)
     assert left(spool) == ["x1"]
