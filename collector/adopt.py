@@ -31,9 +31,22 @@ class Adopter:
         self._events = events
         self._left_alone: set[Path] = set()  # of another key
         self._told: set[Path] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._ending = asyncio.Lock()  # held while it is written down what the collector has
 
-    async def run(self) -> None:
-        """Until cancelled."""
+    def start(self) -> None:
+        """Look in the background, now and then, until closed."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop; a folder that the collector has all of is removed before."""
+        if self._task is not None:
+            async with self._ending:
+                self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
         while True:
             try:
                 orphans = await asyncio.to_thread(self._spool.orphans)
@@ -55,17 +68,26 @@ class Adopter:
 
     async def _send_on(self, orphan: Orphan) -> None:
         frames, count = orphan.frames(), 0
-        while page := await asyncio.to_thread(_page, frames):
+        page = await asyncio.to_thread(_page, frames)
+        while page:
+            following = await asyncio.to_thread(_page, frames)
             for left in page:
                 done = await self._lent(left)
             await done  # and so all before it
             count += len(page)
-            if last := max(left.sequence for left in page):
-                with contextlib.suppress(OSError):  # then a successor would send them again
-                    await asyncio.to_thread(orphan.acknowledged, last)
-        kept = await asyncio.to_thread(orphan.remove)
+            async with self._ending:
+                await self._over(orphan, max(left.sequence for left in page), last=not following)
+            page = following
+        if not count:
+            await self._over(orphan, 0, last=True)
         log.info("collector.spool_adopted", extra={"frames": count})
-        for file in kept:
+
+    async def _over(self, orphan: Orphan, sequence: int, *, last: bool) -> None:
+        """The collector has all up to this frame. `last`: there are no more."""
+        if sequence:
+            with contextlib.suppress(OSError):  # then a successor would send them again
+                await asyncio.to_thread(orphan.acknowledged, sequence)
+        for file in await asyncio.to_thread(orphan.remove) if last else ():
             log.error("collector.spool_damaged", extra={"kept_as": str(file)})
             self._events.emit("collector.spool_damaged")
 

@@ -55,15 +55,16 @@ class FrameSender:
         self._backoff = FIRST_BACKOFF
         self._transport: asyncio.Transport | None = None
         self._flush: asyncio.TimerHandle | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._connecting: asyncio.Task[None] | None = None
+        self._adopter = None if spool is None else Adopter(spool, self._lend, events)
         self._empty = asyncio.Event()
         self._empty.set()
 
     async def start(self) -> None:
         """Connect in the background, and again whenever the connection breaks; send what killed processes left."""
-        self._tasks.append(asyncio.create_task(self._keep_connected()))
-        if self._spool is not None:
-            self._tasks.append(asyncio.create_task(Adopter(self._spool, self._lend, self._events).run()))
+        self._connecting = asyncio.create_task(self._keep_connected())
+        if self._adopter is not None:
+            self._adopter.start()
 
     def send(self, header: Header, *bodies: bytes, begun: int | None = None) -> bool:
         """Take a frame. Never waits; False, and an event, where there is no room and the frame is dropped.
@@ -106,10 +107,12 @@ class FrameSender:
 
     async def close(self) -> None:
         """Stop; what is neither acknowledged by now nor on disk is lost, so drain first."""
-        for task in self._tasks:
-            task.cancel()
+        if self._adopter is not None:
+            await self._adopter.close()
+        if self._connecting is not None:
+            self._connecting.cancel()
             with suppress(asyncio.CancelledError):
-                await task
+                await self._connecting
         if self._flush:
             self._flush.cancel()
         if self._transport:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,19 @@ async def adopting(folder: Path, heard: Heard, *, max_bytes: int = 64 << 20) -> 
     sender = FrameSender(folder / "c.sock", events=heard, max_bytes=max_bytes, spool=spool)
     await sender.start()
     return sender
+
+
+async def test_who_closes_when_the_collector_has_all_leaves_no_folder(tmp_path: Path) -> None:
+    log = MemoryLog()
+    running = Running(tmp_path / "c.sock", log, Heard())
+    for _ in range(5):
+        orphaned(tmp_path, 30)
+        sender = await adopting(tmp_path, Heard())
+        await until(partial(bool, sender._kept))
+        assert await sender.drain(10) == 0
+        await sender.close()
+        assert list((tmp_path / "spool").iterdir()) == []
+    await running.end()
 
 
 async def until(done: Callable[[], bool]) -> None:
