@@ -1,6 +1,7 @@
 """`retort erase`: a person's records are removed, and whoever asked learns which data sets and versions held them."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +11,12 @@ from collector import Entry, Stream, open_log, open_subjects
 from retrainer.data.dataset import ids
 from router import Config, Version, open_registry
 
+SCOUR_SECONDS = 5.0
+
 
 def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_json: bool) -> int:
-    """Erase subjects, by the names that clients gave them or by their hashes. Returns 0.
+    """Erase subjects, by the names that clients gave them or by their hashes. Returns 0; 1 where some of it can still
+    be found in a file, because a reader is in the way.
 
     The keys go first: from then on nobody can read the records, wherever they stand. Then they are removed from the
     log; a broker needs until its next compaction. May be repeated. Raises LogError, RouterError.
@@ -30,8 +34,18 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
             versions = [version for route in routes for version in registry.versions(route)]
             held = list(_held(config, entries, versions))
             report.append({"subject": subject, "key_destroyed": had_key, "records": len(entries), "held_by": held})
+        files = {"subjects": keys.scour(seconds=SCOUR_SECONDS), "log": log.scour(seconds=SCOUR_SECONDS)}
+    left = [name for name, clean in files.items() if not clean]
+    for row in report:
+        row["not_overwritten"] = left
     print(json.dumps(report, indent=2) if as_json else "\n".join(line for row in report for line in _lines(row)))
-    return 0
+    for name in left:
+        print(
+            f"not overwritten yet: somebody reads the database `{name}` (a backup?), and in its files what was erased "
+            "can still be found; the collector overwrites it within ten minutes of their end, or run this again then",
+            file=sys.stderr,
+        )
+    return 1 if left else 0
 
 
 def _held(config: Config, entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator[dict[str, Any]]:

@@ -39,7 +39,7 @@ from collector import (
 from collector.assemble import Assembler, Pool
 from collector.judge import Judge
 from collector.quality import Quality
-from collector.receive import QUIET_SECONDS, Receiver, claim, run
+from collector.receive import QUIET_SECONDS, Receiver, run
 from collector.scrub import Scrubbed
 from router import Arm, EventKind, Events, Observation, RouteEvent, decode_evidence, parse
 
@@ -417,7 +417,6 @@ async def test_a_collector_killed_and_started_again_loses_and_doubles_nothing(
     sent = 0
     for _ in range(4):
         log = open_log(url)
-        claim(path)
         running = Running(path, log, Heard())
         for _ in range(150):
             sender.send(happened(f"e{sent}"))
@@ -427,7 +426,6 @@ async def test_a_collector_killed_and_started_again_loses_and_doubles_nothing(
         await running.kill()
         log.close()
     log = open_log(url)
-    claim(path)
     running = Running(path, log, Heard())
     assert await sender.drain(20) == 0
     await running.end()
@@ -457,7 +455,9 @@ class SometimesFull(MemoryLog):
         super().append(records)
 
 
-async def test_a_full_log_holds_frames_back_and_takes_them_when_there_is_space(path: Path, sender: FrameSender) -> None:
+async def test_a_full_log_holds_frames_back_and_takes_them_when_there_is_space(
+    path: Path, sender: FrameSender, caplog: pytest.LogCaptureFixture
+) -> None:
     log, heard = SometimesFull(), Heard()
     running = Running(path, log, heard)
     sender.send(happened("a"))
@@ -466,6 +466,7 @@ async def test_a_full_log_holds_frames_back_and_takes_them_when_there_is_space(p
     await running.end()
     assert evidence(log) == ["a"]
     assert heard.names.count("collector.log_full") == 3
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["collector.log_full"]
 
 
 async def test_more_than_the_collector_may_hold_waits_in_the_socket_and_arrives(
@@ -499,8 +500,6 @@ async def test_a_command_waits_for_durability_and_says_when_nobody_answers(path:
     await listening(path)
     await asyncio.to_thread(send_now, path, [happened("a"), happened("b")])
     assert evidence(log) == ["a", "b"]
-    with pytest.raises(CollectorError, match="already listens"):
-        claim(path)
     await running.end()
     assert not path.exists()
 

@@ -1,6 +1,7 @@
 """`retort export` and `retort erase` on a log as the collector leaves it."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,27 @@ def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     assert keys.known({jane, joe}).keys() == {joe}
     stored = [path for path in (tmp_path / "state").rglob("*.db*") if path.is_file()]
     assert not any(key in path.read_bytes() for path in stored)
+    assert (row["not_overwritten"], keys.known({jane})) == ([], {})
     assert retort("erase", "--hashed", jane, "--config", str(file)) == 0
     assert f"{jane}: 0 records erased, it had no key" in capsys.readouterr().out
+    keys.close()
+
+
+def test_an_erasure_that_a_backup_is_in_the_way_of_says_so_and_is_finished_by_the_next(
+    file: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("retort.erase.SCOUR_SECONDS", 0.1)
+    keys = open_subjects(config.subjects)
+    put(config, record("a", subject="jane"))
+    key = keys.key("jane")
+    backup = sqlite3.connect(tmp_path / "state" / "subjects.db")
+    backup.execute("BEGIN")
+    assert backup.execute("SELECT * FROM subjects").fetchall()
+    assert retort("erase", "--hashed", "jane", "--json", "--config", str(file)) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)[0]["not_overwritten"] == ["subjects"]
+    assert "somebody reads the database `subjects`" in said.err
+    backup.close()
+    assert retort("erase", "--hashed", "jane", "--config", str(file)) == 0
+    assert not any(key in path.read_bytes() for path in (tmp_path / "state").glob("*.db*"))
     keys.close()
