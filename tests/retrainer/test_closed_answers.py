@@ -17,9 +17,7 @@ SPACED = '```json\n{ "kind" : "bill",\n  "urgent": true }\n```'
 
 def test_labels_are_one_field_without_a_name() -> None:
     found = detect(["billing", "refund", "billing", "refund", "other", "other"])
-    assert found.form == Form(
-        pieces=("", ""), fields=(Field(name="", values=("billing", "refund", "other")),)
-    )
+    assert found.form == Form(pieces=("", ""), fields=(Field(name="", values=("billing", "refund", "other")),))
     assert (found.covered, found.verbatim, found.counts) == (6, 6, [[2, 2, 2]])
     assert found.summary()["template"] == "<answer>"
 
