@@ -23,7 +23,7 @@ from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report, Scorer
 from retrainer.evaluation.gate import Verdict, judge
 from retrainer.evaluation.scorer import scorer as bind
-from retrainer.ladder import Rung, Step, ladder_of, rungs
+from retrainer.ladder import Rung, Step, frontier, rungs
 from retrainer.phases import Phases
 from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
@@ -205,7 +205,7 @@ class _Cycle:
         self._phase("register", float, lambda: self._register(verdict, assessed, climbed.work.base, send))
 
     def _ladder(self) -> list[Step]:
-        return ladder_of(self._state.phases, self._state.policy, self._state.seconds)
+        return frontier(self._state.phases, self._state.seconds, alone=self._student.recipe)
 
     def end(self, outcome: str, *, error: str | None = None, seen: int = 0) -> None:
         """Store how the cycle ended, once."""

@@ -7,6 +7,7 @@ The first two are left out where the answers aren't few. What a rung's phases ca
 that a killed cycle goes on at the phase of the rung where it was.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 
 from retrainer.errors import CycleError
+from retrainer.state import CycleState
 from router.policy import RoutePolicy
 from router.policy_student import StudentPolicy
 
@@ -82,20 +84,46 @@ def rungs(student: StudentPolicy, *, closed: bool) -> list[Rung]:
     return [*few, *(Rung(f"lora-{number}-{_plain(base)}", "lora", base) for number, base in enumerate(bases, 1))]
 
 
-def frontier(tried: Sequence[Rung], stored: Mapping[str, Any], seconds: Mapping[str, float]) -> list[Step]:
-    """Quality against cost, of the rungs whose gate has spoken."""
-    return [_step(r, r.phases(stored), seconds) for r in tried if r.key("gate") in stored]
+def frontier(stored: Mapping[str, Any], seconds: Mapping[str, float], *, alone: str) -> list[Step]:
+    """Quality against cost, of the rungs whose gate has spoken: from a cycle's stored phases, and their seconds.
+    `alone`: the recipe, of a cycle that makes one student."""
+    names = [key.removesuffix("gate").removesuffix(".") for key in stored if key == "gate" or key.endswith(".gate")]
+    return [_step(Rung(name, alone, ""), stored, seconds) for name in names]
 
 
-def ladder_of(stored: Mapping[str, Any], policy: Mapping[str, Any], seconds: Mapping[str, float]) -> list[Step]:
-    """The same, from a cycle's stored state. `policy`: the route's, as it was stored."""
-    student = RoutePolicy.model_validate(policy).student
-    if student is None or "closed" not in stored:
+def told_of(state: CycleState) -> list[str]:
+    """What a cycle has found of its answers and its students so far."""
+    if "closed" not in state.phases:
         return []
-    return frontier(rungs(student, closed=stored["closed"]["closed"]), stored, seconds)
+    recipe = state.policy["student"]["recipe"]
+    return told(state.phases["closed"], frontier(state.phases, state.seconds, alone=recipe))
 
 
-def _step(rung: Rung, phases: Mapping[str, Any], seconds: Mapping[str, float]) -> Step:
+def told(closed: Mapping[str, Any], ladder: Sequence[Step]) -> list[str]:
+    """Both for people, a line each. `closed`: a cycle's result of that name."""
+    if closed["closed"]:
+        values = ", ".join(f"{name} ({len(counts)} values)" for name, counts in closed["fields"].items())
+        held_out = f", {closed['held_out_covered']} of {closed['held_out']} held out" if closed["held_out"] else ""
+        lines = [f"answers are few: {values}; cover {closed['covered']} of {closed['answers']} learnt from{held_out}"]
+        lines.append(f"written as {json.dumps(closed['template'], ensure_ascii=False)}")
+    else:
+        lines = [f"answers are not few: {closed['reason']}"]
+    return lines + [_line(step) for step in ladder]
+
+
+def _line(step: Step) -> str:
+    parts = [f"agreement {step.agreement:.1%} [{step.lower:.1%}, {step.upper:.1%}]"]
+    if step.coverage is not None:
+        parts.append(f"serves {step.coverage:.1%}")
+    if step.ms is not None and step.bytes is not None:
+        parts.append(f"{step.ms:.1f} ms an answer, {step.bytes / 1e6:.1f} MB")
+    parts.append(f"trained in {step.train_seconds:.0f} s")
+    outcome = f"passed ({step.mode})" if step.passed else f"refused: {'; '.join(step.why)}"
+    return f"{step.rung}: {', '.join(parts)}; {outcome}"
+
+
+def _step(rung: Rung, stored: Mapping[str, Any], seconds: Mapping[str, float]) -> Step:
+    phases = rung.phases(stored)
     served = phases.get("evaluate_quantized")
     report = served or phases["evaluate_student"]
     verdict = phases.get("gate_quantized") or phases["gate"]

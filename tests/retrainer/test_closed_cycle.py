@@ -19,7 +19,7 @@ from exporters.models.encoder_onnx import packaged_encoder
 from gateway.engines.child import Child
 from gateway.engines.probe import probe
 from retrainer.errors import CycleError
-from retrainer.ladder import rungs
+from retrainer.ladder import rungs, told
 from retrainer.progress import silent
 from retrainer.train import encoder
 from retrainer.train.loop import LoopSettings
@@ -112,6 +112,12 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
     assert {"closed.json", "model.onnx", "tokenizer.json"} <= set(manifest.files)
     assert manifest.training["learnt"] > 200
     assert made.run("climb").ladder == result.ladder
+    few, form, refused, passed = told(result.closed, result.ladder)
+    assert few.startswith("answers are few: colour (6 values); cover ")
+    assert form == r'written as "{\"colour\": <colour>}"'
+    assert refused.startswith("linear: agreement ")
+    assert "; refused: the student's agreement is " in refused
+    assert passed.endswith("; passed (whole)")
 
 
 def test_open_answers_are_refused_by_a_recipe_for_few(tmp_path: Path) -> None:
