@@ -1,8 +1,10 @@
 """One cycle, from a log range to a registered candidate. Each phase's result is stored before the next begins, so a
 killed cycle goes on at the phase where it was, and inside training at its last checkpoint.
 
-    prepare -> dataset -> train -> evaluate_base -> evaluate_student -> gate
+    prepare -> dataset -> closed -> train -> evaluate_base -> evaluate_student -> gate
             -> export -> evaluate_quantized -> assess -> gate_quantized -> publish -> register
+
+On a ladder, prepare to gate_quantized come for each rung until one passes, and dataset and closed before them all.
 """
 
 import time
@@ -21,6 +23,7 @@ from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report, Scorer
 from retrainer.evaluation.gate import Verdict, judge
 from retrainer.evaluation.scorer import scorer as bind
+from retrainer.ladder import Rung, Step, frontier, rungs
 from retrainer.phases import Phases
 from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
@@ -38,15 +41,28 @@ Send = Callable[[Sequence[Header]], None]
 
 class CycleResult(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome`: registered (also by an override) | refused. `version`: registered version id, None where refused.
-    `reports`: base, student, quantized (as far as the cycle came). `seconds` by phase."""
+    `reports`: base, student, quantized (as far as the cycle came), `verdict`: of the last rung that was tried.
+    `closed`: whether the answers are few. `ladder`: what each rung came to. `seconds` by phase."""
 
     cycle_id: str
     outcome: str
     version: str | None
     verdict: Verdict
     reports: dict[str, Report]
+    closed: dict[str, Any]
+    ladder: list[Step]
     seconds: dict[str, float]
     folder: Path
+
+
+class _Climbed(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one rung. `assessed`: None where its gate refused before the export."""
+
+    rung: Rung
+    work: Phases
+    verdict: Verdict
+    reports: dict[str, Report]
+    assessed: Assessment | None
 
 
 class Seams(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,17 +141,41 @@ class _Cycle:
 
     def run(self, interactions: Interactions, seams: Seams) -> CycleResult:
         """Every phase that has no result yet."""
-        folder = self._cycles.folder(self._id)
-        request = self._state.request
-        job = Job(self._config.state, self._policy, folder, self._progress, max_steps=request.max_steps)
-        work = Phases(self._config, request, job)
         spec = self._policy.quality.score
         scorer = seams.scorer(spec) if seams.scorer else bind(spec, self._config.state)
-        self._phase("prepare", str, work.prepare)
+        first = rungs(self._student, closed=True)[0]
+        work = self._work(first)
+        if not first.name:
+            self._phase("prepare", str, work.prepare)
         self._phase("dataset", dict[str, Any], lambda: work.dataset(interactions))
-        self._phase("train", dict[str, Any], work.train)
-        base = self._phase("evaluate_base", Report, lambda: work.evaluate_base(scorer))
-        student = self._phase("evaluate_student", Report, lambda: work.evaluate_student(scorer))
+        closed = self._phase("closed", dict[str, Any], work.closed)
+        tried = rungs(self._student, closed=closed["closed"])
+        for rung in tried:
+            climbed = self._climb(rung, scorer, last=rung == tried[-1])
+            if climbed.verdict.lets_through and climbed.assessed is not None:
+                self._publish(climbed, climbed.assessed, seams.send)
+                break
+        return self._result(climbed)
+
+    def _work(self, rung: Rung) -> Phases:
+        folder, request = self._cycles.folder(self._id), self._state.request
+        job = Job(
+            self._config.state,
+            rung.policy(self._policy),
+            rung.folder(folder),
+            self._progress,
+            dataset=folder / "dataset",
+            max_steps=request.max_steps,
+        )
+        return Phases(self._config, request, job)
+
+    def _climb(self, rung: Rung, scorer: Scorer, *, last: bool) -> _Climbed:
+        """Make one student, and judge it. A person's override takes on the last one."""
+        work = self._work(rung)
+        self._phase(rung.key("prepare"), str, work.prepare)
+        self._phase(rung.key("train"), dict[str, Any], work.train)
+        base = self._phase(rung.key("evaluate_base"), Report, lambda: work.evaluate_base(scorer))
+        student = self._phase(rung.key("evaluate_student"), Report, lambda: work.evaluate_student(scorer))
         reports = {"base": base, "student": student}
         judging = partial(
             judge,
@@ -143,21 +183,29 @@ class _Cycle:
             student=student,
             margin=self._policy.quality.margin,
             selective=self._policy.selective,
-            override=self._state.request.override,
+            override=self._state.request.override if last else None,
         )
-        verdict = self._phase("gate", Verdict, lambda: judging(quantized=None))
+        verdict = self._phase(rung.key("gate"), Verdict, lambda: judging(quantized=None))
         if not verdict.lets_through:
-            return self._result("refused", verdict, reports)
-        self._phase("export", dict[str, Any], work.export)
-        quantized = self._phase("evaluate_quantized", Report, lambda: work.evaluate_quantized(scorer, student))
+            return _Climbed(rung=rung, work=work, verdict=verdict, reports=reports, assessed=None)
+        self._phase(rung.key("export"), dict[str, Any], work.export)
+        quantized = self._phase(
+            rung.key("evaluate_quantized"), Report, lambda: work.evaluate_quantized(scorer, student)
+        )
+        assessed = self._phase(rung.key("assess"), Assessment, lambda: work.assess(quantized))
+        verdict = self._phase(
+            rung.key("gate_quantized"), Verdict, lambda: judging(quantized=quantized, start=assessed.start)
+        )
         reports["quantized"] = quantized
-        assessed = self._phase("assess", Assessment, lambda: work.assess(quantized))
-        verdict = self._phase("gate_quantized", Verdict, lambda: judging(quantized=quantized, start=assessed.start))
-        if not verdict.lets_through:
-            return self._result("refused", verdict, reports)
-        self._phase("publish", str, lambda: work.publish(self._state.phases, reports, verdict))
-        self._phase("register", float, lambda: self._register(verdict, assessed, seams.send))
-        return self._result("registered", verdict, reports)
+        return _Climbed(rung=rung, work=work, verdict=verdict, reports=reports, assessed=assessed)
+
+    def _publish(self, climbed: _Climbed, assessed: Assessment, send: Send | None) -> None:
+        phases, verdict = climbed.rung.phases(self._state.phases), climbed.verdict
+        self._phase("publish", str, lambda: climbed.work.publish(phases, climbed.reports, verdict, self._ladder()))
+        self._phase("register", float, lambda: self._register(verdict, assessed, climbed.work.base, send))
+
+    def _ladder(self) -> list[Step]:
+        return frontier(self._state.phases, self._state.seconds, alone=self._student.recipe)
 
     def end(self, outcome: str, *, error: str | None = None, seen: int = 0) -> None:
         """Store how the cycle ended, once."""
@@ -180,7 +228,7 @@ class _Cycle:
             self._progress(name, 1, 1, 0.0)
         return msgspec.convert(self._state.phases[name], kind)
 
-    def _register(self, verdict: Verdict, assessed: Assessment, send: Send | None) -> float:
+    def _register(self, verdict: Verdict, assessed: Assessment, base: str, send: Send | None) -> float:
         """Add the version, then tell the rollout; both are idempotent by id, so a repetition is harmless."""
         now = time.time()
         dataset = self._state.phases["dataset"]
@@ -188,7 +236,7 @@ class _Cycle:
             id=self._id,
             route=self._state.request.route,
             kind=self._policy.kind,
-            base=self._student.base,
+            base=base,
             engine=self._student.engine,
             artefact=self._id,
             created_at=now,
@@ -218,14 +266,20 @@ class _Cycle:
             send_now(socket_path(self._config.state), headers)
         return now
 
-    def _result(self, outcome: str, verdict: Verdict, reports: dict[str, Report]) -> CycleResult:
-        self.end(outcome, error="; ".join(verdict.reasons) or None)
+    def _result(self, climbed: _Climbed) -> CycleResult:
+        registered = "register" in self._state.phases
+        ladder = self._ladder()
+        refused = [f"{step.rung}: {why}" if len(ladder) > 1 else why for step in ladder for why in step.why]
+        reasons = climbed.verdict.reasons if registered else refused
+        self.end("registered" if registered else "refused", error="; ".join(reasons) or None)
         return CycleResult(
             cycle_id=self._id,
-            outcome=outcome,
-            version=self._id if outcome == "registered" else None,
-            verdict=verdict,
-            reports=reports,
+            outcome="registered" if registered else "refused",
+            version=self._id if registered else None,
+            verdict=climbed.verdict,
+            reports=climbed.reports,
+            closed=self._state.phases["closed"],
+            ladder=ladder,
             seconds=dict(self._state.seconds),
             folder=self._cycles.folder(self._id),
         )

@@ -5,7 +5,7 @@ import hashlib
 import importlib.metadata
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import msgspec
 
 from collector import Interactions
 from exporters.models import Manifest, Store, record_golden
+from retrainer.data.closed import Choices
 from retrainer.data.curate import Example
 from retrainer.data.dataset import build, write
 from retrainer.data.held_out import read_held_out
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.gate import Verdict
-from retrainer.evaluation.generate import Generator
+from retrainer.evaluation.generator import Generator
+from retrainer.ladder import Step
 from retrainer.recipes import RECIPES, Job
 from retrainer.state import Request
 from router.config import Config
@@ -29,7 +31,16 @@ from router.config import Config
 MOST_JUDGED = 1000
 GOLDEN_DRAWN = 16  # prompts among which the few golden ones are chosen
 
-_PACKAGES = ("torch", "transformers", "peft", "onnxruntime", "onnxruntime-genai", "tokenizers", "safetensors")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "onnxruntime",
+    "onnxruntime-genai",
+    "tokenizers",
+    "safetensors",
+    "scikit-learn",
+)
 
 
 class Phases:
@@ -48,8 +59,16 @@ class Phases:
         """Build and write the data set; returns its manifest."""
         most = self._policy.retrain.max_examples
         made = build(interactions, self._request.route, max_examples=most, fits=self._recipe.fits)
-        write(made, self._folder / "dataset")
+        write(made, self._job.dataset)
         return dict(msgspec.to_builtins(made.manifest))
+
+    def closed(self) -> dict[str, Any]:
+        """Whether the teacher's answers are few; see `retrainer.data.closed`. `held_out_covered`: how many of the
+        `held_out` records' answers the form can express, which it has not seen."""
+        found, held_out = self._job.closed, self._job.data.held_out
+        known = Choices(found.form) if found.form else None
+        covered = sum(known is not None and known.of(e.answer) is not None for e in held_out)
+        return {**found.summary(), "held_out": len(held_out), "held_out_covered": covered}
 
     def train(self) -> dict[str, Any]:
         """Train the student."""
@@ -87,8 +106,16 @@ class Phases:
             self._folder / "artefact", quantized, self._judged, self._job.data.train, selective=self._policy.selective
         )
 
-    def publish(self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict) -> str:
-        """Put the artefact into the store, with golden answers and its manifest; returns its id."""
+    @property
+    def base(self) -> str:
+        """The name of what the student starts from."""
+        return self._recipe.base
+
+    def publish(
+        self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, ladder: Sequence[Step]
+    ) -> str:
+        """Put the artefact into the store, with golden answers and its manifest; returns its id. `phases`: this
+        student's; `ladder`: what it and those below it came to."""
         artefact = self._folder / "artefact"
         store = Store(self._config.artefacts)
         staging = store.staging(self._request.cycle_id)
@@ -100,14 +127,19 @@ class Phases:
             route=self._request.route,
             kind=self._policy.kind.value,
             runtime=self._recipe.runtime,
-            base=Path(self._job.student.base).name,
+            base=Path(self._recipe.base).name,
             base_revision=phases["prepare"],
             quantization=phases["export"]["quantization"],
             created_at=time.time(),
             files={},
             dataset=phases["dataset"],
             training={**training, "first_loss": losses[0], "last_loss": losses[-1]},
-            report={**{name: report.summary() for name, report in reports.items()}, "confidence": phases["assess"]},
+            report={
+                **{name: report.summary() for name, report in reports.items()},
+                "confidence": phases["assess"],
+                "closed": phases["closed"],
+                "ladder": msgspec.to_builtins(ladder),
+            },
             gate=msgspec.to_builtins(verdict),
             golden=self._golden(artefact, reports["base"]),
             packages={name: importlib.metadata.version(name) for name in _PACKAGES},

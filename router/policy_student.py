@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from router.policy_closed import ClosedPolicy
 from router.policy_fields import Seconds, Strict
 
 
@@ -12,8 +13,14 @@ class StudentPolicy(Strict):
 
     base: str = "SmolLM2-135M-Instruct"
     engine: str = "local"
-    recipe: Literal["lora"] = "lora"
+    recipe: Literal["lora", "linear", "encoder", "auto"] = "lora"
+    ladder: tuple[str, ...] = Field((), description="of recipe auto: larger bases, tried after the base, cheap to dear")
     max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
+
+    @property
+    def may_choose(self) -> bool:
+        """Whether a student may be one that chooses among few answers, and so can't tell tokens."""
+        return self.recipe in ("linear", "encoder", "auto")
 
 
 class RetrainPolicy(Strict):
@@ -30,3 +37,4 @@ class RetrainPolicy(Strict):
     quantization: Literal["int8", "int4"] = "int8"
     held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0
+    closed: ClosedPolicy = ClosedPolicy()

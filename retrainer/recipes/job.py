@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.base_models import BaseModel, find
+from retrainer.data.closed import Closed, detect
 from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, load
 from retrainer.data.render import Row, render
@@ -15,16 +16,25 @@ from router.policy_student import StudentPolicy
 
 
 class Job:
-    """`state`: the state folder. `folder`: the cycle's, where a recipe leaves its files. `max_steps`: ends a training
-    early. Heavy libraries are imported when something of it is asked for."""
+    """`state`: the state folder. `folder`: where a recipe leaves its files. `dataset`: where the cycle's data set is,
+    by default in `folder`. `max_steps`: ends a training early. Heavy libraries are imported when something of it is
+    asked for."""
 
     def __init__(
-        self, state: str, policy: RoutePolicy, folder: Path, progress: Progress, *, max_steps: int | None = None
+        self,
+        state: str,
+        policy: RoutePolicy,
+        folder: Path,
+        progress: Progress,
+        *,
+        dataset: Path | None = None,
+        max_steps: int | None = None,
     ) -> None:
         if policy.student is None:
             raise CycleError("the route has no student")
         self.state, self.policy, self.folder, self.progress = state, policy, folder, progress
         self.student: StudentPolicy = policy.student
+        self.dataset = dataset or folder / "dataset"
         self.max_steps = max_steps
 
     @cached_property
@@ -42,12 +52,19 @@ class Job:
     @cached_property
     def data(self) -> Dataset:
         """What the cycle's data set holds, once it is written. Raises CycleError."""
-        return load(self.folder / "dataset")
+        return load(self.dataset)
+
+    @cached_property
+    def closed(self) -> Closed:
+        """Whether the training part's answers are few."""
+        return detect([e.answer for e in self.data.train])
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The training part in the base model's tokens."""
-        return [self.row(e) for e in self.data.train]
+        """The training part in the base model's tokens, but for what is too long. (On a ladder, rungs that read more
+        have their say in what the data set holds.)"""
+        rows = [self.row(e) for e in self.data.train]
+        return [row for row in rows if len(row.prompt) + len(row.completion) <= self.policy.retrain.max_tokens]
 
     def row(self, example: Example) -> Row:
         """An example in the base model's tokens."""

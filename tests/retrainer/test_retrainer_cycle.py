@@ -121,6 +121,7 @@ def kill_in(phase: str, done: int = 0) -> Any:
 ALL = [
     "prepare",
     "dataset",
+    "closed",
     "train",
     "evaluate_base",
     "evaluate_student",
@@ -213,7 +214,7 @@ def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_reg
     result = bench.run("bad", max_steps=1)
     assert (result.outcome, result.version) == ("refused", None)
     assert any("not surely at least" in reason for reason in result.verdict.reasons)
-    assert bench.phases == ALL[:6]
+    assert bench.phases == ALL[:7]
     assert bench.registry.added == {}
     assert bench.sent == []
     state = Cycles(bench.config.state).load("bad")
