@@ -163,7 +163,7 @@ def test_wrong_asking_is_told(file: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence[str] | None) -> None:
     from retrainer.data.curate import Example, Side
-    from retrainer.data.dataset import Dataset, DatasetManifest, _digest, write
+    from retrainer.data.dataset import Dataset, DatasetManifest, digest, write
 
     registry = open_registry(config.registry)
     registry.add_version(
@@ -176,9 +176,9 @@ def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence
     if ids is None:
         return
     examples = [Example(id=name, offset=1, at=1.0, cluster="c", messages=[], answer="a") for name in ids]
-    digest = _digest({Side.TRAIN: examples, Side.VALIDATION: [], Side.TEST: []})
+    made = digest({Side.TRAIN: examples, Side.VALIDATION: [], Side.TEST: []})
     manifest = DatasetManifest(
-        route="r", digest=digest, first=0, end=9, read=1, counts={}, groups=1, dropped={}, upstreams={}, scrubbers={}
+        route="r", digest=made, first=0, end=9, read=1, counts={}, groups=1, dropped={}, upstreams={}, scrubbers={}
     )
     folder = Path(config.state) / "cycles" / version / "dataset"
     folder.parent.mkdir(parents=True)
