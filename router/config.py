@@ -192,7 +192,7 @@ class Config(Strict):
 
 def _check_judge(config: Config, route: str, key: str, judge: str) -> None:
     """What a judge is asked holds a user's request, and answers to it; a teacher that is asked again gets one. They
-    must be kept nowhere, and judged by nobody. Neither the collector nor the retrainer has a client's key to pass on."""
+    must be kept nowhere, and judged by nobody. Who asks has no client's key to pass on."""
     found = config.routes.get(judge)
     for teacher in found.teachers if found else ():
         upstream = config.upstreams.get(teacher.partition("/")[0])

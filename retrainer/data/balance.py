@@ -46,9 +46,17 @@ def balance(db: sqlite3.Connection, policy: BalancePolicy) -> None:
 
 
 def k_means(vectors: Vectors, clusters: int) -> Vectors:
-    """Spherical k-means (Dhillon & Modha 2001): unit centres [k, d] of unit vectors [n, d]; the same every time."""
+    """Spherical k-means (Dhillon & Modha 2001) from k-means++ seeds (Arthur & Vassilvitskii 2007): unit centres [k, d]
+    of unit vectors [n, d]; the same every time."""
     draw = np.random.default_rng(3)
-    centres = vectors[draw.choice(len(vectors), size=min(clusters, len(vectors)), replace=False)]
+    chosen = [int(draw.integers(len(vectors)))]
+    away = np.full(len(vectors), np.inf)  # squared distance from the nearest seed, halved
+    while len(chosen) < clusters:
+        away = np.minimum(away, np.maximum(1.0 - (vectors @ vectors[chosen[-1]]).astype(np.float64), 0.0))
+        if not away.any():
+            break
+        chosen.append(int(draw.choice(len(vectors), p=away / away.sum())))
+    centres = vectors[chosen]
     for _ in range(ROUNDS):
         nearest: NDArray[np.intp] = (vectors @ centres.T).argmax(axis=1)
         sums = np.zeros_like(centres)
