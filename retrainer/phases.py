@@ -19,6 +19,7 @@ from retrainer.data.dataset import build, write
 from retrainer.data.gateway import options
 from retrainer.data.held_out import read_held_out
 from retrainer.data.suite import grow
+from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.gate import Verdict
@@ -50,7 +51,11 @@ class Phases:
         """Build and write the data set, and fill up the regression suite of it; returns its manifest."""
         retrain, route = self._policy.retrain, self._request.route
         how = options(self._config, route, self._policy, self._folder / "building", self._job.progress)
-        made = build(interactions, route, max_examples=retrain.max_examples, fits=self._recipe.fits, options=how)
+        try:
+            made = build(interactions, route, max_examples=retrain.max_examples, fits=self._recipe.fits, options=how)
+        except NotEnoughExamples:
+            shutil.rmtree(self._folder / "building")  # the cycle ends here
+            raise
         write(made, self._folder / "dataset")
         if how.suite is not None:
             grow(how.suite, made.test, retrain.data.regression)
