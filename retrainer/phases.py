@@ -14,9 +14,9 @@ import msgspec
 
 from collector import Interactions
 from exporters.models import Manifest, Store, record_golden
+from retrainer.data.configured import options
 from retrainer.data.curate import Example
 from retrainer.data.dataset import build, write
-from retrainer.data.gateway import options
 from retrainer.data.held_out import read_held_out
 from retrainer.data.suite import grow
 from retrainer.errors import NotEnoughExamples

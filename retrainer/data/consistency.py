@@ -19,6 +19,7 @@ import msgspec
 from collector.errors import JudgeFailed
 from retrainer.data.curate import Example
 from retrainer.evaluation.evaluate import Scorer
+from retrainer.progress import Meter, Progress, silent
 from router.policy_data import ConsistencyPolicy
 
 Again = Callable[[Example], Awaitable[str]]  # the teacher's second answer; raises JudgeFailed
@@ -34,6 +35,7 @@ class Second(msgspec.Struct, frozen=True):
     score: Scorer
     kept: Path
     named: str
+    progress: Progress = silent
 
 
 def agreements(
@@ -62,7 +64,8 @@ async def _ask_all(
 ) -> Counter[str]:
     failed: Counter[str] = Counter()
     in_a_row = 0
-    waiting: Iterator[Example] = (e for e in examples if _known(db, second, e) is None)
+    meter = Meter(second.progress, "consistency", len(examples))
+    waiting: Iterator[Example] = (e for e in _told(examples, meter) if _known(db, second, e) is None)
 
     async def work(ask: Again) -> None:
         nonlocal in_a_row
@@ -83,6 +86,12 @@ async def _ask_all(
     async with second.asking() as ask:
         await asyncio.gather(*(work(ask) for _ in range(concurrency)))
     return failed
+
+
+def _told(examples: Sequence[Example], meter: Meter) -> Iterator[Example]:
+    for number, example in enumerate(examples):
+        meter(number)
+        yield example
 
 
 def _compared(score: Scorer, example: Example, text: str) -> float | None:

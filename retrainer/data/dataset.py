@@ -13,7 +13,7 @@ from retrainer.data.filters import Fits
 from retrainer.data.held_out import digest_of
 from retrainer.data.options import PLAIN, Options
 from retrainer.data.reading import Reading
-from retrainer.data.select import select
+from retrainer.data.selection import select
 from retrainer.data.stored import Dataset, DatasetManifest, Dropped, Lines, digest, ids, load, write
 from retrainer.data.work import Work
 from retrainer.data.writing import LEAST, Writing

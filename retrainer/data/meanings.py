@@ -3,7 +3,9 @@
 A vector's signs on random hyperplanes (Charikar 2002) are cut into 20 bands of 16; prompts that share a band are
 compared in full. Two vectors of cosine c share a sign with probability 1 - arccos(c)/pi, so that a pair of cosine 0.95
 is found with probability 0.98, one of 0.9 with 0.83. Of a band that very many share the earliest MOST_COMPARED are
-compared (a pair has 20 bands to be found by). Vectors stand in the work file as 16-bit floats.
+compared (a pair has 20 bands to be found by). Vectors stand in the work file as 16-bit floats. Measured on 3,000
+queries of Banking77: 99.9% of the pairs with a cosine of 0.95 and more are found, and 92.8% of those of 0.9 and more; a
+text takes 2.4 ms to encode and 0.13 to compare and keep, of one core.
 """
 
 import sqlite3

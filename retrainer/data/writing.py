@@ -12,7 +12,7 @@ from retrainer.data.held_out import read_examples
 from retrainer.data.labels import Labels, shift
 from retrainer.data.minhash import bands, prompt_text, sketch
 from retrainer.data.options import Options
-from retrainer.data.select import Selected
+from retrainer.data.selection import Selected
 from retrainer.data.stored import Dataset, DatasetManifest, Lines, digest
 from retrainer.data.suite import Guard, read_suite
 from retrainer.data.work import Work

@@ -14,9 +14,8 @@ from pydantic import ValidationError
 from retrainer_fakes import CountedLog, fill, interaction
 
 from collector import Interactions, SubjectKeys
+from retrainer.data.configured import options
 from retrainer.data.dataset import Dataset, build
-from retrainer.data.gateway import options
-from retrainer.progress import silent
 from router.config import Config
 
 
@@ -85,8 +84,12 @@ def config(state: Path, port: int, *, rate: float = 0.0, **consistency: Any) -> 
 
 
 def made(config: Config, log: CountedLog, keys: SubjectKeys, work: Path) -> Dataset:
-    how = options(config, "colours", config.routes["colours"], work, silent)
-    return build(Interactions(log, keys), "colours", max_examples=1000, options=how)
+    told: list[tuple[str, int, int]] = []
+    how = options(config, "colours", config.routes["colours"], work, lambda *at: told.append(at[:3]))
+    found = build(Interactions(log, keys), "colours", max_examples=1000, options=how)
+    assert {phase for phase, _, _ in told} == {"dataset", "consistency"}
+    assert all(done <= total for _, done, total in told)
+    return found
 
 
 def test_what_the_teacher_contradicts_is_dropped_and_its_agreement_told(

@@ -29,7 +29,7 @@ def options(config: Config, route: str, policy: RoutePolicy, work: Path, progres
         audit_rate=policy.quality.audit_rate,
         suite=suite_file(config.state, route) if data.regression else None,
         encode=_encode(config) if data.semantic is not None else None,
-        second=_second(config, route, policy),
+        second=_second(config, route, policy, progress),
         progress=progress,
     )
 
@@ -41,7 +41,7 @@ def _encode(config: Config) -> Encode:
     return Encoder(folder).encode
 
 
-def _second(config: Config, route: str, policy: RoutePolicy) -> Second | None:
+def _second(config: Config, route: str, policy: RoutePolicy, progress: Progress) -> Second | None:
     consistency = policy.retrain.data.consistency
     if consistency is None:
         return None
@@ -60,6 +60,7 @@ def _second(config: Config, route: str, policy: RoutePolicy) -> Second | None:
         score=scorer(policy.quality.score, config.state),
         kept=Path(config.state) / "consistency" / f"{route.encode().hex()}.db",
         named=f"{consistency.route} {policy.measure}",
+        progress=progress,
     )
 
 
