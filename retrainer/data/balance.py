@@ -18,7 +18,7 @@ MOST_SAMPLED = 20_000
 ROUNDS = 10
 _VECTORS = """
 CREATE TEMP VIEW weighed AS SELECT e.seq, v.vector, row_number() OVER (ORDER BY e.seq) AS n
-    FROM examples e JOIN vectors v ON v.seq = e.seq WHERE e.side = 'train' AND e.dropped IS NULL
+    FROM examples e JOIN vectors v ON v.seq = e.seq WHERE e.side = 'train' AND e.dropped IS NULL AND NOT e.corrected
 """
 _NEAREST = "CREATE TEMP TABLE nearest (seq INTEGER PRIMARY KEY, cluster INTEGER NOT NULL, cosine REAL NOT NULL)"
 _TOO_MANY = """

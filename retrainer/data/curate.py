@@ -110,8 +110,9 @@ def _invalid(request: Mapping[str, Any], message: Mapping[str, Any] | None) -> s
 
 def _parameters(request: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The JSON Schema of each offered tool's arguments."""
-    offered = [tool.get("function") for tool in request.get("tools") or () if isinstance(tool, Mapping)]
-    described = [f for f in (*offered, *(request.get("functions") or ())) if isinstance(f, Mapping)]
+    tools, functions = (v if isinstance(v := request.get(key), list) else [] for key in ("tools", "functions"))
+    offered = [tool.get("function") for tool in tools if isinstance(tool, Mapping)]
+    described = [f for f in (*offered, *functions) if isinstance(f, Mapping)]
     return [
         (str(f.get("name")), parameters) for f in described if isinstance(parameters := f.get("parameters"), Mapping)
     ]

@@ -7,6 +7,9 @@ the key; every cycle trains from the base, so nothing leaks by it.)
 
 Of each band of a sketch only the earliest prompt is kept: all prompts that share a band stand on one side, since one
 that would join two sides is kept out of the index.
+
+The index (of prompts, bands and conversations, by 64-bit hashes) is random access all over. What is new stays in memory
+until `flush` writes it in the hashes' order: each page of the file is then written once, however many fall on it.
 """
 
 import hashlib
@@ -19,11 +22,10 @@ from retrainer.data.curate import Side
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS prompts (
-    seq INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, cluster TEXT NOT NULL, grp TEXT NOT NULL,
-    alike INTEGER NOT NULL, torn INTEGER NOT NULL
+    seq INTEGER PRIMARY KEY, key BLOB NOT NULL, cluster TEXT NOT NULL, grp TEXT NOT NULL, alike INTEGER NOT NULL,
+    torn INTEGER NOT NULL
 );
-CREATE TABLE IF NOT EXISTS bands (hash INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS conversations (cluster TEXT PRIMARY KEY, grp TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS hashes (hash INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 """
 
 
@@ -41,45 +43,70 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Groups:
-    """The groups of a work file, which whoever has opened it commits."""
+    """The groups of a work file, which whoever has opened it commits, after a `flush`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         db.executescript(_TABLES)
         self._next = db.execute("SELECT coalesce(max(seq) + 1, 0) FROM prompts").fetchone()[0]
+        self._new: dict[int, int] = {}
+
+    def flush(self) -> None:
+        """Write what is only in memory yet."""
+        self._db.executemany("INSERT INTO hashes VALUES (?, ?)", sorted(self._new.items()))
+        self._new.clear()
 
     def known(self, key: bytes) -> Place | None:
-        """Where a prompt already stands. `key`: its digest."""
-        row = self._db.execute("SELECT seq, cluster, grp, alike, torn FROM prompts WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Place(row[0], row[1], row[2], row[3], bool(row[4]), False)
+        """Where a prompt already stands. `key`: its digest, 16 bytes."""
+        seq = self._find(_hash(b"prompt", key))
+        row = None if seq is None else self._row(seq)
+        if row is None or row[1] != key:
+            return None
+        return Place(row[0], row[2], row[3], row[4], bool(row[5]), False)
 
     def place(self, key: bytes, cluster: str, bands: Sequence[int], *, near: Iterable[int] = ()) -> Place:
         """Give a prompt that isn't known its group. `bands`: of its sketch; `near`: prompts that mean the same."""
-        found = {row for band in bands for row in self._db.execute(_AT_BAND, (band,))}
-        found |= {row for seq in near for row in self._db.execute(_AT, (seq,))}
-        alike = sorted(found)  # the earliest first
-        candidates = [group for _, group, _ in alike]
-        talk = self._db.execute("SELECT grp FROM conversations WHERE cluster = ?", (cluster,)).fetchone()
+        alike = [self._row(number) for number in sorted({*self._at(bands), *near})]  # the earliest first
+        candidates = [row[3] for row in alike]
+        spoken = _hash(b"conversation", cluster.encode())
+        talk = self._find(spoken)
         if talk is not None:
-            candidates.insert(0, talk[0])
+            candidates.insert(0, self._row(talk)[3])
         seq, self._next = self._next, self._next + 1
         torn = len({side(group) for group in candidates}) > 1
         group = candidates[0] if candidates else _group_of(cluster)
-        place = Place(seq, cluster, group, alike[0][2] if alike else seq, torn, True)
-        self._db.execute("INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?)", (seq, key, cluster, group, place.alike, torn))
-        if not torn:
-            self._db.executemany("INSERT OR IGNORE INTO bands VALUES (?, ?)", [(band, seq) for band in bands])
-            if talk is None:
-                self._db.execute("INSERT INTO conversations VALUES (?, ?)", (cluster, group))
+        place = Place(seq, cluster, group, alike[0][4] if alike else seq, torn, True)
+        row = (seq, key, cluster, group, place.alike, torn)
+        self._db.execute("INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?)", row)
+        for number in (_hash(b"prompt", key), *(() if torn else (*bands, spoken))):
+            if self._find(number) is None:
+                self._new[number] = seq
         return place
 
     def sides(self, bands: Sequence[int]) -> set[Side]:
         """Where the prompts stand that are near-duplicates of one with these bands."""
-        return {side(row[1]) for band in bands for row in self._db.execute(_AT_BAND, (band,))}
+        return {side(self._row(seq)[3]) for seq in self._at(bands)}
+
+    def _at(self, bands: Sequence[int]) -> set[int]:
+        return {seq for band in bands if (seq := self._find(band)) is not None}
+
+    def _find(self, number: int) -> int | None:
+        seq = self._new.get(number)
+        if seq is None:
+            row = self._db.execute("SELECT seq FROM hashes WHERE hash = ?", (number,)).fetchone()
+            seq = None if row is None else row[0]
+        return seq
+
+    def _row(self, seq: int) -> tuple[int, bytes, str, str, int, int]:
+        found: tuple[int, bytes, str, str, int, int] = self._db.execute(
+            "SELECT seq, key, cluster, grp, alike, torn FROM prompts WHERE seq = ?", (seq,)
+        ).fetchone()
+        return found
 
 
-_AT_BAND = "SELECT p.seq, p.grp, p.alike FROM bands b JOIN prompts p ON p.seq = b.seq WHERE b.hash = ?"
-_AT = "SELECT seq, grp, alike FROM prompts WHERE seq = ? AND NOT torn"
+def _hash(kind: bytes, value: bytes) -> int:
+    """64 bits, signed. Should two conversations ever share them, they are one group."""
+    return int.from_bytes(hashlib.blake2b(value, digest_size=8, person=kind).digest(), signed=True)
 
 
 def side(group_key: str) -> Side:

@@ -24,7 +24,8 @@ from retrainer.progress import Meter
 from router.decision import Arm
 from router.scores import answer_text
 
-PAGE = 1000  # records that are read, and committed, together
+PAGE = 1000  # records that are read together
+COMMIT = 20  # pages
 
 
 class Reading:
@@ -47,6 +48,7 @@ class Reading:
         tally = self._work.tally
         records = interactions.of(route, start=tally.next, end=tally.end)
         meter: Meter | None = None
+        pages = 0
         while page := list(islice(records, PAGE)):
             if tally.read == 0:
                 tally.first = page[0][0]
@@ -55,8 +57,11 @@ class Reading:
             )
             self._page(page)
             tally.next = page[-1][0] + 1
-            self._work.commit()
+            pages += 1
+            if pages % COMMIT == 0:
+                self._work.commit()
             meter(tally.next - tally.first)
+        self._work.commit()
 
     def _page(self, page: Sequence[tuple[int, Interaction]]) -> None:
         tally = self._work.tally

@@ -17,11 +17,11 @@ UPDATE examples SET dropped = 'near_duplicate' WHERE seq IN (SELECT seq FROM (
     FROM examples WHERE dropped IS NULL) WHERE n > ?)
 """
 _NEWEST = """
-CREATE TEMP TABLE newest AS SELECT seq FROM examples WHERE dropped IS NULL ORDER BY seq DESC LIMIT ?
+CREATE TEMP TABLE newest AS SELECT seq FROM examples WHERE dropped IS NULL ORDER BY corrected DESC, seq DESC LIMIT ?
 """
 _REPLAYED = """
 CREATE TEMP TABLE replayed AS SELECT seq FROM examples
-    WHERE dropped IS NULL AND seq < (SELECT min(seq) FROM newest) ORDER BY draw LIMIT ?
+    WHERE dropped IS NULL AND seq NOT IN (SELECT seq FROM newest) ORDER BY draw LIMIT ?
 """
 _OLD = """
 UPDATE examples SET dropped = 'too_old' WHERE dropped IS NULL AND seq NOT IN (SELECT seq FROM newest)
@@ -75,7 +75,8 @@ def _below(share: float) -> bytes:
 
 
 def _newest(db: sqlite3.Connection, most: int, replay: float) -> int:
-    """The newest examples, and of the older ones a share that is drawn evenly, always the same ones first."""
+    """What was corrected, the newest examples, and of the older ones a share that is drawn evenly, always the same ones
+    first."""
     replayed = int(most * replay)
     if db.execute("SELECT count(*) FROM examples WHERE dropped IS NULL").fetchone()[0] <= most:
         return 0

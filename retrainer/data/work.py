@@ -58,18 +58,20 @@ class Work:
             self._forget()
             self.db = self._open()
         self.tally = begun or Tally(end=log_end if end is None else end)
-        self.commit()
         self.groups = Groups(self.db)
+        self.commit()
 
     def commit(self) -> None:
         """All that was put so far is kept, should this process be killed."""
+        self.groups.flush()
         self._put("settings", self._settings.encode())
         self._put("tally", msgspec.json.encode(self.tally))
         self.db.commit()
 
     def put(self, example: Example, place: Place, *, weight: float, corrected: bool, suite: bool, draw: bytes) -> None:
         """Keep an example. Of those with the same prompt the newest stays, or the newest corrected one."""
-        row = self.db.execute("SELECT id, log_offset, corrected FROM examples WHERE seq = ?", (place.seq,)).fetchone()
+        known = "SELECT id, log_offset, corrected FROM examples WHERE seq = ?"
+        row = None if place.new else self.db.execute(known, (place.seq,)).fetchone()
         if row is not None:
             if row[2] and not corrected:
                 self.tally.drop("duplicate", example.id, example.offset)

@@ -60,12 +60,13 @@ def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bytes(
     route: Route, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("retrainer.data.reading.PAGE", 50)
+    monkeypatch.setattr("retrainer.data.reading.COMMIT", 2)
     monkeypatch.setattr("collector.interactions.PAGE", 50)
     fill(route.log, [interaction(n, cluster=f"c{n // 2}") for n in range(400)])
     whole = route.made()
 
     def kill(phase: str, done: int, total: int, left: float | None) -> None:
-        if done >= 200:
+        if done >= 250:
             raise Killed
 
     with pytest.raises(Killed):
@@ -184,6 +185,8 @@ def test_a_right_answer_replaces_the_teachers_and_newer_ones_do_not_replace_it(r
     assert (answers["x5"], answers["x300"]) == ("right", "right, too")
     assert "again" not in answers
     assert made.manifest.corrected == 2
+    few = route.made(policy={"corrections": str(file)}, most=50)
+    assert "x5" in sides(few), "however old it is"
     assert made.manifest.files["corrections"].startswith("sha256:")
 
 
