@@ -9,6 +9,7 @@ from typing import Any
 
 from collector import Entry, Stream, open_log, open_subjects
 from retrainer.data.dataset import ids
+from retrainer.data.suite import remove, suite_file
 from router import Config, Version, open_registry
 
 SCOUR_SECONDS = 5.0
@@ -19,7 +20,8 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
     be found in a file, because a reader is in the way.
 
     The keys go first: from then on nobody can read the records, wherever they stand. Then they are removed from the
-    log; a broker needs until its next compaction. May be repeated. Raises LogError, RouterError.
+    log; a broker needs until its next compaction. What a route's regression suite holds of them goes, too. May be
+    repeated. Raises LogError, RouterError, CycleError.
     """
     with (
         closing(open_subjects(config.subjects)) as keys,
@@ -33,6 +35,8 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
             routes = sorted({entry.key for entry in entries})
             versions = [version for route in routes for version in registry.versions(route)]
             held = list(_held(config, entries, versions))
+            for route in routes:
+                remove(suite_file(config.state, route), {entry.id for entry in entries if entry.key == route})
             report.append({"subject": subject, "key_destroyed": had_key, "records": len(entries), "held_by": held})
         files = {"subjects": keys.scour(seconds=SCOUR_SECONDS), "log": log.scour(seconds=SCOUR_SECONDS)}
     left = [name for name, clean in files.items() if not clean]
@@ -54,7 +58,7 @@ def _held(config: Config, entries: Sequence[Entry], versions: Sequence[Version])
         offsets = version.lineage.get("offsets")
         within = [e.id for e in entries if e.key == version.route and offsets and offsets[0] <= e.offset < offsets[1]]
         folder = Path(config.state) / "cycles" / version.id / "dataset"
-        found = set(within) & ids(folder) if folder.exists() else None
+        found = set(within).intersection(ids(folder)) if folder.exists() else None
         if within and (found is None or found):
             yield {
                 "version": version.id,

@@ -15,9 +15,12 @@ import msgspec
 from collector import Interactions
 from exporters.models import Manifest, Store, record_golden
 from retrainer.data.closed import Choices
+from retrainer.data.configured import options
 from retrainer.data.curate import Example
 from retrainer.data.dataset import build, write
 from retrainer.data.held_out import read_held_out
+from retrainer.data.suite import grow
+from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.gate import Verdict
@@ -56,10 +59,19 @@ class Phases:
         return self._recipe.prepare()
 
     def dataset(self, interactions: Interactions) -> dict[str, Any]:
-        """Build and write the data set; returns its manifest."""
-        most = self._policy.retrain.max_examples
-        made = build(interactions, self._request.route, max_examples=most, fits=self._recipe.fits)
+        """Build and write the data set, and fill up the regression suite of it; returns its manifest."""
+        retrain, route = self._policy.retrain, self._request.route
+        building = self._job.dataset.with_name("building")
+        how = options(self._config, route, self._policy, building, self._job.progress)
+        try:
+            made = build(interactions, route, max_examples=retrain.max_examples, fits=self._recipe.fits, options=how)
+        except NotEnoughExamples:
+            shutil.rmtree(building)  # the cycle ends here
+            raise
         write(made, self._job.dataset)
+        if how.suite is not None:
+            grow(how.suite, made.test, retrain.data.regression)
+        shutil.rmtree(building)
         return dict(msgspec.to_builtins(made.manifest))
 
     def closed(self) -> dict[str, Any]:

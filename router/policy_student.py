@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from router.policy_closed import ClosedPolicy
+from router.policy_data import DataPolicy
 from router.policy_fields import Seconds, Strict
 
 
@@ -38,3 +39,4 @@ class RetrainPolicy(Strict):
     held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0
     closed: ClosedPolicy = ClosedPolicy()
+    data: DataPolicy = DataPolicy()

@@ -68,4 +68,4 @@ class Job:
 
     def row(self, example: Example) -> Row:
         """An example in the base model's tokens."""
-        return render(self.tokenizer, example.messages, example.answer)
+        return render(self.tokenizer, example.messages, example.answer, weight=example.weight)

@@ -22,11 +22,12 @@ IGNORED = -100
 
 class Batch(msgspec.Struct, frozen=True):
     """`prefix` [1, P]: the tokens that all examples begin with. `ids`, `labels` [B, S]: what follows it, right-padded;
-    a label is the token to predict at its place, or IGNORED."""
+    a label is the token to predict at its place, or IGNORED. `weights` [N]: of each token to predict, its example's."""
 
     prefix: torch.Tensor
     ids: torch.Tensor
     labels: torch.Tensor
+    weights: torch.Tensor
 
     @property
     def tokens(self) -> int:
@@ -59,7 +60,8 @@ def collate(rows: Sequence[Row], *, pad: int, device: Any) -> Batch:
         first = len(row.prompt) - shared - 1  # the prompt's last token predicts the first of the completion
         labels[i, first : first + len(row.completion)] = torch.tensor(row.completion)
     prefix = torch.tensor([rows[0].prompt[:shared]], dtype=torch.long)
-    return Batch(prefix.to(device), ids.to(device), labels.to(device))
+    weights = torch.tensor([row.weight for row in rows]).repeat_interleave((labels != IGNORED).sum(dim=1))
+    return Batch(prefix.to(device), ids.to(device), labels.to(device), weights.to(device))
 
 
 def completion_logits(causal: Any, batch: Batch) -> torch.Tensor:

@@ -61,9 +61,11 @@ def _adapted(model: Any, settings: Settings) -> Any:
 
 
 def _loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the batch's completion tokens."""
+    """Mean cross-entropy over the batch's completion tokens, each times its example's weight (1 in the data set's
+    mean)."""
     logits = completion_logits(model.get_base_model(), batch)
-    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[batch.labels != IGNORED])
+    targets = batch.labels[batch.labels != IGNORED]
+    return (batch.weights * torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")).mean()
 
 
 def _save_adapter(model: Any, folder: Path) -> None:

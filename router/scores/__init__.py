@@ -4,6 +4,8 @@ and live shadow."""
 from router.scores.asked import Asked, asked
 from router.scores.message import Message, answer_text, is_json, tool_calls
 from router.scores.ranking import kendall, mrr, ndcg_at_k, recall_at_k
+from router.scores.refusals import is_refusal
+from router.scores.schema import keeps_to
 from router.scores.score import SCORES, Similarity, Spec, needs_similarity, parts, score, why_bad
 from router.scores.value import Score
 
@@ -17,6 +19,8 @@ __all__ = [
     "answer_text",
     "asked",
     "is_json",
+    "is_refusal",
+    "keeps_to",
     "kendall",
     "mrr",
     "ndcg_at_k",

@@ -164,7 +164,7 @@ def test_wrong_asking_is_told(file: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence[str] | None) -> None:
     from retrainer.data.curate import Example, Side
-    from retrainer.data.dataset import Dataset, DatasetManifest, _digest, write
+    from retrainer.data.dataset import Dataset, DatasetManifest, digest, write
 
     registry = open_registry(config.registry)
     registry.add_version(
@@ -177,9 +177,9 @@ def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence
     if ids is None:
         return
     examples = [Example(id=name, offset=1, at=1.0, cluster="c", messages=[], answer="a") for name in ids]
-    digest = _digest({Side.TRAIN: examples, Side.VALIDATION: [], Side.TEST: []})
+    made = digest({Side.TRAIN: examples, Side.VALIDATION: [], Side.TEST: []})
     manifest = DatasetManifest(
-        route="r", digest=digest, first=0, end=9, read=1, counts={}, groups=1, dropped={}, upstreams={}, scrubbers={}
+        route="r", digest=made, first=0, end=9, read=1, counts={}, groups=1, dropped={}, upstreams={}, scrubbers={}
     )
     folder = Path(config.state) / "cycles" / version / "dataset"
     folder.parent.mkdir(parents=True)
@@ -189,6 +189,9 @@ def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence
 def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     file: Path, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from retrainer.data.curate import Example
+    from retrainer.data.suite import grow, read_suite, suite_file
+
     keys = open_subjects(config.subjects)
     jane, joe = keys.hashed("jane@example.com"), keys.hashed("joe")
     put(config, record("a"), record("b", subject=jane), record("c", subject=joe), record("d", subject=jane))
@@ -197,6 +200,8 @@ def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     learnt(config, "without", (0, 100), ["a", "c"])
     learnt(config, "before", (0, 1), None)
     learnt(config, "gone", (0, 100), None)
+    suite = suite_file(config.state, "r")
+    grow(suite, [Example(id=n, offset=1, at=1.0, cluster="c", messages=[], answer="a") for n in ("b", "c")], 9)
     assert retort("erase", "--subject", "jane@example.com", "--json", "--config", str(file)) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["subject"], row["key_destroyed"], row["records"]) == (jane, True, 2)
@@ -204,6 +209,7 @@ def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     assert held == {"with": (1, True), "gone": (2, False)}
     with open_interactions(config) as interactions:
         assert [r.id for _, r in interactions.of("r")] == ["a", "c"]
+    assert [example.id for example in read_suite(suite)] == ["c"]
     assert keys.known({jane, joe}).keys() == {joe}
     stored = [path for path in (tmp_path / "state").rglob("*.db*") if path.is_file()]
     assert not any(key in path.read_bytes() for path in stored)

@@ -15,6 +15,8 @@ from collector.frames import Happened, Header
 from collector.log import Stream
 from exporters.models import Confidence, GenAIGenerator, Store
 from retrainer.cycle import CycleResult, Seams, run_request
+from retrainer.data.dataset import load
+from retrainer.data.suite import read_suite, suite_file
 from retrainer.errors import CycleBusy, CycleError, NotEnoughExamples
 from retrainer.evaluation.gate import Override
 from retrainer.progress import Progress, silent
@@ -255,6 +257,9 @@ def test_an_audited_override_registers_a_failing_candidate(tiny: Path, tmp_path:
     assert result.outcome == "registered"
     assert result.reports["student"].n == 24
     assert bench.registry.added["forced"].lineage["gate"] == "overridden"
+    kept = read_suite(suite_file(bench.config.state, "colours"))
+    assert {e.id for e in kept} == {e.id for e in load(result.folder / "dataset").test}, "up to 200"
+    assert not (result.folder / "building").exists()
     (sent,) = bench.sent
     assert isinstance(sent, Happened)
     assert sent.event.data == {"gate": "overridden", "who": "ops", "why": "to see it fail"}
@@ -268,6 +273,7 @@ def test_a_cycle_without_enough_examples_is_skipped_and_says_so(tiny: Path, tmp_
     with pytest.raises(NotEnoughExamples):
         bench.run("early")
     assert bench.outcomes == ["skipped"]
+    assert not (Cycles(bench.config.state).folder("early") / "building").exists(), "it would hold texts"
     state = Cycles(bench.config.state).load("early")
     assert state is not None
     assert state.read_to == bench.log.end(Stream.INTERACTIONS, key="colours")

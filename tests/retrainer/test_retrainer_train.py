@@ -1,6 +1,8 @@
 """Training, on a tiny model that is really trained."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +103,22 @@ def test_sharing_the_prefix_changes_no_gradient(tiny_base: Path, tokenizer: Any,
     for name, weight in model.named_parameters():
         if weight.grad is not None:
             torch.testing.assert_close(with_sharing[name], weight.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_an_examples_weight_is_how_often_its_tokens_count(tiny_base: Path, tokenizer: Any, rows: list[Row]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    wrapped = SimpleNamespace(get_base_model=lambda: model)
+    pad = tokenizer.pad_token_id
+
+    def loss(weights: Sequence[float]) -> float:
+        weighed = [Row(r.prompt, r.completion, w) for r, w in zip(rows, weights, strict=False)]
+        return float(_loss(wrapped, collate(weighed, pad=pad, device="cpu")).item())
+
+    with torch.inference_mode():
+        first, second = (float(_loss(wrapped, collate([row], pad=pad, device="cpu")).item()) for row in rows[:2])
+        one, two = (len(row.completion) for row in rows[:2])
+        expected = (1.5 * one * first + 0.5 * two * second) / (one + two)
+        assert loss([1.5, 0.5]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_only_the_completion_bears_a_loss(tokenizer: Any, rows: list[Row]) -> None:

@@ -229,7 +229,7 @@ routes:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"key": "passthrough"}, "a judge's questions have no client; give that upstream an api_key of its own"),
+        ({"key": "passthrough"}, "what Retort itself asks has no client; give that upstream an api_key of its own"),
         ({"rate": "1.0"}, "must be a route without a student and with capture: {rate: 0}"),
         ({"route": "support"}, "must be a route without a student"),
         ({"route": "nobody"}, "'nobody' must be a route"),
