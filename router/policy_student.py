@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from router.policy_fields import Seconds, Strict
+from router.policy_gate import GatePolicy
 
 
 class StudentPolicy(Strict):
@@ -30,3 +31,4 @@ class RetrainPolicy(Strict):
     quantization: Literal["int8", "int4"] = "int8"
     held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0
+    gate: GatePolicy = GatePolicy()
