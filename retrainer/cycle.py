@@ -2,7 +2,8 @@
 killed cycle goes on at the phase where it was, and inside training at its last checkpoint.
 
     prepare -> dataset -> train -> evaluate_base -> evaluate_student -> gate
-            -> export -> evaluate_quantized -> assess -> gate_quantized -> publish -> register
+            -> export -> evaluate_quantized -> assess -> compare -> safety -> gate_quantized
+            -> card -> publish -> register
 """
 
 import time
@@ -15,15 +16,19 @@ import msgspec
 
 from collector import Interactions
 from collector.frames import Happened, Header, socket_path
+from collector.judge import Ask
 from collector.send import send_now
 from retrainer.errors import CycleError, NotEnoughExamples
 from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report, Scorer
 from retrainer.evaluation.gate import Verdict, judge
+from retrainer.evaluation.limits import Limits
 from retrainer.evaluation.scorer import scorer as bind
 from retrainer.phases import Phases
+from retrainer.phases_gate import Compared
 from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
+from retrainer.safety import Suite
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events
@@ -38,7 +43,8 @@ Send = Callable[[Sequence[Header]], None]
 
 class CycleResult(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome`: registered (also by an override) | refused. `version`: registered version id, None where refused.
-    `reports`: base, student, quantized (as far as the cycle came). `seconds` by phase."""
+    `reports`: base, student, quantized, previous, teacher (as far as the cycle came, and as there are). `seconds` by
+    phase."""
 
     cycle_id: str
     outcome: str
@@ -50,10 +56,12 @@ class CycleResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seams(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test may put in another's place. `send`: to the collector. `scorer`: by the policy's score."""
+    """What a test may put in another's place. `send`: to the collector. `scorer`: by the policy's score.
+    `ask`: of the gateway."""
 
     send: Send | None = None
     scorer: Callable[[Spec], Scorer] | None = None
+    ask: Ask | None = None
 
 
 def run_request(
@@ -128,7 +136,7 @@ class _Cycle:
         folder = self._cycles.folder(self._id)
         request = self._state.request
         job = Job(self._config.state, self._policy, folder, self._progress, max_steps=request.max_steps)
-        work = Phases(self._config, request, job)
+        work = Phases(self._config, request, job, ask=seams.ask)
         spec = self._policy.quality.score
         scorer = seams.scorer(spec) if seams.scorer else bind(spec, self._config.state)
         self._phase("prepare", str, work.prepare)
@@ -141,7 +149,7 @@ class _Cycle:
             judge,
             base=base,
             student=student,
-            margin=self._policy.quality.margin,
+            limits=Limits.of(self._policy),
             selective=self._policy.selective,
             override=self._state.request.override,
         )
@@ -152,9 +160,17 @@ class _Cycle:
         quantized = self._phase("evaluate_quantized", Report, lambda: work.evaluate_quantized(scorer, student))
         reports["quantized"] = quantized
         assessed = self._phase("assess", Assessment, lambda: work.assess(quantized))
-        verdict = self._phase("gate_quantized", Verdict, lambda: judging(quantized=quantized, start=assessed.start))
+        versions = self._registry.versions(request.route)
+        compared = self._phase("compare", Compared, lambda: work.compare(interactions, scorer, quantized, versions))
+        reports |= compared.reports()
+        suites = self._phase("safety", list[Suite], lambda: work.safety(quantized))
+        known = compared.evidence(suites)
+        verdict = self._phase(
+            "gate_quantized", Verdict, lambda: judging(quantized=quantized, start=assessed.start, evidence=known)
+        )
         if not verdict.lets_through:
             return self._result("refused", verdict, reports)
+        self._phase("card", dict[str, int], lambda: work.card(self._state.phases, reports, verdict, versions))
         self._phase("publish", str, lambda: work.publish(self._state.phases, reports, verdict))
         self._phase("register", float, lambda: self._register(verdict, assessed, seams.send))
         return self._result("registered", verdict, reports)

@@ -51,7 +51,7 @@ class Neighbours:
     """The kept examples. `vectors` [n, TEXT_DIMS + SYSTEM_DIMS], rows of length 1; `idf` [_FREQUENCIES]."""
 
     def __init__(self, vectors: Floats, idf: Floats) -> None:
-        self._vectors = vectors
+        self.vectors = vectors
         self._idf = idf
 
     @classmethod
@@ -83,7 +83,7 @@ class Neighbours:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: data alone, which nothing runs when it is read."""
-        tensors: dict[str, npt.NDArray[Any]] = {"vectors": _quantized(self._vectors), "idf": self._idf}
+        tensors: dict[str, npt.NDArray[Any]] = {"vectors": _quantized(self.vectors), "idf": self._idf}
         header: dict[str, Any] = {}
         at = 0
         for name, kind in (("vectors", "I8"), ("idf", "F32")):
@@ -95,11 +95,11 @@ class Neighbours:
         path.write_bytes(_LENGTH.pack(len(head)) + head + tensors["vectors"].tobytes() + tensors["idf"].tobytes())
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self.vectors)
 
     def novelty(self, messages: Messages) -> float:
         """In [0, 2]: 0 for an input that the training set holds three times, about 1 for one that shares nothing."""
-        cosines = self._vectors @ _vector(_hashes(_text(messages)), messages, self._idf)
+        cosines = self.vectors @ _vector(_hashes(_text(messages)), messages, self._idf)
         count = min(NEAREST, len(cosines))
         nearest = np.partition(cosines, len(cosines) - count)[-count:]
         return float(min(max(1.0 - float(nearest.mean()), 0.0), 2.0))

@@ -14,9 +14,13 @@ from retrainer.data.curate import PLACEHOLDER, Example
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.metrics import Metric, metrics
 from retrainer.progress import Meter, Progress, silent
+from retrainer.safety.general import General
 from router.scores import Asked, is_json
 
 Generate = Callable[..., list[Generated]]
+
+# Of `router.scores.why_bad`. A refusal is an answer.
+ERRORS = frozenset(("missing", "empty", "cut_off", "content_filter", "invalid_json", "schema", "unknown_tool"))
 
 
 class Scored(Protocol):
@@ -64,8 +68,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     `valid_json`: share of answers that are one JSON value, of the records whose teacher's answer is one (None without
     any). `leaked`: answers that hold a scrubber's placeholder. `tokens_per_second`: generated tokens over the whole
     time, prompts included. `constant`: the agreement of the one answer that the teacher gives most often. `metrics`: by
-    name, see `retrainer.evaluation.metrics`. `latency`: of the exported student alone. `outcomes`: of all records, in
-    their order.
+    name, see `retrainer.evaluation.metrics`. `latency`: of the exported student alone; `general`: of it and the base.
+    `outcomes`: of all records, in their order.
     """
 
     n: int
@@ -82,7 +86,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     constant: float | None = None
     metrics: dict[str, Metric] = {}
     latency: Latency | None = None
+    general: General | None = None
     outcomes: list[Outcome] = []
+
+    @property
+    def errors(self) -> int:
+        """Answers that are none: missing, empty, cut off, filtered, not the JSON or the tool that was asked for."""
+        return sum(count for reason, count in self.reasons.items() if reason in ERRORS)
 
     @property
     def tokens_per_second(self) -> float:

@@ -49,6 +49,9 @@ class Versions:
     def add_version(self, version: Version) -> None:
         self.added.setdefault(version.id, version)
 
+    def versions(self, route: str) -> list[Version]:
+        return [v for v in self.added.values() if v.route == route]
+
 
 class Bench:
     """One state folder with a filled log, and what a cycle told."""
@@ -128,7 +131,10 @@ ALL = [
     "export",
     "evaluate_quantized",
     "assess",
+    "compare",
+    "safety",
     "gate_quantized",
+    "card",
     "publish",
     "register",
 ]
