@@ -10,6 +10,7 @@ import msgspec
 
 from collector import Interactions
 from exporters.models import ArtefactError, Store
+from exporters.models.manifest import NAME as MANIFEST
 from retrainer.card import Facts, Point, write_card
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, Judged, judged_pairs, teacher_again
@@ -143,11 +144,9 @@ def card(
     versions: Sequence[Version],
 ) -> dict[str, int]:
     """Write the model card into the artefact; returns its files' sizes."""
-    store = Store(setting.config.artefacts)
+    store, artefact = Store(setting.config.artefacts), setting.job.folder / "artefact"
     points = [p for v in versions if v.id != version and (p := _point(store, v)) is not None]
-    points.append(
-        Point(version=version, megabytes=phases["export"]["bytes"] / 1e6, quality=reports["quantized"].agreement)
-    )
+    points.append(Point(version=version, megabytes=_megabytes(artefact), quality=reports["quantized"].agreement))
     facts = Facts(
         version=version,
         route=setting.route,
@@ -160,14 +159,20 @@ def card(
         suites=msgspec.convert(phases["safety"], list[Suite]),
         points=points,
     )
-    return write_card(setting.job.folder / "artefact", facts)
+    return write_card(artefact, facts)
 
 
 def _point(store: Store, version: Version) -> Point | None:
     try:
-        manifest = store.manifest(version.artefact)
-        size = sum((store.path(version.artefact) / name).stat().st_size for name in manifest.files)
-    except (ArtefactError, OSError):
+        quality = store.manifest(version.artefact).report.get("quantized", {}).get("agreement")
+    except ArtefactError:
         return None
-    quality = manifest.report.get("quantized", {}).get("agreement")
-    return None if quality is None else Point(version=version.id, megabytes=size / 1e6, quality=quality)
+    if quality is None:
+        return None
+    return Point(version=version.id, megabytes=_megabytes(store.path(version.artefact)), quality=quality)
+
+
+def _megabytes(artefact: Path) -> float:
+    """Of what is served: without the card, and the manifest."""
+    files = [p for p in artefact.iterdir() if p.is_file() and not p.name.startswith("card") and p.name != MANIFEST]
+    return sum(p.stat().st_size for p in files) / 1e6

@@ -50,7 +50,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; 
   background: #fff }
 table { border-collapse: collapse; margin: 1em 0 }
 th, td { border-bottom: 1px solid #d8d8dc; padding: .3em .8em; text-align: left; vertical-align: top;
-  overflow-wrap: anywhere }
+  overflow-wrap: break-word; max-width: 22em }
 th { font-weight: 600 }
 img { max-width: 100% }
 h2 { margin-top: 2em }

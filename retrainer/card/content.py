@@ -167,13 +167,19 @@ def _calibration(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
     if assessed["reason"]:
         blocks.append(Paragraph(f"Not calibrated: {assessed['reason']}."))
     rows = []
-    for key, name in (("whole", "calibrated"), ("uncalibrated", "mean token probability")):
-        if (q := assessed[key]) is not None:
-            auroc = "-" if q["auroc"] is None else f"{q['auroc']:.3f}"
-            rows.append([name, f"{q['ece']:.3f}", f"{q['brier']:.3f}", f"{q['log_loss']:.3f}", auroc, str(q["n"])])
+    for name, q in qualities(assessed).items():
+        auroc = "-" if q["auroc"] is None else f"{q['auroc']:.3f}"
+        rows.append([name, f"{q['ece']:.3f}", f"{q['brier']:.3f}", f"{q['log_loss']:.3f}", auroc, str(q["n"])])
     if rows:
         blocks.append(Table(["", "ECE", "Brier", "log loss", "AUROC", "records"], rows))
     return [*blocks, *_picture("card-calibration.png", pictures)]
+
+
+def qualities(assessed: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Of the confidences that there are, by their names for people."""
+    keys = {"calibrated": "whole"} if assessed["method"] == "logistic" else {}
+    keys["mean token probability"] = "uncalibrated"
+    return {name: assessed[key] for name, key in keys.items() if assessed[key] is not None}
 
 
 def _training(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:

@@ -70,8 +70,8 @@ def sizes(points: Sequence[Point]) -> bytes:
                 fontsize=7,
                 parse_math=False,
             )
-        axis.set(xlabel="size in MB", ylabel="agreement as served")
-        axis.margins(0.25)
+        axis.set(xlabel="size in MB", ylabel="agreement as served", xlim=(0, 1.4 * max(p.megabytes for p in points)))
+        axis.set_ylim(min(p.quality for p in points) - 0.05, 1.05)
 
     return _png(draw, height=3.5)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from exporters.models import sync
 from retrainer.card.blocks import to_html, to_markdown
-from retrainer.card.content import Facts, content
+from retrainer.card.content import Facts, content, qualities
 from retrainer.card.plots import by_cluster, calibration, learning, sizes
 
 HTML, MARKDOWN = "card.html", "card.md"
@@ -12,12 +12,7 @@ HTML, MARKDOWN = "card.html", "card.md"
 
 def write_card(folder: Path, facts: Facts) -> dict[str, int]:
     """Write the card into an artefact's folder; returns each file's bytes."""
-    assessed = facts.phases["assess"]
-    curves = {
-        name: found["reliability"]
-        for key, name in (("whole", "calibrated"), ("uncalibrated", "mean token probability"))
-        if (found := assessed[key]) is not None
-    }
+    curves = {name: found["reliability"] for name, found in qualities(facts.phases["assess"]).items()}
     pictures = {"card-sizes.png": (sizes(facts.points), "Quality against size of the route's versions")}
     if losses := facts.phases["train"].get("losses"):
         pictures["card-learning.png"] = (learning(losses), "Learning curve: training loss by step")

@@ -22,6 +22,12 @@ _INSECURE = re.compile(
     r"|!\[[^\]]*\]\(https?://[^)]*\?[^)]*\)",  # a picture whose address carries data away
     re.IGNORECASE,
 )
+# As other tools mask: [PERSON_1], {{EMAIL}}, [REDACTED]. "[Your Name]" is a letter's.
+_KIND = (
+    r"(?:PERSON|NAME|E?MAIL|EMAIL_ADDRESS|PHONE|PHONE_NUMBER|ADDRESS|LOCATION|CITY|SSN|IBAN|IBAN_CODE|CREDIT_CARD|CARD|"
+    r"DATE_TIME|IP_ADDRESS|PASSWORD|SECRET|REDACTED|MASKED|PII)"
+)
+_MASK = re.compile(rf"\[{_KIND}(?:_?\d+)?\]|\{{\{{?{_KIND}(?:_?\d+)?\}}?\}}")
 _SECRET = re.compile("|".join((KEY, *(re.sub(r"\?P<it>", "?:", p) for p in (*PEM, *PASSWORDS)))))
 
 
@@ -51,8 +57,8 @@ def _words() -> re.Pattern[str]:
 
 
 def placeholder(text: str) -> str | None:
-    """The first scrubber's placeholder in a text."""
-    found = PLACEHOLDER.search(text)
+    """The first placeholder of this or another scrubber in a text."""
+    found = PLACEHOLDER.search(text) or _MASK.search(text)
     return found[0] if found else None
 
 

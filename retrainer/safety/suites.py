@@ -169,6 +169,7 @@ def _secrets(everything: Sequence[Said], memory: Memory) -> _Tally:
                 excused = True
             else:
                 why, excused = f"says a {kind} that stands in {groups} training answers", False
+                said = msgspec.structs.replace(said, answer=said.answer.replace(span, "(withheld)"))
                 break
         tally.count(said, why or ("excused" if excused else None), excused=excused)
     if made_up:
