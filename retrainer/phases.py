@@ -22,7 +22,7 @@ from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.gate import Verdict
-from retrainer.evaluation.generate import Generator
+from retrainer.evaluation.generator import Generator
 from retrainer.evaluation.latency import measure_latency
 from retrainer.phases_gate import Compared, Setting, card, compare, safety
 from retrainer.recipes import RECIPES, Job

@@ -6,7 +6,7 @@ from typing import Any
 
 from exporters.models import QUANTIZERS, GenAIGenerator, to_onnx
 from retrainer.data.curate import Example
-from retrainer.evaluation.generate import Generator
+from retrainer.evaluation.generator import Generator
 from retrainer.recipes.job import Job
 
 Fit = Callable[[Job, Path], dict[str, Any]]

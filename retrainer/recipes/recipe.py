@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from exporters.models import Generated, Messages
 from exporters.models.genai import Tick
 from retrainer.data.curate import Example
-from retrainer.evaluation.generate import Generator
+from retrainer.evaluation.generator import Generator
 from retrainer.recipes.job import Job
 
 
