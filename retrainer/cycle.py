@@ -2,7 +2,8 @@
 killed cycle goes on at the phase where it was, and inside training at its last checkpoint.
 
     prepare -> dataset -> closed -> train -> evaluate_base -> evaluate_student -> gate
-            -> export -> evaluate_quantized -> assess -> gate_quantized -> publish -> register
+            -> export -> evaluate_quantized -> assess -> compare -> safety -> gate_quantized
+            -> card -> publish -> register
 
 On a ladder, prepare to gate_quantized come for each rung until one passes, and dataset and closed before them all.
 """
@@ -17,16 +18,20 @@ import msgspec
 
 from collector import Interactions
 from collector.frames import Happened, Header, socket_path
+from collector.judge import Ask
 from collector.send import send_now
 from retrainer.errors import CycleError, NotEnoughExamples
 from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report, Scorer
 from retrainer.evaluation.gate import Verdict, judge
+from retrainer.evaluation.limits import Limits
 from retrainer.evaluation.scorer import scorer as bind
 from retrainer.ladder import Rung, Step, frontier, rungs
 from retrainer.phases import Phases
+from retrainer.phases_gate import Compared
 from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
+from retrainer.safety import Suite
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events
@@ -41,8 +46,9 @@ Send = Callable[[Sequence[Header]], None]
 
 class CycleResult(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome`: registered (also by an override) | refused. `version`: registered version id, None where refused.
-    `reports`: base, student, quantized (as far as the cycle came), `verdict`: of the last rung that was tried.
-    `closed`: whether the answers are few. `ladder`: what each rung came to. `seconds` by phase."""
+    `reports`: base, student, quantized, previous, teacher (as far as the cycle came, and as there are), `verdict`: of
+    the last rung that was tried. `closed`: whether the answers are few. `ladder`: what each rung came to. `seconds` by
+    phase."""
 
     cycle_id: str
     outcome: str
@@ -66,10 +72,12 @@ class _Climbed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seams(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test may put in another's place. `send`: to the collector. `scorer`: by the policy's score."""
+    """What a test may put in another's place. `send`: to the collector. `scorer`: by the policy's score.
+    `ask`: of the gateway."""
 
     send: Send | None = None
     scorer: Callable[[Spec], Scorer] | None = None
+    ask: Ask | None = None
 
 
 def run_request(
@@ -144,20 +152,20 @@ class _Cycle:
         spec = self._policy.quality.score
         scorer = seams.scorer(spec) if seams.scorer else bind(spec, self._config.state)
         first = rungs(self._student, closed=True)[0]
-        work = self._work(first)
+        work = self._work(first, seams)
         if not first.name:
             self._phase("prepare", str, work.prepare)
         self._phase("dataset", dict[str, Any], lambda: work.dataset(interactions))
         closed = self._phase("closed", dict[str, Any], work.closed)
         tried = rungs(self._student, closed=closed["closed"])
         for rung in tried:
-            climbed = self._climb(rung, scorer, last=rung == tried[-1])
+            climbed = self._climb(rung, interactions, scorer, seams, last=rung == tried[-1])
             if climbed.verdict.lets_through and climbed.assessed is not None:
                 self._publish(climbed, climbed.assessed, seams.send)
                 break
         return self._result(climbed)
 
-    def _work(self, rung: Rung) -> Phases:
+    def _work(self, rung: Rung, seams: Seams) -> Phases:
         folder, request = self._cycles.folder(self._id), self._state.request
         job = Job(
             self._config.state,
@@ -167,11 +175,11 @@ class _Cycle:
             dataset=folder / "dataset",
             max_steps=request.max_steps,
         )
-        return Phases(self._config, request, job)
+        return Phases(self._config, request, job, ask=seams.ask)
 
-    def _climb(self, rung: Rung, scorer: Scorer, *, last: bool) -> _Climbed:
+    def _climb(self, rung: Rung, interactions: Interactions, scorer: Scorer, seams: Seams, *, last: bool) -> _Climbed:
         """Make one student, and judge it. A person's override takes on the last one."""
-        work = self._work(rung)
+        work = self._work(rung, seams)
         self._phase(rung.key("prepare"), str, work.prepare)
         self._phase(rung.key("train"), dict[str, Any], work.train)
         base = self._phase(rung.key("evaluate_base"), Report, lambda: work.evaluate_base(scorer))
@@ -181,7 +189,7 @@ class _Cycle:
             judge,
             base=base,
             student=student,
-            margin=self._policy.quality.margin,
+            limits=Limits.of(self._policy),
             selective=self._policy.selective,
             override=self._state.request.override if last else None,
         )
@@ -192,17 +200,29 @@ class _Cycle:
         quantized = self._phase(
             rung.key("evaluate_quantized"), Report, lambda: work.evaluate_quantized(scorer, student)
         )
-        assessed = self._phase(rung.key("assess"), Assessment, lambda: work.assess(quantized))
-        verdict = self._phase(
-            rung.key("gate_quantized"), Verdict, lambda: judging(quantized=quantized, start=assessed.start)
-        )
         reports["quantized"] = quantized
+        assessed = self._phase(rung.key("assess"), Assessment, lambda: work.assess(quantized))
+        versions = self._registry.versions(self._state.request.route)
+        compared = self._phase(
+            rung.key("compare"), Compared, lambda: work.compare(interactions, scorer, quantized, versions)
+        )
+        reports |= compared.reports()
+        suites = self._phase(rung.key("safety"), list[Suite], lambda: work.safety(quantized))
+        known = compared.evidence(suites)
+        verdict = self._phase(
+            rung.key("gate_quantized"),
+            Verdict,
+            lambda: judging(quantized=quantized, start=assessed.start, evidence=known),
+        )
         return _Climbed(rung=rung, work=work, verdict=verdict, reports=reports, assessed=assessed)
 
     def _publish(self, climbed: _Climbed, assessed: Assessment, send: Send | None) -> None:
-        phases, verdict = climbed.rung.phases(self._state.phases), climbed.verdict
-        self._phase("publish", str, lambda: climbed.work.publish(phases, climbed.reports, verdict, self._ladder()))
-        self._phase("register", float, lambda: self._register(verdict, assessed, climbed.work.base, send))
+        work, verdict, reports = climbed.work, climbed.verdict, climbed.reports
+        phases = climbed.rung.phases(self._state.phases)
+        versions = self._registry.versions(self._state.request.route)
+        self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, versions))
+        self._phase("publish", str, lambda: work.publish(phases, reports, verdict, self._ladder()))
+        self._phase("register", float, lambda: self._register(verdict, assessed, work.base, send))
 
     def _ladder(self) -> list[Step]:
         return frontier(self._state.phases, self._state.seconds, alone=self._student.recipe)

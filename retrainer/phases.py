@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from collector import Interactions
+from collector.judge import Ask
 from exporters.models import Manifest, Store, record_golden
 from retrainer.data.closed import Choices
 from retrainer.data.configured import options
@@ -21,14 +22,19 @@ from retrainer.data.dataset import build, write
 from retrainer.data.held_out import read_held_out
 from retrainer.data.suite import grow
 from retrainer.errors import NotEnoughExamples
+from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.generator import Generator
+from retrainer.evaluation.latency import measure_latency
 from retrainer.ladder import Step
+from retrainer.phases_gate import Compared, Setting, card, compare, safety
 from retrainer.recipes import RECIPES, Job
+from retrainer.safety import Suite, ask_general
 from retrainer.state import Request
 from router.config import Config
+from router.registry import Version
 
 # Held-out records that a model answers at the most: with 1,000 the interval is about one point to either side.
 MOST_JUDGED = 1000
@@ -49,8 +55,9 @@ _PACKAGES = (
 class Phases:
     """One cycle's work. Heavy libraries are imported by the phase that needs them."""
 
-    def __init__(self, config: Config, request: Request, job: Job) -> None:
+    def __init__(self, config: Config, request: Request, job: Job, *, ask: Ask | None = None) -> None:
         self._config, self._request, self._job = config, request, job
+        self._gateway = Gateway(config, ask)
         self._policy, self._folder = job.policy, job.folder
         self._recipe = RECIPES[job.student.recipe](job)
 
@@ -88,7 +95,7 @@ class Phases:
 
     def evaluate_base(self, scorer: Scorer) -> Report:
         """What answers without any training."""
-        return self._evaluate(self._recipe.baseline(), "evaluate_base", scorer, drafts=None)
+        return self._evaluate(self._recipe.baseline(), "evaluate_base", scorer, drafts=None, general=True)
 
     def evaluate_student(self, scorer: Scorer) -> Report:
         """What the trained, unquantized model answers."""
@@ -110,7 +117,12 @@ class Phases:
         """What will be served. The unquantized student's answers are drafts: most are right, and only checked."""
         generator = self._recipe.exported(self._folder / "artefact")
         drafts = [o.text for o in student.outcomes]
-        return self._evaluate(generator, "evaluate_quantized", scorer, drafts=drafts)
+        report = self._evaluate(generator, "evaluate_quantized", scorer, drafts=drafts, general=True)
+        latency = measure_latency(
+            lambda prompt: generator.generate([prompt], max_new_tokens=self._max_new_tokens),
+            [e.messages for e in self._judged],
+        )
+        return msgspec.structs.replace(report, latency=latency)
 
     def assess(self, quantized: Report) -> Assessment:
         """Calibrate the confidence of what will be served; its files join the artefact's."""
@@ -122,6 +134,22 @@ class Phases:
     def base(self) -> str:
         """The name of what the student starts from."""
         return self._recipe.base
+
+    def compare(
+        self, interactions: Interactions, scorer: Scorer, quantized: Report, versions: Sequence[Version]
+    ) -> Compared:
+        """The live version and the teacher on the same records; prices; where it errs."""
+        return compare(self._setting, quantized, scorer, interactions, versions)
+
+    def safety(self, quantized: Report) -> list[Suite]:
+        """The safety suites, on what will be served."""
+        return safety(self._setting, quantized)
+
+    def card(
+        self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, versions: Sequence[Version]
+    ) -> dict[str, int]:
+        """Write the model card into the artefact."""
+        return card(self._setting, phases, reports, verdict, self._request.cycle_id, versions)
 
     def publish(
         self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, ladder: Sequence[Step]
@@ -151,6 +179,8 @@ class Phases:
                 "confidence": phases["assess"],
                 "closed": phases["closed"],
                 "ladder": msgspec.to_builtins(ladder),
+                "compared": msgspec.convert(phases["compare"], Compared).summary(),
+                "safety": [{k: v for k, v in suite.items() if k != "examples"} for suite in phases["safety"]],
             },
             gate=msgspec.to_builtins(verdict),
             golden=self._golden(artefact, reports["base"]),
@@ -167,9 +197,11 @@ class Phases:
             base={i: base.outcomes[i].text for i in range(len(drawn))},
         )
 
-    def _evaluate(self, generator: Generator, phase: str, scorer: Scorer, *, drafts: list[str] | None) -> Report:
+    def _evaluate(
+        self, generator: Generator, phase: str, scorer: Scorer, *, drafts: list[str] | None, general: bool = False
+    ) -> Report:
         try:
-            return evaluate(
+            report = evaluate(
                 generator.generate,
                 self._judged,
                 scorer,
@@ -178,6 +210,7 @@ class Phases:
                 phase=phase,
                 progress=self._job.progress,
             )
+            return msgspec.structs.replace(report, general=ask_general(generator.generate)) if general else report
         finally:
             del generator
             gc.collect()  # half a gigabyte, before the next model comes
@@ -190,6 +223,17 @@ class Phases:
             return read_held_out(Path(given))
         drawn = sorted(self._job.data.held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
         return drawn[:MOST_JUDGED]
+
+    @cached_property
+    def _setting(self) -> Setting:
+        return Setting(
+            config=self._config,
+            route=self._request.route,
+            job=self._job,
+            gateway=self._gateway,
+            judged=self._judged,
+            most_tokens=self._max_new_tokens,
+        )
 
     @cached_property
     def _max_new_tokens(self) -> int:

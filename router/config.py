@@ -183,6 +183,8 @@ class Config(Strict):
                 _check_judge(self, route, "quality.judge.route", policy.quality.judge.route)
             if policy.retrain.data.consistency is not None:
                 _check_judge(self, route, "retrain.data.consistency.route", policy.retrain.data.consistency.route)
+            if policy.retrain.gate.teacher_route is not None:
+                _check_judge(self, route, "retrain.gate.teacher_route", policy.retrain.gate.teacher_route)
             for name in (route, *policy.claims):
                 if claimed.get(name) == route:
                     raise ValueError(f"routes.{route}.claims: {name!r} is the route's already; leave it out")

@@ -7,6 +7,7 @@ from pydantic import Field
 from router.policy_closed import ClosedPolicy
 from router.policy_data import DataPolicy
 from router.policy_fields import Seconds, Strict
+from router.policy_gate import GatePolicy
 
 
 class StudentPolicy(Strict):
@@ -40,3 +41,4 @@ class RetrainPolicy(Strict):
     seed: int = 0
     closed: ClosedPolicy = ClosedPolicy()
     data: DataPolicy = DataPolicy()
+    gate: GatePolicy = GatePolicy()

@@ -48,7 +48,7 @@ class Neighbours:
     """The kept examples. `vectors` [n, TEXT_DIMS + SYSTEM_DIMS], rows of length 1; `idf` [_FREQUENCIES]."""
 
     def __init__(self, vectors: Floats, idf: Floats) -> None:
-        self._vectors = vectors
+        self.vectors = vectors
         self._idf = idf
 
     @classmethod
@@ -80,14 +80,14 @@ class Neighbours:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: data alone, which nothing runs when it is read."""
-        write_tensors(path, {"vectors": _quantized(self._vectors), "idf": self._idf})
+        write_tensors(path, {"vectors": _quantized(self.vectors), "idf": self._idf})
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self.vectors)
 
     def novelty(self, messages: Messages) -> float:
         """In [0, 2]: 0 for an input that the training set holds three times, about 1 for one that shares nothing."""
-        cosines = self._vectors @ _vector(_hashes(_text(messages)), messages, self._idf)
+        cosines = self.vectors @ _vector(_hashes(_text(messages)), messages, self._idf)
         count = min(NEAREST, len(cosines))
         nearest = np.partition(cosines, len(cosines) - count)[-count:]
         return float(min(max(1.0 - float(nearest.mean()), 0.0), 2.0))

@@ -242,6 +242,15 @@ def test_a_judge_that_would_learn_or_could_not_be_asked_is_refused(changes: dict
         parse(JUDGED.format(**{**good, **changes}), {})
 
 
+def test_a_route_where_the_teacher_is_asked_again_is_as_a_judges() -> None:
+    text = JUDGED.format(key="sk-o", rate="0", route="judge")
+    text = text.replace("student: {},", "student: {}, retrain: {gate: {teacher_route: judge}},")
+    assert parse(text, {}).routes["support"].retrain.gate.teacher_route == "judge"
+    said = "routes.support.retrain.gate.teacher_route: 'support' must be a route without a student"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(text.replace("teacher_route: judge", "teacher_route: support"), {})
+
+
 def test_a_judge_of_a_route_that_masks_must_mask_as_well() -> None:
     text = JUDGED.format(key="sk-o", rate="0", route="judge")
     text = text.replace("student: {},", "student: {}, capture: {mask_teachers: true},")
