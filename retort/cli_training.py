@@ -1,0 +1,86 @@
+"""The commands around training: their arguments, and which module runs them."""
+
+import argparse
+import getpass
+from collections.abc import Callable
+from pathlib import Path
+
+from retort.errors import StartError
+from retort.extras import need
+from retort.settings import load
+
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def add_training(command: Command) -> None:
+    """Add them to the command line."""
+    retrain = command("retrain", _retrain, text="run one training cycle now")
+    retrain.add_argument("route")
+    retrain.add_argument("--max-steps", type=int, help="stop training after so many steps")
+    retrain.add_argument(
+        "--held-out", metavar="FILE", help="JSON lines of {messages, answer} to judge the candidate on"
+    )
+    retrain.add_argument("--override-gate", metavar="WHY", help="register the candidate even if the gate says no")
+    retrain.add_argument("--who", default=getpass.getuser(), help="default: your login name")
+    _add_bootstrap(command)
+
+
+def _add_bootstrap(command: Command) -> None:
+    add = command("bootstrap", _bootstrap, text="have prompts or scenarios labelled by the teacher").add_argument
+    add("route")
+    add("file", help="prompts: a text a line, or JSON lines of {messages}; scenarios: YAML")
+    add("--form", choices=("lines", "messages", "scenarios"), help="default: told by the file's name")
+    add("--system", metavar="FILE", help="a system prompt for what has none")
+    add("--teacher", metavar="UPSTREAM/MODEL", help="default: the route's first")
+    add("--ask", metavar="ROUTE", help="where it is asked (default: its route without capture and student)")
+    add("--gateway", metavar="URL", help="default: from listen")
+    add("--temperature", type=_temperature, default=0.3, help="or none, for models that take none (default: 0.3)")
+    add("--concurrency", type=int, default=8, metavar="N", help="questions at once (default: %(default)s)")
+    add("--answer-tokens", type=float, metavar="N", help="for the estimate (default: as in the log, else 150)")
+    add("--consented", action="store_true", help="all whose texts are in it agreed; needed where consent is opt-in")
+    add("--yes", action="store_true", help="don't ask whether to spend that")
+    add("--json", action="store_true")
+
+
+def _temperature(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 2.0:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 2, or none; got {text}")
+    return value
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    need("retrain", "retrainer")
+    from retort.retrain import retrain  # noqa: PLC0415
+
+    return retrain(
+        load(options.config),
+        options.route,
+        max_steps=options.max_steps,
+        why=options.override_gate,
+        who=options.who,
+        held_out=options.held_out,
+    )
+
+
+def _bootstrap(options: argparse.Namespace) -> int:
+    from retort.bootstrap.command import BootstrapOptions, bootstrap  # noqa: PLC0415
+
+    if options.concurrency < 1:
+        raise StartError(f"--concurrency must be 1 or more; got {options.concurrency}")
+    given = {name: getattr(options, name) for name in BootstrapOptions.__struct_fields__}
+    given["system"] = None if options.system is None else _text(options.system)
+    config = load(options.config)
+    return bootstrap(config, options.route, options.file, BootstrapOptions(**given), as_json=options.json)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}") from error
