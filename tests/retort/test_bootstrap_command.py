@@ -126,7 +126,7 @@ async def test_a_route_without_traffic_is_labelled_once_and_nothing_counts_as_ev
         async with rooms(config, gateway):
             code, _, err = await retort(config, *run)
             assert (code, b"say --yes" in err, len(teacher.bodies)) == (2, True, 0)
-            assert b"121 to ask of up/m: about 121 calls, about 0.0" in err
+            assert b"121 to ask of up/m: about 121 calls, about 0.15 USD" in err
 
             killed = await asyncio.create_subprocess_exec(
                 *command(config, *run, "--yes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
