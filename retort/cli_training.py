@@ -5,6 +5,7 @@ import getpass
 from collections.abc import Callable
 from pathlib import Path
 
+from retort import plan_options
 from retort.errors import StartError
 from retort.extras import need
 from retort.settings import load
@@ -23,6 +24,7 @@ def add_training(command: Command) -> None:
     retrain.add_argument("--override-gate", metavar="WHY", help="register the candidate even if the gate says no")
     retrain.add_argument("--who", default=getpass.getuser(), help="default: your login name")
     _add_bootstrap(command)
+    _add_evaluate(command)
 
 
 def _add_bootstrap(command: Command) -> None:
@@ -35,11 +37,30 @@ def _add_bootstrap(command: Command) -> None:
     add("--ask", metavar="ROUTE", help="where it is asked (default: its route without capture and student)")
     add("--gateway", metavar="URL", help="default: from listen")
     add("--temperature", type=_temperature, default=0.3, help="or none, for models that take none (default: 0.3)")
-    add("--concurrency", type=int, default=8, metavar="N", help="questions at once (default: %(default)s)")
+    add("--concurrency", type=_count, default=8, metavar="N", help="questions at once (default: %(default)s)")
     add("--answer-tokens", type=float, metavar="N", help="for the estimate (default: as in the log, else 150)")
     add("--consented", action="store_true", help="all whose texts are in it agreed; needed where consent is opt-in")
     add("--yes", action="store_true", help="don't ask whether to spend that")
     add("--json", action="store_true")
+
+
+def _add_evaluate(command: Command) -> None:
+    add = command("evaluate", _evaluate, text="say what a student would reach and save, and route nothing").add_argument
+    add("route")
+    add("--student", required=True, metavar="BASE", help="as routes.ROUTE.student.base")
+    add("--recipe", help="default: the route's")
+    add("--examples", type=_count, metavar="N", help="the newest so many (default: retrain.max_examples)")
+    add("--train", action="store_true", help="train it (default: ask the base alone)")
+    add("--max-steps", type=_count, metavar="N", help="end the training early")
+    add("--per-day", type=plan_options.positive, metavar="N", help="requests a day (default: measured from the log)")
+    add("--cost-per-request", type=plan_options.cost, metavar="USD", help="of the teacher (default: as in the log)")
+    add("--json", action="store_true")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more; got {text}")
+    return int(text)
 
 
 def _temperature(text: str) -> float | None:
@@ -71,12 +92,18 @@ def _retrain(options: argparse.Namespace) -> int:
 def _bootstrap(options: argparse.Namespace) -> int:
     from retort.bootstrap.command import BootstrapOptions, bootstrap  # noqa: PLC0415
 
-    if options.concurrency < 1:
-        raise StartError(f"--concurrency must be 1 or more; got {options.concurrency}")
     given = {name: getattr(options, name) for name in BootstrapOptions.__struct_fields__}
     given["system"] = None if options.system is None else _text(options.system)
     config = load(options.config)
     return bootstrap(config, options.route, options.file, BootstrapOptions(**given), as_json=options.json)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    need("evaluate", "collector", "retrainer")
+    from retort.evaluate import EvaluateOptions, evaluate  # noqa: PLC0415
+
+    given = EvaluateOptions(**{name: getattr(options, name) for name in EvaluateOptions.__struct_fields__})
+    return evaluate(load(options.config), options.route, given, as_json=options.json)
 
 
 def _text(path: str) -> str:

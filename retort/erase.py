@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collector import Entry, Stream, open_log, open_subjects
+from retort.studies import forget
 from retrainer.data.dataset import ids
 from router import Config, Version, open_registry
 
@@ -15,7 +16,8 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
     """Erase subjects, by the names that clients gave them or by their hashes. Returns 0.
 
     The keys go first: from then on nobody can read the records, wherever they stand. Then they are removed from the
-    log; a broker needs until its next compaction. May be repeated. Raises LogError, RouterError.
+    log; a broker needs until its next compaction. Unfinished evaluations and sweeps of these routes are removed: they
+    hold copies. May be repeated. Raises LogError, RouterError.
     """
     with (
         closing(open_subjects(config.subjects)) as keys,
@@ -27,6 +29,7 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
             had_key = keys.destroy(subject)
             entries = [entry for stream in Stream for entry in log.erase(stream, subject=subject)]
             routes = sorted({entry.key for entry in entries})
+            forget(config, routes)
             versions = [version for route in routes for version in registry.versions(route)]
             held = list(_held(config, entries, versions))
             report.append({"subject": subject, "key_destroyed": had_key, "records": len(entries), "held_by": held})

@@ -194,7 +194,7 @@ def evidence(folder: Path) -> list[Any]:
         (LABELS, ("--ask", "nope"), "--ask 'nope': no such route"),
         (LABELS, ("--teacher", "up/x"), "--teacher 'up/x' is none of the route's"),
         (LABELS, ("--yes",), "no collector answers"),
-        (LABELS, ("--concurrency", "0"), "--concurrency must be 1 or more"),
+        (LABELS, ("--concurrency", "0"), "argument --concurrency: must be 1 or more; got 0"),
     ],
 )
 async def test_labelling_that_can_not_be_says_what_would_be_right(
