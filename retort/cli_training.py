@@ -25,6 +25,7 @@ def add_training(command: Command) -> None:
     retrain.add_argument("--who", default=getpass.getuser(), help="default: your login name")
     _add_bootstrap(command)
     _add_evaluate(command)
+    _add_sweep(command)
 
 
 def _add_bootstrap(command: Command) -> None:
@@ -54,6 +55,17 @@ def _add_evaluate(command: Command) -> None:
     add("--max-steps", type=_count, metavar="N", help="end the training early")
     add("--per-day", type=plan_options.positive, metavar="N", help="requests a day (default: measured from the log)")
     add("--cost-per-request", type=plan_options.cost, metavar="USD", help="of the teacher (default: as in the log)")
+    add("--json", action="store_true")
+
+
+def _add_sweep(command: Command) -> None:
+    add = command("sweep", _sweep, text="study a route's training settings; a repeated command goes on").add_argument
+    add("route")
+    add("--trials", type=_count, default=20, metavar="N", help="all together (default: %(default)s)")
+    add("--recipe", help="default: the route's")
+    add("--examples", type=_count, metavar="N", help="the newest so many (default: retrain.max_examples)")
+    add("--seed", type=int, help="default: retrain.seed")
+    add("--out", metavar="DIR", help="the report's folder (default: out/sweep-ROUTE)")
     add("--json", action="store_true")
 
 
@@ -104,6 +116,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     given = EvaluateOptions(**{name: getattr(options, name) for name in EvaluateOptions.__struct_fields__})
     return evaluate(load(options.config), options.route, given, as_json=options.json)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    need("sweep", "collector", "retrainer", "sweep")
+    from retort.sweep.command import SweepOptions, sweep  # noqa: PLC0415
+
+    given = SweepOptions(**{name: getattr(options, name) for name in SweepOptions.__struct_fields__})
+    return sweep(load(options.config), options.route, given, as_json=options.json)
 
 
 def _text(path: str) -> str:
