@@ -164,6 +164,7 @@ def _history(finished: Sequence[FrozenTrial], pyplot: Any) -> None:
         label="given up after a third",
     )
     pyplot.axhline(values[0], color="#888888", linestyle=":", label="present settings")
+    pyplot.gca().xaxis.get_major_locator().set_params(integer=True)
     pyplot.xlabel("trial")
     pyplot.ylabel("agreement, validation part")
     pyplot.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, frameon=False)
@@ -172,7 +173,7 @@ def _history(finished: Sequence[FrozenTrial], pyplot: Any) -> None:
 def _importances(importances: Mapping[str, float], pyplot: Any) -> None:
     names = sorted(importances, key=importances.__getitem__)
     pyplot.barh(names, [importances[name] for name in names], color="#3b6fb6")
-    pyplot.xlabel("share of what the better half of the trials depends on")
+    pyplot.xlabel("share of what tells the best tenth of the trials from the others")
 
 
 def _parallel(complete: Sequence[FrozenTrial], pyplot: Any) -> None:
