@@ -26,6 +26,9 @@ def add_training(command: Command) -> None:
     _add_bootstrap(command)
     _add_evaluate(command)
     _add_sweep(command)
+    listed = command("cycles", _cycles, text="list the training cycles: who or what started them, on what, the outcome")
+    listed.add_argument("route", nargs="?")
+    listed.add_argument("--json", action="store_true", help="the audit log's lines")
 
 
 def _add_bootstrap(command: Command) -> None:
@@ -124,6 +127,13 @@ def _sweep(options: argparse.Namespace) -> int:
 
     given = SweepOptions(**{name: getattr(options, name) for name in SweepOptions.__struct_fields__})
     return sweep(load(options.config), options.route, given, as_json=options.json)
+
+
+def _cycles(options: argparse.Namespace) -> int:
+    need("cycles", "retrainer")
+    from retort.cycles import cycles  # noqa: PLC0415
+
+    return cycles(load(options.config), options.route, as_json=options.json)
 
 
 def _text(path: str) -> str:

@@ -26,7 +26,7 @@ from retrainer.errors import PhaseElsewhere
 from retrainer.evaluation.scorer import scorer
 from retrainer.phases import Phases
 from retrainer.progress import Progress
-from retrainer.recipes import Job
+from retrainer.recipes import RECIPES, Job
 from router import Config, Events, open_registry
 
 AFTER_THE_GATE = ("card", "publish", "register")
@@ -115,7 +115,7 @@ def _train(
                 interactions=interactions,
                 events=Events(),
                 progress=progress,
-                mine=lambda phase: phase not in AFTER_THE_GATE,
+                mine=lambda phase: phase.rpartition(".")[2] not in AFTER_THE_GATE,
             )
     except PhaseElsewhere:
         pass  # it has passed the gate
@@ -126,7 +126,11 @@ def _train(
 def _known(state: CycleState | None) -> Mapping[str, Any]:
     if state is None:
         raise StartError("the evaluation's state is gone; repeat the command")
-    return state.phases
+    rungs = [name.rpartition(".")[0] for name in state.phases if "." in name]
+    own = f"{rungs[-1]}." if rungs else ""  # of several students, one after the other, the last one is judged
+    return {
+        name.removeprefix(own): result for name, result in state.phases.items() if "." not in name.removeprefix(own)
+    }
 
 
 def _ask_the_base(
@@ -135,6 +139,8 @@ def _ask_the_base(
     folder = Path(study.state) / "evaluation"
     folder.mkdir(exist_ok=True)
     policy = study.routes[route]
+    if policy.student is None or policy.student.recipe not in RECIPES:
+        raise StartError(f"without --train one recipe is asked: say --recipe {'|'.join(RECIPES)}")
     work = Phases(study, Request(cycle_id="evaluation", route=route), Job(study.state, policy, folder, progress))
     work.prepare()
     dataset = work.dataset(interactions)

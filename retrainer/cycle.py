@@ -16,6 +16,7 @@ import msgspec
 from collector import Interactions
 from collector.frames import Happened, Header, socket_path
 from collector.send import send_now
+from retrainer.audit import note
 from retrainer.errors import CycleError, NotEnoughExamples, PhaseElsewhere
 from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report, Scorer
@@ -101,6 +102,7 @@ def begin(config: Config, cycles: Cycles, request: Request) -> CycleState:
     cycles.trim(request.route, keep=request.cycle_id)
     state = CycleState(request=request, policy=policy.model_dump(mode="json"), started_at=time.time())
     cycles.save(state)
+    note(config.state, state)
     return state
 
 
@@ -168,6 +170,7 @@ class _Cycle:
             self._state.outcome, self._state.error, self._state.seen = outcome, error, seen
             self._state.finished_at = time.time()
             self._cycles.save(self._state)
+            note(self._config.state, self._state)
             self._events.emit("retrainer.cycle", route=self._state.request.route, outcome=outcome)
 
     def _phase(self, name: str, kind: type[T], work: Callable[[], T]) -> T:
