@@ -86,7 +86,7 @@ class _Daemon:
         self._cycles = Cycles(config.state)
         self._interactions = open_interactions(config)
         self._counts = {
-            route: Count(self._interactions, route, since=self._seen(route))
+            route: Count(self._interactions, self._cycles, route, policy.retrain)
             for route, policy in config.routes.items()
             if policy.student is not None
         }
@@ -132,7 +132,7 @@ class _Daemon:
         if code == EXIT_DONE:
             self._pauses.pop(cycle_id, None)
             self._pauses.pop(route, None)
-            self._counts[route].since(self._seen(route))
+            self._counts[route].anew()
             return
         pause = self._pauses[cycle_id]
         pause.grow(self._first_pause, most=self._longest_pause)
@@ -151,7 +151,7 @@ class _Daemon:
             state.outcome, state.error, state.finished_at = "failed", error, time.time()
             self._cycles.save(state)
             note(self._config.state, state)
-        self._counts[request.route].since(self._seen(request.route))
+        self._counts[request.route].anew()
         self._events.emit("retrainer.cycle", route=request.route, outcome="failed")
 
     def _unfinished(self, route: str) -> Request | None:
@@ -189,13 +189,11 @@ class _Daemon:
             return None  # it waits for its next attempt
         ended = past[-1].finished_at if past else None
         since = None if ended is None else time.time() - ended
-        new = self._counts[route].count()
-        reason = due(self._config.routes[route].retrain, new_examples=new, seconds_since=since)
+        count = self._counts[route]
+        new = count.count()
+        policy = self._config.routes[route].retrain
+        reason = due(policy, new_examples=new, seconds_since=since, drifted=count.drifted)
         return None if reason is None else Request(cycle_id=new_id(route), route=route, reason=reason)
-
-    def _seen(self, route: str) -> int:
-        """The log offset up to which the route's cycles have read."""
-        return max((state.read_to for state in self._cycles.of(route)), default=0)
 
     async def _child(self, request: Request, lost: asyncio.Event) -> tuple[int, str | None]:
         child = await asyncio.create_subprocess_exec(

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from router.policy_cycle import DriftPolicy
 from router.policy_fields import Seconds, Strict
 
 
@@ -30,3 +31,4 @@ class RetrainPolicy(Strict):
     quantization: Literal["int8", "int4"] = "int8"
     held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0
+    drift: DriftPolicy | None = None
