@@ -1,6 +1,8 @@
 """What an operator says about a route's cycles besides how the student learns."""
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 
 from router.policy_fields import Strict
 
@@ -11,3 +13,20 @@ class DriftPolicy(Strict):
 
     threshold: float = Field(0.25, gt=0.0)
     window: int = Field(500, ge=50)
+
+
+class TrackingPolicy(Strict):
+    """Where cycles are told of besides. `mlflow`: a tracking server's URI, such as http://127.0.0.1:5000, or
+    sqlite:///FILE; credentials come from MLflow's own environment variables."""
+
+    mlflow: str
+    experiment: str = "retort"
+
+    @field_validator("mlflow")
+    @classmethod
+    def _without_a_password(cls, value: str) -> str:
+        if re.match(r"(https?|sqlite|file):", value) is None:
+            raise ValueError("write http(s)://HOST:PORT, sqlite:///FILE or file:///FOLDER")
+        if "@" in value:
+            raise ValueError("leave user and password out: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return value

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from router.policy_cycle import DriftPolicy
+from router.policy_cycle import DriftPolicy, TrackingPolicy
 from router.policy_fields import Seconds, Strict
 
 
@@ -32,3 +32,4 @@ class RetrainPolicy(Strict):
     held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0
     drift: DriftPolicy | None = None
+    tracking: TrackingPolicy | None = None
