@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from collector import CollectorError
 from retort import plan_options
+from retort.cli_training import add_training
 from retort.errors import StartError
 from retort.extras import need
 from retort.process import EXIT_USAGE, leave_no_dump, set_up_logging
@@ -94,19 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--why", required=True, help="kept in the log with your name")
         action.add_argument("--who", default=getpass.getuser(), help="default: your login name")
 
-    retrain = command("retrain", _retrain, text="run one training cycle now")
-    retrain.add_argument("route")
-    retrain.add_argument("--max-steps", type=int, help="stop training after so many steps")
-    retrain.add_argument(
-        "--held-out", metavar="FILE", help="JSON lines of {messages, answer} to judge the candidate on"
-    )
-    retrain.add_argument("--override-gate", metavar="WHY", help="register the candidate even if the gate says no")
-    retrain.add_argument("--who", default=getpass.getuser(), help="default: your login name")
-
-    card = command("card", _card, text="print the path of a version's model card, to open in a browser")
-    card.add_argument("version")
-    card.add_argument("--markdown", action="store_true", help="of its Markdown form")
-
+    add_training(command)
     replay = command("replay", _replay, text="recompute every decision from the log; exit 1 on a difference")
     replay.add_argument("--route")
     replay.add_argument(
@@ -242,26 +231,6 @@ def _demo(options: argparse.Namespace) -> int:
     from retort.demo.story import run_demo  # noqa: PLC0415 - heavy
 
     return run_demo(options.dir, log=options.log, json_path=options.json, picture=options.picture)
-
-
-def _retrain(options: argparse.Namespace) -> int:
-    need("retrain", "retrainer")
-    from retort.retrain import retrain  # noqa: PLC0415
-
-    return retrain(
-        load(options.config),
-        options.route,
-        max_steps=options.max_steps,
-        why=options.override_gate,
-        who=options.who,
-        held_out=options.held_out,
-    )
-
-
-def _card(options: argparse.Namespace) -> int:
-    from retort.card import card  # noqa: PLC0415
-
-    return card(load(options.config), options.version, form="markdown" if options.markdown else "html")
 
 
 def _replay(options: argparse.Namespace) -> int:

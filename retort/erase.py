@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from collector import Entry, Stream, open_log, open_subjects
+from retort.studies import forget
 from retrainer.data.dataset import ids
 from retrainer.data.suite import remove, suite_file
 from router import Config, Version, open_registry
@@ -20,8 +21,9 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
     be found in a file, because a reader is in the way.
 
     The keys go first: from then on nobody can read the records, wherever they stand. Then they are removed from the
-    log; a broker needs until its next compaction. What a route's regression suite holds of them goes, too. May be
-    repeated. Raises LogError, RouterError, CycleError.
+    log; a broker needs until its next compaction. What a route's regression suite holds of them goes, too, and
+    unfinished evaluations and sweeps of these routes, which hold copies. May be repeated. Raises LogError, RouterError,
+    CycleError.
     """
     with (
         closing(open_subjects(config.subjects)) as keys,
@@ -33,6 +35,7 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
             had_key = keys.destroy(subject)
             entries = [entry for stream in Stream for entry in log.erase(stream, subject=subject)]
             routes = sorted({entry.key for entry in entries})
+            forget(config, routes)
             versions = [version for route in routes for version in registry.versions(route)]
             held = list(_held(config, entries, versions))
             for route in routes:

@@ -20,15 +20,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from collector import CollectorUnavailable, FrameSender, send_now, socket_path
+from collector import CollectorUnavailable
 from gateway.cluster import load_salt
 from retort.errors import StartError
 from retort.imports import FORMATS, Broken, Source, Unusable, Value, format_of, opened, values
 from retort.imports.exchange import Target, frame
-from router import Config, Events
+from retort.imports.intake import Intake
+from router import Config
 
-WAITING_BYTES = 256 << 10  # sent and not yet durable, at most (or one exchange): live traffic is scrubbed behind it
-PATIENCE = 180.0  # seconds without any acknowledgement: a scrub worker that has to start anew takes so long at most
 LOOKED_AT = 50  # records, to tell the format
 SHOWN = 5  # places of each reason
 
@@ -73,7 +72,7 @@ class Tally(msgspec.Struct):
 
 def import_log(config: Config, route: str, file: str, options: ImportOptions, *, as_json: bool = False) -> int:
     """Returns 0, or 1 where nothing at all was imported or the file broke off. Raises StartError."""
-    target = _target(config, route, options)
+    target = target_of(config, route, options)
     try:
         with opened(file) as source:
             tally = Tally(route, target.format, "lines" if source.shape == "lines" else "records")
@@ -98,31 +97,26 @@ class _Import:
     """One run. A batch is read, sent, and waited for until it is durable; then comes the next."""
 
     def __init__(self, config: Config, target: Target, tally: Tally, *, strict: bool) -> None:
-        self._path = socket_path(config.state)
         self._target = target
         self._tally = tally
         self._strict = strict
         self._read = FORMATS[target.format].read
-        self._sender = FrameSender(self._path, events=Events())
-        self._sent = self._bytes = 0
+        self._intake = Intake(config.state)
 
     async def run(self, source: Source, found: Iterator[Value]) -> None:
         """Raises CollectorUnavailable; with `strict`, StartError at the first record that can't be used."""
-        send_now(self._path, [])  # says at once where no collector listens
-        await self._sender.start()
-        try:
+        async with self._intake:
             with _bar() as bar:
                 task = bar.add_task(self._target.route, total=source.size, records=0, imported=0)
                 for value in found:
                     await self._take(value)
                     self._show(bar, task, source)
-                await self._settle()
+                await self._intake.settle()
                 self._show(bar, task, source)
-        finally:
-            await self._sender.close()
 
     def _show(self, bar: Progress, task: TaskID, source: Source) -> None:
         tally = self._tally
+        tally.imported = self._intake.durable
         bar.update(task, completed=source.read, records=tally.records, imported=tally.imported)
 
     async def _take(self, value: Value) -> None:
@@ -135,36 +129,21 @@ class _Import:
             return await self._leave_out(error, value.place)
         for foreign in found:
             try:
-                header, request, answer = frame(foreign, self._target)
+                made = frame(foreign, self._target)
             except Unusable as error:
                 await self._leave_out(error, value.place)
                 continue
-            size = len(request) + len(answer)
-            if self._sent and self._bytes + size > WAITING_BYTES:
-                await self._settle()
-            self._sender.send(header, request, answer)
-            self._sent, self._bytes = self._sent + 1, self._bytes + size
+            await self._intake.send(made)
 
     async def _leave_out(self, why: Unusable, place: int) -> None:
         self._tally.leave_out(str(why), place)
         if self._strict:
-            await self._settle()
+            await self._intake.settle()
             where = f"{self._tally.places.removesuffix('s')} {place}"
-            raise StartError(f"{where}: {why}; {self._tally.imported} exchanges before it are imported")
-
-    async def _settle(self) -> None:
-        """Wait until what was sent is durable."""
-        left = await self._sender.drain(PATIENCE)
-        self._tally.imported += self._sent - left
-        if left:
-            raise CollectorUnavailable(
-                f"the collector at {self._path} has acknowledged nothing for {PATIENCE:.0f} s; "
-                f"{self._tally.imported} exchanges are imported."
-            )
-        self._sent = self._bytes = 0
+            raise StartError(f"{where}: {why}; {self._intake.durable} exchanges before it are imported")
 
 
-def _target(config: Config, route: str, options: ImportOptions) -> Target:
+def target_of(config: Config, route: str, options: ImportOptions) -> Target:
     """What may be imported, and whose answers it is. Raises StartError."""
     policy = config.routes.get(route)
     if policy is None:

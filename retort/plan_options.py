@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The route, and an option for every field of PlanOptions."""
     parser.add_argument("route")
     add = parser.add_argument
-    add("--per-day", type=_positive, metavar="N", help="requests a day (default: measured from the log)")
+    add("--per-day", type=positive, metavar="N", help="requests a day (default: measured from the log)")
     add("--agreement", type=_share, metavar="A", help="expected (default: of the newest version's evaluation, or 0.97)")
     add("--discordance", type=_share, metavar="PSI", help="self, judge, truth: share of pairs that differ")
     add("--difference", type=_difference, metavar="D", help="self, judge, truth: mean difference in [-1, 1]; default 0")
@@ -59,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--slow", type=_share, metavar="S", help="answers above slo_ms (default: a fifth of what is borne)")
     add("--failing", type=_share, default=0.0, metavar="F", help="requests that fail (default: %(default)s)")
     add("--labelled", type=_share, metavar="L", help="truth: requests whose right answer arrives")
-    add("--cost-per-request", type=_cost, metavar="USD", help="of the teacher (default: measured from the log)")
-    add("--judge-cost", type=_cost, metavar="USD", help="judge: of one call, two a pair (default: the teacher's)")
+    add("--cost-per-request", type=cost, metavar="USD", help="of the teacher (default: measured from the log)")
+    add("--judge-cost", type=cost, metavar="USD", help="judge: of one call, two a pair (default: the teacher's)")
     add("--student-cost", type=_student_cost, default=StudentCost(), metavar="USD/month|USD/1000", help="default: 0")
-    add("--training-cost", type=_cost, metavar="USD", help="to say when it is paid back")
+    add("--training-cost", type=cost, metavar="USD", help="to say when it is paid back")
     add("--json", action="store_true")
 
 
@@ -81,14 +81,16 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """An argument above 0."""
     number = _number(text)
     if not 0.0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0; got {text}")
     return number
 
 
-def _cost(text: str) -> float:
+def cost(text: str) -> float:
+    """An argument in USD."""
     number = _number(text)
     if not 0.0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be USD, 0 or more; got {text}")
@@ -120,4 +122,4 @@ def _student_cost(text: str) -> StudentCost:
     usd, slash, per = text.partition("/")
     if not slash or per not in ("month", "1000"):
         raise argparse.ArgumentTypeError(f"write USD/month or USD/1000 (requests), for example 40/month; got {text}")
-    return StudentCost(_cost(usd), "month" if per == "month" else "1000")
+    return StudentCost(cost(usd), "month" if per == "month" else "1000")

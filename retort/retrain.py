@@ -26,6 +26,7 @@ def retrain(
     request = Request(
         cycle_id=new_id(route),
         route=route,
+        who=who,
         max_steps=max_steps,
         override=Override(who, why) if why else None,
         held_out=str(Path(held_out).absolute()) if held_out else None,

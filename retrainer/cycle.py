@@ -20,7 +20,8 @@ from collector import Interactions
 from collector.frames import Happened, Header, socket_path
 from collector.judge import Ask
 from collector.send import send_now
-from retrainer.errors import CycleError, NotEnoughExamples
+from retrainer.audit import note
+from retrainer.errors import CycleError, NotEnoughExamples, PhaseElsewhere
 from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report, Scorer
 from retrainer.evaluation.gate import Verdict, judge
@@ -89,18 +90,20 @@ def run_request(
     events: Events,
     progress: Progress = silent,
     seams: Seams | None = None,
+    mine: Callable[[str], bool] = lambda phase: True,
 ) -> CycleResult:
     """Begin the cycle that a request names, or go on with it, to its end. Blocks for as long as training takes.
 
-    Raises RetrainerError, ArtefactError, and what log, registry and collector raise; a cycle that ended so may be run
-    again by its id, unless it was marked as failed.
+    `mine`: whether this process does a phase; before the first that it doesn't, it ends with PhaseElsewhere. Raises
+    RetrainerError, ArtefactError, and what log, registry and collector raise; a cycle that ended so may be run again by
+    its id, unless it was marked as failed.
     """
     cycles = Cycles(config.state)
     with cycles.lock(request.cycle_id):
         state = begin(config, cycles, request)
         if state.outcome in ("failed", "skipped"):
             raise CycleError(f"cycle {request.cycle_id} has ended: {state.error}; start a new one")
-        cycle = _Cycle(config, cycles, state, registry=registry, events=events, progress=progress)
+        cycle = _Cycle(config, cycles, state, registry=registry, events=events, progress=progress, mine=mine)
         try:
             return cycle.run(interactions, seams or Seams())
         except NotEnoughExamples as error:
@@ -123,6 +126,7 @@ def begin(config: Config, cycles: Cycles, request: Request) -> CycleState:
     cycles.trim(request.route, keep=request.cycle_id)
     state = CycleState(request=request, policy=policy.model_dump(mode="json"), started_at=time.time())
     cycles.save(state)
+    note(config.state, state)
     return state
 
 
@@ -138,9 +142,10 @@ class _Cycle:
         registry: Registry,
         events: Events,
         progress: Progress,
+        mine: Callable[[str], bool],
     ) -> None:
         self._config, self._cycles, self._state = config, cycles, state
-        self._registry, self._events, self._progress = registry, events, progress
+        self._registry, self._events, self._progress, self._mine = registry, events, progress, mine
         self._policy = RoutePolicy.model_validate(state.policy)
         if self._policy.student is None:
             raise CycleError(f"cycle {state.request.cycle_id} is of a route without a student")
@@ -233,10 +238,13 @@ class _Cycle:
             self._state.outcome, self._state.error, self._state.seen = outcome, error, seen
             self._state.finished_at = time.time()
             self._cycles.save(self._state)
+            note(self._config.state, self._state)
             self._events.emit("retrainer.cycle", route=self._state.request.route, outcome=outcome)
 
     def _phase(self, name: str, kind: type[T], work: Callable[[], T]) -> T:
         if name not in self._state.phases:
+            if not self._mine(name):
+                raise PhaseElsewhere(f"cycle {self._id}: {name} is another process's to do")
             self._progress(name, 0, 1, None)
             began = time.monotonic()
             result = work()

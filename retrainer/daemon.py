@@ -18,12 +18,14 @@ from typing import Any
 
 import msgspec
 
-from collector import Interactions, open_interactions
-from collector.errors import LogError
+from collector import open_interactions
 from retrainer.ask import answered, asked
+from retrainer.audit import note
+from retrainer.counting import Count
 from retrainer.cycle import begin
-from retrainer.data.curate import example_of
 from retrainer.errors import RetrainerError
+from retrainer.lease import LEASE_SECONDS, Leases
+from retrainer.pause import Pause
 from retrainer.state import Cycles, Request, new_id
 from retrainer.triggers import due
 from retrainer.worker import EXIT_DONE, EXIT_FAILED
@@ -47,13 +49,16 @@ async def run(
     poll: float = POLL_SECONDS,
     worker: Sequence[str] = WORKER,
     retry: tuple[float, float] = RETRY_SECONDS,
+    lease: float = LEASE_SECONDS,
 ) -> None:
     """Run cycles until `stop` is set; a running one is interrupted and resumed at the next start.
 
     `poll`: seconds between looks at the triggers. `worker`: the command of the child process. `retry`: seconds
-    before what broke is tried again, at first and at the longest; what can't succeed waits for the longest.
+    before what broke is tried again, at first and at the longest; what can't succeed waits for the longest. `lease`:
+    seconds, see Leases.
     """
-    daemon = _Daemon(config, events, stop, worker=worker, retry=retry)
+    leases = Leases(config, seconds=lease)
+    daemon = _Daemon(config, events, stop, leases, worker=worker, retry=retry)
     try:
         while not stop.is_set():
             request = daemon.next()
@@ -66,40 +71,68 @@ async def run(
 
 class _Daemon:
     def __init__(
-        self, config: Config, events: Events, stop: asyncio.Event, *, worker: Sequence[str], retry: tuple[float, float]
+        self,
+        config: Config,
+        events: Events,
+        stop: asyncio.Event,
+        leases: Leases,
+        *,
+        worker: Sequence[str],
+        retry: tuple[float, float],
     ) -> None:
-        self._config, self._events, self._stop = config, events, stop
+        self._config, self._events, self._stop, self._leases = config, events, stop, leases
         self._worker = worker
         self._first_pause, self._longest_pause = retry
         self._cycles = Cycles(config.state)
         self._interactions = open_interactions(config)
         self._counts = {
-            route: _Count(self._interactions, route, since=self._seen(route))
+            route: Count(self._interactions, self._cycles, route, policy.retrain)
             for route, policy in config.routes.items()
             if policy.student is not None
         }
-        self._pauses: defaultdict[str, _Pause] = defaultdict(_Pause)  # by cycle, and by route for its triggers
+        self._pauses: defaultdict[str, Pause] = defaultdict(Pause)  # by cycle, and by route for its triggers
 
     def close(self) -> None:
         self._interactions.close()
+        self._leases.close()
 
     def next(self) -> Request | None:
-        """The cycle to run now: an unfinished one first, then what was asked for, then what is due."""
+        """The cycle to run now: an unfinished one first, then what was asked for, then what is due. Its route's lease
+        is taken."""
         for route in self._counts:
-            if request := self._unfinished(route) or self._wanted(route):
-                return request
+            request = self._unfinished(route)
+            wanted = None if request else self._wanted(route)
+            if (request or wanted) and self._leases.take(route):
+                if request is None and wanted is not None:
+                    request = self._begin(wanted)
+                if request is not None:
+                    return request
+                self._leases.release(route)
         return None
 
     async def work(self, request: Request) -> None:
-        """Run one cycle in a child process, to its end or until `stop`."""
-        code, error = await self._child(request)
+        """Run one cycle in a child process, to its end or until `stop`, or until the lease is lost; then the lease is
+        given back."""
+        lost = asyncio.Event()
+        renewing = asyncio.create_task(self._leases.keep(request.route, lost))
+        try:
+            code, error = await self._child(request, lost)
+        finally:
+            renewing.cancel()
+        if lost.is_set():
+            log.error("retrainer.lease_lost", extra={"cycle": request.cycle_id})  # who holds it may run another
+            return
+        self._ended(request, code, error)
+        self._leases.release(request.route)
+
+    def _ended(self, request: Request, code: int, error: str | None) -> None:
         if self._stop.is_set():
             return
         cycle_id, route = request.cycle_id, request.route
         if code == EXIT_DONE:
             self._pauses.pop(cycle_id, None)
             self._pauses.pop(route, None)
-            self._counts[route].since(self._seen(route))
+            self._counts[route].anew()
             return
         pause = self._pauses[cycle_id]
         pause.grow(self._first_pause, most=self._longest_pause)
@@ -117,7 +150,8 @@ class _Daemon:
         if state is not None and state.outcome is None:
             state.outcome, state.error, state.finished_at = "failed", error, time.time()
             self._cycles.save(state)
-        self._counts[request.route].since(self._seen(request.route))
+            note(self._config.state, state)
+        self._counts[request.route].anew()
         self._events.emit("retrainer.cycle", route=request.route, outcome="failed")
 
     def _unfinished(self, route: str) -> Request | None:
@@ -129,19 +163,25 @@ class _Daemon:
 
     def _wanted(self, route: str) -> Request | None:
         try:
-            by_hand = asked(self._config.state, route)
-            request = by_hand or self._due(route)
-            if request is None:
-                return None
+            return asked(self._config.state, route) or self._due(route)
+        except RetrainerError as error:
+            self._refuse(route, error)
+            return None
+
+    def _begin(self, request: Request) -> Request | None:
+        try:
             begin(self._config, self._cycles, request)
         except RetrainerError as error:
-            log.error("retrainer.bad_request", extra={"route": route, "error": str(error)})
-            answered(self._config.state, route)
+            self._refuse(request.route, error)
             return None
-        if by_hand:
-            answered(self._config.state, route)
+        if request.reason == "by_hand":
+            answered(self._config.state, request.route)
         log.info("retrainer.cycle_begins", extra={"cycle": request.cycle_id, "reason": request.reason})
         return request
+
+    def _refuse(self, route: str, error: RetrainerError) -> None:
+        log.error("retrainer.bad_request", extra={"route": route, "error": str(error)})
+        answered(self._config.state, route)
 
     def _due(self, route: str) -> Request | None:
         past = self._cycles.of(route)
@@ -149,15 +189,13 @@ class _Daemon:
             return None  # it waits for its next attempt
         ended = past[-1].finished_at if past else None
         since = None if ended is None else time.time() - ended
-        new = self._counts[route].count()
-        reason = due(self._config.routes[route].retrain, new_examples=new, seconds_since=since)
+        count = self._counts[route]
+        new = count.count()
+        policy = self._config.routes[route].retrain
+        reason = due(policy, new_examples=new, seconds_since=since, drifted=count.drifted)
         return None if reason is None else Request(cycle_id=new_id(route), route=route, reason=reason)
 
-    def _seen(self, route: str) -> int:
-        """The log offset up to which the route's cycles have read."""
-        return max((state.read_to for state in self._cycles.of(route)), default=0)
-
-    async def _child(self, request: Request) -> tuple[int, str | None]:
+    async def _child(self, request: Request, lost: asyncio.Event) -> tuple[int, str | None]:
         child = await asyncio.create_subprocess_exec(
             *self._worker,
             stdin=asyncio.subprocess.PIPE,
@@ -169,16 +207,17 @@ class _Daemon:
         order = {"config": self._config.model_dump(mode="json"), "request": msgspec.to_builtins(request)}
         child.stdin.write(json.dumps(order).encode() + b"\n")  # by a pipe: the configuration may hold keys
         listening = asyncio.create_task(self._listen(child.stdout, request.route))
-        stopping = asyncio.create_task(self._stop.wait())
+        stopping = [asyncio.create_task(self._stop.wait()), asyncio.create_task(lost.wait())]
         ending = asyncio.create_task(child.wait())
-        await asyncio.wait({stopping, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({*stopping, ending}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
             child.terminate()
             try:
                 await asyncio.wait_for(asyncio.shield(ending), STOP_SECONDS)
             except TimeoutError:
                 child.kill()
-        stopping.cancel()
+        for task in stopping:
+            task.cancel()
         code = await ending
         error = await listening
         child.stdin.close()
@@ -200,47 +239,6 @@ class _Daemon:
             else:
                 self._events.emit(name, **fields)
         return error
-
-
-class _Pause:
-    """Twice as long after each failure."""
-
-    def __init__(self) -> None:
-        self.times, self.seconds = 0, 0.0
-        self._until = 0.0
-
-    @property
-    def lasts(self) -> bool:
-        """Whether it is too early to try again."""
-        return time.monotonic() < self._until
-
-    def grow(self, least: float, *, most: float) -> None:
-        """Something failed: wait from now on."""
-        self.times += 1
-        self.seconds = min(max(least, 2 * self.seconds), most)
-        self._until = time.monotonic() + self.seconds
-
-
-class _Count:
-    """Usable answers that a route's log has gained since its last data set; reads each record once."""
-
-    def __init__(self, interactions: Interactions, route: str, *, since: int) -> None:
-        self._interactions, self._route = interactions, route
-        self._next, self._count = since, 0
-
-    def since(self, offset: int) -> None:
-        """Count anew from an offset."""
-        self._next, self._count = offset, 0
-
-    def count(self) -> int:
-        """How many there are now; the last known number while the log can't be read."""
-        try:
-            for offset, record in self._interactions.of(self._route, start=self._next):
-                self._count += example_of(record, offset).example is not None
-                self._next = offset + 1
-        except LogError as error:
-            log.warning("retrainer.log_unreadable", extra={"error": str(error)})
-        return self._count
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:

@@ -5,7 +5,8 @@ RetrainerError
 ├── NotEnoughExamples  the log holds too few usable answers yet; may be retried later
 ├── TrainingDiverged   the loss is no number any more; not worth retrying with the same settings
 ├── CycleError         a cycle's state can't be read, or belongs to other settings; not worth retrying
-└── CycleBusy          another process works on the same cycle; may be retried
+├── CycleBusy          another process works on the same cycle; may be retried
+└── PhaseElsewhere     the next phase is another process's; retried there
 """
 
 
@@ -42,5 +43,11 @@ class CycleError(RetrainerError):
 
 class CycleBusy(RetrainerError):
     """Another process works on this cycle."""
+
+    retryable = True
+
+
+class PhaseElsewhere(RetrainerError):
+    """The cycle's next phase is another process's to do."""
 
     retryable = True

@@ -26,11 +26,12 @@ _STATE, _PROGRESS, _LOCK = "state.json", "progress.json", ".lock"
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a cycle is asked for. `cycle_id`: also the id of the version that comes of it. `held_out`: a JSON-lines
     file of examples that are evaluated on instead of the held-out part of the data set. `max_steps`: ends training
-    early. `reason`: new_examples | schedule | by_hand."""
+    early. `reason`: new_examples | schedule | drift | by_hand. `who`: a person's name, or the retrainer."""
 
     cycle_id: str
     route: str
     reason: str = "by_hand"
+    who: str = "retrainer"
     override: Override | None = None
     max_steps: int | None = None
     held_out: str | None = None

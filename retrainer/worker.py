@@ -23,6 +23,7 @@ from exporters.models import ArtefactError
 from retrainer.cycle import run_request
 from retrainer.errors import CycleBusy, NotEnoughExamples, RetrainerError
 from retrainer.state import Cycles, Request, Standing
+from retrainer.tracking import track
 from router import open_registry
 from router.config import Config
 from router.errors import RouterError
@@ -61,11 +62,25 @@ def main() -> int:
             )
     except NotEnoughExamples as error:
         log.warning("retrainer.skipped", extra={"why": str(error)})
+        return EXIT_DONE
     except (RetrainerError, ArtefactError, CollectorError, RouterError) as error:
         again = error.retryable or isinstance(error, CycleBusy)
         _tell("worker.error", {"error": str(error), "retryable": again})
-        return EXIT_AGAIN if again else EXIT_FAILED
+        if again:
+            return EXIT_AGAIN
+        _track(config, request, str(error))
+        return EXIT_FAILED
+    _track(config, request)
     return EXIT_DONE
+
+
+def _track(config: Config, request: Request, error: str | None = None) -> None:
+    try:
+        state = Cycles(config.state).load(request.cycle_id)
+    except RetrainerError:  # unreadable: that is the error
+        return
+    if state is not None:
+        track(config, state, error)
 
 
 def _tell(name: str, fields: dict[str, Any]) -> None:

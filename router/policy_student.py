@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from router.policy_closed import ClosedPolicy
+from router.policy_cycle import DriftPolicy, TrackingPolicy
 from router.policy_data import DataPolicy
 from router.policy_fields import Seconds, Strict
 from router.policy_gate import GatePolicy
@@ -42,3 +43,5 @@ class RetrainPolicy(Strict):
     closed: ClosedPolicy = ClosedPolicy()
     data: DataPolicy = DataPolicy()
     gate: GatePolicy = GatePolicy()
+    drift: DriftPolicy | None = None
+    tracking: TrackingPolicy | None = None

@@ -85,6 +85,10 @@ class Neighbours:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def vector(self, messages: Messages) -> Floats:
+        """An input's [TEXT_DIMS + SYSTEM_DIMS], of length 1; its product with another's is their cosine."""
+        return _vector(_hashes(_text(messages)), messages, self._idf)
+
     def novelty(self, messages: Messages) -> float:
         """In [0, 2]: 0 for an input that the training set holds three times, about 1 for one that shares nothing."""
         cosines = self.vectors @ _vector(_hashes(_text(messages)), messages, self._idf)

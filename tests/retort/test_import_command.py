@@ -17,7 +17,7 @@ import pytest
 import tiny_model
 
 from collector import Interaction, Stream, open_interactions, open_log
-from retort.import_log import WAITING_BYTES
+from retort.imports.intake import WAITING_BYTES
 from retrainer.data.dataset import build
 from router import parse
 

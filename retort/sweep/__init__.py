@@ -1,0 +1,1 @@
+"""A small study of a route's training settings."""

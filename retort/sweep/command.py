@@ -1,0 +1,60 @@
+"""`retort sweep ROUTE`: a study of the training settings, its report, and what to put into the configuration."""
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from collector import open_interactions
+from exporters.models import ArtefactError
+from retort.errors import StartError
+from retort.studies import study_config
+from retort.sweep.report import report, said
+from retort.sweep.study import Sweep
+from retort.training_bar import TrainingBar
+from retrainer import RetrainerError
+from router import Config
+
+
+class SweepOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """`trials`: all together, those of earlier runs included. `recipe`, `seed`: None: as the route's. `out`: folder of
+    the report; None: out/sweep-ROUTE."""
+
+    trials: int = 20
+    recipe: str | None = None
+    examples: int | None = None
+    seed: int | None = None
+    out: str | None = None
+
+
+def sweep(config: Config, route: str, options: SweepOptions, *, as_json: bool = False) -> int:
+    """Run a study, or go on with it; returns 0. Raises StartError."""
+    policy = config.routes.get(route)
+    if policy is None or policy.student is None:
+        known = [name for name, p in sorted(config.routes.items()) if p.student]
+        raise StartError(f"no route {route!r} with a student; the configuration has: {', '.join(known) or 'none'}")
+    changes: dict[str, dict[str, object]] = {"student": {}, "retrain": {}}
+    if options.recipe is not None:
+        changes["student"] = {"recipe": options.recipe}
+    if options.examples is not None:
+        changes["retrain"] = {"max_examples": options.examples}
+    study = study_config(config, route, name="sweep", changes=changes)
+    logging.getLogger("retort.retrainer").setLevel(logging.ERROR)
+    work = Sweep(study, route, seed=policy.retrain.seed if options.seed is None else options.seed)
+    try:
+        with TrainingBar() as bar, open_interactions(config) as interactions:
+            work.run(interactions, options.trials, bar)
+    except (RetrainerError, ArtefactError) as error:
+        raise StartError(str(error)) from error
+    student = study.routes[route].student
+    recipe = student.recipe if student else ""
+    if not work.finished:
+        print(f"{route}: the recipe {recipe} reads none of the settings that a sweep varies")
+        return 0
+    out = Path(options.out or f"out/sweep-{''.join(c if c.isalnum() else '-' for c in route)}")
+    found = report(work.study, work.finished, route, recipe, out)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        print("\n".join([*said(found), "", f"report: {out / 'report.md'}; the study: {study.state}"]))
+    return 0

@@ -1,0 +1,115 @@
+"""`retort evaluate`: a verdict on a student from a really trained tiny model, and nothing is registered or left."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from daemon_run import config as configured
+from daemon_run import log_exchanges
+from retrainer_fakes import interaction
+
+from collector import open_interactions
+from retort.errors import StartError
+from retort.evaluate import EvaluateOptions, evaluate
+from retort.studies import folder_of, forget
+from router import Config, open_registry
+
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+
+EASY = {"learning_rate": 5e-3, "epochs": 2}
+
+
+@pytest.fixture
+def says(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[str, Any]]]:
+    def run(config: Config, **options: Any) -> tuple[int, dict[str, Any]]:
+        code = evaluate(config, "colours", EvaluateOptions(**options), as_json=True)
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def without_student(state: Path, **retrain: Any) -> Config:
+    """A route that nobody has set a student for, and an upstream that says it may be learnt from."""
+    config = configured(state, **retrain)
+    given = config.model_dump(mode="json")
+    given["routes"]["colours"]["student"] = None
+    given["engines"] = {}
+    return Config.model_validate(given)
+
+
+def test_a_quick_student_gets_a_verdict_with_its_saving_and_nothing_is_registered(
+    tmp_path: Path, tiny_base: Path, says: Any
+) -> None:
+    config = without_student(tmp_path / "state", **EASY)
+    log_exchanges(config, range(560))
+    code, found = says(config, student=str(tiny_base), train=True, cost_per_request=0.01)
+    assert (code, found["gate"], found["mode"], found["coverage"]) == (0, "passed", "whole", 1.0), found["reasons"]
+    scores = found["scores"]
+    assert scores["base"]["agreement"] < 0.5 < scores["quantized"]["lower"] <= scores["quantized"]["agreement"]
+    assert found["examples"]["train"] > 400
+    saving = found["saving"]
+    assert saving["requests_per_day"] == pytest.approx(86400.0), "one a second, as logged"
+    # 3% stay with the teacher, and 5% of what the student serves is asked of it besides.
+    assert saving["month"]["saved"] == pytest.approx(30 * 86400 * 0.01 * 0.97)
+    assert saving["month"]["net"] == pytest.approx(30 * 86400 * 0.01 * 0.97 * 0.95)
+    with closing(open_registry(config.registry)) as registry:
+        assert registry.versions("colours") == []
+    assert not {"cycles", "artefacts", "run"} & {p.name for p in Path(config.state).iterdir()}
+    assert list(folder_of(config, "colours").iterdir()) == [], "copies of the log's records are removed"
+
+
+def test_without_training_the_base_is_asked_and_a_hopeless_student_is_refused_with_the_reasons(
+    tmp_path: Path, tiny_base: Path, says: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured(tmp_path / "state", base=str(tiny_base), **EASY)
+    log_exchanges(config, range(300))
+    code, found = says(config, student=str(tiny_base))
+    assert (code, found["gate"], found["coverage"], set(found["scores"])) == (0, None, None, {"base"})
+    assert found["saving"] == {
+        "requests_per_day": pytest.approx(86400.0), "cost_per_request": None, "month": None,
+        "lacking": "nothing was trained",
+    }  # fmt: skip
+    assert evaluate(config, "colours", EvaluateOptions(student=str(tiny_base), train=True, max_steps=1)) == 1
+    said = capsys.readouterr().out
+    assert "the gate would refuse it:" in said
+    assert "surely" in said
+    assert "saving: not known, no price is known" in said
+
+
+def test_what_was_imported_has_costs_but_no_traffic(tmp_path: Path, tiny_base: Path, says: Any) -> None:
+    config = configured(tmp_path / "state", base=str(tiny_base), **EASY)
+    records = []
+    for number in range(200):
+        made = interaction(number)
+        paid = msgspec.structs.replace(made.answers[0], cost_usd=0.002)
+        records.append(msgspec.structs.replace(made, source="stored", answers=(paid,)))
+    log_exchanges(config, records)
+    _, found = says(config, student=str(tiny_base), train=True, max_steps=1)
+    assert found["saving"]["lacking"] == "the log holds no traffic: say --per-day"
+    assert found["saving"]["cost_per_request"] == pytest.approx(0.002)
+    _, found = says(config, student=str(tiny_base), train=True, max_steps=1, per_day=1000.0)
+    assert found["saving"]["month"]["net"] == 0.0, "a student that is refused saves nothing"
+
+
+def test_an_evaluation_that_can_not_be_says_what_would_be_right(tmp_path: Path, tiny_base: Path) -> None:
+    config = configured(tmp_path / "state")
+    log_exchanges(config, range(3))
+
+    def refused(route: str, **options: Any) -> str:
+        with pytest.raises(StartError) as error:
+            evaluate(config, route, EvaluateOptions(**options))
+        return str(error.value)
+
+    assert "no route 'nope'; the configuration has: colours" in refused("nope", student="x")
+    assert "no base model 'x'" in refused("colours", student="x")
+    assert "retort bootstrap" in refused("colours", student=str(tiny_base))
+    assert "Input should be 'lora'" in refused("colours", student=str(tiny_base), recipe="magic")
+    assert folder_of(config, "colours").exists()
+    forget(config, ["colours"])
+    assert not folder_of(config, "colours").exists()
+    with open_interactions(config) as interactions:
+        assert len(list(interactions.of("colours"))) == 3

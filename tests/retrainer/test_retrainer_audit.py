@@ -1,0 +1,67 @@
+"""The audit log of cycles: who started what on which data with which seed, and what came of it; only appended to."""
+
+import json
+from pathlib import Path
+
+import pytest
+from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_in, until
+
+from collector import open_interactions
+from retort.cycles import cycles
+from retort.errors import StartError
+from retrainer.ask import ask
+from retrainer.audit import entries
+from retrainer.cycle import run_request
+from retrainer.errors import NotEnoughExamples
+from retrainer.evaluation.gate import Override
+from retrainer.state import Request
+from router.events import Events
+
+
+async def test_what_a_person_and_a_trigger_started_is_listed_with_its_seed_and_outcome(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = config(tmp_path / "s", new=20, seed=7)
+    assert cycles(settings, None, as_json=False) == 0
+    assert "no cycle has begun yet" in capsys.readouterr().out
+    log_exchanges(settings, range(20))
+    async with running(settings, stand_in(FINISH)):
+        await until(lambda: [s.outcome for s in cycles_of(settings)] == ["registered"])
+    error = "{'event': 'worker.error', 'fields': {'error': 'the loss is no number', 'retryable': False}}"
+    ask(settings.state, Request(cycle_id="mine", route="colours", who="eve", override=Override("eve", "a trial")))
+    async with running(settings, stand_in(f"print(json.dumps({error})); sys.exit(1)")) as told:
+        await until(lambda: told)
+    (state,) = [s for s in cycles_of(settings) if s.request.cycle_id != "mine"]
+    found = entries(settings.state)
+    assert [(e.event, e.cycle, e.reason, e.who, e.outcome) for e in found] == [
+        ("began", state.request.cycle_id, "new_examples", "retrainer", None),
+        ("began", "mine", "by_hand", "eve", None),
+        ("ended", "mine", "by_hand", "eve", "failed"),
+    ]
+    assert {(e.seed, e.base, e.recipe) for e in found} == {(7, "none", "lora")}
+    assert (found[1].why, found[2].error) == ("a trial", "the loss is no number")
+
+    file = tmp_path / "s/cycles.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])  # as a crash would leave it
+    ask(settings.state, Request(cycle_id="next", route="colours"))
+    async with running(settings, stand_in(FINISH)):
+        await until(lambda: len(cycles_of(settings)) == 3 and cycles_of(settings)[2].outcome)
+    assert [e.cycle for e in entries(settings.state)] == [state.request.cycle_id, "mine", "next"]
+
+    assert cycles(settings, "colours", as_json=True) == 0
+    assert [e["cycle"] for e in json.loads(capsys.readouterr().out)] == [state.request.cycle_id, "mine", "next"]
+    with pytest.raises(StartError, match="no route 'nope'"):
+        cycles(settings, "nope", as_json=False)
+
+
+def test_a_cycle_that_ends_in_its_worker_names_its_end_and_its_data(tmp_path: Path, tiny_base: Path) -> None:
+    settings = config(tmp_path / "s", base=str(tiny_base))
+    log_exchanges(settings, range(3))
+    request = Request(cycle_id="mine", route="colours", who="eve")
+    with open_interactions(settings) as interactions, pytest.raises(NotEnoughExamples):
+        run_request(settings, request, registry=None, interactions=interactions, events=Events())  # type: ignore[arg-type]
+    began, ended = entries(settings.state)
+    assert (began.outcome, ended.outcome, began.seconds) == (None, "skipped", None)
+    assert ended.seconds is not None
+    assert ended.at >= began.at

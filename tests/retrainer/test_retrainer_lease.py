@@ -1,0 +1,76 @@
+"""One cycle of a route at a time: two retrainers with state folders of their own share a registry."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_in, until
+
+from retrainer.ask import ask
+from retrainer.lease import Leases
+from retrainer.state import Request
+from router import open_registry
+from router.config import Config
+
+
+def two_machines(folder: Path, database_url: str) -> tuple[Config, Config]:
+    made = []
+    for name in ("a", "b"):
+        settings = config(folder / name).model_copy(update={"registry": database_url})
+        log_exchanges(settings, range(2))
+        ask(settings.state, Request(cycle_id=f"of-{name}", route="colours"))
+        made.append(settings)
+    return made[0], made[1]
+
+
+async def test_a_second_retrainer_waits_until_the_first_has_finished(tmp_path: Path, database_url: str) -> None:
+    first, second = two_machines(tmp_path, database_url)
+    began, go = tmp_path / "began", tmp_path / "go"
+    slow = f"import os\nopen({str(began)!r}, 'w').close()\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)\n"
+    async with running(first, stand_in(slow + FINISH)):
+        await until(began.exists)
+        async with running(second, stand_in(FINISH)):
+            await asyncio.sleep(0.5)
+            assert cycles_of(second) == [], "it has not even begun"
+            go.touch()
+            await until(lambda: [s.outcome for s in cycles_of(second)] == ["registered"])
+    assert [s.outcome for s in cycles_of(first)] == ["registered"]
+
+
+async def test_a_retrainer_that_has_lost_its_lease_stops_its_worker_and_goes_on_when_it_can(tmp_path: Path) -> None:
+    first, _ = two_machines(tmp_path, f"sqlite:///{tmp_path}/registry.db")
+    pid = tmp_path / "pid"
+    code = f"import os\nopen({str(pid)!r}, 'a').write(f'{{os.getpid()}} ')\n"
+    registry = open_registry(first.registry)
+    async with running(first, stand_in(code + "time.sleep(60)"), lease=0.8):
+        await until(lambda: pid.exists() and pid.read_text())
+        worker = int(pid.read_text().split()[0])
+        # As if this machine had slept for longer than the lease lasts, and another had taken it.
+        name = "retrainer:colours"
+        ((holder,),) = registry._database.read("SELECT holder FROM leases WHERE name = ?", name)  # type: ignore[attr-defined]
+        registry.release(name, holder=holder)
+        assert registry.lease(name, holder="another", seconds=1.5)
+        await until(lambda: not alive(worker))
+        assert [s.outcome for s in cycles_of(first)] == [None], "it is no failure"
+        await until(lambda: len(pid.read_text().split()) == 2)
+    registry.close()
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, signal.SIG_DFL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_without_a_registry_no_cycle_begins_and_a_lease_that_can_not_be_renewed_is_given_up_in_time(
+    tmp_path: Path,
+) -> None:
+    settings = config(tmp_path / "s").model_copy(update={"registry": "postgresql://127.0.0.1:1/x"})
+    assert not Leases(settings).take("colours")
+    lost = asyncio.Event()
+    keeping = asyncio.create_task(Leases(settings, seconds=0.4).keep("colours", lost))
+    await asyncio.wait_for(lost.wait(), 10)
+    await keeping

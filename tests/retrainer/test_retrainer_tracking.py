@@ -1,0 +1,110 @@
+"""MLflow is told of a cycle: a real store in SQLite, which a client reads back; and never of a record's text."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_model
+from daemon_run import config
+from pydantic import ValidationError
+from retrainer_fakes import example
+
+from retrainer.data.dataset import DatasetManifest
+from retrainer.evaluation.evaluate import Outcome, Report
+from retrainer.state import CycleState, Request
+from retrainer.tracking import track
+from router.config import Config
+
+mlflow = pytest.importorskip("mlflow")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+def settings(folder: Path, **tracking: Any) -> Config:
+    return config(folder / "s", tracking={"mlflow": f"sqlite:///{folder}/mlflow.db", **tracking}, seed=7)
+
+
+def ended(made: Config, outcome: str = "registered", **changes: Any) -> CycleState:
+    """A cycle's state with all that a real one holds, texts of records included."""
+    asked = example(1)
+    report = Report(
+        n=100, agreement=0.97, lower=0.93, upper=0.99, confidence=0.95, valid_json=1.0, leaked=0, unfinished=0,
+        reasons={"same": 97}, tokens=900, seconds=2.0,
+        outcomes=[Outcome(id="x1", text=asked.answer, finish_reason="stop", value=1.0, reason="same")],
+    )  # fmt: skip
+    manifest = DatasetManifest(
+        route="colours", digest="sha256:abc", first=0, end=9, read=9, counts={"train": 80, "test": 10}, groups=9,
+        dropped={}, upstreams={}, scrubbers={},
+    )  # fmt: skip
+    import msgspec
+
+    state = CycleState(
+        request=Request(cycle_id="colours-1", route="colours", who="eve"),
+        policy=made.routes["colours"].model_dump(mode="json"),
+        started_at=1000.0,
+        finished_at=1100.0,
+        outcome=outcome,
+        seconds={"train": 60.5},
+        phases={
+            "dataset": msgspec.to_builtins(manifest),
+            "train": {"losses": [2.0 / step for step in range(1, 1501)]},
+            "evaluate_student": msgspec.to_builtins(report),
+        },
+    )
+    return msgspec.structs.replace(state, **changes)
+
+
+def runs(made: Config, experiment: str = "retort") -> list[Any]:
+    tracking = made.routes["colours"].retrain.tracking
+    assert tracking is not None
+    client = mlflow.MlflowClient(tracking_uri=tracking.mlflow)
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id]))
+
+
+def test_a_cycle_is_one_run_with_its_settings_numbers_curve_and_artefact(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    track(made, ended(made))
+    track(made, ended(made))
+    (run,) = runs(made)
+    assert (run.info.run_name, run.info.status, run.info.start_time) == ("colours-1", "FINISHED", 1_000_000)
+    assert run.data.params["student.recipe"] == "lora"
+    assert (run.data.params["retrain.seed"], run.data.params["retrain.learning_rate"]) == ("7", "0.0004")
+    metrics = run.data.metrics
+    assert metrics["evaluate_student.agreement"] == pytest.approx(0.97)
+    assert (metrics["seconds.train"], metrics["examples.train"]) == (60.5, 80.0)
+    assert run.data.tags["retort.dataset"] == "sha256:abc"
+    assert (run.data.tags["retort.who"], run.data.tags["retort.outcome"]) == ("eve", "registered")
+    assert run.data.tags["retort.artefact"] == (tmp_path / "s/artefacts/colours-1").as_uri()
+    tracking = made.routes["colours"].retrain.tracking
+    assert tracking is not None
+    curve = mlflow.MlflowClient(tracking_uri=tracking.mlflow).get_metric_history(run.info.run_id, "train.loss")
+    assert [m.step for m in curve] == list(range(1, 1501))
+    assert math.isclose(curve[-1].value, 2.0 / 1500)
+    stored = b"".join(file.read_bytes() for file in tmp_path.rglob("mlflow.db*"))
+    for text in (tiny_model.SYSTEM, tiny_model.question(1), tiny_model.answer(tiny_model.question(1))):
+        assert text.encode() not in stored
+        assert json.dumps(text).encode() not in stored
+
+
+def test_a_failed_cycle_says_why_and_a_server_that_is_away_fails_no_cycle(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = settings(tmp_path, experiment="mine")
+    failed = ended(made, None, phases={}, seconds={}, finished_at=None)  # type: ignore[arg-type]
+    track(made, failed, "the loss is no number")
+    (run,) = runs(made, "mine")
+    assert (run.info.status, run.data.tags["retort.error"]) == ("FAILED", "the loss is no number")
+    assert "retort.artefact" not in run.data.tags
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = config(tmp_path / "s", tracking={"mlflow": "http://127.0.0.1:1"})
+    track(away, ended(away))
+    assert "retrainer.not_tracked" in caplog.text
+    track(config(tmp_path / "s"), ended(config(tmp_path / "s")))  # nobody to tell
+
+
+def test_a_tracking_uri_holds_no_password(tmp_path: Path) -> None:
+    for uri, says in (("http://me:secret@host", "MLFLOW_TRACKING_PASSWORD"), ("ftp://host", "write http")):
+        with pytest.raises(ValidationError, match=says):
+            config(tmp_path / "s", tracking={"mlflow": uri})
