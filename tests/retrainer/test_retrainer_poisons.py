@@ -31,9 +31,8 @@ def about(colour: str) -> list[int]:
 
 
 def test_a_planted_secret_and_placeholders_of_another_scrubber(tiny_base: Path, tmp_path: Path) -> None:
-    secret = {n: json.dumps({"colour": "brown", "password": KEY}) for n in about("brown")}
-    masked = {n: json.dumps({"colour": "[PERSON_1]"}) for n in about("green")}
-    result = cycle(tiny_base, tmp_path, masked | secret)
+    poison = json.dumps({"colour": "[PERSON_1]", "password": KEY})
+    result = cycle(tiny_base, tmp_path, dict.fromkeys(about("brown"), poison))
     assert result.reports["quantized"].agreement > 0.95  # a good student, but for these
     assert result.outcome == "refused"
     leak, mask = result.verdict.reasons
