@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from router.policy_distil import DistilPolicy, Recipe
 from router.policy_fields import Seconds, Strict
 
 
@@ -12,7 +13,7 @@ class StudentPolicy(Strict):
 
     base: str = "SmolLM2-135M-Instruct"
     engine: str = "local"
-    recipe: Literal["lora"] = "lora"
+    recipe: Literal["lora"] | Recipe = "lora"
     max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
 
 
@@ -30,3 +31,4 @@ class RetrainPolicy(Strict):
     quantization: Literal["int8", "int4"] = "int8"
     held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0
+    distil: DistilPolicy = DistilPolicy()

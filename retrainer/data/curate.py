@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from collector.record import Answer, Interaction
+from collector.record import Answer, Interaction, TokenLogprob
 from retrainer.data.render import plain_messages, plain_text
 from router.decision import Arm
 from router.scores import Asked, asked
@@ -37,7 +37,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A prompt ({role, content} messages ending with the user's) and the teacher's answer to it.
 
     `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what the request
-    asked for besides, for scoring.
+    asked for besides, for scoring. `rejected`: a student's whole answer to the same, where it gave another. `logprobs`:
+    the answer's tokens with the teacher's alternatives, where they were told.
     """
 
     id: str
@@ -48,6 +49,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     answer: str
     group: str = ""
     asked: Asked = Asked()
+    rejected: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -81,8 +84,17 @@ def example_of(record: Interaction, offset: int) -> Kept:
         messages=messages,
         answer=text,
         asked=asked(record.request),
+        rejected=_rejected(record, text),
+        logprobs=answer.logprobs,
     )
     return Kept(example, None)
+
+
+def _rejected(record: Interaction, text: str) -> str | None:
+    """A student's whole answer that is not the teacher's."""
+    students = (a for a in record.answers if a.arm is Arm.STUDENT and _unusable(a) is None)
+    said = (plain_text(a.message) for a in students)
+    return next((s for s in said if s and s != text and not PLACEHOLDER.search(s)), None)
 
 
 def _unusable(answer: Answer) -> str | None:
