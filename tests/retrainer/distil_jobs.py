@@ -7,7 +7,7 @@ from typing import Any
 from retrainer_fakes import example
 
 from retrainer.data.curate import Example
-from retrainer.data.dataset import Dataset, DatasetManifest, write
+from retrainer.data.dataset import Dataset, DatasetManifest
 from retrainer.progress import Progress, silent
 from retrainer.recipes import RECIPES, Job, Recipe
 from router.policy import RoutePolicy
@@ -35,24 +35,12 @@ def job(
         }
     )
     made = Job(str(folder / "state"), policy, folder, progress)
-    if not (folder / "dataset").exists():
-        train = list(examples or [example(n) for n in range(192)])
-        manifest = DatasetManifest(
-            route="r", digest="", first=0, end=0, read=0, counts={}, groups=0, dropped={}, upstreams={}, scrubbers={}
-        )  # fmt: skip
-        data = Dataset(train=train, validation=[], test=[], manifest=manifest)
-        write_with_digest(data, folder / "dataset")
+    manifest = DatasetManifest(
+        route="r", digest="", first=0, end=0, read=0, counts={}, groups=0, dropped={}, upstreams={}, scrubbers={}
+    )
+    train = list(examples or [example(n) for n in range(192)])
+    made.data = Dataset(train=train, validation=[], test=[], manifest=manifest)
     return made
-
-
-def write_with_digest(data: Dataset, folder: Path) -> None:
-    import msgspec
-
-    from retrainer.data.curate import Side
-    from retrainer.data.dataset import _digest
-
-    digest = _digest({side: getattr(data, side.value) for side in Side})
-    write(msgspec.structs.replace(data, manifest=msgspec.structs.replace(data.manifest, digest=digest)), folder)
 
 
 def trained(made: Job) -> tuple[Recipe, dict[str, Any]]:

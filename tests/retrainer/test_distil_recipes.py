@@ -10,6 +10,7 @@ import pytest
 import tiny_model
 import torch
 from distil_jobs import job, trained
+from pydantic import ValidationError
 from retrainer_fakes import example
 from training_runs import right_of_100
 from transformers import AutoModelForCausalLM
@@ -18,12 +19,15 @@ from collector.record import TokenLogprob
 from exporters.models import GenAIGenerator
 from retrainer.data.curate import Example
 from retrainer.errors import CycleError
+from retrainer.recipes import RECIPES
 from retrainer.recipes.adapters import tasks
 from retrainer.recipes.ensemble import majority
 from retrainer.train.distil import Stage, Step, on_completions, open_student, train_stage
 from retrainer.train.on_policy import sample
 from retrainer.train.preference import lost_pairs
 from retrainer.train.top_k import stack, told
+from router.policy_distil import DistilPolicy
+from router.policy_student import StudentPolicy
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 
@@ -50,6 +54,12 @@ def learnt(made: Any) -> dict[str, Any]:
     (answer,) = recipe.trained().generate([tiny_model.messages(7000)], max_new_tokens=10)
     assert answer.text
     return facts
+
+
+def test_every_recipe_can_be_named_in_a_policy() -> None:
+    assert all(StudentPolicy.model_validate({"recipe": name}).recipe == name for name in RECIPES)
+    with pytest.raises(ValidationError, match="1 for 2 teachers"):
+        DistilPolicy(teachers=("a", "b"), weights=(1.0,))
 
 
 @pytest.mark.parametrize("recipe", ["logits", "uncertain"])
