@@ -16,7 +16,7 @@ from collector.kept import untouchable
 from collector.log import EventLog, Record, Stream
 from collector.observe import Answered, observations, owes_a_pair, students
 from collector.pairs import pairs
-from collector.parse import Completion, Unreadable, request, try_completion, try_request, words
+from collector.parse import Completion, Unreadable, request, spelt, try_completion, try_request, words
 from collector.quality import Quality, waits
 from collector.record import Answer, Interaction
 from collector.scrub import Scrubbed, version
@@ -206,6 +206,7 @@ class Assembler:
         )
         self._tell(exchange.decision.route, scrubbed, answers)
         clean_request, *clean_words = scrubbed.values
+        untouched = scrubbed.values == values and not any(scrubbed.entities.values())
         subject = await self._sealing.name(exchange, asked, clean_request)
         interaction = Interaction(
             id=exchange.id,
@@ -225,7 +226,8 @@ class Assembler:
             stream=exchange.stream,
             request=clean_request,
             answers=tuple(
-                self._answer(call, said, clean) for (call, said), clean in zip(answers, clean_words, strict=True)
+                self._answer(call, said, clean, told=untouched)
+                for (call, said), clean in zip(answers, clean_words, strict=True)
             ),
             failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
             source=exchange.imported,
@@ -242,7 +244,7 @@ class Assembler:
             for entity, count in entities.items():
                 self._events.emit("collector.memorised", route=route, version=student, entity=entity, count=count)
 
-    def _answer(self, call: Call, said: Completion | None, worded: Mapping[str, Any]) -> Answer:
+    def _answer(self, call: Call, said: Completion | None, worded: Mapping[str, Any], *, told: bool = False) -> Answer:
         return Answer(
             arm=call.arm,
             version=call.version,
@@ -255,6 +257,7 @@ class Assembler:
             total_ms=call.total_ms,
             confidence=call.confidence,
             deferred=call.deferred,
+            logprobs=spelt(said) if told else (),
             **worded,
         )
 

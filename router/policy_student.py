@@ -7,6 +7,7 @@ from pydantic import Field
 from router.policy_closed import ClosedPolicy
 from router.policy_cycle import DriftPolicy, TrackingPolicy
 from router.policy_data import DataPolicy
+from router.policy_distil import DistilPolicy, Recipe
 from router.policy_fields import Seconds, Strict
 from router.policy_gate import GatePolicy
 
@@ -16,7 +17,7 @@ class StudentPolicy(Strict):
 
     base: str = "SmolLM2-135M-Instruct"
     engine: str = "local"
-    recipe: Literal["lora", "linear", "encoder", "auto"] = "lora"
+    recipe: Literal["lora", "linear", "encoder", "auto"] | Recipe = "lora"
     ladder: tuple[str, ...] = Field((), description="of recipe auto: larger bases, tried after the base, cheap to dear")
     max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
 
@@ -45,3 +46,4 @@ class RetrainPolicy(Strict):
     gate: GatePolicy = GatePolicy()
     drift: DriftPolicy | None = None
     tracking: TrackingPolicy | None = None
+    distil: DistilPolicy = DistilPolicy()

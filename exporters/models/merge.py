@@ -54,11 +54,12 @@ def merge(base: Path, adapter: Path, out: Path, *, probe: Sequence[int]) -> Merg
         raise ExportFailed(f"{adapter}: the adapter changes no weight of {base}")
     if not difference < TOLERANCE:
         raise ExportFailed(f"the merged model's logits differ from the adapter's by {difference:.2g}")
-    _write(merged, base, out)
+    write_dense(merged, base, out)
     return Merged(changed=changed, adapted=covered, max_difference=difference)
 
 
-def _write(model: Any, base: Path, out: Path) -> None:
+def write_dense(model: Any, base: Path, out: Path) -> None:
+    """Write a model as a Hugging Face folder `out`, with the tokenizer of the folder `base`, atomically."""
     staging = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)

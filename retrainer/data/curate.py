@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from collector.record import Answer, Interaction
+from collector.record import Answer, Interaction, TokenLogprob
 from retrainer.data.render import plain_messages, plain_text
 from router.decision import Arm
 from router.scores import Asked, asked, keeps_to, tool_calls, why_bad
@@ -32,7 +32,9 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A prompt ({role, content} messages ending with the user's) and the teacher's answer to it.
 
     `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what the request
-    asked for besides, for scoring. `weight`: of its loss; over a training set their mean is 1.
+    asked for besides, for scoring. `weight`: of its loss; over a training set their mean is 1. `rejected`: a student's
+    whole answer to the same, where it gave another. `logprobs`: the answer's tokens with the teacher's alternatives,
+    where they were told.
     """
 
     id: str
@@ -44,6 +46,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     group: str = ""
     asked: Asked = Asked()
     weight: float = 1.0
+    rejected: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -59,16 +63,17 @@ def example_of(record: Interaction, offset: int, *, correction: str | None = Non
     """The example that one exchange gives: the teacher's answer, whoever served the user, or the right answer in its
     place. A student's answer never becomes one. (Whose texts may not be kept never reaches the log.)"""
     text, refused = correction, False
+    logprobs: tuple[TokenLogprob, ...] = ()
     if text is None:
         answer = next((a for a in record.answers if a.arm is Arm.TEACHER), None)
         if answer is None:
             return Kept(None, "no_teacher_answer")
         if reason := _unusable(answer) or _invalid(record.request, answer.message):
             return Kept(None, reason)
-        text = plain_text(answer.message)
+        text, logprobs = plain_text(answer.message), answer.logprobs
         refusal = answer.message.get("refusal") if answer.message else None
         if isinstance(refusal, str) and refusal.strip() and not (text or "").strip():
-            text, refused = refusal, True
+            text, refused, logprobs = refusal, True, ()
     messages = plain_messages(record.request)
     if messages is None or text is None:
         return Kept(None, "not_text")
@@ -84,8 +89,17 @@ def example_of(record: Interaction, offset: int, *, correction: str | None = Non
         messages=messages,
         answer=text,
         asked=asked(record.request),
+        rejected=_rejected(record, text),
+        logprobs=logprobs,
     )
     return Kept(example, None, refused)
+
+
+def _rejected(record: Interaction, text: str) -> str | None:
+    """A student's whole answer that is not the teacher's."""
+    students = (a for a in record.answers if a.arm is Arm.STUDENT and _unusable(a) is None)
+    said = (plain_text(a.message) for a in students)
+    return next((s for s in said if s and s != text and not PLACEHOLDER.search(s)), None)
 
 
 def _unusable(answer: Answer) -> str | None:

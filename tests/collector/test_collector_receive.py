@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,30 @@ def happened(name: str, kind: EventKind = EventKind.READY, route: str = "support
 
 def evidence(log: EventLog) -> list[str]:
     return [e.id for e in everything(log, Stream.EVIDENCE)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "spelt", "kept"),
+    [
+        ("hello", "yes", ["y", "es"], True),
+        ("my SECRET", "yes", ["y", "es"], False),  # an alternative might be what was scrubbed
+        ("hello", "a SECRET", ["a", " SECRET"], False),
+        ("hello", "yes", ["y"], False),  # not the answer that is kept: a masked teacher's, for one
+    ],
+)
+async def test_log_probabilities_are_kept_where_scrubbing_found_nothing(
+    asked: str, said: str, spelt: list[str], kept: bool, path: Path, sender: FrameSender
+) -> None:
+    log = MemoryLog()
+    running = Running(path, log, Heard())
+    request, body = question(asked), json.loads(answer(said))
+    body["choices"][0]["logprobs"] = {"content": [{"token": t, "logprob": -0.5, "top_logprobs": []} for t in spelt]}
+    raw = json.dumps(body).encode()
+    assert sender.send(exchange(request=request, served=call(Arm.TEACHER, raw)), request, raw)
+    assert await sender.drain(10) == 0
+    await running.end()
+    (entry,) = everything(log, Stream.INTERACTIONS)
+    assert [one.token for one in decode_interaction(entry.value).answers[0].logprobs] == (spelt if kept else [])
 
 
 async def test_a_pair_becomes_an_interaction_and_observations(path: Path, sender: FrameSender) -> None:

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from retrainer_fakes import example, interaction, teacher
 
-from collector.record import Answer
+from collector.record import Answer, TokenLogprob
 from retrainer.data.curate import Example, example_of
 from router.decision import Arm
 from router.scores import Asked
@@ -34,6 +34,28 @@ def test_a_students_answer_is_never_training_data() -> None:
     audited = example_of(interaction(1, arm=Arm.STUDENT, version="v", answers=(student, teacher("right"))), 1)
     assert audited.example is not None
     assert audited.example.answer == "right"
+
+
+def test_a_students_whole_answer_that_is_another_is_kept_beside_the_teachers() -> None:
+    def rejected(text: str, **changes: object) -> str | None:
+        student = teacher(text, arm=Arm.STUDENT, upstream=None, version="v", **changes)
+        kept = example_of(interaction(1, answers=(teacher("right"), student)), 1)
+        assert kept.example is not None
+        assert kept.example.answer == "right"
+        return kept.example.rejected
+
+    assert rejected("wrong") == "wrong"
+    assert rejected("right") is None
+    assert rejected("wro", finish_reason="length") is None
+    assert rejected("ask <PERSON_1>") is None
+    assert b"rejected" not in msgspec.json.encode(example(1)), "older data sets keep their digests"
+
+
+def test_what_the_teacher_told_of_its_tokens_is_kept_with_the_answer() -> None:
+    told = (TokenLogprob("right", -0.1, {"left": -2.0}),)
+    kept = example_of(interaction(1, answers=(teacher("right", logprobs=told),)), 1)
+    assert kept.example is not None
+    assert msgspec.json.decode(msgspec.json.encode(kept.example), type=Example).logprobs == told
 
 
 @pytest.mark.parametrize(
