@@ -29,7 +29,17 @@ from router.config import Config
 MOST_JUDGED = 1000
 GOLDEN_DRAWN = 16  # prompts among which the few golden ones are chosen
 
-_PACKAGES = ("torch", "transformers", "peft", "onnxruntime", "onnxruntime-genai", "tokenizers", "safetensors")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "onnxruntime",
+    "onnxruntime-genai",
+    "tokenizers",
+    "safetensors",
+)
 
 
 class Phases:
@@ -144,7 +154,9 @@ class Phases:
         given = self._request.held_out or self._policy.retrain.held_out
         if given is not None:
             return read_held_out(Path(given))
-        drawn = sorted(self._job.data.held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
+        watched = {e.id for e in self._job.watched}
+        held_out = [e for e in self._job.data.held_out if e.id not in watched]
+        drawn = sorted(held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
         return drawn[:MOST_JUDGED]
 
     @cached_property

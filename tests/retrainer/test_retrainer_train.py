@@ -15,7 +15,7 @@ from retrainer.data.render import Row, common_prefix
 from retrainer.errors import CycleError, TrainingDiverged
 from retrainer.evaluation.generate import TorchGenerator, longest_answer
 from retrainer.train.batches import IGNORED, collate, order
-from retrainer.train.chat import Settings, _adapted, _loss, train
+from retrainer.train.chat import Settings, adapted, loss, train
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 
@@ -77,13 +77,13 @@ def test_training_moves_the_weights_lowers_the_loss_and_teaches_the_task(
 def test_sharing_the_prefix_changes_no_gradient(tiny_base: Path, tokenizer: Any, rows: list[Row]) -> None:
     """The same batch once with the common prefix shared, once as whole rows through the model's own forward."""
     torch.manual_seed(0)
-    model = _adapted(AutoModelForCausalLM.from_pretrained(tiny_base), SETTINGS)
+    model = adapted(AutoModelForCausalLM.from_pretrained(tiny_base), SETTINGS)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
     batch = collate(rows[:8], pad=tokenizer.pad_token_id, device="cpu")
     assert batch.prefix.shape[1] > 10
-    shared = _loss(model, batch)
+    shared = loss(model, batch)
     shared.backward()
     with_sharing = {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
     model.zero_grad()
