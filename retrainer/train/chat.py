@@ -99,7 +99,7 @@ def prepare(
     torch.manual_seed(settings.seed)
     model = _load(base, settings)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     if settings.method != "full":
         model = adapted(model, settings)
     return Training(model=model, rows=rows, watched=watched, settings=settings, pad=tokenizer.pad_token_id or 0)

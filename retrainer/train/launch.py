@@ -92,7 +92,8 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress) -> RetrainerErro
 
 
 def _tell(kind: str, *fields: Any) -> None:
-    print(json.dumps({"retort": kind, "fields": fields}), flush=True)  # noqa: T201 - `launch` reads it
+    # On a line of its own, whatever another process was writing. `launch` reads it.
+    print("\n" + json.dumps({"retort": kind, "fields": fields}), flush=True)  # noqa: T201
 
 
 def main(folder: Path) -> int:
