@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from collector import CollectorError
-from retort import plan_options
+from retort import plan_options, recipe_options
 from retort.errors import StartError
 from retort.extras import need
 from retort.process import EXIT_USAGE, set_up_logging
@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(command)
     check = command("check", _check, text="validate a configuration", config=False)
     check.add_argument("file")
+    recipe_options.add_arguments(command("recipe", recipe_options.run, text=recipe_options.TEXT, config=False))
     command("schema", _schema, text="print the configuration's JSON Schema", config=False)
     return parser
 

@@ -42,7 +42,8 @@ def main() -> int:
     """Run the cycle. Returns 0 when it ended (registered, refused or skipped), 75 when it should be tried again, 1 when
     trying again would not help."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+        os.environ.setdefault(name, value)  # HF_HUB_OFFLINE=0: a base may be fetched
     order = json.loads(sys.stdin.readline())
     config = Config.model_validate(order["config"])
     request = msgspec.convert(order["request"], Request)
