@@ -157,7 +157,7 @@ def prepared(bench: Bench, part: str, train: list[Example]) -> Job:
     if recipe == "cascade":  # its student is the half itself
         half = job.folder / "half"
         if not half.exists():
-            prune(job, open_student(Path(teacher), rank=None), Path(teacher), half)
+            prune(job, open_student(Path(teacher)), Path(teacher), half)
         job = bench.job(part, train, base=str(half), teacher=teacher, **shares)
     return job
 

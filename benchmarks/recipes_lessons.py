@@ -16,7 +16,7 @@ from retrainer.train.distil import batch_of, open_student
 
 def told(job: Job, teacher: Path) -> list[Example]:
     """The examples with what an API would tell of its answers' tokens."""
-    model, found = open_student(teacher, rank=None).eval(), []
+    model, found = open_student(teacher).eval(), []
     for example, row in zip(job.data.train, job.rows, strict=True):
         batch = batch_of(job, [row])
         with torch.no_grad():

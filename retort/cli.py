@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from collector import CollectorError
-from retort import plan_options
+from retort import plan_options, recipe_options
 from retort.cli_training import add_training
 from retort.errors import StartError
 from retort.extras import need
@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(command)
     check = command("check", _check, text="validate a configuration", config=False)
     check.add_argument("file")
+    recipe_options.add_arguments(command("recipe", recipe_options.run, text=recipe_options.TEXT, config=False))
     command("schema", _schema, text="print the configuration's JSON Schema", config=False)
     return parser
 

@@ -27,6 +27,7 @@ from retrainer.errors import RetrainerError
 from retrainer.lease import LEASE_SECONDS, Leases
 from retrainer.pause import Pause
 from retrainer.state import Cycles, Request, new_id
+from retrainer.stopping import GRACE_SECONDS
 from retrainer.triggers import due
 from retrainer.worker import EXIT_DONE, EXIT_FAILED
 from router.config import Config
@@ -37,7 +38,7 @@ log = logging.getLogger("retort.retrainer")
 POLL_SECONDS = 1.0
 RETRY_SECONDS = (10.0, 3600.0)
 MOST_ATTEMPTS = 5
-STOP_SECONDS = 5.0
+STOP_SECONDS = GRACE_SECONDS + 5.0  # a worker bounds its own end
 WORKER = (sys.executable, "-m", "retrainer.worker")
 
 

@@ -44,6 +44,8 @@ _PACKAGES = (
     "torch",
     "transformers",
     "peft",
+    "accelerate",
+    "bitsandbytes",
     "onnxruntime",
     "onnxruntime-genai",
     "tokenizers",
@@ -221,7 +223,9 @@ class Phases:
         given = self._request.held_out or self._policy.retrain.held_out
         if given is not None:
             return read_held_out(Path(given))
-        drawn = sorted(self._job.data.held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
+        watched = {e.id for e in self._job.watched}
+        held_out = [e for e in self._job.data.held_out if e.id not in watched]
+        drawn = sorted(held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
         return drawn[:MOST_JUDGED]
 
     @cached_property

@@ -2,7 +2,8 @@
 
 It reads the configuration and the request from its standard input (one line of JSON), and writes what happens to its
 standard output, a line of JSON each: {"event": name, "fields": {...}}. Its input stays open as long as the daemon
-lives; when it ends, so does this process, and the cycle goes on from its stored state later.
+lives; when it ends, so does this process, and the cycle goes on from its stored state later. On SIGTERM a training
+saves a checkpoint first.
 """
 
 import ctypes
@@ -21,8 +22,9 @@ from collector import open_interactions
 from collector.errors import CollectorError
 from exporters.models import ArtefactError
 from retrainer.cycle import run_request
-from retrainer.errors import CycleBusy, NotEnoughExamples, RetrainerError
+from retrainer.errors import CycleBusy, Interrupted, NotEnoughExamples, RetrainerError
 from retrainer.state import Cycles, Request, Standing
+from retrainer.stopping import EXIT_AGAIN, Stoppable
 from retrainer.tracking import track
 from router import open_registry
 from router.config import Config
@@ -31,7 +33,7 @@ from router.events import Events
 
 log = logging.getLogger("retort.retrainer")
 
-EXIT_DONE, EXIT_FAILED, EXIT_AGAIN = 0, 1, 75  # 75: sysexits' EX_TEMPFAIL
+EXIT_DONE, EXIT_FAILED = 0, 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 NICENESS = 10  # training takes what serving leaves
 PROGRESS_EVERY = 0.5  # seconds
@@ -41,7 +43,8 @@ def main() -> int:
     """Run the cycle. Returns 0 when it ended (registered, refused or skipped), 75 when it should be tried again, 1 when
     trying again would not help."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+        os.environ.setdefault(name, value)  # HF_HUB_OFFLINE=0: a base may be fetched
     order = json.loads(sys.stdin.readline())
     config = Config.model_validate(order["config"])
     request = msgspec.convert(order["request"], Request)
@@ -50,6 +53,8 @@ def main() -> int:
     _keep_freed_memory()
     events = Events()
     events.subscribe(_tell)
+    progress = Stoppable(_Throttled(Cycles(config.state), request.cycle_id))
+    progress.listen()
     try:
         with closing(open_registry(config.registry)) as registry, open_interactions(config) as interactions:
             run_request(
@@ -58,8 +63,10 @@ def main() -> int:
                 registry=registry,
                 interactions=interactions,
                 events=events,
-                progress=_Throttled(Cycles(config.state), request.cycle_id),
+                progress=progress,
             )
+    except Interrupted:
+        os._exit(EXIT_AGAIN)  # taking the libraries down would cost seconds that the machine may not have
     except NotEnoughExamples as error:
         log.warning("retrainer.skipped", extra={"why": str(error)})
         return EXIT_DONE

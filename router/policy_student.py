@@ -17,7 +17,7 @@ class StudentPolicy(Strict):
 
     base: str = "SmolLM2-135M-Instruct"
     engine: str = "local"
-    recipe: Literal["lora", "linear", "encoder", "auto"] | Recipe = "lora"
+    recipe: Literal["lora", "qlora", "full", "linear", "encoder", "auto"] | Recipe = "lora"
     ladder: tuple[str, ...] = Field((), description="of recipe auto: larger bases, tried after the base, cheap to dear")
     max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
 
@@ -28,16 +28,26 @@ class StudentPolicy(Strict):
 
 
 class RetrainPolicy(Strict):
-    """When a training cycle starts, and how long it may learn. `every: 0s` turns the schedule off."""
+    """When a training cycle starts, and how long it may learn. `every: 0s` turns the schedule off. What is None is
+    chosen by the recipe, see `retrainer.recipes.presets`."""
 
     min_new_examples: int = Field(500, gt=0)
     every: Seconds = 86400.0
     max_examples: int = Field(20000, gt=0)
     epochs: float = Field(1.0, gt=0)
-    learning_rate: float = Field(4e-4, gt=0)
-    batch_size: int = Field(16, gt=0)
+    learning_rate: float | None = Field(None, gt=0)
+    batch_size: int = Field(16, gt=0, description="examples whose gradients make a step, however they fit into memory")
     lora_rank: int = Field(16, gt=0)
+    lora_alpha: int | None = Field(None, gt=0)
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = Field("all-linear", min_length=1)
+    packing: bool = Field(False, description="several examples in one row of max_tokens, each seeing itself alone")
+    gradient_checkpointing: bool = Field(False, description="activations are computed twice instead of kept")
+    validations: int = Field(8, ge=0, description="looks at the validation loss during a training; 0: none")
+    patience: int = Field(3, gt=0, description="looks without a lower validation loss, after which training ends")
+    checkpoint_steps: int = Field(500, gt=0)
+    checkpoint_every: Seconds = 30.0
     max_tokens: int = Field(1024, gt=8, description="longer examples are left out")
+    launch: str | None = Field(None, description="a configuration of `accelerate launch`: several processes train")
     quantization: Literal["int8", "int4"] = "int8"
     held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0

@@ -64,8 +64,13 @@ def write_dense(model: Any, base: Path, out: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     model.save_pretrained(staging, safe_serialization=True)
-    for file in base.iterdir():
-        if file.name.startswith(("tokenizer", "special_tokens", "chat_template", "vocab", "merges")):
-            shutil.copyfile(file, staging / file.name)
+    copy_tokenizer(base, staging)
     shutil.rmtree(out, ignore_errors=True)
     staging.rename(out)
+
+
+def copy_tokenizer(base: Path, out: Path) -> None:
+    """Give the folder `out` the tokenizer and the chat template of `base`."""
+    for file in base.iterdir():
+        if file.name.startswith(("tokenizer", "special_tokens", "chat_template", "vocab", "merges")):
+            shutil.copyfile(file, out / file.name)

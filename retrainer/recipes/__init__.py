@@ -5,6 +5,7 @@ from retrainer.recipes.attention import Attention
 from retrainer.recipes.cascade import Cascade
 from retrainer.recipes.encoder import Encoder
 from retrainer.recipes.ensemble import Ensemble
+from retrainer.recipes.full import Full
 from retrainer.recipes.hidden import Hidden
 from retrainer.recipes.job import Job
 from retrainer.recipes.layerwise import Layerwise
@@ -14,6 +15,7 @@ from retrainer.recipes.lora import Lora
 from retrainer.recipes.on_policy import OnPolicy
 from retrainer.recipes.preference import Preference
 from retrainer.recipes.pruned import Pruned
+from retrainer.recipes.qlora import QLora
 from retrainer.recipes.quantized import Quantized
 from retrainer.recipes.recipe import Recipe
 from retrainer.recipes.self_distilled import SelfDistilled
@@ -22,6 +24,8 @@ from retrainer.recipes.uncertain import Uncertain
 
 RECIPES: dict[str, type[Recipe]] = {
     "lora": Lora,
+    "qlora": QLora,
+    "full": Full,
     "linear": Linear,
     "encoder": Encoder,
     "logits": Logits,

@@ -1,5 +1,6 @@
 """What a recipe works on: one cycle's data, base model and folder."""
 
+import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from retrainer.data.closed import Closed, detect
 from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, load
 from retrainer.data.render import Row, render
-from retrainer.errors import CycleError
+from retrainer.errors import BaseModelError, CycleError
 from retrainer.progress import Progress
 from router.policy import RoutePolicy
 from router.policy_student import StudentPolicy
+
+MOST_WATCHED = 64  # held-out examples whose loss says when a training is over
 
 
 class Job:
@@ -66,6 +69,27 @@ class Job:
         rows = [self.row(e) for e in self.data.train]
         return [row for row in rows if len(row.prompt) + len(row.completion) <= self.policy.retrain.max_tokens]
 
+    @cached_property
+    def watched(self) -> list[Example]:
+        """Those of the validation part (a quarter at the most) whose loss the training watches; since they have a say
+        in which weights are kept, the student is judged without them."""
+        if not self.policy.retrain.validations:
+            return []
+        drawn = sorted(self.data.validation, key=lambda e: hashlib.sha256(f"watch:{e.id}".encode()).digest())
+        return drawn[: min(MOST_WATCHED, len(drawn) // 4)]
+
+    @cached_property
+    def watched_rows(self) -> list[Row]:
+        """The watched examples in the base model's tokens."""
+        return [self.row(e) for e in self.watched]
+
     def row(self, example: Example) -> Row:
-        """An example in the base model's tokens."""
-        return render(self.tokenizer, example.messages, example.answer, weight=example.weight)
+        """An example in the base model's tokens. Raises BaseModelError where its chat template refuses the messages."""
+        from jinja2.exceptions import TemplateError  # noqa: PLC0415 - with transformers, heavy
+
+        try:
+            return render(self.tokenizer, example.messages, example.answer, weight=example.weight)
+        except (TemplateError, ValueError) as error:
+            raise BaseModelError(
+                f"{self.student.base}: its chat template can't render the messages: {error}"
+            ) from error

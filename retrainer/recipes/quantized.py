@@ -27,7 +27,7 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
         train_stage,
     )
     from retrainer.train.fake_quant import bake, fake_quantize  # noqa: PLC0415
-    from retrainer.train.loop import Loss  # noqa: PLC0415
+    from retrainer.train.step import Loss  # noqa: PLC0415
 
     retrain = job.policy.retrain
     exact = Stage(name="exact", start=job.base.folder, out=job.folder / "exact", rows=job.rows, share=0.5)

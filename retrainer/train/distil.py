@@ -4,7 +4,6 @@ A stage is one training that ends in a dense Hugging Face folder. A recipe is a 
 folder is not trained again, so that a killed chain goes on where it was.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,17 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from exporters.models import merge, sync, write_atomic, write_dense
+from exporters.models import merge, write_atomic, write_dense
 from retrainer.base_models import find
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
+from retrainer.recipes import presets
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED, Batch, collate, completion_logits
-from retrainer.train.loop import LoopSettings, Loss, device, plan, run
+from retrainer.train.chat import Settings, adapted, save
+from retrainer.train.loop import device, plan, run
 from retrainer.train.losses import divergence, soften
+from retrainer.train.step import Loss
 from router.policy_distil import DistilPolicy
 
 # Where all weights are trained, the rate that suits an adapter is divided by ten (Schulman et al. 2025, "LoRA without
@@ -44,8 +46,8 @@ class Step(msgspec.Struct, frozen=True):
     labels: torch.Tensor
 
     def hard(self) -> torch.Tensor:
-        """The cross-entropy of the logged answers."""
-        return cross_entropy(self.logits.float(), self.labels)
+        """The cross-entropy of the logged answers, each token's times its example's weight."""
+        return (self.batch.weights * cross_entropy(self.logits.float(), self.labels, reduction="none")).mean()
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,26 +68,38 @@ def train_stage(job: Job, stage: Stage, build: Build, *, finish: Callable[[Any],
     if (stage.out / _DONE).is_file():
         return dict(msgspec.json.decode((stage.out / _DONE).read_bytes()))
     retrain, folder = job.policy.retrain, job.folder / "train" / stage.name
-    settings = LoopSettings(
-        learning_rate=retrain.learning_rate * (FULL_RATE if stage.full else 1.0),
+    settings = Settings(
+        method="full" if stage.full else "lora",
+        rank=retrain.lora_rank,
+        alpha=presets.alpha(retrain),
+        targets=retrain.lora_targets,
+        learning_rate=presets.learning_rate(retrain, "lora") * (FULL_RATE if stage.full else 1.0),
         batch_size=retrain.batch_size,
         epochs=retrain.epochs * stage.share,
         seed=retrain.seed,
         max_steps=max(1, round(job.max_steps * stage.share)) if job.max_steps else None,
-        checkpoint_steps=500 if stage.full else 50,  # of all weights it is three times the model: 1.6 GB of SmolLM2
-        checkpoint_seconds=300.0 if stage.full else 30.0,
+        checkpoint_steps=retrain.checkpoint_steps,
+        checkpoint_seconds=retrain.checkpoint_every * (10.0 if stage.full else 1.0),  # three times the model: 1.6 GB
     )
     torch.manual_seed(retrain.seed)
-    student = open_student(stage.start, rank=None if stage.full else retrain.lora_rank)
+    student = open_student(stage.start, settings)
     trainable, loss = build(student)
-    trained = run(trainable, plan(stage.rows, settings), loss, folder, settings, progress=job.progress)
+    trained = run(
+        trainable,
+        plan(stage.rows, settings),
+        loss,
+        folder,
+        settings,
+        weight_of=lambda i: len(stage.rows[i].completion),
+        progress=job.progress,
+    )
     facts = {"stage": stage.name, "settings": msgspec.to_builtins(settings), **msgspec.to_builtins(trained)}
     if finish is not None:
         finish(student)
     if stage.full:
         write_dense(student, stage.start, stage.out)
     else:
-        _save_adapter(student, folder / "adapter")
+        save(student, folder / "adapter")
         probe = stage.rows[0].prompt + stage.rows[0].completion
         moved = merge(stage.start, folder / "adapter", stage.out, probe=probe)
         facts |= {"rank": retrain.lora_rank, "merged": msgspec.to_builtins(moved)}
@@ -94,17 +108,11 @@ def train_stage(job: Job, stage: Stage, build: Build, *, finish: Callable[[Any],
     return facts
 
 
-def open_student(folder: Path, *, rank: int | None) -> Any:
-    """A causal language model in fp32 to train: all its weights, or an adapter of `rank` over all linear layers."""
+def open_student(folder: Path, settings: Settings | None = None) -> Any:
+    """A causal language model in fp32 to train: all its weights, or where the settings' method is lora, adapters beside
+    its linear layers."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device())
-    if rank is None:
-        return model
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - heavy
-
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    with warnings.catch_warnings():  # peft asks transformers for an attribute under its old name
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-        return get_peft_model(model, config)
+    return model if settings is None or settings.method == "full" else adapted(model, settings)
 
 
 def causal(student: Any) -> Any:
@@ -171,12 +179,3 @@ def on_completions(job: Job, rows: Sequence[Row], objective: Objective) -> Build
 def batch_of(job: Job, rows: Sequence[Row]) -> Batch:
     """Rows as one batch."""
     return collate(rows, pad=job.tokenizer.pad_token_id or 0, device=device())
-
-
-def _save_adapter(student: Any, folder: Path) -> None:
-    staging = folder.with_name(f".{folder.name}.tmp")
-    student.save_pretrained(staging)
-    for file in staging.iterdir():
-        sync(file)
-    if not folder.exists():
-        staging.rename(folder)

@@ -14,8 +14,8 @@ from retrainer.evaluation.generate import longest_answer
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED, completion_logits
 from retrainer.train.distil import Build, Step, batch_of, causal, taught
-from retrainer.train.loop import Loss
 from retrainer.train.losses import generalised_jsd
+from retrainer.train.step import Loss
 
 
 def on_own_samples(job: Job, rows: Sequence[Row], teacher: Any) -> Build:

@@ -17,8 +17,8 @@ from retrainer.evaluation.scorer import scorer
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED, Batch, completion_logits
 from retrainer.train.distil import Build, batch_of, causal
-from retrainer.train.loop import Loss
 from retrainer.train.losses import preference
+from retrainer.train.step import Loss
 
 
 class Pair(msgspec.Struct, frozen=True):

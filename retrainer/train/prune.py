@@ -68,7 +68,7 @@ def cut(job: Job, folder: Path, origins: Sequence[int], count: int, out: Path) -
     layers it has; returns those that are left."""
     record = out / "origins.json"
     if not record.is_file():
-        model = open_student(folder, rank=None)
+        model = open_student(folder)
         kept = kept_layers(job, model, count)
         keep_layers(model, kept)
         write_dense(model, folder, out)

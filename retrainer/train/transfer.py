@@ -19,8 +19,8 @@ from retrainer.train.features import (
     relation_heads,
     relation_taps,
 )
-from retrainer.train.loop import Loss
 from retrainer.train.losses import hidden_distance, relation_divergence
+from retrainer.train.step import Loss
 
 
 def hidden_states(job: Job, rows: Sequence[Row], teacher: Any, *, origins: Sequence[int] | None = None) -> Build:

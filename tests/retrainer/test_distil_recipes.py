@@ -197,7 +197,7 @@ def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
 
         batch = batch_of(made, [p.chosen for p in pairs] + [p.rejected for p in pairs])
         with torch.no_grad():
-            chosen, rejected = _answers(open_student(folder, rank=None), batch).chunk(2)
+            chosen, rejected = _answers(open_student(folder), batch).chunk(2)
         return float((chosen - rejected).mean())
 
     assert margin(tmp_path / "merged") > margin(tmp_path / "texts")
@@ -207,7 +207,7 @@ def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
 
 def test_samples_are_the_students_own_and_end_where_it_ends(teacher: Path, tokenizer: Any, rows: Sequence[Any]) -> None:
     torch.manual_seed(0)
-    student = open_student(teacher, rank=None)
+    student = open_student(teacher)
     drawn = sample(student, rows[:8], most=12, tokenizer=tokenizer)
     assert [row.prompt for row in drawn] == [row.prompt for row in rows[:8]]
     assert sum(a.completion == b.completion for a, b in zip(drawn, rows[:8], strict=True)) >= 6  # it knows the task
@@ -233,7 +233,7 @@ def test_only_the_teachers_log_probabilities_change_the_student(
         made = job(tmp_path / name, tiny_base, "topk", examples=examples, retrain={"epochs": 4}, alpha=0.9)
         facts = trained(made)[1]
         assert facts["with_logprobs"] == 192
-        student = open_student(tmp_path / name / "merged", rank=None)
+        student = open_student(tmp_path / name / "merged")
         row = made.row(example(7000))
         with torch.no_grad():
             logits = student(input_ids=torch.tensor([row.prompt + row.completion])).logits[0, len(row.prompt) - 1 : -2]
