@@ -25,19 +25,22 @@ Floats = npt.NDArray[np.float32]
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`shared`: how many messages all training prompts begin with alike; they are not read. `temperatures`: one a
-    field."""
+    field. `shares`: of an encoder, one a field: the weight of its word, beside the n-grams' (see `blend`)."""
 
     schema: int = SCHEMA
     kind: Literal["linear", "encoder"]
     form: Form
     shared: int
     temperatures: tuple[float, ...]
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ValueError(f"schema {self.schema} is not {SCHEMA}; serve it with the version that exported it")
         if len(self.temperatures) != len(self.form.fields) or not all(0.0 < t < 1e3 for t in self.temperatures):
             raise ValueError("temperatures needs one number above 0 for each field")
+        if len(self.shares) != (len(self.form.fields) if self.kind == "encoder" else 0):
+            raise ValueError("shares needs one number for each field of an encoder, and none else")
 
 
 class Scores(Protocol):
@@ -62,9 +65,9 @@ class ClosedModel:
             from exporters.models.closed_linear import LinearScores  # noqa: PLC0415 - one of two
 
             return cls(card, LinearScores.load(folder, card.form))
-        from exporters.models.closed_encoder import EncoderScores  # noqa: PLC0415 - heavy: ONNX Runtime
+        from exporters.models.closed_encoder import BlendedScores  # noqa: PLC0415 - heavy: ONNX Runtime
 
-        return cls(card, EncoderScores.load(folder, card.form, threads=threads))
+        return cls(card, BlendedScores.load(folder, card.form, card.shares, threads=threads))
 
     def answer(self, messages: Messages) -> tuple[Generated, int]:
         """The answer, and how many tokens of the prompt were read."""
@@ -102,6 +105,22 @@ def decide(card: Card, logits: Floats) -> Generated:
         chosen.append(best)
         at += size
     return Generated(text=card.form.write(chosen), finish_reason="stop", tokens=1, logprobs=(min(total, 0.0),))
+
+
+def blend(sizes: Sequence[int], shares: Sequence[float], one: Floats, other: Floats) -> Floats:
+    """share log P_one + (1 - share) log P_other, field by field: a value that either finds unlikely is unlikely. The
+    logits of both, [..., values]."""
+    found, at = [], 0
+    for size, share in zip(sizes, shares, strict=True):
+        part = slice(at, at + size)
+        found.append(share * _log_softmax(one[..., part]) + (1.0 - share) * _log_softmax(other[..., part]))
+        at += size
+    return np.concatenate(found, axis=-1)
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float32)
 
 
 def text_of(messages: Messages, shared: int) -> str:

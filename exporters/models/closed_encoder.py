@@ -1,13 +1,15 @@
 """Closed answers by a sentence encoder with heads: `model.onnx` (ids and mask in, the logits of all values out) and
-`tokenizer.json`. One text a pass: int8 graphs scale activations over the whole batch, so that neighbours would change
-an answer."""
+`tokenizer.json`; with n-grams' linear weights beside it (see `blend`). One text a pass: int8 graphs scale activations
+over the whole batch, so that neighbours would change an answer."""
 
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from exporters.models.closed import blend
 from exporters.models.closed_form import Form
+from exporters.models.closed_linear import LinearScores
 from exporters.models.errors import CorruptArtefact
 from exporters.models.genai import processors
 
@@ -18,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class EncoderScores:
-    """See Scores."""
+    """See Scores. Of the encoder alone."""
 
     def __init__(self, folder: Path, *, threads: int | None) -> None:
         import onnxruntime as ort  # noqa: PLC0415 - heavy
@@ -50,3 +52,21 @@ class EncoderScores:
         if width != sum(form.sizes):
             raise CorruptArtefact(f"{folder / GRAPH} gives {width} logits, the form has {sum(form.sizes)} values")
         return made
+
+
+class BlendedScores:
+    """See Scores."""
+
+    def __init__(self, encoder: EncoderScores, linear: LinearScores, form: Form, shares: tuple[float, ...]) -> None:
+        self._encoder, self._linear, self._sizes, self._shares = encoder, linear, form.sizes, shares
+
+    def __call__(self, text: str) -> tuple[Floats, int]:
+        """See Scores."""
+        logits, read = self._encoder(text)
+        return blend(self._sizes, self._shares, logits, self._linear(text)[0]), read
+
+    @classmethod
+    def load(cls, folder: Path, form: Form, shares: tuple[float, ...], *, threads: int | None) -> "BlendedScores":
+        """Raises CorruptArtefact."""
+        encoder = EncoderScores.load(folder, form, threads=threads)
+        return cls(encoder, LinearScores.load(folder, form), form, shares)

@@ -140,14 +140,14 @@ def fields_of(form: Form) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def temperature(logits: Any, chosen: Any) -> float:
-    """The T at which softmax(logits / T) fits what was chosen best, by log loss (Guo et al. 2017); 1 where there is too
-    little to say. `logits` [n, values]; `chosen` [n]. One number can't change which value is the likeliest."""
+def temperature(logits: Any, chosen: Any) -> tuple[float, float]:
+    """The T at which softmax(logits / T) fits what was chosen best, and its mean log loss (Guo et al. 2017); T is 1
+    where there is too little to say. `logits` [n, values]; `chosen` [n]. It can't change which value is likeliest."""
     import numpy as np  # noqa: PLC0415 - only a cycle pays for it
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - heavy: only a cycle pays for it
 
     if len(chosen) < LEAST_CHECKED or logits.shape[1] < 2:
-        return 1.0
+        return 1.0, 0.0
 
     def loss(log_t: float) -> float:
         scaled = logits / math.exp(log_t)
@@ -155,17 +155,15 @@ def temperature(logits: Any, chosen: Any) -> float:
         return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(chosen)), chosen]).mean())
 
     found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20.0)), method="bounded")
-    return math.exp(float(found.x))
+    return math.exp(float(found.x)), float(found.fun)
 
 
-def temperatures(task: Task, logits: Any) -> tuple[float, ...]:
-    """One a field. `logits` [n, all values]: of the validation part."""
+def temperatures(task: Task, logits: Any) -> list[tuple[float, float]]:
+    """T and log loss of each field. `logits` [n, all values]: of the validation part."""
     import numpy as np  # noqa: PLC0415 - only a cycle pays for it
 
     chosen = np.array([numbers for _, numbers in task.checked], dtype=np.int64).reshape(-1, len(task.form.fields))
-    return tuple(
-        temperature(logits[:, at].astype(np.float64), chosen[:, n]) for n, at in enumerate(fields_of(task.form))
-    )
+    return [temperature(logits[:, at].astype(np.float64), chosen[:, n]) for n, at in enumerate(fields_of(task.form))]
 
 
 def settings_of(job: Job) -> dict[str, Any]:

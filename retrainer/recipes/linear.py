@@ -23,14 +23,29 @@ class Linear(ClosedRecipe):
 
 def fit(task: Task, folder: Path) -> dict[str, Any]:
     """Learn n-grams and weights; on the validation part, temperatures."""
+    from exporters.models.closed import Card, write_card  # noqa: PLC0415 - numpy
+
+    began = time.monotonic()
+    ngrams, loss = learn(task, folder)
+    found = tuple(t for t, _ in temperatures(task, checked(task, folder)))
+    write_card(folder, Card(kind="linear", form=task.form, shared=task.shared, temperatures=found))
+    return {
+        "settings": settings_of(task.job),
+        "losses": [math.fsum(map(math.log, task.form.sizes)), loss],
+        "ngrams": ngrams,
+        "temperatures": list(found),
+        "seconds": time.monotonic() - began,
+    }
+
+
+def learn(task: Task, folder: Path) -> tuple[int, float]:
+    """Write n-grams and weights into `folder`; how many n-grams, and the mean log loss of all fields together."""
     import numpy as np  # noqa: PLC0415 - only a cycle pays for it
     from scipy.sparse import csr_matrix  # noqa: PLC0415 - heavy
 
-    from exporters.models.closed import Card, write_card  # noqa: PLC0415 - numpy
-    from exporters.models.closed_linear import LinearScores, write_linear  # noqa: PLC0415 - numpy
-    from exporters.models.ngrams import Ngrams, Reader  # noqa: PLC0415 - with them
+    from exporters.models.closed_linear import write_linear  # noqa: PLC0415 - numpy
+    from exporters.models.ngrams import Ngrams, Reader  # noqa: PLC0415 - with it
 
-    began = time.monotonic()
     job, sizes = task.job, task.form.sizes
     texts = [text for text, _ in task.learnt]
     ngrams = Ngrams.learn(texts, most=min(MOST_NGRAMS, max(1, MOST_WEIGHTS // sum(sizes) // 2)))
@@ -51,17 +66,17 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
         loss += field_loss
     job.progress("train", len(sizes), len(sizes), 0.0)
     write_linear(folder, ngrams, weights, bias)
+    return len(ngrams), loss
+
+
+def checked(task: Task, folder: Path) -> Any:
+    """The logits of what `learn` wrote, of the validation part: [n, all values]."""
+    import numpy as np  # noqa: PLC0415 - only a cycle pays for it
+
+    from exporters.models.closed_linear import LinearScores  # noqa: PLC0415 - numpy
+
     scores = LinearScores.load(folder, task.form)
-    logits = np.array([scores(text)[0] for text, _ in task.checked]).reshape(-1, sum(sizes))
-    card = Card(kind="linear", form=task.form, shared=task.shared, temperatures=temperatures(task, logits))
-    write_card(folder, card)
-    return {
-        "settings": settings_of(job),
-        "losses": [math.fsum(map(math.log, sizes)), loss],
-        "ngrams": len(ngrams),
-        "temperatures": list(card.temperatures),
-        "seconds": time.monotonic() - began,
-    }
+    return np.array([scores(text)[0] for text, _ in task.checked]).reshape(-1, sum(task.form.sizes))
 
 
 def _regression(table: Any, chosen: Any, job: Job) -> tuple[Any, Any, Any, float]:

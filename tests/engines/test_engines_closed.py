@@ -1,5 +1,6 @@
 """A student of closed answers in the real worker process, behind the engine's HTTP server, asked by OpenAI's client."""
 
+import math
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from aiohttp import web
 from engine_fakes import version
 
 from exporters.models import CLOSED, Calibration, Confidence, Manifest, write_atomic
-from exporters.models.closed import Card, ClosedModel, decide, read_card, write_card
+from exporters.models.closed import Card, ClosedModel, blend, decide, read_card, write_card
 from exporters.models.closed_form import Field, Form
 from exporters.models.closed_linear import write_linear
 from exporters.models.confidence import FILE, NOVELTY_FILE, Gate
@@ -166,6 +167,12 @@ def test_each_field_is_chosen_at_its_temperature_and_the_answers_probability_is_
     found = decide(card, np.array([1.0, 3.0, 0.0, 0.0, 0.0], dtype=np.float32))
     assert found.text == "y/0"
     assert found.logprobs[0] == pytest.approx(np.log(1 / (1 + np.exp(-1.0)) / 3))
+
+
+def test_two_students_words_are_blended_field_by_field() -> None:
+    one, other = (np.log(np.array(p, dtype=np.float32)) for p in ([0.9, 0.1, 0.5, 0.5], [0.5, 0.5, 0.2, 0.8]))
+    found = np.exp(blend([2, 2], [1.0, 0.5], one + 3.0, other - 2.0))
+    assert found == pytest.approx([0.9, 0.1, math.sqrt(0.5 * 0.2), math.sqrt(0.5 * 0.8)], rel=1e-5)
 
 
 def test_ngrams_weigh_as_scikit_learn_does() -> None:

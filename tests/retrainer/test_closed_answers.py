@@ -110,5 +110,7 @@ def test_the_temperature_makes_probabilities_as_large_as_the_share_that_is_right
     logits = np.zeros((400, 2))
     logits[:, 0] = 8.0
     chosen = np.array([0, 0, 0, 1] * 100)
-    assert temperature(logits, chosen) == pytest.approx(8.0 / math.log(3.0), rel=1e-3)
-    assert temperature(logits[:19], chosen[:19]) == 1.0  # too few to say
+    found, loss = temperature(logits, chosen)
+    assert found == pytest.approx(8.0 / math.log(3.0), rel=1e-3)
+    assert loss == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25), rel=1e-3)
+    assert temperature(logits[:19], chosen[:19]) == (1.0, 0.0)  # too few to say

@@ -92,7 +92,7 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
             made.run("climb", progress=kill_in(phase))
     result = made.run("climb")
     own = ["train", "evaluate_base", "evaluate_student", "gate"]
-    served = ["export", "evaluate_quantized", "assess", "gate_quantized"]
+    served = ["export", "evaluate_quantized", "assess", "compare", "safety", "gate_quantized"]
     assert made.phases == [
         "dataset", "closed",
         *(f"linear.{p}" for p in ("prepare", *own)),
@@ -109,7 +109,7 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
     assert made.registry.added["climb"].base == "all-MiniLM-L6-v2"
     manifest = Store(made.config.artefacts).verify("climb")
     assert msgspec.to_builtins(result.ladder) == manifest.report["ladder"]
-    assert {"closed.json", "model.onnx", "tokenizer.json"} <= set(manifest.files)
+    assert {"closed.json", "model.onnx", "tokenizer.json", "ngrams.json", "linear.safetensors"} <= set(manifest.files)
     assert manifest.training["learnt"] > 200
     assert made.run("climb").ladder == result.ladder
     few, form, refused, passed = told(result.closed, result.ladder)
