@@ -11,7 +11,7 @@ from collector.log import Entry, Record, Stream
 from collector.log_sqlite import SqliteLog
 from collector.record import Answer, Interaction, encode
 from retrainer.data.curate import Example, Side
-from retrainer.data.dataset import Dataset, DatasetManifest, _digest, write
+from retrainer.data.dataset import Dataset, DatasetManifest, digest, write
 from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
 from router.decision import Arm
@@ -88,7 +88,7 @@ def training_folder(folder: Path, base: Path, **retrain: Any) -> Path:
     parts = {Side.TRAIN: made[:96], Side.VALIDATION: made[96:112], Side.TEST: made[112:]}
     manifest = DatasetManifest(
         route="colours",
-        digest=_digest(parts),
+        digest=digest(parts),
         first=0,
         end=120,
         read=120,

@@ -97,7 +97,7 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
         "dataset", "closed",
         *(f"linear.{p}" for p in ("prepare", *own)),
         *(f"encoder.{p}" for p in ("prepare", *own, *served)),
-        "publish", "register",
+        "card", "publish", "register",
     ]  # fmt: skip
     assert result.outcome == "registered"
     linear, above = result.ladder
