@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,10 +20,12 @@ from retrainer.data.held_out import read_held_out
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.gate import Verdict
-from retrainer.evaluation.generate import Generator
 from retrainer.recipes import RECIPES, Job
 from retrainer.state import Request
 from router.config import Config
+
+if TYPE_CHECKING:
+    from retrainer.evaluation.generate import Generator  # heavy: torch
 
 # Held-out records that a model answers at the most: with 1,000 the interval is about one point to either side.
 MOST_JUDGED = 1000
@@ -133,7 +135,7 @@ class Phases:
             base={i: base.outcomes[i].text for i in range(len(drawn))},
         )
 
-    def _evaluate(self, generator: Generator, phase: str, scorer: Scorer, *, drafts: list[str] | None) -> Report:
+    def _evaluate(self, generator: "Generator", phase: str, scorer: Scorer, *, drafts: list[str] | None) -> Report:
         try:
             return evaluate(
                 generator.generate,

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporters.models import QUANTIZERS, GenAIGenerator, to_onnx
 from retrainer.data.curate import Example
-from retrainer.evaluation.generate import Generator
 from retrainer.recipes.job import Job
+
+if TYPE_CHECKING:
+    from retrainer.evaluation.generate import Generator  # heavy: torch
 
 Fit = Callable[[Job, Path], dict[str, Any]]
 
@@ -34,13 +36,13 @@ class Causal:
         """See Recipe."""
         return self._fit(self._job, self._merged)
 
-    def baseline(self) -> Generator:
+    def baseline(self) -> "Generator":
         """See Recipe. The untrained base."""
         from retrainer.evaluation.generate import TorchGenerator  # noqa: PLC0415 - heavy: torch
 
         return TorchGenerator(self._job.base.folder)
 
-    def trained(self) -> Generator:
+    def trained(self) -> "Generator":
         """See Recipe."""
         from retrainer.evaluation.generate import TorchGenerator  # noqa: PLC0415 - heavy: torch
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from exporters.models import Generated, Messages
 from exporters.models.genai import Tick
 from retrainer.data.curate import Example
-from retrainer.evaluation.generate import Generator
 from retrainer.recipes.job import Job
+
+if TYPE_CHECKING:
+    from retrainer.evaluation.generate import Generator  # heavy: torch
 
 
 class Exported(Protocol):
@@ -46,10 +48,10 @@ class Recipe(Protocol):
         """Train, from the last checkpoint on; returns what the manifest keeps: settings, losses, seconds and so on.
         Raises TrainingDiverged, CycleError."""
 
-    def baseline(self) -> Generator:
+    def baseline(self) -> "Generator":
         """What answers without any training: a student must be better."""
 
-    def trained(self) -> Generator:
+    def trained(self) -> "Generator":
         """The trained student, as exact as it can be."""
 
     def export(self, artefact: Path) -> dict[str, Any]:
