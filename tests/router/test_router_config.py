@@ -195,7 +195,7 @@ def test_every_example_is_a_good_configuration() -> None:
     files = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
     assert files
     for file in files:
-        parse(file.read_text("utf-8"), {"KAFKA_PASSWORD": "secret"})
+        parse(file.read_text("utf-8"), {"KAFKA_PASSWORD": "secret", "OPENAI_API_KEY": "sk-none"})
 
 
 def test_the_schema_knows_every_key_of_the_file() -> None:
