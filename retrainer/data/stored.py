@@ -126,7 +126,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def held_out(self) -> list[Example]:
-        """Validation and test together: nothing is tuned on the validation part in a cycle, so both measure."""
+        """Validation and test together. What steered a training (`Job.watched`) is left out where a student is judged."""
         return [*self.validation, *self.test]
 
     @property
