@@ -169,8 +169,8 @@ class _Cycle:
         if self._state.outcome is None:
             self._state.outcome, self._state.error, self._state.seen = outcome, error, seen
             self._state.finished_at = time.time()
-            self._cycles.save(self._state)
             note(self._config.state, self._state)
+            self._cycles.save(self._state)
             self._events.emit("retrainer.cycle", route=self._state.request.route, outcome=outcome)
 
     def _phase(self, name: str, kind: type[T], work: Callable[[], T]) -> T:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from router.policy_cycle import DriftPolicy, TrackingPolicy
+from router.policy_cycle import Cluster, DriftPolicy, TrackingPolicy
 from router.policy_fields import Seconds, Strict
 
 
@@ -33,3 +33,4 @@ class RetrainPolicy(Strict):
     seed: int = 0
     drift: DriftPolicy | None = None
     tracking: TrackingPolicy | None = None
+    on: Cluster | None = Field(None, description="ray://HOST:PORT of a cluster's Jobs API: the heavy phases run there")
