@@ -168,9 +168,15 @@ def _database(config: Config) -> list[str]:
     return ["postgres"] if config.registry.startswith("postgresql://") else []
 
 
+def _tracking(config: Config) -> list[str]:
+    """The extra that the retrainer needs where a route's cycles are tracked."""
+    return ["tracking"] if any(policy.student and policy.retrain.tracking for policy in config.routes.values()) else []
+
+
 def _room(options: argparse.Namespace) -> int:
     config = _load(options)
     own = [options.room] if options.room in ("collector", "engine", "retrainer") else []
+    own += _tracking(config) if options.room == "retrainer" else []
     need(options.room, *own, *_database(config))
     set_up_logging(options.room)
     from retort.process import run_room  # noqa: PLC0415
@@ -184,7 +190,8 @@ def _up(options: argparse.Namespace) -> int:
 
     config = load(options.config)
     students = any(policy.student for policy in config.routes.values())
-    need("up", "collector", *["engine"] * bool(config.engines), *["retrainer"] * students, *_database(config))
+    own = ["collector", *["engine"] * bool(config.engines), *["retrainer"] * students]
+    need("up", *own, *_tracking(config), *_database(config))
     set_up_logging("up")
     return asyncio.run(up(config, os.path.abspath(options.config), port=options.port))  # noqa: PTH100
 

@@ -26,10 +26,11 @@ from retrainer.cycle import begin
 from retrainer.errors import RetrainerError
 from retrainer.lease import LEASE_SECONDS, Leases
 from retrainer.pause import Pause
+from retrainer.ray_job import RayFailed, run_job, write_order
 from retrainer.state import Cycles, Request, new_id
-from retrainer.stopping import GRACE_SECONDS
+from retrainer.stopping import EXIT_AGAIN, GRACE_SECONDS
 from retrainer.triggers import due
-from retrainer.worker import EXIT_DONE, EXIT_FAILED
+from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE, EXIT_FAILED
 from router.config import Config
 from router.events import Events
 
@@ -118,6 +119,10 @@ class _Daemon:
         renewing = asyncio.create_task(self._leases.keep(request.route, lost))
         try:
             code, error = await self._child(request, lost)
+            while code == EXIT_ELSEWHERE:
+                code, error = await self._on_ray(request, lost)
+                if code == EXIT_DONE:
+                    code, error = await self._child(request, lost)
         finally:
             renewing.cancel()
         if lost.is_set():
@@ -150,8 +155,8 @@ class _Daemon:
         state = next((s for s in self._cycles.of(request.route) if s.request.cycle_id == request.cycle_id), None)
         if state is not None and state.outcome is None:
             state.outcome, state.error, state.finished_at = "failed", error, time.time()
-            self._cycles.save(state)
             note(self._config.state, state)
+            self._cycles.save(state)
         self._counts[request.route].anew()
         self._events.emit("retrainer.cycle", route=request.route, outcome="failed")
 
@@ -196,6 +201,19 @@ class _Daemon:
         reason = due(policy, new_examples=new, seconds_since=since, drifted=count.drifted)
         return None if reason is None else Request(cycle_id=new_id(route), route=route, reason=reason)
 
+    async def _on_ray(self, request: Request, lost: asyncio.Event) -> tuple[int, str | None]:
+        """The heavy phases, as a job of the route's cluster."""
+        address = self._config.routes[request.route].retrain.on or ""
+        order = write_order(self._config, request, self._cycles.folder(request.cycle_id))
+        try:
+            stops, token = (self._stop, lost), self._config.ray.token
+            code, printed = await run_job(address, order, request.cycle_id, stops, token=token)
+        except RayFailed as failed:
+            return EXIT_AGAIN, str(failed)
+        told = [self._tell(line, request.route) for line in printed.splitlines()]
+        error = next(filter(None, told), None)
+        return code, error or (None if code == EXIT_DONE else f"the cycle's job ended with status {code}")
+
     async def _child(self, request: Request, lost: asyncio.Event) -> tuple[int, str | None]:
         child = await asyncio.create_subprocess_exec(
             *self._worker,
@@ -228,18 +246,22 @@ class _Daemon:
         """Pass the child's events on; returns the error that it told, if any."""
         error = None
         async for line in output:
-            try:
-                told: dict[str, Any] = json.loads(line)
-            except ValueError:  # a library's print
-                continue
-            name, fields = told["event"], told["fields"]
-            if name == "worker.error":
-                error = fields["error"]
-            elif name == "worker.progress":
-                log.info("retrainer.progress", extra={"route": route, **fields})
-            else:
-                self._events.emit(name, **fields)
+            error = self._tell(line, route) or error
         return error
+
+    def _tell(self, line: str | bytes, route: str) -> str | None:
+        try:
+            told: dict[str, Any] = json.loads(line)
+            name, fields = told["event"], told["fields"]
+        except (ValueError, TypeError, KeyError):  # a library's print
+            return None
+        if name == "worker.error":
+            return str(fields["error"])
+        if name == "worker.progress":
+            log.info("retrainer.progress", extra={"route": route, **fields})
+        else:
+            self._events.emit(name, **fields)
+        return None
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:

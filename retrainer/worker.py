@@ -4,6 +4,9 @@ It reads the configuration and the request from its standard input (one line of 
 standard output, a line of JSON each: {"event": name, "fields": {...}}. Its input stays open as long as the daemon
 lives; when it ends, so does this process, and the cycle goes on from its stored state later. On SIGTERM a training
 saves a checkpoint first.
+
+With `retrain.on` the heavy phases are done by `python -m retrainer.worker ORDER` on a cluster (`retrainer.ray_job`),
+which ends before the others; ORDER is a file with the same line.
 """
 
 import ctypes
@@ -14,6 +17,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,7 +26,7 @@ from collector import open_interactions
 from collector.errors import CollectorError
 from exporters.models import ArtefactError
 from retrainer.cycle import run_request
-from retrainer.errors import CycleBusy, Interrupted, NotEnoughExamples, RetrainerError
+from retrainer.errors import CycleBusy, Interrupted, NotEnoughExamples, PhaseElsewhere, RetrainerError
 from retrainer.state import Cycles, Request, Standing
 from retrainer.stopping import EXIT_AGAIN, Stoppable
 from retrainer.tracking import track
@@ -34,6 +38,9 @@ from router.events import Events
 log = logging.getLogger("retort.retrainer")
 
 EXIT_DONE, EXIT_FAILED = 0, 1
+EXIT_ELSEWHERE = 76  # the next phase is heavy, and the route's heavy phases are done on a cluster
+HEAVY = ("train", "evaluate_base", "evaluate_student", "export", "evaluate_quantized")
+AT_HOME = ("dataset", "compare", "safety", "publish", "register")  # what needs log, gateway, store or registry
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 NICENESS = 10  # training takes what serving leaves
 PROGRESS_EVERY = 0.5  # seconds
@@ -45,9 +52,13 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name, value in (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
         os.environ.setdefault(name, value)  # HF_HUB_OFFLINE=0: a base may be fetched
-    order = json.loads(sys.stdin.readline())
+    away = len(sys.argv) > 1
+    order = json.loads(Path(sys.argv[1]).read_bytes() if away else sys.stdin.readline())
     config = Config.model_validate(order["config"])
     request = msgspec.convert(order["request"], Request)
+    if away:
+        return _away(config, request)
+    on_ray = config.routes[request.route].retrain.on is not None
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     os.nice(NICENESS)
     _keep_freed_memory()
@@ -64,9 +75,12 @@ def main() -> int:
                 interactions=interactions,
                 events=events,
                 progress=progress,
+                mine=lambda phase: not (on_ray and _plain(phase) in HEAVY),
             )
     except Interrupted:
         os._exit(EXIT_AGAIN)  # taking the libraries down would cost seconds that the machine may not have
+    except PhaseElsewhere:
+        return EXIT_ELSEWHERE
     except NotEnoughExamples as error:
         log.warning("retrainer.skipped", extra={"why": str(error)})
         return EXIT_DONE
@@ -79,6 +93,44 @@ def main() -> int:
         return EXIT_FAILED
     _track(config, request)
     return EXIT_DONE
+
+
+def _away(config: Config, request: Request) -> int:
+    """The heavy phases, on a machine that has neither log nor registry; ends before the first that needs them."""
+    os.nice(NICENESS)
+    _keep_freed_memory()
+    events = Events()
+    events.subscribe(_tell)
+    nowhere: Any = _Nowhere()
+    try:
+        run_request(
+            config,
+            request,
+            registry=nowhere,
+            interactions=nowhere,
+            events=events,
+            progress=_Throttled(Cycles(config.state), request.cycle_id, told=False),
+            mine=lambda phase: _plain(phase) not in AT_HOME,
+        )
+    except PhaseElsewhere:
+        pass
+    except (RetrainerError, ArtefactError, CollectorError, RouterError) as error:
+        again = error.retryable or isinstance(error, CycleBusy)
+        _tell("worker.error", {"error": str(error), "retryable": again})
+        return EXIT_AGAIN if again else EXIT_FAILED
+    return EXIT_DONE
+
+
+class _Nowhere:
+    """In the place of what only the retrainer's own machine has."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise PhaseElsewhere(f"{name} is the retrainer's own machine's to do")
+
+
+def _plain(phase: str) -> str:
+    """Without the student that it is of, where a cycle makes several."""
+    return phase.rpartition(".")[2]
 
 
 def _track(config: Config, request: Request, error: str | None = None) -> None:
@@ -108,8 +160,8 @@ def _keep_freed_memory() -> None:
 class _Throttled:
     """Progress, written for people and told to the daemon, at most twice a second."""
 
-    def __init__(self, cycles: Cycles, cycle_id: str) -> None:
-        self._cycles, self._id = cycles, cycle_id
+    def __init__(self, cycles: Cycles, cycle_id: str, *, told: bool = True) -> None:
+        self._cycles, self._id, self._told = cycles, cycle_id, told
         self._last = ("", 0.0)
 
     def __call__(self, phase: str, done: int, total: int, seconds_left: float | None) -> None:
@@ -119,7 +171,8 @@ class _Throttled:
         self._last = (phase, now)
         standing = Standing(phase=phase, done=done, total=total, seconds_left=seconds_left)
         self._cycles.report(self._id, standing)
-        _tell("worker.progress", msgspec.to_builtins(standing))
+        if self._told:
+            _tell("worker.progress", msgspec.to_builtins(standing))
 
 
 def _end_with_the_daemon() -> None:

@@ -10,10 +10,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from router.config_kafka import MOST_ROUTE_BYTES, KafkaSettings, kafka_address
 from router.errors import ConfigError
 from router.policy import RoutePolicy
+from router.policy_cycle import RaySettings
 from router.policy_fields import Seconds, Strict
 from router.sql import why_bad_url
 
-_SECRET = ("api_key", "password")  # what was written there is not shown
+_SECRET = ("api_key", "password", "token")  # what was written there is not shown
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -103,6 +104,7 @@ class Config(Strict):
     scrub_backlog_mb: int = Field(16, gt=0)
     mask_workers: int = Field(1, gt=0, description="only where a route's capture.mask_teachers asks for masking")
     spool: SpoolSettings | None = None
+    ray: RaySettings = RaySettings()
     upstreams: dict[str, Upstream]
     engines: dict[str, EngineSettings] = {}
     routes: dict[str, RoutePolicy]

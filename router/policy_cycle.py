@@ -1,10 +1,13 @@
 """What an operator says about a route's cycles besides how the student learns."""
 
 import re
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from router.policy_fields import Strict
+
+Cluster = Annotated[str, StringConstraints(pattern=r"^ray://[\w.-]+:\d+$")]
 
 
 class DriftPolicy(Strict):
@@ -30,3 +33,10 @@ class TrackingPolicy(Strict):
         if "@" in value:
             raise ValueError("leave user and password out: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
         return value
+
+
+class RaySettings(Strict):
+    """Of all clusters that `retrain.on` names. `token`: what a cluster with token authentication asks for; it stands
+    here, and not in a route's policy, which goes into the log."""
+
+    token: str | None = Field(None, repr=False)

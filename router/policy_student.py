@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from router.policy_closed import ClosedPolicy
-from router.policy_cycle import DriftPolicy, TrackingPolicy
+from router.policy_cycle import Cluster, DriftPolicy, TrackingPolicy
 from router.policy_data import DataPolicy
 from router.policy_distil import DistilPolicy, Recipe
 from router.policy_fields import Seconds, Strict
@@ -57,3 +57,4 @@ class RetrainPolicy(Strict):
     drift: DriftPolicy | None = None
     tracking: TrackingPolicy | None = None
     distil: DistilPolicy = DistilPolicy()
+    on: Cluster | None = Field(None, description="ray://HOST:PORT of a cluster's Jobs API: the heavy phases run there")

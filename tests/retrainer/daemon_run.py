@@ -11,6 +11,7 @@ from typing import Any
 from retrainer_fakes import interaction
 
 from collector import open_log
+from collector.frames import ACK, PREFIX, socket_path, unpack
 from collector.log import Record, Stream
 from collector.record import Interaction, encode
 from retrainer.daemon import run
@@ -93,3 +94,27 @@ FINISH = (
 
 def cycles_of(settings: Config) -> list[CycleState]:
     return Cycles(settings.state).of("colours")
+
+
+@asynccontextmanager
+async def collector_that_acknowledges(state: str) -> AsyncIterator[list[Any]]:
+    """The collector's end of the socket: it keeps the headers and acknowledges each."""
+    got: list[Any] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head, body = PREFIX.unpack(await reader.readexactly(PREFIX.size))
+                envelope = unpack(await reader.readexactly(head))
+                await reader.readexactly(body)
+                got.append(envelope.header)
+                writer.write(ACK.pack(envelope.sequence))
+                await writer.drain()
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    path = socket_path(state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    server = await asyncio.start_unix_server(serve, path)
+    async with server:
+        yield got

@@ -4,16 +4,13 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_in, until
+from daemon_run import FINISH, collector_that_acknowledges, config, cycles_of, log_exchanges, running, stand_in, until
 
-from collector.frames import ACK, PREFIX, Happened, socket_path, unpack
+from collector.frames import Happened
 from exporters.models import Store
 from retrainer.ask import ask, asked
 from retrainer.daemon import WORKER
@@ -113,30 +110,6 @@ def test_the_real_worker_tells_of_a_registry_that_is_away_as_worth_another_try(t
         assert worker.wait(60) == EXIT_AGAIN
     assert said["fields"]["retryable"]
     assert "port 1 failed" in said["fields"]["error"]
-
-
-@asynccontextmanager
-async def collector_that_acknowledges(state: str) -> AsyncIterator[list[Any]]:
-    """The collector's end of the socket: it keeps the headers and acknowledges each."""
-    got: list[Any] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head, body = PREFIX.unpack(await reader.readexactly(PREFIX.size))
-                envelope = unpack(await reader.readexactly(head))
-                await reader.readexactly(body)
-                got.append(envelope.header)
-                writer.write(ACK.pack(envelope.sequence))
-                await writer.drain()
-        except asyncio.IncompleteReadError:
-            writer.close()
-
-    path = socket_path(state)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    server = await asyncio.start_unix_server(serve, path)
-    async with server:
-        yield got
 
 
 @pytest.mark.train
