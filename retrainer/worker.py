@@ -101,6 +101,8 @@ def _away(config: Config, request: Request) -> int:
     _keep_freed_memory()
     events = Events()
     events.subscribe(_tell)
+    progress = Stoppable(_Throttled(Cycles(config.state), request.cycle_id, told=False))
+    progress.listen()
     nowhere: Any = _Nowhere()
     try:
         run_request(
@@ -109,9 +111,11 @@ def _away(config: Config, request: Request) -> int:
             registry=nowhere,
             interactions=nowhere,
             events=events,
-            progress=_Throttled(Cycles(config.state), request.cycle_id, told=False),
+            progress=progress,
             mine=lambda phase: _plain(phase) not in AT_HOME,
         )
+    except Interrupted:
+        os._exit(EXIT_AGAIN)
     except PhaseElsewhere:
         pass
     except (RetrainerError, ArtefactError, CollectorError, RouterError) as error:
