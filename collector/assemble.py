@@ -16,7 +16,7 @@ from collector.kept import untouchable
 from collector.log import EventLog, Record, Stream
 from collector.observe import Answered, observations, owes_a_pair, students
 from collector.pairs import pairs
-from collector.parse import Completion, Unreadable, request, try_completion, try_request, words
+from collector.parse import Completion, Unreadable, request, spelt, try_completion, try_request, words
 from collector.quality import Quality, waits
 from collector.record import Answer, Interaction
 from collector.scrub import Scrubbed, version
@@ -102,7 +102,7 @@ class Assembler:
         try:
             return self._exchange(header, body)
         except Exception as error:
-            return Assembled([self._failed(header, error)])
+            return Assembled([], (self._failed(header, error),))
 
     def _new(self, exchange_id: str) -> bool:
         """Whether an exchange comes for the first time: a sender that was not told that it is durable repeats it."""
@@ -128,7 +128,7 @@ class Assembler:
         self._events.emit("collector.imported" if exchange.imported else "collector.exchange", route=route)
         policy = self._config.routes.get(route)
         if policy is None:
-            return Assembled([self._quarantine(exchange, "unknown_route")])
+            return Assembled([], (self._quarantined(exchange, "unknown_route"),))
         texts = texts_of(exchange, body)
         answers: list[Answered] = [
             (call, try_completion(text))
@@ -174,38 +174,39 @@ class Assembler:
     async def _kept(self, exchange: Exchange, raw: bytes, answers: list[Answered], size: int) -> Records:
         try:
             return [await self._interaction(exchange, raw, answers)]
+        except ScrubError as error:
+            return await self._quarantined(exchange, str(error))
         except Exception as error:
-            return [self._failed(exchange, error)]
+            return await self._failed(exchange, error)
         finally:
             self._waiting -= size
 
-    def _failed(self, exchange: Exchange, error: Exception) -> tuple[Stream, Record]:
+    async def _failed(self, exchange: Exchange, error: Exception) -> Records:
         """At the edge of one exchange: the others go on."""
         log.error("collector.exchange_failed", extra=without_text(error))
-        return self._quarantine(exchange, type(error).__name__)
+        return await self._quarantined(exchange, type(error).__name__)
 
     async def _interaction(self, exchange: Exchange, raw: bytes, answers: list[Answered]) -> tuple[Stream, Record]:
+        """Raises ScrubError for what can't be scrubbed."""
         try:
             asked = request(raw)
         except Unreadable as error:
-            return self._quarantine(exchange, f"request {error}")
+            raise ScrubError(f"request {error}") from error
         if any(_unreadable(call, said) for call, said in answers):
-            return self._quarantine(exchange, "unreadable answer")
+            raise ScrubError("unreadable answer")
         values = [asked, *(words(said) for _, said in answers)]
         policy = self._config.routes[exchange.decision.route]
         names = untouchable(asked, exchange.decision.route, policy) | {c.version for c, _ in answers if c.version}
-        try:
-            scrubbed = await self._pool.scrub(
-                values,
-                route=exchange.decision.route,
-                cluster=exchange.cluster,
-                untouchable=names,
-                compared=frozenset(n for n, (call, _) in enumerate(answers, 1) if call.arm is Arm.STUDENT),
-            )
-        except ScrubError as error:
-            return self._quarantine(exchange, str(error))
+        scrubbed = await self._pool.scrub(
+            values,
+            route=exchange.decision.route,
+            cluster=exchange.cluster,
+            untouchable=names,
+            compared=frozenset(n for n, (call, _) in enumerate(answers, 1) if call.arm is Arm.STUDENT),
+        )
         self._tell(exchange.decision.route, scrubbed, answers)
         clean_request, *clean_words = scrubbed.values
+        untouched = scrubbed.values == values and not any(scrubbed.entities.values())
         subject = await self._sealing.name(exchange, asked, clean_request)
         interaction = Interaction(
             id=exchange.id,
@@ -225,7 +226,8 @@ class Assembler:
             stream=exchange.stream,
             request=clean_request,
             answers=tuple(
-                self._answer(call, said, clean) for (call, said), clean in zip(answers, clean_words, strict=True)
+                self._answer(call, said, clean, told=untouched)
+                for (call, said), clean in zip(answers, clean_words, strict=True)
             ),
             failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
             source=exchange.imported,
@@ -242,7 +244,7 @@ class Assembler:
             for entity, count in entities.items():
                 self._events.emit("collector.memorised", route=route, version=student, entity=entity, count=count)
 
-    def _answer(self, call: Call, said: Completion | None, worded: Mapping[str, Any]) -> Answer:
+    def _answer(self, call: Call, said: Completion | None, worded: Mapping[str, Any], *, told: bool = False) -> Answer:
         return Answer(
             arm=call.arm,
             version=call.version,
@@ -255,6 +257,7 @@ class Assembler:
             total_ms=call.total_ms,
             confidence=call.confidence,
             deferred=call.deferred,
+            logprobs=spelt(said) if told else (),
             **worded,
         )
 
@@ -270,14 +273,16 @@ class Assembler:
         used = said.usage
         return (used.prompt_tokens * prices.input + used.completion_tokens * prices.output) / 1e6
 
-    def _quarantine(self, exchange: Exchange, reason: str) -> tuple[Stream, Record]:
-        """The exchange's header alone: it holds no text."""
+    async def _quarantined(self, exchange: Exchange, reason: str) -> Records:
+        """The exchange's header alone, with its subject hashed: it holds no text."""
         log.warning("collector.quarantined", extra={"id": exchange.id, "reason": reason})
         self._events.emit("collector.quarantined", route=exchange.decision.route, reason=reason.split(":")[0])
-        value = msgspec.msgpack.encode({"reason": reason, "exchange": exchange})
-        return Stream.QUARANTINE, Record(
-            id=exchange.id, key=exchange.decision.route, at=self._kept_since(exchange), value=value
+        subject = await self._sealing.hashed(exchange.subject) if exchange.subject else ""
+        value = msgspec.msgpack.encode(
+            {"reason": reason, "exchange": msgspec.structs.replace(exchange, subject=subject or None)}
         )
+        at, route = self._kept_since(exchange), exchange.decision.route
+        return [(Stream.QUARANTINE, Record(id=exchange.id, key=route, at=at, value=value, subject=subject))]
 
     def _kept_since(self, exchange: Exchange) -> float:
         """What its retention is counted from: another system's old log is not too old when it comes."""

@@ -8,17 +8,20 @@ The collector answers each frame, once what it says is durable, with its 8-byte 
 frame until then and sends it again after a reconnection; ids make the repetition harmless.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
-import socket
 import stat
 import struct
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from collector.errors import CollectorError
+from router import private_folder
 from router.decision import Arm, Decision
 from router.evidence import RouteEvent
 
@@ -169,15 +172,20 @@ def socket_path(state: str, name: str = "collector.sock") -> Path:
     return folder / path.name
 
 
-def claim(path: Path) -> None:
-    """Make a socket's place free. Raises CollectorError where a collector already answers there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold a socket's place while inside, free of what a killed process left there. Raises CollectorError where another
+    process holds it, OSError."""
+    private_folder(path.parent)
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
         try:
-            probe.connect(str(path))
-        except FileNotFoundError:
-            return
-        except OSError:
-            path.unlink(missing_ok=True)  # left behind by a process that was killed
-            return
-    raise CollectorError(f"a collector already listens at {path}; stop it, or use another state folder")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CollectorError(
+                f"a collector already listens at {path}, or is about to; stop it, or use another state folder"
+            ) from None
+        path.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(lock)

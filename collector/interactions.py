@@ -1,5 +1,6 @@
 """The log's interactions, as those read them who learn from them, count them or take them out."""
 
+import math
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -31,11 +32,13 @@ class Interactions:
 
     def opened(self, entries: list[Entry]) -> Iterator[tuple[int, Interaction]]:
         """What stands in these entries, with their offsets. Raises LogError."""
-        keys = self._keys.known({entry.subject for entry in entries if sealed(entry.value)})
+        subjects = {entry.subject for entry in entries if sealed(entry.value)}
+        keys, erased = self._keys.known(subjects), self._keys.erased(subjects)
         for entry in entries:
-            key = keys.get(entry.subject)
-            if key is not None or not sealed(entry.value):
-                yield entry.offset, decode(entry.value, key)
+            if not sealed(entry.value):
+                yield entry.offset, decode(entry.value)
+            elif entry.subject in keys and entry.at > erased.get(entry.subject, -math.inf):
+                yield entry.offset, decode(entry.value, keys[entry.subject])
 
     def end(self, route: str) -> int:
         """The offset after a route's last one. Raises LogError."""

@@ -61,12 +61,15 @@ class GatewayClient:
         # trust_env: a proxy of the environment is for the outside, and the gateway is on this machine.
         self._client = httpx.AsyncClient(base_url=base_url, timeout=SECONDS, trust_env=False, transport=transport)
 
-    async def __call__(self, route: str, messages: Sequence[Mapping[str, str]]) -> str:
+    async def __call__(
+        self, route: str, messages: Sequence[Mapping[str, str]], *, response_format: Mapping[str, Any] | None = None
+    ) -> str:
         """See Ask. Neither a temperature nor a length is asked for: some models refuse either."""
+        shape = {} if response_format is None else {"response_format": response_format}
         try:
             reply = await self._client.post(
                 "/v1/chat/completions",
-                json={"model": route, "messages": list(messages)},
+                json={"model": route, "messages": list(messages), **shape},
                 headers={"x-retort-consent": "no"},
             )
             if reply.status_code != 200:

@@ -90,6 +90,10 @@ class EventLog(Protocol):
         Kafka's broker removes them with its next compaction; until then they may still be read.
         """
 
+    def scour(self, *, seconds: float) -> bool:
+        """Leave nothing in this machine's files of what expired or was erased; False where a reader kept it from that
+        for so long. Nothing is appended meanwhile. Raises LogError."""
+
     def consumer(self, stream: Stream, *, group: str) -> Consumer:
         """Join a group. Raises LogError."""
 

@@ -12,6 +12,8 @@ from typing import Any
 from collector.errors import LogError, LogFull
 from collector.log import Entry, Record, Stream
 from collector.log_sqlite_group import COLUMNS, SqliteConsumer, entry
+from router import private_database
+from router.sql_sqlite import overwritten
 
 
 def _table(stream: str) -> str:
@@ -49,7 +51,7 @@ class SqliteLog:
         self._lock = threading.RLock()
         with self._translated():
             if isinstance(path, Path):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                private_database(path)
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -95,8 +97,12 @@ class SqliteLog:
                 f"DELETE FROM {stream} WHERE subject = ? AND subject != '' RETURNING number, id, key, at, x'', subject",
                 subject,
             )
-        self._rows("PRAGMA wal_checkpoint(TRUNCATE)")  # nor is it left in the write-ahead log
         return sorted(found, key=lambda one: one.offset)
+
+    def scour(self, *, seconds: float) -> bool:
+        """See EventLog."""
+        with self._lock, self._translated():
+            return overwritten(self._db, seconds)
 
     def consumer(self, stream: Stream, *, group: str) -> SqliteConsumer:
         """See EventLog."""

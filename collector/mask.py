@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from collector.errors import ScrubError, without_text
-from collector.frames import claim
+from collector.frames import claimed
 from collector.kept import untouchable
 from collector.mask_frames import LENGTH, MASK_SECONDS, MOST_BYTES, MaskReply, MaskRequest, mask_socket, packed
 from collector.salt import read_salt
@@ -47,17 +47,17 @@ async def masking(config: Config) -> AsyncIterator[None]:
         yield
         return
     path = mask_socket(config.state)
-    claim(path)
     captures = {name: policy.capture for name, policy in routes.items()}
     # Its events stay untold: the gateway counts what is masked, and the series of scrubbing are of what is captured.
     pool = ScrubPool(config.state, routes=captures, workers=config.mask_workers, events=Events(), timeout=MASK_SECONDS)
-    await pool.start()
-    try:
-        salt = read_salt(Path(config.state) / "run" / "scrub.salt")
-        async with MaskServer(routes, pool, workers=config.mask_workers, salt=salt).listening(path):
-            yield
-    finally:
-        await pool.close()
+    with claimed(path):
+        try:
+            await pool.start()
+            salt = read_salt(Path(config.state) / "run" / "scrub.salt")
+            async with MaskServer(routes, pool, workers=config.mask_workers, salt=salt).listening(path):
+                yield
+        finally:
+            await pool.close()
 
 
 class MaskServer:
@@ -159,7 +159,8 @@ class MaskServer:
         return MaskReply(asked.id, msgspec.json.encode(clean), scrubbed.pairs)
 
     def _hash_users(self, clean: dict[str, Any], request: dict[str, Any]) -> None:
-        """A user's name is replaced whatever it looks like."""
+        """A user's name is replaced whatever it looks like; by another hash than in the log, so that a teacher's leads
+        to no record there."""
         for above, place, said in users(request):
             at(clean, above)[place] = blake2b(said.encode(), key=self._salt, digest_size=16).hexdigest()
 

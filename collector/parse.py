@@ -6,21 +6,31 @@ from typing import Any
 
 import msgspec
 
-from collector.record import Usage
+from collector.record import TokenLogprob, Usage
 
 
 class Unreadable(Exception):
     """The bytes are no chat completion; the message says why, without quoting them."""
 
 
+class _Alternative(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _Told(_Alternative):
+    top_logprobs: list[_Alternative] = []
+
+
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """What an upstream said."""
+    """What an upstream said. `logprobs`: of its content's tokens; empty where it told none."""
 
     message: dict[str, Any]
     finish_reason: str | None = None
     model: str | None = None
     system_fingerprint: str | None = None
     usage: Usage | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 def completion(body: bytes) -> Completion:
@@ -63,6 +73,15 @@ def words(said: Completion | None) -> dict[str, Any]:
     }
 
 
+def spelt(said: Completion | None) -> tuple[TokenLogprob, ...]:
+    """An answer's tokens with their alternatives, where they spell its content. They are fragments, which no scrubber
+    can read, and an alternative may be a name that stands elsewhere in the exchange: whoever keeps them must know that
+    scrubbing found nothing in all of it."""
+    if said is None or "".join(token.token for token in said.logprobs) != said.message.get("content"):
+        return ()
+    return said.logprobs
+
+
 def _object(data: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(data)
@@ -84,6 +103,7 @@ def _plain(data: dict[str, Any]) -> Completion:
         model=_string(data.get("model")),
         system_fingerprint=_string(data.get("system_fingerprint")),
         usage=_usage(data.get("usage")),
+        logprobs=tuple(_logprobs(choice)),
     )
 
 
@@ -109,6 +129,7 @@ def _stream(chunks: list[dict[str, Any]]) -> Completion:
         raise Unreadable("neither a JSON object nor an event stream")
     message: dict[str, Any] = {"role": "assistant", "content": None}
     calls: dict[int, dict[str, Any]] = {}
+    logprobs: list[TokenLogprob] = []
     finish = usage = None
     for chunk in chunks:
         usage = _usage(chunk.get("usage")) or usage
@@ -116,6 +137,7 @@ def _stream(chunks: list[dict[str, Any]]) -> Completion:
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             continue  # a chunk of usage alone
         finish = _string(choices[0].get("finish_reason")) or finish
+        logprobs += _logprobs(choices[0])
         delta = choices[0].get("delta")
         if isinstance(delta, dict):
             _add(message, calls, delta)
@@ -128,6 +150,7 @@ def _stream(chunks: list[dict[str, Any]]) -> Completion:
         model=_string(known.get("model")),
         system_fingerprint=_string(known.get("system_fingerprint")),
         usage=usage,
+        logprobs=tuple(logprobs),
     )
 
 
@@ -165,6 +188,17 @@ def _first_choice(data: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise Unreadable("no choices")
     return choices[0]
+
+
+def _logprobs(choice: Mapping[str, Any]) -> list[TokenLogprob]:
+    """A choice's tokens with their alternatives; none where it tells none, or not as OpenAI does."""
+    told = choice.get("logprobs")
+    content = told.get("content") if isinstance(told, dict) else None
+    try:
+        tokens = msgspec.convert(content or [], list[_Told])
+    except msgspec.ValidationError:
+        return []
+    return [TokenLogprob(t.token, t.logprob, {a.token: a.logprob for a in t.top_logprobs}) for t in tokens]
 
 
 def _usage(value: object) -> Usage | None:

@@ -20,7 +20,7 @@ import msgspec
 from collector.assemble import Assembler, Later, Records
 from collector.embedding import Embedder, Encoder, encoder_folder
 from collector.errors import LogError, LogFull, without_text
-from collector.frames import ACK, MAX_BODY, MAX_HEADER, PREFIX, Envelope, claim, socket_path, unpack
+from collector.frames import ACK, MAX_BODY, MAX_HEADER, PREFIX, Envelope, claimed, socket_path, unpack
 from collector.judge import GatewayClient, Judge, gateway_url
 from collector.log import EventLog
 from collector.mask import masking
@@ -52,26 +52,27 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
     `gateway`: the URL where a judge is asked, if it listens elsewhere than the configuration says.
     """
     path = socket_path(config.state)
-    claim(path)
-    name = read_salt(Path(config.state) / "run" / "appender.id").hex()[:16]  # of the state folder, for as long as it is
-    evidence_log = await asyncio.to_thread(open_log, config.log, kafka=config.kafka, appender=name)
-    subjects = open_subjects(config.subjects)
-    routes = {name: policy.capture for name, policy in config.routes.items()}
-    pool = ScrubPool(config.state, routes=routes, workers=config.scrub_workers, events=events)
-    try:
-        async with settling(config, events, gateway) as quality, masking(config):
-            assembler = Assembler(config, pool, events, sealing=Sealing(subjects), quality=quality)
-            await asyncio.to_thread(assembler.restore, evidence_log)
-            await pool.start()
-            keeping = asyncio.create_task(keep_no_longer(config, evidence_log))
-            try:
-                await Receiver(assembler, evidence_log, events).serve(path, stop)
-            finally:
-                keeping.cancel()
-    finally:
-        await pool.close()
-        subjects.close()
-        evidence_log.close()
+    with claimed(path):
+        # Who appends: of the state folder, for as long as it is.
+        name = read_salt(Path(config.state) / "run" / "appender.id").hex()[:16]
+        evidence_log = await asyncio.to_thread(open_log, config.log, kafka=config.kafka, appender=name)
+        subjects = open_subjects(config.subjects)
+        routes = {name: policy.capture for name, policy in config.routes.items()}
+        pool = ScrubPool(config.state, routes=routes, workers=config.scrub_workers, events=events)
+        try:
+            async with settling(config, events, gateway) as quality, masking(config):
+                assembler = Assembler(config, pool, events, sealing=Sealing(subjects, events), quality=quality)
+                await asyncio.to_thread(assembler.restore, evidence_log)
+                await pool.start()
+                keeping = asyncio.create_task(keep_no_longer(config, evidence_log, subjects))
+                try:
+                    await Receiver(assembler, evidence_log, events).serve(path, stop)
+                finally:
+                    keeping.cancel()
+        finally:
+            await pool.close()
+            subjects.close()
+            evidence_log.close()
 
 
 @contextlib.asynccontextmanager
@@ -277,13 +278,19 @@ class Receiver:
 
     async def _append(self, records: Records) -> None:
         """Append, however long it takes: nothing is acknowledged before, so nothing is lost."""
-        wait = 0.2
+        wait, told = 0.2, ""
         while True:
             try:
-                return await asyncio.to_thread(self._log.append, records)
+                await asyncio.to_thread(self._log.append, records)
             except LogError as error:
                 name = "collector.log_full" if isinstance(error, LogFull) else "collector.log_failed"
-                log.error(name, extra={"error": str(error), "again_in": wait})
+                if name != told:
+                    log.error(name, extra={"error": str(error)})
+                    told = name
                 self._events.emit(name)
+            else:
+                if told:
+                    log.info("collector.log_back")
+                return
             await asyncio.sleep(wait)
             wait = min(wait * 2, LONGEST_RETRY)

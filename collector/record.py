@@ -23,10 +23,20 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int = 0
 
 
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """One token of an answer as an API tells it. `logprob`: natural. `top`: what it might have said instead, with
+    their log probabilities, its own choice included where the API lists it."""
+
+    token: str
+    logprob: float
+    top: dict[str, float] = {}
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One upstream's answer. `message`: the assistant message ({role, content, tool_calls, ...}), scrubbed;
     a stream's deltas reassembled. None where no answer could be read. `deferred`: a student's, in whose place the
-    teacher answered."""
+    teacher answered. `logprobs`: the message's tokens, where the client asked for them and scrubbing changed nothing of
+    the exchange; else empty."""
 
     arm: Arm
     version: str | None = None
@@ -43,6 +53,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     total_ms: float | None = None
     confidence: float | None = None
     deferred: bool = False
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Interaction(msgspec.Struct, frozen=True, kw_only=True):

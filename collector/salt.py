@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 
 from collector.errors import CollectorError
+from router import private_folder
 
 SALT_BYTES = 32
 
@@ -17,7 +18,7 @@ def read_salt(path: Path) -> bytes:
     refused as one step, so of several processes that start at once one wins, and all read its salt. Raises
     CollectorError where what is there has another length, OSError where it can't be read or made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     if not path.exists():
         fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from collector.errors import LogError
@@ -10,6 +11,7 @@ from collector.frames import Exchange
 from collector.log import Record
 from collector.record import Interaction, encode
 from collector.subjects import SubjectKeys
+from router import Events
 
 log = logging.getLogger("retort.collector")
 
@@ -17,14 +19,16 @@ T = TypeVar("T")
 
 # Where a request names its user, by what clients of the API write there.
 PLACES = (("user",), ("safety_identifier",), ("metadata", "user_id"))
-LONGEST_RETRY = 5.0
+FIRST_RETRY, LONGEST_RETRY = 0.2, 5.0
 
 
 class Sealing:
     """Waits as long as the subjects' database can't be used: nothing is acknowledged before, so nothing is lost."""
 
-    def __init__(self, keys: SubjectKeys) -> None:
+    def __init__(self, keys: SubjectKeys, events: Events) -> None:
         self._keys = keys
+        self._events = events
+        self._one = asyncio.Lock()  # asks at a time: the database does no more, and while it is away, all wait for one
 
     async def name(self, exchange: Exchange, request: dict[str, Any], clean: dict[str, Any]) -> str:
         """The hashed subject, "" where nobody said one; in the clean request hashes stand in place of its names."""
@@ -35,28 +39,39 @@ class Sealing:
                 at(clean, above)[place] = await self._patiently(self._keys.hashed, said)
         return await self._patiently(self._keys.hashed, subject) if subject else ""
 
+    async def hashed(self, name: str) -> str:
+        """What stands for a subject's name."""
+        return await self._patiently(self._keys.hashed, name)
+
     async def record(self, made: Interaction, *, at: float) -> Record:
         """For the log. `at`: since when it is kept."""
-        key = await self._patiently(self._keys.key, made.subject) if made.subject else None
+        key = await self._patiently(partial(self._keys.key, at=at), made.subject) if made.subject else None
         return Record(id=made.id, key=made.route, at=at, value=encode(made, key), subject=made.subject)
 
     async def _patiently(self, ask: Callable[[str], T], name: str) -> T:
-        wait = 0.2
-        while True:
-            try:
-                return await asyncio.to_thread(ask, name)
-            except LogError as error:
-                log.error("collector.subjects_failed", extra={"error": str(error), "again_in": wait})
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, LONGEST_RETRY)
+        async with self._one:
+            wait = FIRST_RETRY
+            while True:
+                try:
+                    found = await asyncio.to_thread(ask, name)
+                except LogError as error:
+                    if wait == FIRST_RETRY:
+                        log.error("collector.subjects_failed", extra={"error": str(error)})
+                    self._events.emit("collector.subjects_failed")
+                else:
+                    if wait > FIRST_RETRY:
+                        log.info("collector.subjects_back")
+                    return found
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_RETRY)
 
 
 def users(request: dict[str, Any]) -> Iterator[tuple[Sequence[str], str, str]]:
     """Where a request names its user (above, and the key there), and as whom."""
     for *above, place in PLACES:
         said = at(request, above).get(place)
-        if isinstance(said, str):
-            yield above, place, said
+        if isinstance(said, str | int | float) and not isinstance(said, bool):
+            yield above, place, str(said)
 
 
 def at(request: dict[str, Any], place: Sequence[str]) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import msgspec
 
+from collector.adopt import Adopter
 from collector.errors import CollectorUnavailable, SpoolError
-from collector.frames import ACK, Header, pack, split
-from collector.spool import Orphan, Place, Spool
+from collector.frames import ACK, Header, pack
+from collector.spool import Place, Spool
 from router import Events
 
 log = logging.getLogger("retort.collector")
@@ -22,18 +22,17 @@ LINGER = 0.01  # seconds in which frames are gathered into one write; a write fo
 FIRST_BACKOFF = 0.05
 LONGEST_BACKOFF = 1.0
 MOST_BUFFERED = 1 << 20  # bytes that wait in a connection
-ADOPT_SECONDS = 10.0
-ADOPT_PAGE = 64  # frames read at once
-ADOPT_PAUSE = 0.2
 
 
 class _Kept(msgspec.Struct):
-    """A frame until it is acknowledged. `pieces`: None where it stands in the spool alone, at `place`."""
+    """A frame until it is acknowledged. `pieces`: None where it stands in the spool alone, at `place`. `done`: of one
+    that its owner keeps on disk until then."""
 
     sequence: int
     size: int
     pieces: Sequence[bytes] | None
     place: Place | None
+    done: asyncio.Future[None] | None = None
 
 
 class FrameSender:
@@ -56,15 +55,16 @@ class FrameSender:
         self._backoff = FIRST_BACKOFF
         self._transport: asyncio.Transport | None = None
         self._flush: asyncio.TimerHandle | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._connecting: asyncio.Task[None] | None = None
+        self._adopter = None if spool is None else Adopter(spool, self._lend, events)
         self._empty = asyncio.Event()
         self._empty.set()
 
     async def start(self) -> None:
         """Connect in the background, and again whenever the connection breaks; send what killed processes left."""
-        self._tasks.append(asyncio.create_task(self._keep_connected()))
-        if self._spool is not None:
-            self._tasks.append(asyncio.create_task(self._adopt(self._spool)))
+        self._connecting = asyncio.create_task(self._keep_connected())
+        if self._adopter is not None:
+            self._adopter.start()
 
     def send(self, header: Header, *bodies: bytes, begun: int | None = None) -> bool:
         """Take a frame. Never waits; False, and an event, where there is no room and the frame is dropped.
@@ -97,26 +97,28 @@ class FrameSender:
 
     async def drain(self, timeout: float) -> int:
         """Wait until all is acknowledged, or nothing has been for so many seconds; returns how many frames are neither
-        acknowledged nor in the spool."""
+        acknowledged nor on disk."""
         left = None
         while self._kept and left != self._kept[0].sequence:
             left = self._kept[0].sequence
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), timeout)
-        return sum(frame.place is None for frame in self._kept)
+        return sum(frame.place is None and frame.done is None for frame in self._kept)
 
     async def close(self) -> None:
-        """Stop; what is neither acknowledged by now nor in the spool is lost, so drain first."""
-        for task in self._tasks:
-            task.cancel()
+        """Stop; what is neither acknowledged by now nor on disk is lost, so drain first."""
+        if self._adopter is not None:
+            await self._adopter.close()
+        if self._connecting is not None:
+            self._connecting.cancel()
             with suppress(asyncio.CancelledError):
-                await task
+                await self._connecting
         if self._flush:
             self._flush.cancel()
         if self._transport:
             self._transport.close()
         if self._spool is not None:
-            self._spool.close(empty=not self._kept)
+            self._spool.close(empty=all(frame.place is None for frame in self._kept))
 
     def _take(self, header: Header, *bodies: bytes) -> bool:
         sequence = self._sequence + 1
@@ -129,14 +131,28 @@ class FrameSender:
             return False
         else:
             pieces = None
-        self._sequence = sequence
-        frame = _Kept(sequence, size, pieces, place)
+        self._enqueue(_Kept(sequence, size, pieces, place))
+        return True
+
+    def _lend(self, header: Header, bodies: bytes) -> asyncio.Future[None] | None:
+        """Take a frame that its owner keeps on disk; what it returns is done when the frame is acknowledged. None where
+        it would take more than half of the room, beside others."""
+        pieces = pack(self._sequence + 1, header, bodies)
+        size = sum(map(len, pieces))
+        if self._bytes and 2 * (self._bytes + size) > self._max_bytes:
+            return None
+        self._bytes += size
+        done = asyncio.get_running_loop().create_future()
+        self._enqueue(_Kept(self._sequence + 1, size, pieces, None, done))
+        return done
+
+    def _enqueue(self, frame: _Kept) -> None:
+        self._sequence = frame.sequence
         self._kept.append(frame)
         self._unsent.append(frame)
         self._empty.clear()
         if self._flush is None and self._transport is not None:
             self._flush = asyncio.get_running_loop().call_later(LINGER, self._write)
-        return True
 
     def _spooled(self, sequence: int, pieces: Sequence[bytes], *, begun: bool = False) -> Place | None:
         if self._spool is None:
@@ -180,6 +196,8 @@ class FrameSender:
         while self._kept and self._kept[0].sequence <= sequence:
             frame = self._kept.popleft()
             self._bytes -= frame.size if frame.pieces is not None else 0
+            if frame.done is not None and not frame.done.done():
+                frame.done.set_result(None)
         if self._spool is not None:
             try:
                 self._spool.acknowledged(sequence)
@@ -211,30 +229,6 @@ class FrameSender:
         finally:
             self._transport = None
             transport.close()
-
-    async def _adopt(self, spool: Spool) -> None:
-        """Send on what killed processes left, as there is room for it."""
-        while True:
-            for orphan in await asyncio.to_thread(spool.orphans):
-                try:
-                    await self._send_on(orphan, spool)
-                except (OSError, SpoolError, msgspec.MsgspecError) as error:
-                    log.error("collector.spool_unreadable", extra={"folder": str(orphan.folder), "error": str(error)})
-                finally:
-                    orphan.close()
-            await asyncio.sleep(ADOPT_SECONDS)
-
-    async def _send_on(self, orphan: Orphan, spool: Spool) -> None:
-        frames, count = orphan.frames(), 0
-        while page := await asyncio.to_thread(lambda: list(islice(frames, ADOPT_PAGE))):
-            for frame in page:
-                while not spool.has_room(len(frame)):  # noqa: ASYNC110 - a disk tells nobody
-                    await asyncio.sleep(ADOPT_PAUSE)
-                header, bodies = split(frame)
-                self._take(header, bodies)
-            count += len(page)
-        await asyncio.to_thread(orphan.remove)
-        log.info("collector.spool_adopted", extra={"frames": count})
 
 
 class _Acks(asyncio.Protocol):

@@ -3,9 +3,7 @@
 Each process has a folder of its own, which it holds locked while it lives:
 
     lock, acked (8 bytes: the last acknowledged sequence number), 0000000001, 0000000002, ... (segments)
-    a segment: 16 bytes of salt, then records: kind 1, length 4, sequence 8 (big-endian), AES-256-GCM(frame)
 
-A segment's key is HKDF-SHA256(key, salt), a record's nonce its place in the segment, its head is authenticated with it.
 What is written has left the process, and survives its death; not a power cut, as nothing waits for the disk.
 """
 
@@ -14,27 +12,18 @@ import fcntl
 import os
 import secrets
 import shutil
-import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from collector.errors import SpoolError
-from collector.frames import header_id, split
-from router import SpoolSettings
+from collector.orphan import ACKED, Orphan
+from collector.spool_records import BEGUN, FRAME, SALT_BYTES, record_size, seal, segment_cipher, unseal
+from router import SpoolSettings, private_folder
 
 SEGMENT_BYTES = 8 << 20
-
-_HEAD = struct.Struct("!BIQ")
-_ACKED = struct.Struct("!Q")
-_SALT_BYTES, _TAG_BYTES = 16, 16
-_FRAME, _BEGUN = 1, 2
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -51,7 +40,7 @@ class _Segment(msgspec.Struct):
     number: int
     handle: int
     cipher: AESGCM
-    size: int = _SALT_BYTES
+    size: int = SALT_BYTES
     last: int = 0
     begun: set[int] = msgspec.field(default_factory=set)
 
@@ -65,10 +54,12 @@ class Spool:
     def __init__(self, folder: Path, key: bytes, *, max_bytes: int) -> None:
         self._key = key
         self._max_bytes = max_bytes
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.folder = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
-        self.folder.mkdir(mode=0o700)
-        self._lock = _locked(self.folder)
+        private_folder(folder)
+        name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        fresh = folder / f".{name}"  # which nobody takes for an orphan before it is locked
+        fresh.mkdir(mode=0o700)
+        self._lock = _locked(fresh)
+        self.folder = fresh.rename(folder / name)
         self._acked = os.open(self.folder / "acked", os.O_RDWR | os.O_CREAT, 0o600)
         self._segments: deque[_Segment] = deque()
         self._count = 0
@@ -80,13 +71,12 @@ class Spool:
         frame = b"".join(pieces)
         if not self.has_room(len(frame)):
             return None
-        size = _HEAD.size + len(frame) + _TAG_BYTES
+        size = record_size(len(frame))
         segment = self._segments[-1] if self._segments else None
         if segment is None or segment.size + size > SEGMENT_BYTES:
             segment = self._new()
-        head = _HEAD.pack(_BEGUN if begun else _FRAME, size - _HEAD.size, sequence)
         place = Place(segment.number, segment.size, size)
-        data = head + segment.cipher.encrypt(_nonce(segment.size), frame, head)
+        data = seal(segment.cipher, BEGUN if begun else FRAME, sequence, frame, start=segment.size)
         if os.write(segment.handle, data) != size:
             self._bytes += SEGMENT_BYTES - segment.size
             segment.size = SEGMENT_BYTES  # a nonce is never used twice: what follows goes into another segment
@@ -106,12 +96,12 @@ class Spool:
 
     def has_room(self, size: int) -> bool:
         """Whether a frame of so many bytes can be kept."""
-        return self._bytes + _HEAD.size + size + _TAG_BYTES <= self._max_bytes
+        return self._bytes + record_size(size) <= self._max_bytes
 
     def read(self, place: Place) -> bytes:
         """The frame that stands there. Raises OSError, SpoolError."""
         segment = next(s for s in self._segments if s.number == place.segment)
-        return _opened(segment.cipher, os.pread(segment.handle, place.length, place.start), place.start)[2]
+        return unseal(segment.cipher, os.pread(segment.handle, place.length, place.start), start=place.start)[2]
 
     def over(self, begun: int) -> None:
         """What began with this sequence number is written whole."""
@@ -120,19 +110,19 @@ class Spool:
 
     def acknowledged(self, sequence: int) -> None:
         """All up to this frame are with the collector. Raises OSError."""
-        os.pwrite(self._acked, _ACKED.pack(sequence), 0)
+        os.pwrite(self._acked, ACKED.pack(sequence), 0)
         while self._segments and self._segments[0].last <= sequence and not self._segments[0].begun:
             if len(self._segments) == 1 and self._segments[0].size < SEGMENT_BYTES // 2:
                 return  # the one that is being written is used on
             segment = self._segments.popleft()
             os.close(segment.handle)
             (self.folder / f"{segment.number:010d}").unlink()
-            self._bytes -= segment.size - _SALT_BYTES
+            self._bytes -= segment.size - SALT_BYTES
 
-    def orphans(self) -> list["Orphan"]:
+    def orphans(self) -> list[Orphan]:
         """The folders beside this one whose processes are gone. Raises OSError."""
         found = []
-        for path in sorted(self.folder.parent.iterdir()):
+        for path in sorted(self.folder.parent.glob("[!.]*")):
             with contextlib.suppress(BlockingIOError, FileNotFoundError, NotADirectoryError):
                 found.append(Orphan(path, _locked(path), self._key))
         return found
@@ -148,11 +138,19 @@ class Spool:
         os.close(self._lock)
 
     def _new(self) -> _Segment:
-        self._count += 1
-        handle = os.open(self.folder / f"{self._count:010d}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        salt = secrets.token_bytes(_SALT_BYTES)
-        os.write(handle, salt)
-        segment = _Segment(self._count, handle, _cipher(self._key, salt))
+        number = self._count + 1
+        path = self.folder / f"{number:010d}"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        salt = secrets.token_bytes(SALT_BYTES)
+        try:
+            if os.write(handle, salt) != SALT_BYTES:
+                raise OSError(f"{path}: a salt was written in part")
+        except OSError:
+            os.close(handle)
+            path.unlink()
+            raise
+        self._count = number
+        segment = _Segment(number, handle, segment_cipher(self._key, salt))
         self._segments.append(segment)
         return segment
 
@@ -160,55 +158,6 @@ class Spool:
 def open_spool(state: str, settings: SpoolSettings) -> Spool:
     """A spool below a state folder. Raises OSError."""
     return Spool(Path(state) / "spool", bytes.fromhex(settings.key), max_bytes=settings.max_mb << 20)
-
-
-class Orphan:
-    """The folder of a process that is gone, locked: what it left to send. Close it in any case."""
-
-    def __init__(self, folder: Path, lock: int, key: bytes) -> None:
-        self.folder = folder
-        self._lock = lock
-        self._key = key
-
-    def frames(self) -> Iterator[bytes]:
-        """Its frames that are not acknowledged, in order; then those of exchanges that were answered, but not over.
-
-        Raises SpoolError where they can't be read with this key; OSError.
-        """
-        acked = self.folder / "acked"
-        data = acked.read_bytes() if acked.exists() else b""
-        last = _ACKED.unpack(data)[0] if len(data) == _ACKED.size else 0
-        over: set[str] = set()
-        begun: dict[str, bytes] = {}
-        for kind, sequence, frame in self._records():
-            name = header_id(split(frame)[0])
-            if kind == _BEGUN:
-                begun[name] = frame
-                continue
-            over.add(name)
-            if sequence > last:
-                yield frame
-        yield from (frame for name, frame in begun.items() if name not in over)
-
-    def remove(self) -> None:
-        """Everything has been sent on."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def close(self) -> None:
-        """Let go of the folder."""
-        os.close(self._lock)
-
-    def _records(self) -> Iterator[tuple[int, int, bytes]]:
-        for path in sorted(self.folder.glob("[0-9]*")):
-            with path.open("rb") as file:
-                cipher = _cipher(self._key, file.read(_SALT_BYTES))
-                start = _SALT_BYTES
-                while len(head := file.read(_HEAD.size)) == _HEAD.size:
-                    body = file.read(_HEAD.unpack(head)[1])
-                    if len(body) < _HEAD.unpack(head)[1]:
-                        break  # its process was killed while it wrote
-                    yield _opened(cipher, head + body, start)
-                    start += len(head) + len(body)
 
 
 def _locked(folder: Path) -> int:
@@ -220,20 +169,3 @@ def _locked(folder: Path) -> int:
         os.close(handle)
         raise
     return handle
-
-
-def _cipher(key: bytes, salt: bytes) -> AESGCM:
-    return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=salt, info=b"retort spool").derive(key))
-
-
-def _nonce(start: int) -> bytes:
-    return start.to_bytes(12, "big")
-
-
-def _opened(cipher: AESGCM, record: bytes, start: int) -> tuple[int, int, bytes]:
-    head = record[: _HEAD.size]
-    kind, _, sequence = _HEAD.unpack(head)
-    try:
-        return kind, sequence, cipher.decrypt(_nonce(start), record[_HEAD.size :], head)
-    except InvalidTag as error:
-        raise SpoolError("a spooled frame can't be read: it was written with another key, or changed") from error

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from collector import CollectorError
-from retort import plan_options
+from retort import plan_options, recipe_options
 from retort.cli_training import add_training
 from retort.errors import StartError
 from retort.extras import need
-from retort.process import EXIT_USAGE, set_up_logging
+from retort.process import EXIT_USAGE, leave_no_dump, set_up_logging
 from retort.settings import DEFAULT_CONFIG, be_offline, load, share_metrics
 from router import Config, RouterError, json_schema
 
@@ -37,6 +37,7 @@ ACTIONS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
     options = _parser().parse_args(argv)
+    leave_no_dump()
     be_offline()
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(command)
     check = command("check", _check, text="validate a configuration", config=False)
     check.add_argument("file")
+    recipe_options.add_arguments(command("recipe", recipe_options.run, text=recipe_options.TEXT, config=False))
     command("schema", _schema, text="print the configuration's JSON Schema", config=False)
     return parser
 

@@ -23,6 +23,9 @@ def add_training(command: Command) -> None:
     )
     retrain.add_argument("--override-gate", metavar="WHY", help="register the candidate even if the gate says no")
     retrain.add_argument("--who", default=getpass.getuser(), help="default: your login name")
+    card = command("card", _card, text="print the path of a version's model card, to open in a browser")
+    card.add_argument("version")
+    card.add_argument("--markdown", action="store_true", help="of its Markdown form")
     _add_bootstrap(command)
     _add_evaluate(command)
     _add_sweep(command)
@@ -102,6 +105,12 @@ def _retrain(options: argparse.Namespace) -> int:
         who=options.who,
         held_out=options.held_out,
     )
+
+
+def _card(options: argparse.Namespace) -> int:
+    from retort.card import card  # noqa: PLC0415
+
+    return card(load(options.config), options.version, form="markdown" if options.markdown else "html")
 
 
 def _bootstrap(options: argparse.Namespace) -> int:

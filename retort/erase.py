@@ -1,6 +1,7 @@
 """`retort erase`: a person's records are removed, and whoever asked learns which data sets and versions held them."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -9,15 +10,20 @@ from typing import Any
 from collector import Entry, Stream, open_log, open_subjects
 from retort.studies import forget
 from retrainer.data.dataset import ids
+from retrainer.data.suite import remove, suite_file
 from router import Config, Version, open_registry
+
+SCOUR_SECONDS = 5.0
 
 
 def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_json: bool) -> int:
-    """Erase subjects, by the names that clients gave them or by their hashes. Returns 0.
+    """Erase subjects, by the names that clients gave them or by their hashes. Returns 0; 1 where some of it can still
+    be found in a file, because a reader is in the way.
 
     The keys go first: from then on nobody can read the records, wherever they stand. Then they are removed from the
-    log; a broker needs until its next compaction. Unfinished evaluations and sweeps of these routes are removed: they
-    hold copies. May be repeated. Raises LogError, RouterError.
+    log; a broker needs until its next compaction. What a route's regression suite holds of them goes, too, and
+    unfinished evaluations and sweeps of these routes, which hold copies. May be repeated. Raises LogError, RouterError,
+    CycleError.
     """
     with (
         closing(open_subjects(config.subjects)) as keys,
@@ -32,9 +38,21 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
             forget(config, routes)
             versions = [version for route in routes for version in registry.versions(route)]
             held = list(_held(config, entries, versions))
+            for route in routes:
+                remove(suite_file(config.state, route), {entry.id for entry in entries if entry.key == route})
             report.append({"subject": subject, "key_destroyed": had_key, "records": len(entries), "held_by": held})
+        files = {"subjects": keys.scour(seconds=SCOUR_SECONDS), "log": log.scour(seconds=SCOUR_SECONDS)}
+    left = [name for name, clean in files.items() if not clean]
+    for row in report:
+        row["not_overwritten"] = left
     print(json.dumps(report, indent=2) if as_json else "\n".join(line for row in report for line in _lines(row)))
-    return 0
+    for name in left:
+        print(
+            f"not overwritten yet: somebody reads the database `{name}` (a backup?), and in its files what was erased "
+            "can still be found; the collector overwrites it within ten minutes of their end, or run this again then",
+            file=sys.stderr,
+        )
+    return 1 if left else 0
 
 
 def _held(config: Config, entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator[dict[str, Any]]:
@@ -43,7 +61,7 @@ def _held(config: Config, entries: Sequence[Entry], versions: Sequence[Version])
         offsets = version.lineage.get("offsets")
         within = [e.id for e in entries if e.key == version.route and offsets and offsets[0] <= e.offset < offsets[1]]
         folder = Path(config.state) / "cycles" / version.id / "dataset"
-        found = set(within) & ids(folder) if folder.exists() else None
+        found = set(within).intersection(ids(folder)) if folder.exists() else None
         if within and (found is None or found):
             yield {
                 "version": version.id,

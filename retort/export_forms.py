@@ -90,7 +90,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
     fields = dict(msgspec.to_builtins(answer))
     used = fields.pop("usage") or {}
     name = fields.pop("version") or fields.pop("upstream", None)
-    kept = {k: v for k, v in fields.items() if k not in ("arm", "upstream")}
+    kept = {k: v for k, v in fields.items() if k not in ("arm", "upstream", "logprobs")}
     return {**kept, "served_by": name, **{k: used.get(k) for k in ("prompt_tokens", "completion_tokens")}}
 
 

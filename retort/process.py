@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,14 @@ class FieldFormatter(logging.Formatter):
         line = super().format(record)
         fields = " ".join(f"{k}={v!r}" for k, v in vars(record).items() if k not in _STANDARD)
         return f"{line} {fields}" if fields else line
+
+
+def leave_no_dump() -> None:
+    """This process and its children leave no core dump: one would hold texts that nobody has scrubbed. A limit of one
+    byte keeps the kernel from writing a file, and from handing the memory to a collector of dumps; see core(5)."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    least = 1 if most == resource.RLIM_INFINITY else min(1, most)
+    resource.setrlimit(resource.RLIMIT_CORE, (least, least))
 
 
 def set_up_logging(name: str, *, level: int = logging.INFO) -> None:

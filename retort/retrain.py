@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from retort.errors import StartError
-from retrainer import Cycles, CycleState, Override, Request, ask, new_id
+from retrainer import Cycles, CycleState, Override, Request, ask, new_id, told_of
 from router import Config
 
 POLL_SECONDS = 0.3
@@ -34,8 +34,10 @@ def retrain(
     ask(config.state, request)
     state = _watch(Cycles(config.state), request.cycle_id)
     print(f"cycle {request.cycle_id}: {state.outcome}" + (f" ({state.error})" if state.error else ""))
+    for line in told_of(state):
+        print(f"  {line}")
     for phase, seconds in state.seconds.items():
-        print(f"  {phase:20s} {seconds:7.1f} s")
+        print(f"  {phase:30s} {seconds:7.1f} s")
     return 0 if state.outcome == "registered" else 1
 
 

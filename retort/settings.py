@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from retort.errors import StartError
-from router import Config, ConfigError, parse
+from router import Config, ConfigError, parse, private_folder
 
 DEFAULT_CONFIG = "retort.yaml"
 
@@ -31,7 +31,7 @@ def share_metrics(state: str) -> None:
     Must run before prometheus_client is imported: it chooses its value class then.
     """
     folder = Path(state) / "run" / "metrics"
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 

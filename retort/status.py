@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from collector import Interaction, Stream, open_interactions
+from retrainer import Cycles, told_of
 from router import Arm, Config, open_registry
 
 LATEST = 20_000  # interactions that the traffic figures look back on
@@ -81,8 +82,15 @@ def _route(config: Config, name: str) -> dict[str, Any]:
             "status": dict(registry.status(name)),
             "versions": versions,
             "traffic": {**msgspec.to_builtins(traffic), "saved_usd": traffic.saved},
+            "student": _learning(config, name),
             "quarantined": len(interactions.log.read(Stream.QUARANTINE, 0, LATEST, key=name)),
         }
+
+
+def _learning(config: Config, name: str) -> list[str]:
+    """Of the newest cycle that has read its answers: whether they are few, and what each student came to."""
+    states = [state for state in Cycles(config.state).of(name) if "closed" in state.phases]
+    return [line for state in states[-1:] for line in told_of(state)]
 
 
 def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
@@ -101,6 +109,8 @@ def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
         f"{row['quarantined']} in quarantine{imported}",
         soft_wrap=True,
     )
+    for line in row["student"]:
+        console.print(f"  {line}", soft_wrap=True, markup=False)
     if not row["versions"]:
         console.print("  no versions yet\n")
         return

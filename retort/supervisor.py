@@ -22,7 +22,7 @@ import msgspec
 from exporters.child import ending_with
 from retort.errors import AlreadyRunning, StartError
 from retort.process import EXIT_HOPELESS
-from router import Config
+from router import Config, private_folder
 
 log = logging.getLogger("retort.supervisor")
 
@@ -60,7 +60,7 @@ def lock_state(state: str) -> IO[str]:
     """Hold the state folder for this process. Raises AlreadyRunning, StartError."""
     path = Path(state) / "run" / "up.lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         handle = path.open("a+")
     except OSError as error:
         raise StartError(f"state: {state!r} can't be used as the state folder: {error.strerror}") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.multiprocess import mark_process_dead
 
+from collector import socket_path
 from retort.errors import StartError
 from retort.prepare import prepare
 from retort.process import EXIT_HOPELESS
@@ -67,7 +68,7 @@ def refuse_taken(host: str, port: int) -> None:
 
 
 async def _greet(config: Config, url: str, supervisor: Supervisor, stop: asyncio.Event) -> None:
-    while not await ready(url, stop):
+    while not await ready(url, stop) or not await _listens(socket_path(config.state), stop):
         if stop.is_set():
             return
     supervisor.ready = True
@@ -80,6 +81,13 @@ async def _greet(config: Config, url: str, supervisor: Supervisor, stop: asyncio
                 flush=True,
             )
     print("  retort status shows the loop; Ctrl-C drains and stops it.\n", flush=True)
+
+
+async def _listens(collector: Path, stop: asyncio.Event) -> bool:
+    """Wait until the collector, which loads its models first, is there too; False when stopped before."""
+    while not collector.exists() and not stop.is_set():  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
+    return not stop.is_set()
 
 
 async def ready(url: str, stop: asyncio.Event) -> bool:

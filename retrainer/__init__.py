@@ -9,6 +9,7 @@ from retrainer.errors import (
 )
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Override, Verdict, judge
+from retrainer.ladder import told_of
 from retrainer.state import Cycles, CycleState, Request, Standing, new_id
 from retrainer.triggers import due
 
@@ -30,4 +31,5 @@ __all__ = [
     "due",
     "judge",
     "new_id",
+    "told_of",
 ]

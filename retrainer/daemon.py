@@ -28,8 +28,9 @@ from retrainer.lease import LEASE_SECONDS, Leases
 from retrainer.pause import Pause
 from retrainer.ray_job import RayFailed, run_job, write_order
 from retrainer.state import Cycles, Request, new_id
+from retrainer.stopping import EXIT_AGAIN, GRACE_SECONDS
 from retrainer.triggers import due
-from retrainer.worker import EXIT_AGAIN, EXIT_DONE, EXIT_ELSEWHERE, EXIT_FAILED
+from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE, EXIT_FAILED
 from router.config import Config
 from router.events import Events
 
@@ -38,7 +39,7 @@ log = logging.getLogger("retort.retrainer")
 POLL_SECONDS = 1.0
 RETRY_SECONDS = (10.0, 3600.0)
 MOST_ATTEMPTS = 5
-STOP_SECONDS = 5.0
+STOP_SECONDS = GRACE_SECONDS + 5.0  # a worker bounds its own end
 WORKER = (sys.executable, "-m", "retrainer.worker")
 
 

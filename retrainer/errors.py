@@ -4,6 +4,8 @@ RetrainerError
 ├── BaseModelError     the base model isn't here, or isn't what was converted; not worth retrying
 ├── NotEnoughExamples  the log holds too few usable answers yet; may be retried later
 ├── TrainingDiverged   the loss is no number any more; not worth retrying with the same settings
+├── OutOfMemory        not even one example fits into memory; not worth retrying on this machine
+├── Interrupted        told to stop, and everything is stored; to be gone on with
 ├── CycleError         a cycle's state can't be read, or belongs to other settings; not worth retrying
 ├── CycleBusy          another process works on the same cycle; may be retried
 └── PhaseElsewhere     the next phase is another process's; retried there
@@ -35,6 +37,16 @@ class NotEnoughExamples(RetrainerError):
 
 class TrainingDiverged(RetrainerError):
     """The loss is no number any more."""
+
+
+class OutOfMemory(RetrainerError):
+    """A training doesn't fit into memory."""
+
+
+class Interrupted(RetrainerError):
+    """The process was told to stop; the training goes on from its checkpoint."""
+
+    retryable = True
 
 
 class CycleError(RetrainerError):

@@ -5,7 +5,7 @@ import hashlib
 import importlib.metadata
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,53 @@ from typing import Any
 import msgspec
 
 from collector import Interactions
+from collector.judge import Ask
 from exporters.models import Manifest, Store, record_golden
+from retrainer.data.closed import Choices
+from retrainer.data.configured import options
 from retrainer.data.curate import Example
 from retrainer.data.dataset import build, write
 from retrainer.data.held_out import read_held_out
+from retrainer.data.suite import grow
+from retrainer.errors import NotEnoughExamples
+from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.gate import Verdict
-from retrainer.evaluation.generate import Generator
+from retrainer.evaluation.generator import Generator
+from retrainer.evaluation.latency import measure_latency
+from retrainer.ladder import Step
+from retrainer.phases_gate import Compared, Setting, card, compare, safety
 from retrainer.recipes import RECIPES, Job
+from retrainer.safety import Suite, ask_general
 from retrainer.state import Request
 from router.config import Config
+from router.registry import Version
 
 # Held-out records that a model answers at the most: with 1,000 the interval is about one point to either side.
 MOST_JUDGED = 1000
 GOLDEN_DRAWN = 16  # prompts among which the few golden ones are chosen
 
-_PACKAGES = ("torch", "transformers", "peft", "onnxruntime", "onnxruntime-genai", "tokenizers", "safetensors")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "onnxruntime",
+    "onnxruntime-genai",
+    "tokenizers",
+    "safetensors",
+    "scikit-learn",
+)
 
 
 class Phases:
     """One cycle's work. Heavy libraries are imported by the phase that needs them."""
 
-    def __init__(self, config: Config, request: Request, job: Job) -> None:
+    def __init__(self, config: Config, request: Request, job: Job, *, ask: Ask | None = None) -> None:
         self._config, self._request, self._job = config, request, job
+        self._gateway = Gateway(config, ask)
         self._policy, self._folder = job.policy, job.folder
         self._recipe = RECIPES[job.student.recipe](job)
 
@@ -45,11 +68,28 @@ class Phases:
         return self._recipe.prepare()
 
     def dataset(self, interactions: Interactions) -> dict[str, Any]:
-        """Build and write the data set; returns its manifest."""
-        most = self._policy.retrain.max_examples
-        made = build(interactions, self._request.route, max_examples=most, fits=self._recipe.fits)
-        write(made, self._folder / "dataset")
+        """Build and write the data set, and fill up the regression suite of it; returns its manifest."""
+        retrain, route = self._policy.retrain, self._request.route
+        building = self._job.dataset.with_name("building")
+        how = options(self._config, route, self._policy, building, self._job.progress)
+        try:
+            made = build(interactions, route, max_examples=retrain.max_examples, fits=self._recipe.fits, options=how)
+        except NotEnoughExamples:
+            shutil.rmtree(building)  # the cycle ends here
+            raise
+        write(made, self._job.dataset)
+        if how.suite is not None:
+            grow(how.suite, made.test, retrain.data.regression)
+        shutil.rmtree(building)
         return dict(msgspec.to_builtins(made.manifest))
+
+    def closed(self) -> dict[str, Any]:
+        """Whether the teacher's answers are few; see `retrainer.data.closed`. `held_out_covered`: how many of the
+        `held_out` records' answers the form can express, which it has not seen."""
+        found, held_out = self._job.closed, self._job.data.held_out
+        known = Choices(found.form) if found.form else None
+        covered = sum(known is not None and known.of(e.answer) is not None for e in held_out)
+        return {**found.summary(), "held_out": len(held_out), "held_out_covered": covered}
 
     def train(self) -> dict[str, Any]:
         """Train the student."""
@@ -57,7 +97,7 @@ class Phases:
 
     def evaluate_base(self, scorer: Scorer) -> Report:
         """What answers without any training."""
-        return self._evaluate(self._recipe.baseline(), "evaluate_base", scorer, drafts=None)
+        return self._evaluate(self._recipe.baseline(), "evaluate_base", scorer, drafts=None, general=True)
 
     def evaluate_student(self, scorer: Scorer) -> Report:
         """What the trained, unquantized model answers."""
@@ -79,7 +119,12 @@ class Phases:
         """What will be served. The unquantized student's answers are drafts: most are right, and only checked."""
         generator = self._recipe.exported(self._folder / "artefact")
         drafts = [o.text for o in student.outcomes]
-        return self._evaluate(generator, "evaluate_quantized", scorer, drafts=drafts)
+        report = self._evaluate(generator, "evaluate_quantized", scorer, drafts=drafts, general=True)
+        latency = measure_latency(
+            lambda prompt: generator.generate([prompt], max_new_tokens=self._max_new_tokens),
+            [e.messages for e in self._judged],
+        )
+        return msgspec.structs.replace(report, latency=latency)
 
     def assess(self, quantized: Report) -> Assessment:
         """Calibrate the confidence of what will be served; its files join the artefact's."""
@@ -87,8 +132,32 @@ class Phases:
             self._folder / "artefact", quantized, self._judged, self._job.data.train, selective=self._policy.selective
         )
 
-    def publish(self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict) -> str:
-        """Put the artefact into the store, with golden answers and its manifest; returns its id."""
+    @property
+    def base(self) -> str:
+        """The name of what the student starts from."""
+        return self._recipe.base
+
+    def compare(
+        self, interactions: Interactions, scorer: Scorer, quantized: Report, versions: Sequence[Version]
+    ) -> Compared:
+        """The live version and the teacher on the same records; prices; where it errs."""
+        return compare(self._setting, quantized, scorer, interactions, versions)
+
+    def safety(self, quantized: Report) -> list[Suite]:
+        """The safety suites, on what will be served."""
+        return safety(self._setting, quantized)
+
+    def card(
+        self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, versions: Sequence[Version]
+    ) -> dict[str, int]:
+        """Write the model card into the artefact."""
+        return card(self._setting, phases, reports, verdict, self._request.cycle_id, versions)
+
+    def publish(
+        self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, ladder: Sequence[Step]
+    ) -> str:
+        """Put the artefact into the store, with golden answers and its manifest; returns its id. `phases`: this
+        student's; `ladder`: what it and those below it came to."""
         artefact = self._folder / "artefact"
         store = Store(self._config.artefacts)
         staging = store.staging(self._request.cycle_id)
@@ -100,14 +169,21 @@ class Phases:
             route=self._request.route,
             kind=self._policy.kind.value,
             runtime=self._recipe.runtime,
-            base=Path(self._job.student.base).name,
+            base=Path(self._recipe.base).name,
             base_revision=phases["prepare"],
             quantization=phases["export"]["quantization"],
             created_at=time.time(),
             files={},
             dataset=phases["dataset"],
             training={**training, "first_loss": losses[0], "last_loss": losses[-1]},
-            report={**{name: report.summary() for name, report in reports.items()}, "confidence": phases["assess"]},
+            report={
+                **{name: report.summary() for name, report in reports.items()},
+                "confidence": phases["assess"],
+                "closed": phases["closed"],
+                "ladder": msgspec.to_builtins(ladder),
+                "compared": msgspec.convert(phases["compare"], Compared).summary(),
+                "safety": [{k: v for k, v in suite.items() if k != "examples"} for suite in phases["safety"]],
+            },
             gate=msgspec.to_builtins(verdict),
             golden=self._golden(artefact, reports["base"]),
             packages={name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -123,9 +199,11 @@ class Phases:
             base={i: base.outcomes[i].text for i in range(len(drawn))},
         )
 
-    def _evaluate(self, generator: Generator, phase: str, scorer: Scorer, *, drafts: list[str] | None) -> Report:
+    def _evaluate(
+        self, generator: Generator, phase: str, scorer: Scorer, *, drafts: list[str] | None, general: bool = False
+    ) -> Report:
         try:
-            return evaluate(
+            report = evaluate(
                 generator.generate,
                 self._judged,
                 scorer,
@@ -134,6 +212,7 @@ class Phases:
                 phase=phase,
                 progress=self._job.progress,
             )
+            return msgspec.structs.replace(report, general=ask_general(generator.generate)) if general else report
         finally:
             del generator
             gc.collect()  # half a gigabyte, before the next model comes
@@ -144,8 +223,21 @@ class Phases:
         given = self._request.held_out or self._policy.retrain.held_out
         if given is not None:
             return read_held_out(Path(given))
-        drawn = sorted(self._job.data.held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
+        watched = {e.id for e in self._job.watched}
+        held_out = [e for e in self._job.data.held_out if e.id not in watched]
+        drawn = sorted(held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
         return drawn[:MOST_JUDGED]
+
+    @cached_property
+    def _setting(self) -> Setting:
+        return Setting(
+            config=self._config,
+            route=self._request.route,
+            job=self._job,
+            gateway=self._gateway,
+            judged=self._judged,
+            most_tokens=self._max_new_tokens,
+        )
 
     @cached_property
     def _max_new_tokens(self) -> int:

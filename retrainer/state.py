@@ -149,7 +149,7 @@ class Cycles:
         """Remove the weights that finished cycles of a route have left behind, all but those of `keep`."""
         for state in self.of(route):
             if state.outcome is not None and state.request.cycle_id != keep:
-                for name in ("merged", "train", "artefact"):
+                for name in ("merged", "train", "artefact", "rungs"):
                     shutil.rmtree(self.folder(state.request.cycle_id) / name, ignore_errors=True)
 
 

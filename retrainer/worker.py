@@ -2,7 +2,8 @@
 
 It reads the configuration and the request from its standard input (one line of JSON), and writes what happens to its
 standard output, a line of JSON each: {"event": name, "fields": {...}}. Its input stays open as long as the daemon
-lives; when it ends, so does this process, and the cycle goes on from its stored state later.
+lives; when it ends, so does this process, and the cycle goes on from its stored state later. On SIGTERM a training
+saves a checkpoint first.
 
 With `retrain.on` the heavy phases are done by `python -m retrainer.worker ORDER` on a cluster (`retrainer.ray_job`),
 which ends before the others; ORDER is a file with the same line.
@@ -25,8 +26,9 @@ from collector import open_interactions
 from collector.errors import CollectorError
 from exporters.models import ArtefactError
 from retrainer.cycle import run_request
-from retrainer.errors import CycleBusy, NotEnoughExamples, PhaseElsewhere, RetrainerError
+from retrainer.errors import CycleBusy, Interrupted, NotEnoughExamples, PhaseElsewhere, RetrainerError
 from retrainer.state import Cycles, Request, Standing
+from retrainer.stopping import EXIT_AGAIN, Stoppable
 from retrainer.tracking import track
 from router import open_registry
 from router.config import Config
@@ -35,7 +37,7 @@ from router.events import Events
 
 log = logging.getLogger("retort.retrainer")
 
-EXIT_DONE, EXIT_FAILED, EXIT_AGAIN = 0, 1, 75  # 75: sysexits' EX_TEMPFAIL
+EXIT_DONE, EXIT_FAILED = 0, 1
 EXIT_ELSEWHERE = 76  # the next phase is heavy, and the route's heavy phases are done on a cluster
 HEAVY = ("train", "evaluate_base", "evaluate_student", "export", "evaluate_quantized")
 AT_HOME = ("dataset", "compare", "safety", "publish", "register")  # what needs log, gateway, store or registry
@@ -48,7 +50,8 @@ def main() -> int:
     """Run the cycle. Returns 0 when it ended (registered, refused or skipped), 75 when it should be tried again, 1 when
     trying again would not help."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+        os.environ.setdefault(name, value)  # HF_HUB_OFFLINE=0: a base may be fetched
     away = len(sys.argv) > 1
     order = json.loads(Path(sys.argv[1]).read_bytes() if away else sys.stdin.readline())
     config = Config.model_validate(order["config"])
@@ -61,6 +64,8 @@ def main() -> int:
     _keep_freed_memory()
     events = Events()
     events.subscribe(_tell)
+    progress = Stoppable(_Throttled(Cycles(config.state), request.cycle_id))
+    progress.listen()
     try:
         with closing(open_registry(config.registry)) as registry, open_interactions(config) as interactions:
             run_request(
@@ -69,11 +74,13 @@ def main() -> int:
                 registry=registry,
                 interactions=interactions,
                 events=events,
-                progress=_Throttled(Cycles(config.state), request.cycle_id),
+                progress=progress,
                 mine=lambda phase: not (on_ray and _plain(phase) in HEAVY),
             )
     except PhaseElsewhere:
         return EXIT_ELSEWHERE
+    except Interrupted:
+        os._exit(EXIT_AGAIN)  # taking the libraries down would cost seconds that the machine may not have
     except NotEnoughExamples as error:
         log.warning("retrainer.skipped", extra={"why": str(error)})
         return EXIT_DONE
@@ -94,6 +101,8 @@ def _away(config: Config, request: Request) -> int:
     _keep_freed_memory()
     events = Events()
     events.subscribe(_tell)
+    progress = Stoppable(_Throttled(Cycles(config.state), request.cycle_id, told=False))
+    progress.listen()
     nowhere: Any = _Nowhere()
     try:
         run_request(
@@ -102,9 +111,11 @@ def _away(config: Config, request: Request) -> int:
             registry=nowhere,
             interactions=nowhere,
             events=events,
-            progress=_Throttled(Cycles(config.state), request.cycle_id, told=False),
+            progress=progress,
             mine=lambda phase: _plain(phase) not in AT_HOME,
         )
+    except Interrupted:
+        os._exit(EXIT_AGAIN)
     except PhaseElsewhere:
         pass
     except (RetrainerError, ArtefactError, CollectorError, RouterError) as error:

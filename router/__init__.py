@@ -13,6 +13,7 @@ from router.evidence import encode as encode_evidence
 from router.policy import CapturePolicy, ConsentKeys, RoutePolicy, parse_policy
 from router.policy_quality import JudgePolicy, OutcomePolicy, QualityPolicy
 from router.policy_student import RetrainPolicy
+from router.private import private_database, private_folder
 from router.registry import Registry, Rollout, Snapshot, Stage, Transition, Version
 from router.registry_sql import open_registry
 from router.replay import differences, recompute, what_if
@@ -105,6 +106,8 @@ __all__ = [
     "open_registry",
     "parse",
     "parse_policy",
+    "private_database",
+    "private_folder",
     "recall_at_k",
     "recompute",
     "score",

@@ -182,34 +182,40 @@ class Config(Strict):
                 known = ", ".join(sorted(self.engines)) or "none"
                 raise ValueError(f"routes.{route}.student.engine: {policy.student.engine!r} is not one of: {known}")
             if policy.quality.judge is not None:
-                _check_judge(self, route, policy.quality.judge.route)
+                _check_judge(self, route, "quality.judge.route", policy.quality.judge.route)
+            if policy.retrain.data.consistency is not None:
+                _check_judge(self, route, "retrain.data.consistency.route", policy.retrain.data.consistency.route)
+            if policy.retrain.gate.teacher_route is not None:
+                _check_judge(self, route, "retrain.gate.teacher_route", policy.retrain.gate.teacher_route)
             for name in (route, *policy.claims):
+                if claimed.get(name) == route:
+                    raise ValueError(f"routes.{route}.claims: {name!r} is the route's already; leave it out")
                 if name in claimed:
                     raise ValueError(f"routes.{route}: {name!r} already belongs to route {claimed[name]!r}")
                 claimed[name] = route
         return self
 
 
-def _check_judge(config: Config, route: str, judge: str) -> None:
-    """A judge's questions hold two answers to a user's request: they must be kept nowhere, and judged by nobody. The
-    collector asks them, which has no client's key to pass on."""
+def _check_judge(config: Config, route: str, key: str, judge: str) -> None:
+    """What a judge is asked holds a user's request, and answers to it; a teacher that is asked again gets one. They
+    must be kept nowhere, and judged by nobody. Who asks has no client's key to pass on."""
     found = config.routes.get(judge)
     for teacher in found.teachers if found else ():
         upstream = config.upstreams.get(teacher.partition("/")[0])
         if upstream and upstream.api_key == "passthrough":
             raise ValueError(
-                f"routes.{route}.quality.judge.route: {judge!r} asks {teacher!r} with the client's key (passthrough), "
-                "and a judge's questions have no client; give that upstream an api_key of its own"
+                f"routes.{route}.{key}: {judge!r} asks {teacher!r} with the client's key (passthrough), "
+                "and what Retort itself asks has no client; give that upstream an api_key of its own"
             )
     if found is None or found.student is not None or found.capture.rate > 0.0:
         raise ValueError(
-            f"routes.{route}.quality.judge.route: {judge!r} must be a route without a student and with "
-            "capture: {rate: 0}, or the judge's questions would be captured and learnt from"
+            f"routes.{route}.{key}: {judge!r} must be a route without a student and with "
+            "capture: {rate: 0}, or what it is asked would be captured and learnt from"
         )
     if config.routes[route].capture.mask_teachers and not found.capture.mask_teachers:
         raise ValueError(
-            f"routes.{route}.quality.judge.route: {judge!r} must have capture.mask_teachers: true as well, or the "
-            "judge would be sent what this route masks"
+            f"routes.{route}.{key}: {judge!r} must have capture.mask_teachers: true as well, or it "
+            "would be sent what this route masks"
         )
 
 

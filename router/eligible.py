@@ -33,6 +33,8 @@ def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int) -> str |
     for name in _REFUSED:
         if body.get(name) is not None:
             return name
+    if policy.student.may_choose and body.get("logprobs"):
+        return "logprobs"
     for name in _PENALTIES:
         if body.get(name):
             return name

@@ -4,8 +4,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from router.policy_closed import ClosedPolicy
 from router.policy_cycle import Cluster, DriftPolicy, TrackingPolicy
+from router.policy_data import DataPolicy
+from router.policy_distil import DistilPolicy, Recipe
 from router.policy_fields import Seconds, Strict
+from router.policy_gate import GatePolicy
 
 
 class StudentPolicy(Strict):
@@ -13,24 +17,44 @@ class StudentPolicy(Strict):
 
     base: str = "SmolLM2-135M-Instruct"
     engine: str = "local"
-    recipe: Literal["lora"] = "lora"
+    recipe: Literal["lora", "qlora", "full", "linear", "encoder", "auto"] | Recipe = "lora"
+    ladder: tuple[str, ...] = Field((), description="of recipe auto: larger bases, tried after the base, cheap to dear")
     max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
+
+    @property
+    def may_choose(self) -> bool:
+        """Whether a student may be one that chooses among few answers, and so can't tell tokens."""
+        return self.recipe in ("linear", "encoder", "auto")
 
 
 class RetrainPolicy(Strict):
-    """When a training cycle starts, and how long it may learn. `every: 0s` turns the schedule off."""
+    """When a training cycle starts, and how long it may learn. `every: 0s` turns the schedule off. What is None is
+    chosen by the recipe, see `retrainer.recipes.presets`."""
 
     min_new_examples: int = Field(500, gt=0)
     every: Seconds = 86400.0
     max_examples: int = Field(20000, gt=0)
     epochs: float = Field(1.0, gt=0)
-    learning_rate: float = Field(4e-4, gt=0)
-    batch_size: int = Field(16, gt=0)
+    learning_rate: float | None = Field(None, gt=0)
+    batch_size: int = Field(16, gt=0, description="examples whose gradients make a step, however they fit into memory")
     lora_rank: int = Field(16, gt=0)
+    lora_alpha: int | None = Field(None, gt=0)
+    lora_targets: Literal["all-linear"] | tuple[str, ...] = Field("all-linear", min_length=1)
+    packing: bool = Field(False, description="several examples in one row of max_tokens, each seeing itself alone")
+    gradient_checkpointing: bool = Field(False, description="activations are computed twice instead of kept")
+    validations: int = Field(8, ge=0, description="looks at the validation loss during a training; 0: none")
+    patience: int = Field(3, gt=0, description="looks without a lower validation loss, after which training ends")
+    checkpoint_steps: int = Field(500, gt=0)
+    checkpoint_every: Seconds = 30.0
     max_tokens: int = Field(1024, gt=8, description="longer examples are left out")
+    launch: str | None = Field(None, description="a configuration of `accelerate launch`: several processes train")
     quantization: Literal["int8", "int4"] = "int8"
     held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0
+    closed: ClosedPolicy = ClosedPolicy()
+    data: DataPolicy = DataPolicy()
+    gate: GatePolicy = GatePolicy()
     drift: DriftPolicy | None = None
     tracking: TrackingPolicy | None = None
     on: Cluster | None = Field(None, description="ray://HOST:PORT of a cluster's Jobs API: the heavy phases run there")
+    distil: DistilPolicy = DistilPolicy()

@@ -45,8 +45,9 @@ class Database(Protocol):
         """All of it, or nothing. Never nested. An error at the end leaves open whether it was committed: a store's
         writes are such that the caller may look, or write again."""
 
-    def scour(self, table: str) -> None:
-        """Leave nothing in the database's files of what was deleted from a table."""
+    def scour(self, table: str, *, seconds: float) -> bool:
+        """Leave nothing in the database's files of what was deleted from a table; False where a reader kept it from
+        that for so long. Nothing is written meanwhile."""
 
     def close(self) -> None:
         """Close the connection; the database is not used any more."""

@@ -72,10 +72,12 @@ class PostgresDatabase:
                 self._drop()  # which ends the transaction, and waits for nobody
                 raise
 
-    def scour(self, table: str) -> None:
-        """See Database. Archived write-ahead logs are the operator's."""
+    def scour(self, table: str, *, seconds: float) -> bool:
+        """See Database. Rows that an older transaction may still see go with a later VACUUM, the server's own too;
+        archived write-ahead logs are the operator's."""
         with self._lock, self._translated():
             self._repeatable(lambda connection: _Session(connection).execute(f"VACUUM {table}"))
+        return True
 
     def close(self) -> None:
         """See Database."""

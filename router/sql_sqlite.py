@@ -8,9 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from router.errors import RegistryUnavailable
+from router.private import private_database
 from router.sql import Row, statements
 
 WAIT_SECONDS = 10.0  # for another process's transaction
+
+
+def overwritten(db: sqlite3.Connection, seconds: float) -> bool:
+    """Write what was changed into the file and empty the write-ahead log, for with `secure_delete` what was deleted is
+    nowhere then; False where readers of the state before it were in the way for so long."""
+    ((wait,),) = db.execute("PRAGMA busy_timeout").fetchall()
+    db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+    try:
+        ((busy, _, _),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {wait}")
+    return not busy
 
 
 class SqliteDatabase:
@@ -20,7 +33,8 @@ class SqliteDatabase:
         self._place = f"{name} {path}"
         self._lock = threading.RLock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if str(path) != ":memory:":
+                private_database(path)
             self._db = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise RegistryUnavailable(f"{self._place}: {error}") from error
@@ -70,9 +84,10 @@ class SqliteDatabase:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def scour(self, table: str) -> None:
-        """See Database. Pages are overwritten at once; left is the write-ahead log."""
-        self.read("PRAGMA wal_checkpoint(TRUNCATE)")
+    def scour(self, table: str, *, seconds: float) -> bool:
+        """See Database."""
+        with self._lock, self._translated():
+            return overwritten(self._db, seconds)
 
     def close(self) -> None:
         """See Database."""

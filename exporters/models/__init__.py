@@ -2,14 +2,16 @@ from exporters.models.confidence import Calibration, Confidence, Curve
 from exporters.models.errors import ArtefactError, CorruptArtefact, ExportFailed, ForbiddenFile, MissingArtefact
 from exporters.models.genai import GenAIGenerator, Generated, Messages
 from exporters.models.golden import record as record_golden
-from exporters.models.manifest import Manifest
-from exporters.models.merge import Merged, merge
+from exporters.models.manifest import CLOSED, GENAI, Manifest
+from exporters.models.merge import Merged, merge, write_dense
 from exporters.models.signals import FEATURES, PREFIX_TOKENS, Signals, prefix_signals, signals
 from exporters.models.store import Store, digest, sync, write_atomic
 from exporters.models.to_onnx import QUANTIZERS, to_onnx
 
 __all__ = [
+    "CLOSED",
     "FEATURES",
+    "GENAI",
     "PREFIX_TOKENS",
     "QUANTIZERS",
     "ArtefactError",
@@ -35,4 +37,5 @@ __all__ = [
     "sync",
     "to_onnx",
     "write_atomic",
+    "write_dense",
 ]

@@ -60,8 +60,8 @@ def export_encoder(folder: Path, *, source: Path | None = None) -> EncoderManife
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     shutil.copyfile(source / "tokenizer.json", staging / "tokenizer.json")
-    encoder = _load(source)
-    _write(encoder, staging / "model.onnx")
+    encoder = load_encoder(source)
+    write_graph(encoder, staging / "model.onnx")
     difference = _difference(encoder, staging)
     if not difference <= NEAR:
         raise ExportFailed(f"the exported encoder differs from torch by {difference:.2g}, more than {NEAR:g}")
@@ -94,7 +94,7 @@ def packaged_encoder() -> Path:
     raise MissingArtefact(f"the installed package {PACKAGE} holds no model.safetensors; install it again")
 
 
-def _load(source: Path) -> Any:
+def load_encoder(source: Path) -> Any:
     """The BERT with pooling and norm on top: (n, t) ids and mask -> (n, dimensions)."""
     import torch  # noqa: PLC0415 - heavy: only an export pays for it
     from transformers import AutoModel  # noqa: PLC0415 - heavy
@@ -118,7 +118,8 @@ def _load(source: Path) -> Any:
     return Encoder(bert.eval().to(torch.float32)).eval()
 
 
-def _write(encoder: Any, path: Path) -> None:
+def write_graph(encoder: Any, path: Path, *, output: str = "vectors") -> None:
+    """Write what maps (n, t) ids and mask to one output as ONNX. Raises ExportFailed."""
     import torch  # noqa: PLC0415 - heavy
 
     ids = torch.randint(1000, 2000, (2, 7))
@@ -133,7 +134,7 @@ def _write(encoder: Any, path: Path) -> None:
             dynamo=True,
             dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
             input_names=["input_ids", "attention_mask"],
-            output_names=["vectors"],
+            output_names=[output],
             verbose=False,
         )
     if program is None:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 NAME = "manifest.json"
+GENAI, CLOSED = "onnxruntime-genai", "closed"  # runtimes
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,17 +54,23 @@ def merge(base: Path, adapter: Path, out: Path, *, probe: Sequence[int]) -> Merg
         raise ExportFailed(f"{adapter}: the adapter changes no weight of {base}")
     if not difference < TOLERANCE:
         raise ExportFailed(f"the merged model's logits differ from the adapter's by {difference:.2g}")
-    _write(merged, base, out)
+    write_dense(merged, base, out)
     return Merged(changed=changed, adapted=covered, max_difference=difference)
 
 
-def _write(model: Any, base: Path, out: Path) -> None:
+def write_dense(model: Any, base: Path, out: Path) -> None:
+    """Write a model as a Hugging Face folder `out`, with the tokenizer of the folder `base`, atomically."""
     staging = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     model.save_pretrained(staging, safe_serialization=True)
-    for file in base.iterdir():
-        if file.name.startswith(("tokenizer", "special_tokens", "chat_template", "vocab", "merges")):
-            shutil.copyfile(file, staging / file.name)
+    copy_tokenizer(base, staging)
     shutil.rmtree(out, ignore_errors=True)
     staging.rename(out)
+
+
+def copy_tokenizer(base: Path, out: Path) -> None:
+    """Give the folder `out` the tokenizer and the chat template of `base`."""
+    for file in base.iterdir():
+        if file.name.startswith(("tokenizer", "special_tokens", "chat_template", "vocab", "merges")):
+            shutil.copyfile(file, out / file.name)

@@ -18,8 +18,6 @@ that costs little. Only workers and the retrainer import this.
 """
 
 import hashlib
-import json
-import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporters.models.errors import CorruptArtefact
+from exporters.models.tensors import read_tensors, write_tensors
 
 Floats = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.uint64]
@@ -43,15 +42,13 @@ LONGEST_TEXT = 8000
 _FREQUENCIES = 1 << 15
 _N_GRAMS = (3, 4)
 _AROUND = b".,:;!?()[]\"'"  # of words
-_LENGTH = struct.Struct("<Q")
-_KINDS: dict[str, type[np.generic]] = {"I8": np.int8, "F32": np.float32}
 
 
 class Neighbours:
     """The kept examples. `vectors` [n, TEXT_DIMS + SYSTEM_DIMS], rows of length 1; `idf` [_FREQUENCIES]."""
 
     def __init__(self, vectors: Floats, idf: Floats) -> None:
-        self._vectors = vectors
+        self.vectors = vectors
         self._idf = idf
 
     @classmethod
@@ -71,7 +68,7 @@ class Neighbours:
     @classmethod
     def load(cls, path: Path) -> "Neighbours":
         """What `save` wrote. Raises CorruptArtefact."""
-        found = _read(path)
+        found = read_tensors(path)
         vectors, idf = found.get("vectors"), found.get("idf")
         right = vectors is not None and vectors.ndim == 2 and vectors.shape[1] == TEXT_DIMS + SYSTEM_DIMS
         if vectors is None or idf is None or not right or not len(vectors) or idf.shape != (_FREQUENCIES,):
@@ -83,19 +80,10 @@ class Neighbours:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: data alone, which nothing runs when it is read."""
-        tensors: dict[str, npt.NDArray[Any]] = {"vectors": _quantized(self._vectors), "idf": self._idf}
-        header: dict[str, Any] = {}
-        at = 0
-        for name, kind in (("vectors", "I8"), ("idf", "F32")):
-            end = at + tensors[name].nbytes
-            header[name] = {"dtype": kind, "shape": list(tensors[name].shape), "data_offsets": [at, end]}
-            at = end
-        head = json.dumps(header).encode()
-        head += b" " * (-len(head) % 8)
-        path.write_bytes(_LENGTH.pack(len(head)) + head + tensors["vectors"].tobytes() + tensors["idf"].tobytes())
+        write_tensors(path, {"vectors": _quantized(self.vectors), "idf": self._idf})
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self.vectors)
 
     def vector(self, messages: Messages) -> Floats:
         """An input's [TEXT_DIMS + SYSTEM_DIMS], of length 1; its product with another's is their cosine."""
@@ -103,7 +91,7 @@ class Neighbours:
 
     def novelty(self, messages: Messages) -> float:
         """In [0, 2]: 0 for an input that the training set holds three times, about 1 for one that shares nothing."""
-        cosines = self._vectors @ _vector(_hashes(_text(messages)), messages, self._idf)
+        cosines = self.vectors @ _vector(_hashes(_text(messages)), messages, self._idf)
         count = min(NEAREST, len(cosines))
         nearest = np.partition(cosines, len(cosines) - count)[-count:]
         return float(min(max(1.0 - float(nearest.mean()), 0.0), 2.0))
@@ -160,18 +148,3 @@ def _quantized(rows: Floats) -> npt.NDArray[np.int8]:
 def _unit(rows: Floats) -> Floats:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(lengths == 0.0, 1.0, lengths), dtype=np.float32)
-
-
-def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        data = path.read_bytes()
-        (length,) = _LENGTH.unpack(data[: _LENGTH.size])
-        header, body = json.loads(data[_LENGTH.size : _LENGTH.size + length]), data[_LENGTH.size + length :]
-        found = {}
-        for name, entry in header.items():
-            if name != "__metadata__":
-                begin, end = entry["data_offsets"]
-                found[name] = np.frombuffer(body[begin:end], _KINDS[entry["dtype"]]).reshape(entry["shape"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise CorruptArtefact(f"{path} can't be read: {error}; export the version again") from error
-    return found

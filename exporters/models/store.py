@@ -16,7 +16,13 @@ from exporters.models.errors import ArtefactError, CorruptArtefact, ForbiddenFil
 from exporters.models.manifest import NAME, Manifest
 
 # Data only. A pickle (.bin, .pt, .pkl) or Python source runs code when it is loaded, so it never gets in.
-ALLOWED = frozenset({".onnx", ".data", ".safetensors", ".json", ".jinja", ".txt", ".md"})
+ALLOWED = frozenset({".onnx", ".data", ".safetensors", ".json", ".jinja", ".txt", ".md", ".png", ".html"})
+
+# How a page must begin: under this policy no browser runs a script of it, or loads anything.
+INERT_HTML = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STAGING = ".staging"
@@ -143,3 +149,7 @@ def _refuse(file: Path, name: str) -> None:
             f"{name}: files of this kind are refused, because loading them may run code; "
             f"an artefact holds only {', '.join(sorted(ALLOWED))}"
         )
+    if file.suffix == ".html":
+        with file.open("rb") as stream:
+            if stream.read(len(INERT_HTML)) != INERT_HTML.encode():
+                raise ForbiddenFile(f"{name}: a page without the policy that keeps it from running scripts is refused")

@@ -81,6 +81,9 @@ class Metrics:
         self.spool_refused = self._counter(
             "retort_collector_spool_refused", "Frames that a full or failing spool did not take", ()
         )
+        self.spool_damaged = self._counter(
+            "retort_collector_spool_damaged", "Parts of the spool that can't be read, and are kept", ()
+        )
         self.exchanges = self._counter("retort_collector_exchanges", "Exchanges received", ("route",))
         self.imported = self._counter("retort_collector_imported", "Exchanges of other systems' logs", ("route",))
         self.quarantined = self._counter(
@@ -114,6 +117,11 @@ class Metrics:
             ("reader", "route"),
         )
         self.backlog = self._gauge("retort_collector_backlog_bytes", "Bytes received and not yet in the log", ())
+        self.log_failed = self._counter("retort_collector_log_failed", "Appends that failed, tried again", ())
+        self.log_full = self._counter("retort_collector_log_full", "Appends that a full disk refused, tried again", ())
+        self.subjects_failed = self._counter(
+            "retort_collector_subjects_failed", "Uses of the subjects' database that failed, tried again", ()
+        )
 
     def _router(self) -> None:
         self.stage_changes = self._counter(

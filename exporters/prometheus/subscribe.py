@@ -80,6 +80,9 @@ class Subscriber:
     def _on_collector__spool_refused(self, f: Fields) -> None:
         self._m.spool_refused.inc()
 
+    def _on_collector__spool_damaged(self, f: Fields) -> None:
+        self._m.spool_damaged.inc()
+
     def _on_collector__exchange(self, f: Fields) -> None:
         self._m.exchanges.labels(f["route"]).inc()
 
@@ -115,6 +118,15 @@ class Subscriber:
 
     def _on_collector__backlog(self, f: Fields) -> None:
         self._m.backlog.set(f["bytes"])
+
+    def _on_collector__log_failed(self, f: Fields) -> None:
+        self._m.log_failed.inc()
+
+    def _on_collector__log_full(self, f: Fields) -> None:
+        self._m.log_full.inc()
+
+    def _on_collector__subjects_failed(self, f: Fields) -> None:
+        self._m.subjects_failed.inc()
 
     def _on_log__lag(self, f: Fields) -> None:
         self._m.lag.labels(f["reader"], f["route"]).set(f["offsets"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from exporters.models import GENAI
 from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, InvalidRequest, NotReady, WorkerGone
 from gateway.engines.protocol import (
     LENGTH,
@@ -48,11 +49,11 @@ class Child:
         self._pump: asyncio.Task[None] | None = None
         self._heard = 0.0
         self.gone = asyncio.Event()
-        self.loaded = Loaded(seconds=0.0, context_length=0)
+        self.loaded = Loaded(seconds=0.0)
 
     @classmethod
-    async def start(cls, folder: Path, *, threads: int, timeout: float) -> "Child":
-        """Start a process and wait until it has loaded `folder`. Raises NotReady, WorkerGone (it
+    async def start(cls, folder: Path, *, threads: int, timeout: float, runtime: str = GENAI) -> "Child":
+        """Start a process and wait until it has loaded `folder` by its `runtime`. Raises NotReady, WorkerGone (it
         died, or took longer than `timeout` seconds)."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -60,7 +61,7 @@ class Child:
                 sys.executable,
                 "-m",
                 "gateway.engines.worker",
-                *map(str, (theirs.fileno(), folder, threads, os.getpid())),
+                *map(str, (theirs.fileno(), folder, runtime, threads, os.getpid())),
                 pass_fds=(theirs.fileno(),),
                 # Of NumPy alone, whose products here are small: on a busy machine a second thread costs 10 ms each.
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
@@ -129,7 +130,7 @@ class Child:
                     raise WorkerGone
                 if isinstance(event, Refused):
                     kind = _ERRORS.get(event.code, DecodeFailed)
-                    raise kind(event.message, param="messages" if kind.status == 400 else None)
+                    raise kind(event.message, param=event.param or ("messages" if kind.status == 400 else None))
                 yield event
         finally:
             del self._calls[number]

@@ -60,10 +60,11 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
-    """The worker's first message: it can answer. `seconds`: that loading took; `context_length`: in tokens."""
+    """The worker's first message: it can answer. `seconds`: that loading took; `context_length`: in tokens, None where
+    a prompt may have any length."""
 
     seconds: float
-    context_length: int
+    context_length: int | None = None
 
 
 class Unloadable(msgspec.Struct, frozen=True, tag="unloadable"):
@@ -106,11 +107,13 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """No (further) answer. `code`: context_length_exceeded | invalid_request | decode_failed."""
+    """No (further) answer. `code`: context_length_exceeded | invalid_request | decode_failed. `param`: what of the
+    request was wrong; by default its messages, where it was the request."""
 
     id: int
     code: str
     message: str
+    param: str | None = None
 
 
 Order = Generate | Cancel

@@ -32,7 +32,6 @@ from router.registry import Version
 
 log = logging.getLogger("retort.engine")
 
-RUNTIME = "onnxruntime-genai"
 _MOST_UNSENT = 1000
 
 
@@ -188,9 +187,12 @@ class Reconciler:
 
     async def _loaded(self, version: Version) -> Child:
         manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
-        if manifest.runtime != RUNTIME:
-            raise NotReady(f"{version.artefact} is for the runtime {manifest.runtime!r}; this engine runs {RUNTIME}")
-        child = await Child.start(self._folder(version), threads=self._settings.threads, timeout=self._timing.load)
+        child = await Child.start(
+            self._folder(version),
+            runtime=manifest.runtime,
+            threads=self._settings.threads,
+            timeout=self._timing.load,
+        )
         try:
             async with asyncio.timeout(self._timing.load):
                 await probe(child, manifest)

@@ -1,4 +1,4 @@
-"""The process that serves one version: `python -m gateway.engines.worker SOCKET_FD FOLDER THREADS PARENT_PID`.
+"""The process that serves one version: `python -m gateway.engines.worker SOCKET_FD FOLDER RUNTIME THREADS PARENT_PID`.
 
 A process of its own, because onnxruntime-genai holds the interpreter's lock while it loads and decodes, and because
 little memory comes back when a model is unloaded. It talks with the engine over an inherited socket, and ends with
@@ -16,40 +16,36 @@ import threading
 from pathlib import Path
 
 from exporters.child import ending_with
-from exporters.models import ArtefactError, Confidence
+from exporters.models import ArtefactError
 from gateway.engines.errors import NotReady
-from gateway.engines.protocol import LENGTH, Loaded, Order, Report, Unloadable, order, pack
-from gateway.engines.schedule import Schedule
+from gateway.engines.protocol import LENGTH, Order, Report, Unloadable, order, pack
+from gateway.engines.turns import load
 
 log = logging.getLogger("retort.engine")
 
 
-def serve(connection: socket.socket, folder: Path, *, threads: int) -> int:
+def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int) -> int:
     """Load, say so, and answer until the connection closes. Returns the exit status."""
 
     def send(report: Report) -> None:
         connection.sendall(pack(report))
 
     try:
-        from gateway.engines.genai import GenAIRuntime  # noqa: PLC0415 - heavy, and its absence is a message too
-
-        runtime = GenAIRuntime(folder, threads=threads)
-        confidence = Confidence.load(folder)
+        loaded, turns = load(runtime, folder, threads=threads, send=send)
     except (NotReady, ArtefactError, ImportError) as error:
         send(Unloadable(str(error)))
         return 1
-    send(Loaded(seconds=runtime.load_seconds, context_length=runtime.context_length))
+    send(loaded)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, orders), daemon=True).start()
-    schedule = Schedule(runtime, send, confidence=confidence)
     try:
         while True:
-            if schedule.idle:
-                schedule.take(orders.get())
+            if turns.idle:
+                turns.take(orders.get())
             with contextlib.suppress(queue.Empty):
                 while True:
-                    schedule.take(orders.get_nowait())
-            schedule.turn()
+                    turns.take(orders.get_nowait())
+            turns.turn()
     except (BrokenPipeError, ConnectionResetError):
         return 0
 
@@ -68,12 +64,12 @@ def _receive(connection: socket.socket, orders: "queue.SimpleQueue[Order]") -> N
 
 def main(arguments: list[str]) -> int:
     """Run with the command line's arguments."""
-    descriptor, folder, threads, parent = arguments
+    descriptor, folder, runtime, threads, parent = arguments
     ending_with(int(parent))()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the engine drains first
     logging.basicConfig(format="%(asctime)s %(levelname)-7s engine    %(name)s %(message)s")
     with socket.socket(fileno=int(descriptor)) as connection:
-        return serve(connection, Path(folder), threads=int(threads))
+        return serve(connection, Path(folder), runtime=runtime, threads=int(threads))
 
 
 if __name__ == "__main__":

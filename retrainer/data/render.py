@@ -13,10 +13,12 @@ _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant"
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One training example as token ids; the loss is taken on `completion` alone, its end token included."""
+    """One training example as token ids; the loss is taken on `completion` alone, its end token included, and counts
+    `weight` times."""
 
     prompt: list[int]
     completion: list[int]
+    weight: float = 1.0
 
 
 def plain_messages(request: Mapping[str, Any]) -> list[dict[str, str]] | None:
@@ -58,10 +60,10 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[in
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
-def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], answer: str) -> Row:
+def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], answer: str, *, weight: float = 1.0) -> Row:
     """One example's token ids: the templated prompt, and the answer with the end token."""
     completion = tokenizer.encode(answer, add_special_tokens=False)
-    return Row(prompt_ids(tokenizer, messages), [*completion, tokenizer.eos_token_id])
+    return Row(prompt_ids(tokenizer, messages), [*completion, tokenizer.eos_token_id], weight)
 
 
 def common_prefix(rows: Sequence[list[int]]) -> int:

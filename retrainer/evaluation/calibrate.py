@@ -64,12 +64,23 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """How good confidences are, on records that they were not fitted on. `log_loss`: mean, in nats. `brier`: mean
     squared difference. `auroc`: the probability that a right answer (score 1) has a higher confidence than another;
-    None where all are right or none is."""
+    None where all are right or none is. `ece`: expected calibration error over `reliability`, the tenths of [0, 1] that
+    hold any confidence."""
 
     n: int
     log_loss: float
     brier: float
     auroc: float | None
+    ece: float = 0.0
+    reliability: list["Bin"] = []
+
+
+class Bin(msgspec.Struct, frozen=True, kw_only=True):
+    """The records whose confidence lies in one tenth: how many, their mean confidence and their mean score."""
+
+    n: int
+    confidence: float
+    score: float
 
 
 def lacking(records: Sequence[Labelled]) -> str | None:
@@ -165,7 +176,26 @@ def quality(confidences: Sequence[float], values: Sequence[float]) -> Quality | 
     kept = [min(max(c, 1e-6), 1.0 - 1e-6) for c in confidences]
     losses = [-v * math.log(c) - (1.0 - v) * math.log1p(-c) for c, v in zip(kept, values, strict=True)]
     squares = [(c - v) ** 2 for c, v in zip(confidences, values, strict=True)]
-    return Quality(n=n, log_loss=sum(losses) / n, brier=sum(squares) / n, auroc=auroc(confidences, values))
+    bins = reliability(confidences, values)
+    return Quality(
+        n=n,
+        log_loss=sum(losses) / n,
+        brier=sum(squares) / n,
+        auroc=auroc(confidences, values),
+        ece=sum(b.n * abs(b.confidence - b.score) for b in bins) / n,
+        reliability=bins,
+    )
+
+
+def reliability(confidences: Sequence[float], values: Sequence[float]) -> list[Bin]:
+    """Ten bins of equal width, the empty ones left out (Guo et al. 2017; ECE = sum n_b / n |conf_b - score_b|)."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    for confidence, value in zip(confidences, values, strict=True):
+        found.setdefault(min(int(10 * confidence), 9), []).append((confidence, value))
+    return [
+        Bin(n=len(pairs), confidence=sum(c for c, _ in pairs) / len(pairs), score=sum(v for _, v in pairs) / len(pairs))
+        for _, pairs in sorted(found.items())
+    ]
 
 
 def auroc(confidences: Sequence[float], values: Sequence[float]) -> float | None:

@@ -11,10 +11,16 @@ import msgspec
 
 from exporters.models import Generated, Messages, Signals, prefix_signals, signals
 from retrainer.data.curate import PLACEHOLDER, Example
+from retrainer.evaluation.latency import Latency
+from retrainer.evaluation.metrics import Metric, metrics
 from retrainer.progress import Meter, Progress, silent
+from retrainer.safety.general import General
 from router.scores import Asked, is_json
 
 Generate = Callable[..., list[Generated]]
+
+# Of `router.scores.why_bad`. A refusal is an answer.
+ERRORS = frozenset(("missing", "empty", "cut_off", "content_filter", "invalid_json", "schema", "unknown_tool"))
 
 
 class Scored(Protocol):
@@ -61,7 +67,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`n`: records with a score. `agreement`: mean score; `lower`, `upper`: its interval at `confidence` (two-sided).
     `valid_json`: share of answers that are one JSON value, of the records whose teacher's answer is one (None without
     any). `leaked`: answers that hold a scrubber's placeholder. `tokens_per_second`: generated tokens over the whole
-    time, prompts included. `outcomes`: of all records, in their order.
+    time, prompts included. `constant`: the agreement of the one answer that the teacher gives most often. `metrics`: by
+    name, see `retrainer.evaluation.metrics`. `latency`: of the exported student alone; `general`: of it and the base.
+    `outcomes`: of all records, in their order.
     """
 
     n: int
@@ -75,7 +83,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]
     tokens: int
     seconds: float
+    constant: float | None = None
+    metrics: dict[str, Metric] = {}
+    latency: Latency | None = None
+    general: General | None = None
     outcomes: list[Outcome] = []
+
+    @property
+    def errors(self) -> int:
+        """Answers that are none: missing, empty, cut off, filtered, not the JSON or the tool that was asked for."""
+        return sum(count for reason, count in self.reasons.items() if reason in ERRORS)
 
     @property
     def tokens_per_second(self) -> float:
@@ -125,8 +142,21 @@ def evaluate(
         reasons=dict(Counter(o.reason for o in outcomes).most_common()),
         tokens=sum(a.tokens for a in answers),
         seconds=seconds,
+        constant=_constant(examples, score),
+        metrics=metrics(
+            examples, [o.text for o in outcomes], [o.finish_reason for o in outcomes], [o.value for o in outcomes]
+        ),
         outcomes=outcomes,
     )
+
+
+def _constant(examples: Sequence[Example], score: Scorer) -> float | None:
+    if not examples:
+        return None
+    answer, _ = Counter(e.answer for e in examples).most_common(1)[0]
+    said = Generated(text=answer, finish_reason="stop", tokens=0)
+    values = [o.value for e in examples if (o := _outcome(e, said, score)).value is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _outcome(example: Example, answer: Generated, score: Scorer) -> Outcome:

@@ -4,8 +4,8 @@ The gate only keeps hopeless students out of the rollout; the proof is the seque
 
 Where the route serves selectively, a student that fails as a whole (its agreement, its share of JSON, what quantizing
 cost it) passes if it is sure, and right, on enough of the held-out records: those faults are in the answers, so in the
-risk of the ones that it would serve. A leaked placeholder, too few records and a student no better than its base are
-not, and refuse it in either mode.
+risk of the ones that it would serve; so are errors. A leaked placeholder, too few records, a student no better than its
+base, and what `limits` asks of what will be served (time, price, safety) are not, and refuse it in either mode.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.limits import Evidence, Limits, beyond_limits, not_as_learnt, too_many_errors
 from retrainer.evaluation.thresholds import LEVEL, Start
 from router.policy_quality import SelectivePolicy
 
@@ -52,23 +53,26 @@ def judge(
     base: Report,
     student: Report,
     quantized: Report | None,
-    margin: float,
+    limits: Limits,
+    evidence: Evidence | None = None,
     selective: SelectivePolicy | None = None,
     start: Start | None = None,
     override: Override | None = None,
 ) -> Verdict:
     """The verdict on a student, before its export (`quantized` None) and after.
 
-    `margin`: of the route's quality policy; the lower end of each interval must not lie below 1 - margin. `selective`:
-    of the route; `start`: what the threshold at which its test begins would serve, known after the export. Before that,
-    a student that fails as a whole goes on as far as it can still pass selectively.
+    The lower end of each interval must not lie below `limits.quality` of the teacher's. `evidence`, and `start` (what
+    the threshold at which a `selective` route's test begins would serve), are known after the export. Before that, a
+    student that fails as a whole goes on as far as it can still pass selectively.
     """
-    checks: dict[str, Any] = {"margin": margin, "valid_json_bound": VALID_JSON, "quantized_loss_bound": QUANTIZED_LOSS}
+    evidence = evidence or Evidence()
+    wanted = limits.quality * evidence.teacher
+    checks: dict[str, Any] = {"wanted": wanted, "valid_json_bound": VALID_JSON, "quantized_loss_bound": QUANTIZED_LOSS}
     whole: list[str] = []  # what selective serving can mend
     always: list[str] = []
     for name, report in {"student": student, "quantized student": quantized}.items():
         if report is not None:
-            whole += _as_a_whole(name, report, margin)
+            whole += _as_a_whole(name, report, wanted, limits)
             always += _in_any_mode(name, report)
             checks[name.split()[0]] = _numbers(report)
     if student.agreement <= base.agreement:
@@ -85,6 +89,11 @@ def judge(
     if whole and selective is not None:
         mode = "selective"
         always += _selectively(student if quantized is None else quantized, selective, start, known=bool(quantized))
+    if quantized is not None:
+        coverage = start.coverage if mode == "selective" and start is not None else 1.0
+        beyond, numbers = beyond_limits(quantized, base, evidence, limits, coverage=coverage)
+        always += beyond
+        checks |= numbers
     reasons = whole + always
     if not always and (not whole or selective is not None):
         return Verdict(gate="passed", reasons=reasons, checks=checks, mode=mode)
@@ -93,13 +102,15 @@ def judge(
     return Verdict(gate="refused", reasons=reasons, checks=checks, mode=mode)
 
 
-def _as_a_whole(name: str, report: Report, margin: float) -> list[str]:
+def _as_a_whole(name: str, report: Report, wanted: float, limits: Limits) -> list[str]:
     reasons = []
-    if report.lower < 1 - margin:
+    if report.lower < wanted:
         reasons.append(
             f"the {name}'s agreement is {report.agreement:.1%} (interval from {report.lower:.1%}), "
-            f"not surely at least {1 - margin:.1%}"
+            f"not surely at least {wanted:.1%}"
         )
+        reasons += not_as_learnt(report)
+    reasons += too_many_errors(name, report, limits)
     if report.valid_json is not None and report.valid_json < VALID_JSON:
         reasons.append(f"only {report.valid_json:.1%} of the {name}'s answers are JSON, fewer than {VALID_JSON:.0%}")
     return reasons
@@ -143,6 +154,7 @@ def _numbers(report: Report) -> Mapping[str, Any]:
         "lower": report.lower,
         "valid_json": report.valid_json,
         "leaked": report.leaked,
+        "errors": report.errors,
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
@@ -15,20 +15,6 @@ from retrainer.train.batches import IGNORED, collate, completion_logits
 # Measured on the sample task, 2 cores, 256 records: 28 s at 32 a batch, 24 at 64, 20 at 128, 23 at 256.
 MOST_ROWS = 128
 MOST_TOKENS = 8192  # of a batch, so that long prompts fit into memory
-
-
-class Generator(Protocol):
-    """The seam: base, student and quantized student answer the same way."""
-
-    def generate(
-        self,
-        prompts: Sequence[Messages],
-        *,
-        max_new_tokens: int,
-        drafts: Sequence[str] | None = None,
-        tick: Tick | None = None,
-    ) -> list[Generated]:
-        """Greedy answers in the prompts' order. `drafts`: guesses that may save time and change nothing."""
 
 
 class TorchGenerator:

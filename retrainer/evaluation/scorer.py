@@ -14,7 +14,12 @@ def scorer(spec: Spec, state: str | Path) -> Scorer:
     there is none. Raises ArtefactError, CollectorError."""
     if not needs_similarity(spec):
         return partial(score, spec)
+    return partial(score, spec, similarity=similarity(state))
+
+
+def similarity(state: str | Path) -> Similarities:
+    """How near two texts are in meaning, by the state folder's encoder. Raises as `scorer`."""
     folder = encoder_folder(state)
     if not folder.exists():
         export_encoder(folder)
-    return partial(score, spec, similarity=Similarities(Encoder(folder).encode))
+    return Similarities(Encoder(folder).encode)

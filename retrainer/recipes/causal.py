@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exporters.models import QUANTIZERS, GenAIGenerator, to_onnx
+from exporters.models import GENAI, QUANTIZERS, GenAIGenerator, to_onnx
 from retrainer.data.curate import Example
-from retrainer.evaluation.generate import Generator
+from retrainer.evaluation.generator import Generator
 from retrainer.recipes.job import Job
 
 Fit = Callable[[Job, Path], dict[str, Any]]
@@ -15,10 +15,11 @@ Fit = Callable[[Job, Path], dict[str, Any]]
 class Causal:
     """See Recipe. `fit`, the recipe's own part: trains, and leaves a dense Hugging Face folder at the path given."""
 
-    runtime = "onnxruntime-genai"
+    runtime = GENAI
 
     def __init__(self, job: Job, fit: Fit) -> None:
         self._job, self._fit = job, fit
+        self.base = job.student.base
         self._merged = job.folder / "merged"
 
     def prepare(self) -> str:

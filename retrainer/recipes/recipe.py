@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from exporters.models import Generated, Messages
 from exporters.models.genai import Tick
 from retrainer.data.curate import Example
-from retrainer.evaluation.generate import Generator
+from retrainer.evaluation.generator import Generator
 from retrainer.recipes.job import Job
 
 
@@ -29,10 +29,11 @@ class Exported(Protocol):
 class Recipe(Protocol):
     """How a student is made. Everything is read from and left in the job's folder; whatever was killed is called again.
 
-    `runtime`: what serves its artefact. `revision`: what identifies what it starts from.
+    `runtime`: what serves its artefact. `base`: the name of what it starts from.
     """
 
     runtime: str
+    base: str
 
     def __init__(self, job: Job) -> None: ...
 

@@ -1,4 +1,5 @@
-"""LoRA on a causal language model: it learns to give the teacher's answers, and the loss is taken on those alone.
+"""A causal language model learns to give the teacher's answers: sequence-level distillation (Kim & Rush 2016), by LoRA,
+by QLoRA, or of all its weights. The loss is taken on the completions alone.
 
 Two things make it fit a CPU and change no gradient (5e-7 relative, measured): the prefix that a batch shares is
 computed once, and the vocabulary's logits only where a completion token is predicted; see `retrainer.train.batches`.
@@ -7,24 +8,101 @@ computed once, and the vocabulary's logits only where a completion token is pred
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from torch.distributed.fsdp import FSDPModule
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from exporters.models import sync
 from retrainer.data.render import Row
+from retrainer.errors import BaseModelError
 from retrainer.progress import Progress, silent
-from retrainer.train.batches import IGNORED, Batch, collate, completion_logits
+from retrainer.train.batches import IGNORED, Batch, collate, collate_packed, completion_logits
+from retrainer.train.converge import Validation
 from retrainer.train.loop import LoopSettings, Trained, device, plan, run
 
 
 class Settings(LoopSettings, frozen=True, kw_only=True):
-    """One training. The rank, the rate and the batch are those that taught SmolLM2-135M the sample task best."""
+    """One training. The rank, the rate and the batch are those that taught SmolLM2-135M the sample task best.
 
+    `method`: lora; qlora: over a base in NF4 with doubly quantized constants (Dettmers et al. 2023); full: all weights.
+    `targets`: names of linear layers, or all of them but the head, as QLoRA found necessary to equal full fine-tuning.
+    `width`: tokens of a row of packed examples, None: not packed. `looks`, `patience`: see Validation."""
+
+    method: Literal["lora", "qlora", "full"] = "lora"
     rank: int = 16
     alpha: int = 32
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    width: int | None = None
+    gradient_checkpointing: bool = False
+    looks: int = 8
+    patience: int = 3
+
+
+class Training(msgspec.Struct, frozen=True, kw_only=True):
+    """A model and its examples, ready for the loop."""
+
+    model: Any
+    rows: Sequence[Row]
+    watched: Sequence[Row]
+    settings: Settings
+    pad: int
+
+    def run(self, folder: Path, *, progress: Progress = silent) -> Trained:
+        """Train, from `folder`/checkpoint.safetensors on. Raises what the loop raises."""
+        size = self.settings.batch_size
+        validation = Validation(
+            batches=[list(range(i, min(i + size, len(self.watched)))) for i in range(0, len(self.watched), size)],
+            loss_of=lambda numbers: self._loss([self.watched[i] for i in numbers]),
+            weight_of=lambda i: len(self.watched[i].completion),
+            looks=self.settings.looks,
+            patience=self.settings.patience,
+        )
+        return run(
+            self.model,
+            plan(self.rows, self.settings),
+            lambda numbers: self._loss([self.rows[i] for i in numbers]),
+            folder,
+            self.settings,
+            weight_of=lambda i: len(self.rows[i].completion),
+            validation=validation,
+            progress=progress,
+        )
+
+    def _loss(self, rows: Sequence[Row]) -> tuple[torch.Tensor, int]:
+        first = next(self.model.parameters())
+        # Neither checkpointing nor FSDP can go back through a cache: there each example takes a row of its own.
+        alone = self.settings.gradient_checkpointing or any(isinstance(m, FSDPModule) for m in self.model.modules())
+        width = self.settings.width or (1 if alone else None)
+        if width is None:
+            batch = collate(rows, pad=self.pad, device=first.device)
+        else:
+            batch = collate_packed(rows, pad=self.pad, width=width, device=first.device)
+        return loss(self.model, batch), batch.tokens
+
+
+def prepare(
+    base: Path,
+    rows: Sequence[Row],
+    settings: Settings,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    watched: Sequence[Row] = (),
+) -> Training:
+    """Load the base, with adapters where it is to have some. `watched`: rows whose loss ends the training.
+
+    fp32 on a CPU (bf16 is slow without AVX-512), bf16 autocast on CUDA. Raises BaseModelError.
+    """
+    torch.manual_seed(settings.seed)
+    model = _load(base, settings)
+    if settings.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if settings.method != "full":
+        model = adapted(model, settings)
+    return Training(model=model, rows=rows, watched=watched, settings=settings, pad=tokenizer.pad_token_id or 0)
 
 
 def train(
@@ -34,39 +112,55 @@ def train(
     settings: Settings,
     *,
     tokenizer: PreTrainedTokenizerBase,
+    watched: Sequence[Row] = (),
     progress: Progress = silent,
 ) -> Trained:
-    """Train an adapter and write it to `folder`/adapter (peft's format). Resumes from `folder`/checkpoint.safetensors.
-
-    fp32 on a CPU (bf16 is slow without AVX-512), bf16 autocast on CUDA. Raises TrainingDiverged, CycleError.
-    """
-    torch.manual_seed(settings.seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(device())
-    model = _adapted(model, settings)
-
-    def loss_of(numbers: list[int]) -> tuple[torch.Tensor, int]:
-        batch = collate([rows[i] for i in numbers], pad=tokenizer.pad_token_id or 0, device=model.device)
-        return _loss(model, batch), batch.tokens
-
-    trained = run(model, plan(rows, settings), loss_of, folder, settings, progress=progress)
-    _save_adapter(model, folder / "adapter")
+    """Train, and write the adapter to `folder`/adapter (peft's format), or the whole model to `folder`/model. Resumes
+    from `folder`/checkpoint.safetensors. Raises BaseModelError, TrainingDiverged, OutOfMemory, CycleError."""
+    training = prepare(base, rows, settings, tokenizer=tokenizer, watched=watched)
+    trained = training.run(folder, progress=progress)
+    save(training.model, folder / ("model" if settings.method == "full" else "adapter"))
     return trained
 
 
-def _adapted(model: Any, settings: Settings) -> Any:
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+def adapted(model: Any, settings: Settings) -> Any:
+    """The model with LoRA's matrices beside its linear layers. Raises BaseModelError for targets that it hasn't."""
+    targets = settings.targets if settings.targets == "all-linear" else list(settings.targets)
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets, task_type="CAUSAL_LM")
     with warnings.catch_warnings():  # peft asks transformers for an attribute under its old name
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise BaseModelError(f"retrain.lora_targets: {error}") from error
 
 
-def _loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the batch's completion tokens."""
-    logits = completion_logits(model.get_base_model(), batch)
-    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[batch.labels != IGNORED])
+def loss(model: Any, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy over the batch's completion tokens, each times its example's weight (1 in the data set's
+    mean)."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    targets = batch.labels[batch.labels != IGNORED]
+    logits = completion_logits(causal, batch)
+    return (batch.weights * torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")).mean()
 
 
-def _save_adapter(model: Any, folder: Path) -> None:
+def _load(base: Path, settings: Settings) -> Any:
+    where = device()
+    if settings.method != "qlora":
+        return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(where)
+    dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+    quantized = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if torch.distributed.is_initialized() else torch.uint8,  # FSDP shards floats only
+    )
+    return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, quantization_config=quantized, device_map=str(where))
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write an adapter, or a whole model, which appears whole or not at all."""
     staging = folder.with_name(f".{folder.name}.tmp")
     model.save_pretrained(staging)
     for file in staging.iterdir():

@@ -1,4 +1,9 @@
-"""The training loop that all recipes share: a schedule, clipping, checkpoints, an estimate; a killed one goes on."""
+"""The training loop that all recipes share: a schedule, clipping, checkpoints, an estimate; a killed one goes on.
+
+A batch that doesn't fit into memory is taken in halves, whose gradients add up to the whole batch's. Several processes
+(`accelerate launch`) share each batch the same way. A training whose validation loss no longer falls ends, with the
+weights of its best look.
+"""
 
 import math
 import time
@@ -10,15 +15,18 @@ import msgspec
 import torch
 
 from retrainer.data.render import Row
-from retrainer.errors import TrainingDiverged
+from retrainer.errors import Interrupted, TrainingDiverged
 from retrainer.progress import Meter, Progress, silent
 from retrainer.train import checkpoint
 from retrainer.train.batches import order
+from retrainer.train.converge import Validation, Watch
+from retrainer.train.step import Loss, Stepper
 
 
 class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`warmup`: share of the steps over which the rate rises; it then falls to 0 along a cosine. `clip`: greatest norm
-    of the gradient. A checkpoint is written when either `checkpoint_steps` or `checkpoint_seconds` have passed."""
+    of the gradient. A checkpoint is written when either `checkpoint_steps` or `checkpoint_seconds` have passed: by
+    default every 500 steps, as transformers' Trainer does, and every 30 s, since a step on a CPU takes seconds."""
 
     learning_rate: float = 4e-4
     batch_size: int = 16
@@ -28,24 +36,25 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
     clip: float = 1.0
     seed: int = 0
     max_steps: int | None = None
-    checkpoint_steps: int = 50
+    checkpoint_steps: int = 500
     checkpoint_seconds: float = 30.0
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training did. `losses`: one a step. `tokens`: that went through the model, a shared prefix once a batch.
-    `seconds`: of training, over all its resumptions."""
+    """What a training did. `losses`: one a step. `validation`: [step, loss] of each look, `best_step` the one whose
+    weights were taken (None: the last step's). `parts`: pieces in which a batch fitted into memory. `processes`: that
+    began the training. `tokens`: that went through the model, a shared prefix once a batch. `seconds`: of training,
+    over all its resumptions."""
 
     steps: int
     losses: list[float]
     tokens: int
     seconds: float
     device: str
-
-
-Loss = Callable[
-    [list[int]], tuple[torch.Tensor, int]
-]  # of examples, by their numbers; and its tokens
+    validation: list[tuple[int, float]] = []
+    best_step: int | None = None
+    parts: int = 1
+    processes: int = 1
 
 
 def device() -> torch.device:
@@ -69,56 +78,77 @@ def run(
     folder: Path,
     settings: LoopSettings,
     *,
+    weight_of: Callable[[int], float] = lambda _: 1.0,
+    validation: Validation | None = None,
     progress: Progress = silent,
 ) -> Trained:
     """Train those weights of a model that ask for a gradient; resumes from `folder`/checkpoint.safetensors.
 
-    bf16 autocast on CUDA. Raises TrainingDiverged, CycleError.
+    `loss_of`: a batch's loss, a mean in which example i weighs `weight_of(i)` (say, its completion tokens): by that
+    the parts of a batch are put together. bf16 autocast on CUDA. An Interrupted that `progress` raises passes through
+    after a checkpoint. Raises TrainingDiverged, OutOfMemory, CycleError.
     """
     where = next(model.parameters()).device
-    model.train()
-    weights = [w for w in model.parameters() if w.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    stepper = Stepper(model, loss_of, weight_of, settings.learning_rate, settings.weight_decay, settings.clip)
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "checkpoint.safetensors"
-    facts: dict[str, Any] = {"step": 0, "losses": [], "tokens": 0, "seconds": 0.0}
+    facts: dict[str, Any] = {"step": 0, "losses": [], "tokens": 0, "seconds": 0.0, "validation": []}
+    facts |= {"parts": 1, "processes": stepper.processes}
     if saved.exists():
-        facts = checkpoint.load(saved, model, optimizer)
+        facts = checkpoint.load(saved, model, stepper.optimizer)
+    stepper.parts = facts["parts"]
+    watch = Watch(validation, folder / "best.safetensors", steps=len(batches), looks=facts["validation"])
     meter = Meter(progress, "train", len(batches), done=facts["step"])
     began = last_saved = time.monotonic()
     before = facts["seconds"]
-    for step in range(facts["step"], len(batches)):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(step, len(batches), settings.warmup)
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=where.type == "cuda"):
-            loss, tokens = loss_of(batches[step])
-        if not math.isfinite(loss.item()):
-            raise TrainingDiverged(f"the loss at step {step} is {loss.item()}; lower retrain.learning_rate")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, settings.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
 
-        now = time.monotonic()
+    def save() -> None:
+        checkpoint.save(saved, model, stepper.optimizer, facts, main=stepper.main)
+
+    for step in range(facts["step"], len(batches)):
+        if watch.converged:
+            break
+        rate = settings.learning_rate * schedule(step, len(batches), settings.warmup)
+        loss, tokens = stepper.step(batches[step], rate)
+        if not math.isfinite(loss):
+            raise TrainingDiverged(f"the loss or its gradient at step {step} is no number; lower retrain.learning_rate")
         facts["step"] = step + 1
-        facts["losses"].append(loss.item())
+        facts["losses"].append(loss)
         facts["tokens"] += tokens
+        facts["parts"] = stepper.parts
+        watch.look(stepper, model, step + 1)
+        now = time.monotonic()
         facts["seconds"] = before + now - began
-        due = facts["step"] % settings.checkpoint_steps == 0 or now - last_saved >= settings.checkpoint_seconds
-        if due or facts["step"] == len(batches):
-            checkpoint.save(saved, model, optimizer, facts)
+        last = facts["step"] == len(batches) or watch.converged
+        (due,) = stepper.agree(now - last_saved >= settings.checkpoint_seconds)
+        if due := due or last or facts["step"] % settings.checkpoint_steps == 0:
+            save()
             last_saved = now
-        meter(facts["step"])
+        stop = False
+        try:
+            meter(facts["step"])
+        except Interrupted:
+            stop = True
+        (stop,) = stepper.agree(stop)
+        if stop:
+            if not due:
+                save()
+            raise Interrupted
+    watch.take_best(model)
     return Trained(
         steps=facts["step"],
         losses=facts["losses"],
         tokens=facts["tokens"],
         seconds=facts["seconds"],
         device=where.type,
+        validation=watch.looks,
+        best_step=watch.best_step,
+        parts=facts["parts"],
+        processes=facts["processes"],
     )
 
 
-def _schedule(step: int, steps: int, warmup: float) -> float:
+def schedule(step: int, steps: int, warmup: float) -> float:
     """The learning rate's factor: up in a line, then down to 0 along half a cosine."""
     rising = max(1, round(steps * warmup))
     if step < rising:

@@ -8,7 +8,7 @@ from collector import Answer, Call, Entry, EventLog, Exchange, Interaction, Scru
 from collector.log_sqlite import SqliteLog
 from collector.scrub import Scrubbed
 from collector.sealing import Sealing
-from router import Arm, Decision, TaskKind
+from router import Arm, Decision, Events, TaskKind
 
 
 def decision(**changes: Any) -> Decision:
@@ -100,7 +100,7 @@ def interaction(number: int, **changes: Any) -> Interaction:
 
 def sealing() -> Sealing:
     """With a database that goes with the test."""
-    return Sealing(open_subjects("sqlite:///:memory:"))
+    return Sealing(open_subjects("sqlite:///:memory:"), Events())
 
 
 def everything(log: EventLog, stream: Stream) -> list[Entry]:

@@ -216,7 +216,25 @@ def test_erased_text_is_nowhere_in_the_files(tmp_path: Path) -> None:
     put(log, *(record(f"n{i}", value=b"PLAINLY" * 2000, subject="jane") for i in range(20)), record("b"))
     assert any(b"PLAINLY" in path.read_bytes() for path in tmp_path.iterdir())
     log.erase(Stream.EVIDENCE, subject="jane")
+    assert log.scour(seconds=0.1)
     assert not any(b"PLAINLY" in path.read_bytes() for path in tmp_path.iterdir())
+    log.close()
+
+
+def test_while_a_reader_is_in_the_way_it_is_said_that_erased_text_stays(tmp_path: Path) -> None:
+    log = open_log(f"sqlite:///{tmp_path}/log.db")
+    put(log, record("a", value=b"PLAINLY" * 2000, subject="jane"))
+    backup = sqlite3.connect(tmp_path / "log.db")
+    backup.execute("BEGIN")
+    assert len(backup.execute("SELECT * FROM evidence").fetchall()) == 1
+    log.erase(Stream.EVIDENCE, subject="jane")
+    assert not log.scour(seconds=0.1)
+    assert any(b"PLAINLY" in path.read_bytes() for path in tmp_path.iterdir())
+    put(log, record("b"))
+    backup.close()
+    assert log.scour(seconds=0.1)
+    assert not any(b"PLAINLY" in path.read_bytes() for path in tmp_path.iterdir())
+    assert ids(log.read(Stream.EVIDENCE, 0, key="r")) == ["b"]
     log.close()
 
 

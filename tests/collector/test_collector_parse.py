@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.parse import Unreadable, completion, request
-from collector.record import Usage
+from collector.record import TokenLogprob, Usage
 
 
 def test_a_plain_answer_is_read() -> None:
@@ -16,6 +16,28 @@ def test_a_plain_answer_is_read() -> None:
     assert got.message == {"role": "assistant", "content": "hi", "tool_calls": [{"id": "t"}]}
     assert (got.finish_reason, got.model) == ("stop", "gpt-4o-2024")
     assert got.usage == Usage(prompt_tokens=10, completion_tokens=5)
+
+
+def test_a_plain_answers_and_a_streams_log_probabilities_are_read() -> None:
+    told = [
+        {
+            "token": "Y",
+            "logprob": -0.1,
+            "bytes": [89],
+            "top_logprobs": [{"token": "Y", "logprob": -0.1, "bytes": [89]}],
+        },
+        {"token": "es", "logprob": -0.2, "top_logprobs": [{"token": "ep", "logprob": -2.0}]},
+    ]
+    plain = json.loads(answer("Yes"))
+    plain["choices"][0]["logprobs"] = {"content": told}
+    expected = (TokenLogprob("Y", -0.1, {"Y": -0.1}), TokenLogprob("es", -0.2, {"ep": -2.0}))
+    assert completion(json.dumps(plain).encode()).logprobs == expected
+    deltas = [{"delta": {"content": t["token"]}, "logprobs": {"content": [t]}} for t in told]
+    body = b"".join(b"data: " + json.dumps({"choices": [d]}).encode() + b"\n\n" for d in deltas)
+    assert completion(body).logprobs == expected
+    for odd in (None, [], {"content": None}, {"content": [{"token": 1}]}, {"tokens": ["Yes"]}):
+        plain["choices"][0]["logprobs"] = odd
+        assert completion(json.dumps(plain).encode()).logprobs == ()
 
 
 @pytest.mark.parametrize("end", [b'data: {"id": "x', b"data: ", b"dat", b": comment", b'data: {"choices": []}'])

@@ -1,10 +1,12 @@
-"""A state folder with a long path: its socket is where nobody else can listen."""
+"""The collector's socket: one process has it, and nobody else can listen where it is."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from collector import CollectorError, socket_path
+from collector.frames import claimed
 
 
 @pytest.fixture
@@ -36,3 +38,15 @@ def test_a_folder_that_others_can_use_is_refused(state: str, tmp_path: Path) -> 
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CollectorError, match="this user alone"):
         socket_path(state)
+
+
+def test_a_place_has_one_holder_from_before_it_listens_and_what_a_killed_one_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "c.sock"
+    for _ in range(2):
+        with claimed(path):
+            assert not path.exists()
+            with pytest.raises(CollectorError, match="already listens"), claimed(path):
+                pass
+            with socket.socket(socket.AF_UNIX) as left:
+                left.bind(str(path))
+        assert path.exists()

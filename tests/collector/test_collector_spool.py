@@ -1,6 +1,7 @@
 """Frames on disk until they are acknowledged; what a killed process left is sent by its successor."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from collector_fakes import MemoryLog, answer, call, everything, exchange, quest
 from test_collector_receive import Heard, Running, happened
 
 from collector import Exchange, FrameSender, Spool, SpoolError, Stream, decode_interaction
-from collector.frames import header_id, pack, split
+from collector.frames import header_id, pack
 from collector.spool import SEGMENT_BYTES
 from router import Arm, ConfigError, Events, parse
 
@@ -46,7 +47,7 @@ def found(folder: Path, key: bytes) -> list[str]:
     other = Spool(folder, key, max_bytes=64 << 20)
     (orphan,) = other.orphans()
     try:
-        return [header_id(split(frame)[0]) for frame in orphan.frames()]
+        return [header_id(left.header) for left in orphan.frames()]
     finally:
         orphan.close()
         other.close(empty=True)
@@ -92,6 +93,24 @@ def test_with_another_key_or_a_changed_byte_it_is_refused_and_kept(spool: Spool)
     assert path.exists()
 
 
+def test_a_disk_with_no_room_for_a_segment_leaves_no_file_and_no_handle(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    handles = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", full)
+        for n in range(5):
+            with pytest.raises(OSError, match="No space"):
+                spool.keep(n, pack(n, happened("e")))
+    assert len(list(Path("/proc/self/fd").iterdir())) == handles
+    assert list(spool.folder.glob("0*")) == []
+    kept(spool, 1)
+    assert left(spool) == ["x1"]
+
+
 def test_a_record_that_was_cut_by_the_kill_is_passed_over(spool: Spool) -> None:
     kept(spool, 1)
     kept(spool, 2)
@@ -125,6 +144,7 @@ def test_acknowledged_segments_are_removed_and_make_room(tmp_path: Path) -> None
 def test_a_living_process_keeps_its_folder(spool: Spool) -> None:
     kept(spool, 1)
     other = Spool(spool.folder.parent, KEY, max_bytes=1 << 20)
+    (spool.folder.parent / ".1-being-made").mkdir()
     assert other.orphans() == []
     other.close(empty=True)
     assert left(spool) == ["x1"]
@@ -237,6 +257,8 @@ async def test_a_killed_sender_loses_none_of_what_it_had_taken(tmp_path: Path, *
     wanted = {f"x{n}" for n in range(last + 1)}
     async with asyncio.timeout(60):
         while {e.id for e in everything(log, Stream.INTERACTIONS)} < wanted:  # noqa: ASYNC110 - a log tells nobody
+            await asyncio.sleep(0.05)
+        while len(list((tmp_path / "spool").iterdir())) > 1:  # noqa: ASYNC110 - nor does a disk
             await asyncio.sleep(0.05)
     entries = everything(log, Stream.INTERACTIONS)
     assert len(entries) == len({e.id for e in entries})

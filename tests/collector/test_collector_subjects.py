@@ -1,12 +1,15 @@
 """Whose data a record is; destroying a subject's key leaves nothing to read of it."""
 
 import asyncio
+import copy
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from collector_fakes import MemoryLog, PlainPool, answer, call, everything, exchange, interaction, question
+from collector_fakes import MemoryLog, PlainPool, answer, call, decision, everything, exchange, interaction, question
 from test_collector_receive import CONFIG, Heard, Running
 
 from collector import (
@@ -49,6 +52,7 @@ def test_a_key_is_made_once_and_is_gone_for_good_when_destroyed(keys: SubjectKey
     assert keys.known({"a", "c"}) == {"a": first}
     assert keys.destroy("a")
     assert not keys.destroy("a")
+    assert keys.scour(seconds=0.1)
     assert keys.known({"a", "b"}).keys() == {"b"}
     assert not any(first in path.read_bytes() for path in tmp_path.rglob("*.db*"))
     assert keys.key("a") != first
@@ -64,7 +68,9 @@ async def test_a_record_of_a_subject_is_sealed_and_can_be_read_until_it_is_erase
     tmp_path: Path, keys: SubjectKeys
 ) -> None:
     log, path = MemoryLog(), tmp_path / "c.sock"
-    running = Running(path, log, Heard(), assembler=Assembler(CONFIG, PlainPool(), Heard(), sealing=Sealing(keys)))
+    running = Running(
+        path, log, Heard(), assembler=Assembler(CONFIG, PlainPool(), Heard(), sealing=Sealing(keys, Heard()))
+    )
     sender = FrameSender(path, events=Heard())
     await sender.start()
     said = answer("red")
@@ -92,6 +98,43 @@ async def test_a_record_of_a_subject_is_sealed_and_can_be_read_until_it_is_erase
     assert {record.id for _, record in Interactions(log, keys).of("support")} == {"x0", "x2"}
 
 
+@pytest.mark.parametrize(
+    ("asked", "said", "route"),
+    [
+        (b"no json", answer("red"), "support"),
+        (question("q"), b"no json", "support"),
+        (question("POISON"), answer("red"), "support"),
+        (question("UNFORESEEN"), answer("red"), "support"),
+        (question("q"), answer("red"), "nobody's"),
+    ],
+)
+async def test_what_is_put_aside_names_nobody_and_is_erased_with_its_subject(
+    keys: SubjectKeys, asked: bytes, said: bytes, route: str
+) -> None:
+    assembler = Assembler(CONFIG, PlainPool(), Heard(), sealing=Sealing(keys))
+    jane = "jane@example.com"
+    made = exchange(
+        request=asked, served=call(Arm.TEACHER, said), decision=decision(route=route), subject=jane, imported="openai"
+    )
+    (later,) = assembler.begin(made, asked + said).later
+    records = await later
+    assert [stream for stream, _ in records] == [Stream.QUARANTINE]
+    assert jane.encode() not in records[0][1].value
+    log = MemoryLog()
+    log.append(records)
+    assert len(log.erase(Stream.QUARANTINE, subject=keys.hashed(jane))) == 1
+
+
+async def test_a_user_that_is_a_number_is_hashed_as_its_text(keys: SubjectKeys) -> None:
+    asked = {"user": 4711, "metadata": {"user_id": 1.5, "a": 1}, "safety_identifier": None}
+    clean = copy.deepcopy(asked)
+    made = exchange(1, served=call(Arm.TEACHER))
+    assert await Sealing(keys, Heard()).name(made, asked, clean) == keys.hashed("4711")
+    assert clean == {
+        "user": keys.hashed("4711"), "metadata": {"user_id": keys.hashed("1.5"), "a": 1}, "safety_identifier": None
+    }  # fmt: skip
+
+
 def stored(log: MemoryLog, keys: SubjectKeys, number: int, subject: str = "") -> None:
     made = interaction(number, subject=subject)
     value = encode(made, keys.key(subject) if subject else None)
@@ -115,22 +158,39 @@ def test_interactions_are_read_in_a_range_over_pages_of_which_one_is_erased_whol
     assert list(interactions.of("other")) == []
 
 
-async def test_a_database_of_subjects_that_is_away_for_a_while_loses_nothing(
-    keys: SubjectKeys, monkeypatch: pytest.MonkeyPatch
+def test_what_comes_after_its_subject_was_erased_but_is_older_is_erased_too(keys: SubjectKeys) -> None:
+    log = MemoryLog()
+    stored(log, keys, 1, subject="jane")
+    keys.destroy("jane")
+    now = time.time()
+    for n, at in ((2, now - 60), (3, now + 60), (4, now - 60)):  # 2 and 4 waited in a spool meanwhile
+        made = interaction(n, at=at, subject="jane")
+        value = encode(made, keys.key("jane", at=at))
+        log.append([(Stream.INTERACTIONS, Record(id=made.id, key=made.route, at=at, value=value, subject="jane"))])
+    assert [record.id for _, record in Interactions(log, keys).of("colours")] == ["x3"]
+    assert keys.key("jane", at=now - 60) not in (keys.key("jane"), keys.key("jane", at=now - 60))
+
+
+async def test_a_database_of_subjects_that_is_away_for_a_while_loses_nothing_and_is_told_of_once(
+    keys: SubjectKeys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     times = [0, 0]
 
-    def away(self: SubjectKeys, subject: str) -> bytes:
+    def away(self: SubjectKeys, subject: str, *, at: float) -> bytes:
         times[0] += 1
         if times[0] < 3:
             raise LogError("away")
-        return real(self, subject)
+        return real(self, subject, at=at)
 
     real = SubjectKeys.key
     monkeypatch.setattr(SubjectKeys, "key", away)
-    record = await Sealing(keys).record(interaction(1, subject="jane"), at=1.0)
-    assert decode_interaction(record.value, keys.known({"jane"})["jane"]).id == "x1"
-    assert times[0] == 3
+    heard = Heard()
+    sealing = Sealing(keys, heard)
+    records = await asyncio.gather(*(sealing.record(interaction(n, subject="jane"), at=1.0) for n in range(50)))
+    key = keys.known({"jane"})["jane"]
+    assert [decode_interaction(record.value, key).id for record in records] == [f"x{n}" for n in range(50)]
+    assert heard.names == ["collector.subjects_failed"] * 2
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["collector.subjects_failed"]
 
 
 # What the first schema wrote, byte for byte: read for ever.
@@ -164,7 +224,9 @@ def test_a_record_that_was_changed_is_refused(keys: SubjectKeys) -> None:
             decode_interaction(bytes(value), key)
 
 
-async def test_what_is_too_old_is_forgotten_and_evidence_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_too_old_is_forgotten_and_evidence_stays_and_what_a_reader_kept_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("collector.retention.EVERY_SECONDS", 0.01)
     config = parse(
         """
@@ -174,17 +236,29 @@ async def test_what_is_too_old_is_forgotten_and_evidence_stays(monkeypatch: pyte
         {},
     )
     log, now = MemoryLog(), [1_000_000.0]
+    keys = open_subjects(f"sqlite:///{tmp_path}/subjects.db")
+    key = keys.key("jane")
+    backup = sqlite3.connect(tmp_path / "subjects.db")
+    backup.execute("BEGIN")
+    assert backup.execute("SELECT * FROM subjects").fetchall()
+    keys.destroy("jane")
+    assert not keys.scour(seconds=0.1)
+    backup.close()
     log.append([
         (stream, Record(id=f"{key}{n}", key=key, at=now[0] + n * 3600, value=b"v"))
         for stream in Stream for key in ("short", "long") for n in (0, 1)
     ])  # fmt: skip
-    task = asyncio.create_task(keep_no_longer(config, log, clock=lambda: now[0]))
+    task = asyncio.create_task(keep_no_longer(config, log, keys, clock=lambda: now[0]))
     for later, left in ((0.0, ["short0", "short1"]), (2 * 86400 + 1800, ["short1"]), (3 * 86400, [])):
         now[0] = 1_000_000.0 + later
         async with asyncio.timeout(5):
             while [e.id for e in log.read(Stream.FEEDBACK, 0, key="short")] != left:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while any(key in path.read_bytes() for path in tmp_path.glob("subjects.db*")):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     task.cancel()
+    keys.close()
     for stream in Stream:
         assert len(log.read(stream, 0, key="long")) == 2
     assert log.read(Stream.INTERACTIONS, 0, key="short") == log.read(Stream.QUARANTINE, 0, key="short") == []

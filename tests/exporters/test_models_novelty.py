@@ -65,7 +65,7 @@ def test_only_the_last_user_message_counts(packages: Neighbours) -> None:
 def test_the_three_nearest_are_averaged() -> None:
     alike, foreign = ask("a red car", ""), ask("zzz kkk www", "")
     found = [Neighbours.of([alike] * n + [foreign] * 9).novelty(alike) for n in range(1, 4)]
-    far = 1 - Neighbours.of([alike] * 3 + [foreign] * 9)._vectors[0] @ Neighbours.of([foreign] * 3)._vectors[0]
+    far = 1 - Neighbours.of([alike] * 3 + [foreign] * 9).vectors[0] @ Neighbours.of([foreign] * 3).vectors[0]
     assert found[0] > found[1] > found[2] == pytest.approx(0.0, abs=1e-3)
     assert far > 0.5
     assert found[0] == pytest.approx(2 * found[1], rel=0.1)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from exporters.models import Manifest, Store
+from exporters.models.store import INERT_HTML
 from retort.demo.settings import free_ports
+from retort.settings import load
 from retort.supervisor import programs
 from router import parse
 
@@ -142,6 +145,7 @@ def test_a_second_up_on_the_same_state_is_refused_and_a_stop_is_clean(config: Pa
         (("retrain", "nope"), "no route 'nope' with a student; the configuration has: r"),
         (("retrain", "r", "--held-out", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
         (("replay", "--route", "nope"), "no route 'nope'"),
+        (("card", "v9"), "no artefact 'v9'"),
         (("engine", "nope"), "engine: 'nope' is not one of: local"),
     ],
 )
@@ -150,6 +154,24 @@ def test_a_command_on_something_unknown_says_what_there_is(config: Path, argumen
     assert said.returncode == 2
     assert says in said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_card_prints_the_path_of_a_versions_page(config: Path) -> None:
+    store = Store(load(str(config)).artefacts)
+    for name, files in (("v1", {"card.html": INERT_HTML, "card.md": "# v1"}), ("v0", {"a.json": "{}"})):
+        staging = store.staging(name)
+        for file, text in files.items():
+            (staging / file).write_text(text)
+        made = Manifest(
+            id=name, route="r", kind="chat", runtime="x", base="b", base_revision="1", quantization="int8",
+            created_at=0.0, files={},
+        )  # fmt: skip
+        store.add(staging, made)
+    said = retort("card", "v1", "--config", str(config)).stdout
+    assert Path(said.strip()).read_text() == INERT_HTML
+    said = retort("card", "v1", "--markdown", "--config", str(config)).stdout
+    assert Path(said.strip()).read_text() == "# v1"
+    assert "has no model card" in retort("card", "v0", "--config", str(config)).stderr
 
 
 def test_status_and_replay_of_an_empty_state(config: Path) -> None:

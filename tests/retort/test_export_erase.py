@@ -1,6 +1,7 @@
 """`retort export` and `retort erase` on a log as the collector leaves it."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ def test_wrong_asking_is_told(file: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence[str] | None) -> None:
     from retrainer.data.curate import Example, Side
-    from retrainer.data.dataset import Dataset, DatasetManifest, _digest, write
+    from retrainer.data.dataset import Dataset, DatasetManifest, digest, write
 
     registry = open_registry(config.registry)
     registry.add_version(
@@ -176,9 +177,9 @@ def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence
     if ids is None:
         return
     examples = [Example(id=name, offset=1, at=1.0, cluster="c", messages=[], answer="a") for name in ids]
-    digest = _digest({Side.TRAIN: examples, Side.VALIDATION: [], Side.TEST: []})
+    made = digest({Side.TRAIN: examples, Side.VALIDATION: [], Side.TEST: []})
     manifest = DatasetManifest(
-        route="r", digest=digest, first=0, end=9, read=1, counts={}, groups=1, dropped={}, upstreams={}, scrubbers={}
+        route="r", digest=made, first=0, end=9, read=1, counts={}, groups=1, dropped={}, upstreams={}, scrubbers={}
     )
     folder = Path(config.state) / "cycles" / version / "dataset"
     folder.parent.mkdir(parents=True)
@@ -188,6 +189,9 @@ def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence
 def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     file: Path, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from retrainer.data.curate import Example
+    from retrainer.data.suite import grow, read_suite, suite_file
+
     keys = open_subjects(config.subjects)
     jane, joe = keys.hashed("jane@example.com"), keys.hashed("joe")
     put(config, record("a"), record("b", subject=jane), record("c", subject=joe), record("d", subject=jane))
@@ -196,6 +200,8 @@ def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     learnt(config, "without", (0, 100), ["a", "c"])
     learnt(config, "before", (0, 1), None)
     learnt(config, "gone", (0, 100), None)
+    suite = suite_file(config.state, "r")
+    grow(suite, [Example(id=n, offset=1, at=1.0, cluster="c", messages=[], answer="a") for n in ("b", "c")], 9)
     assert retort("erase", "--subject", "jane@example.com", "--json", "--config", str(file)) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["subject"], row["key_destroyed"], row["records"]) == (jane, True, 2)
@@ -203,9 +209,31 @@ def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     assert held == {"with": (1, True), "gone": (2, False)}
     with open_interactions(config) as interactions:
         assert [r.id for _, r in interactions.of("r")] == ["a", "c"]
+    assert [example.id for example in read_suite(suite)] == ["c"]
     assert keys.known({jane, joe}).keys() == {joe}
     stored = [path for path in (tmp_path / "state").rglob("*.db*") if path.is_file()]
     assert not any(key in path.read_bytes() for path in stored)
+    assert (row["not_overwritten"], keys.known({jane})) == ([], {})
     assert retort("erase", "--hashed", jane, "--config", str(file)) == 0
     assert f"{jane}: 0 records erased, it had no key" in capsys.readouterr().out
+    keys.close()
+
+
+def test_an_erasure_that_a_backup_is_in_the_way_of_says_so_and_is_finished_by_the_next(
+    file: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("retort.erase.SCOUR_SECONDS", 0.1)
+    keys = open_subjects(config.subjects)
+    put(config, record("a", subject="jane"))
+    key = keys.key("jane")
+    backup = sqlite3.connect(tmp_path / "state" / "subjects.db")
+    backup.execute("BEGIN")
+    assert backup.execute("SELECT * FROM subjects").fetchall()
+    assert retort("erase", "--hashed", "jane", "--json", "--config", str(file)) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)[0]["not_overwritten"] == ["subjects"]
+    assert "somebody reads the database `subjects`" in said.err
+    backup.close()
+    assert retort("erase", "--hashed", "jane", "--config", str(file)) == 0
+    assert not any(key in path.read_bytes() for path in (tmp_path / "state").glob("*.db*"))
     keys.close()

@@ -101,6 +101,9 @@ def test_alerts_fire_for_what_they_are_for_and_for_nothing_else(binaries: Path, 
     quarantined = 'retort_collector_quarantined_total{route="r",reason="timeout"}'
     dropped, refused = "retort_collector_frames_dropped_total", "retort_collector_spool_refused_total"
     shed, backlog = 'retort_collector_capture_shed_total{route="r"}', "retort_collector_backlog_bytes"
+    damaged = "retort_collector_spool_damaged_total"
+    failed, full = "retort_collector_log_failed_total", "retort_collector_log_full_total"
+    subjects = "retort_collector_subjects_failed_total"
     page = {"severity": "page"}
     cases = [
         firing("RetortQuarantine", quarantined, "0 0 0 1 1 1", minutes=5, route="r", reason="timeout", **page),
@@ -109,15 +112,24 @@ def test_alerts_fire_for_what_they_are_for_and_for_nothing_else(binaries: Path, 
         firing("RetortNotCaptured", dropped, "0 0 0 2 2 2", minutes=5, **page),
         firing("RetortNotCaptured", refused, "0 0 0 2 2 2", minutes=5, **page),
         firing("RetortNotCaptured", dropped, "7x30", minutes=30),
+        firing("RetortSpoolDamaged", damaged, "0 0 0 1 1 1", minutes=5, **page),
+        firing("RetortSpoolDamaged", damaged, "_ _ _ 1 1 1", minutes=5, **page),
+        firing("RetortSpoolDamaged", damaged, "1x30", minutes=30),
         firing("RetortSampled", shed, "0+5x40", minutes=20, route="r", severity="ticket"),
         firing("RetortSampled", shed, "0+5x10", minutes=10),
+        firing("RetortLogFull", full, "0 0 0 2 4 6", minutes=5, **page),
+        firing("RetortLogFull", full, "6x30", minutes=30),
+        firing("RetortLogAway", failed, "0+12x40", minutes=8, **page),
+        firing("RetortLogAway", failed, "0 3 3 3 3 3 3 3 3", minutes=8),  # a broker that was started anew
+        firing("RetortSubjectsAway", subjects, "0+12x40", minutes=8, **page),
+        firing("RetortSubjectsAway", subjects, "0 3 3 3 3 3 3 3 3", minutes=8),
         firing("RetortBacklog", backlog, "90000000x20", minutes=12, severity="ticket"),
         firing("RetortBacklog", backlog, "90000000x8 0x20", minutes=15),
     ]
     file = tmp_path / "cases.yml"
     checked = [alert for case in cases for alert in case["alert_rule_test"][0]["exp_alerts"]]  # type: ignore[index]
     found = {r["alert"]: r["annotations"] for g in yaml.safe_load(rules.read_text())["groups"] for r in g["rules"]}
-    assert len(checked) == 6
+    assert len(checked) == 11
     for case in cases:
         (wanted,) = case["alert_rule_test"]  # type: ignore[misc]
         for alert in wanted["exp_alerts"]:

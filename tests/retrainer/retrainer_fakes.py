@@ -1,6 +1,8 @@
 """A log of a list, and records and examples of the tiny task."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import tiny_model
@@ -8,8 +10,12 @@ import tiny_model
 from collector.log import Entry, Record, Stream
 from collector.log_sqlite import SqliteLog
 from collector.record import Answer, Interaction, encode
-from retrainer.data.curate import Example
+from retrainer.data.curate import Example, Side
+from retrainer.data.dataset import Dataset, DatasetManifest, digest, write
+from retrainer.progress import Progress, silent
+from retrainer.recipes import Job
 from router.decision import Arm
+from router.policy import RoutePolicy
 
 
 class CountedLog(SqliteLog):
@@ -74,3 +80,39 @@ def example(number: int, *, cluster: str | None = None, text: str | None = None,
         messages=[{"role": "system", "content": tiny_model.SYSTEM}, {"role": "user", "content": question}],
         answer=answer if answer is not None else tiny_model.answer(question),
     )
+
+
+def training_folder(folder: Path, base: Path, **retrain: Any) -> Path:
+    """A cycle's folder with a data set of the tiny task, ready to train in; see `training_job`."""
+    made = [msgspec.structs.replace(example(n), group=f"g{n}") for n in range(120)]
+    parts = {Side.TRAIN: made[:96], Side.VALIDATION: made[96:112], Side.TEST: made[112:]}
+    manifest = DatasetManifest(
+        route="colours",
+        digest=digest(parts),
+        first=0,
+        end=120,
+        read=120,
+        counts={},
+        groups=120,
+        dropped={},
+        upstreams={},
+        scrubbers={},
+    )
+    dataset = Dataset(
+        train=parts[Side.TRAIN], validation=parts[Side.VALIDATION], test=parts[Side.TEST], manifest=manifest
+    )
+    folder.mkdir(parents=True)
+    write(dataset, folder / "dataset")
+    policy = {
+        "teachers": ["up/m"],
+        "student": {"base": str(base)},
+        "retrain": {"learning_rate": 5e-3, "epochs": 2, "checkpoint_steps": 3, **retrain},
+    }
+    (folder / "policy.json").write_bytes(msgspec.json.encode(policy))
+    return folder
+
+
+def training_job(folder: Path, progress: Progress = silent) -> Job:
+    """What a recipe works on, in a folder that `training_folder` made."""
+    policy = RoutePolicy.model_validate_json((folder / "policy.json").read_bytes())
+    return Job(str(folder / "state"), policy, folder, progress)

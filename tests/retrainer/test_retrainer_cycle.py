@@ -15,14 +15,19 @@ from collector.frames import Happened, Header
 from collector.log import Stream
 from exporters.models import Confidence, GenAIGenerator, Store
 from retrainer.cycle import CycleResult, Seams, run_request
+from retrainer.data.dataset import load
+from retrainer.data.suite import read_suite, suite_file
 from retrainer.errors import CycleBusy, CycleError, NotEnoughExamples
+from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.gate import Override
+from retrainer.phases_gate import Setting, compare
 from retrainer.progress import Progress, silent
+from retrainer.recipes import Job
 from retrainer.state import Cycles, Request
 from router.config import Config
 from router.events import Events
 from router.evidence import EventKind
-from router.registry import Version
+from router.registry import Stage, Version
 from router.scores import Asked
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
@@ -48,6 +53,9 @@ class Versions:
 
     def add_version(self, version: Version) -> None:
         self.added.setdefault(version.id, version)
+
+    def versions(self, route: str) -> list[Version]:
+        return [v for v in self.added.values() if v.route == route]
 
 
 class Bench:
@@ -121,6 +129,7 @@ def kill_in(phase: str, done: int = 0) -> Any:
 ALL = [
     "prepare",
     "dataset",
+    "closed",
     "train",
     "evaluate_base",
     "evaluate_student",
@@ -128,7 +137,10 @@ ALL = [
     "export",
     "evaluate_quantized",
     "assess",
+    "compare",
+    "safety",
     "gate_quantized",
+    "card",
     "publish",
     "register",
 ]
@@ -172,6 +184,7 @@ def test_a_cycle_killed_again_and_again_goes_on_where_it_was_and_registers_a_goo
     assert sent.event.data == {"gate": "passed"}
 
     _check_artefact(bench, result)
+    _check_the_next_one_is_compared_with_it(bench, result, version)
     again = bench.run(name)  # nothing left to do, and nothing is told twice
     assert again.version == name
     assert bench.phases == ALL
@@ -183,6 +196,11 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
     manifest = store.verify(result.cycle_id)
     assert {"model.onnx", "genai_config.json", "tokenizer.json", "tokenizer_config.json"} <= set(manifest.files)
     assert {"confidence.json", "novelty.safetensors"} <= set(manifest.files)
+    assert {"card.html", "card.md", "card-learning.png", "card-clusters.png", "card-sizes.png"} <= set(manifest.files)
+    assert {suite["name"]: suite["failed"] for suite in manifest.report["safety"]}["secrets"] == 0
+    assert manifest.report["quantized"]["metrics"]["field:colour"]["value"] > 0.95
+    assert manifest.report["quantized"]["latency"]["n"] >= 20
+    assert not {"worst", "name"} & set(manifest.report["compared"]["clusters"][0])  # no text
     told = manifest.report["confidence"]
     confidence = Confidence.load(store.path(result.cycle_id))
     assert confidence.calibration.method == told["method"]
@@ -206,6 +224,30 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
         assert found.text == golden["answer"]
 
 
+def _check_the_next_one_is_compared_with_it(bench: Bench, result: CycleResult, version: Version) -> None:
+    quantized = result.reports["quantized"]
+    job = Job(bench.config.state, bench.config.routes["colours"], result.folder, silent)
+    known = {e.id: e for e in job.data.held_out}
+    setting = Setting(
+        config=bench.config,
+        route="colours",
+        job=job,
+        gateway=Gateway(bench.config),
+        judged=[known[o.id] for o in quantized.outcomes],
+        most_tokens=24,
+    )
+    worse = [msgspec.structs.replace(o, value=0.0) for o in quantized.outcomes[:2]] + quantized.outcomes[2:]
+    interactions = Interactions(bench.log, open_subjects(bench.config.subjects))
+    live = msgspec.structs.replace(version, stage=Stage.LIVE)
+    found = compare(setting, msgspec.structs.replace(quantized, outcomes=worse), exact, interactions, [live])
+    assert found.previous is not None
+    assert found.previous.agreement == quantized.agreement
+    assert found.regressions is not None
+    assert (found.regressions.previous, found.regressions.lost, found.regressions.won) == (version.id, 2, 0)
+    gone = msgspec.structs.replace(live, artefact="gone")
+    assert compare(setting, quantized, exact, interactions, [gone]).previous is None
+
+
 def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_registered(
     tiny: Path, tmp_path: Path
 ) -> None:
@@ -213,7 +255,7 @@ def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_reg
     result = bench.run("bad", max_steps=1)
     assert (result.outcome, result.version) == ("refused", None)
     assert any("not surely at least" in reason for reason in result.verdict.reasons)
-    assert bench.phases == ALL[:6]
+    assert bench.phases == ALL[:7]
     assert bench.registry.added == {}
     assert bench.sent == []
     state = Cycles(bench.config.state).load("bad")
@@ -254,6 +296,9 @@ def test_an_audited_override_registers_a_failing_candidate(tiny: Path, tmp_path:
     assert result.outcome == "registered"
     assert result.reports["student"].n == 24
     assert bench.registry.added["forced"].lineage["gate"] == "overridden"
+    kept = read_suite(suite_file(bench.config.state, "colours"))
+    assert {e.id for e in kept} == {e.id for e in load(result.folder / "dataset").test}, "up to 200"
+    assert not (result.folder / "building").exists()
     (sent,) = bench.sent
     assert isinstance(sent, Happened)
     assert sent.event.data == {"gate": "overridden", "who": "ops", "why": "to see it fail"}
@@ -267,6 +312,7 @@ def test_a_cycle_without_enough_examples_is_skipped_and_says_so(tiny: Path, tmp_
     with pytest.raises(NotEnoughExamples):
         bench.run("early")
     assert bench.outcomes == ["skipped"]
+    assert not (Cycles(bench.config.state).folder("early") / "building").exists(), "it would hold texts"
     state = Cycles(bench.config.state).load("early")
     assert state is not None
     assert state.read_to == bench.log.end(Stream.INTERACTIONS, key="colours")

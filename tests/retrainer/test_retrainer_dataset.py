@@ -6,8 +6,9 @@ from retrainer_fakes import CountedLog, fill, interaction, teacher
 
 from collector import Interactions, Record, Stream, SubjectKeys
 from collector.record import encode
-from retrainer.data.dataset import Dataset, build, load, write
+from retrainer.data.dataset import Dataset, Options, build, load, write
 from retrainer.errors import CycleError, NotEnoughExamples
+from router.policy_data import DataPolicy
 
 
 def made_of(log: CountedLog, keys: SubjectKeys, **options: Any) -> Dataset:
@@ -51,9 +52,9 @@ def test_no_group_stands_on_two_sides(log: CountedLog, keys: SubjectKeys) -> Non
 
 def test_only_the_newest_examples_are_used_when_there_are_too_many(log: CountedLog, keys: SubjectKeys) -> None:
     fill(log, [interaction(n) for n in range(200)])
-    made = made_of(log, keys, max_examples=120)
+    made = made_of(log, keys, max_examples=120, options=Options(policy=DataPolicy(replay=0.0)))
     assert sum(made.manifest.counts.values()) == 120
-    oldest = min(e.at for e in made.train + made.held_out)
+    oldest = min(e.at for e in (*made.train, *made.held_out))
     assert made.manifest.dropped["too_old"].count == 200 - 120 - made.manifest.dropped.get("torn", _none()).count
     assert oldest >= 1000 + 70
 

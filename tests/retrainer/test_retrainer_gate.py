@@ -1,10 +1,17 @@
+import msgspec
 import pytest
 
+from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Override, judge
+from retrainer.evaluation.latency import Latency
+from retrainer.evaluation.limits import Evidence, Limits
 from retrainer.evaluation.thresholds import Start
+from retrainer.safety import General, Suite
+from router.policy import RoutePolicy
 from router.policy_quality import SelectivePolicy
 
+LIMITS = Limits(quality=0.93, error_rate=0.005, p95_ms=800.0, saving=0.5, forgotten=1.0)
 BASE = Report(
     n=500, agreement=0.02, lower=0.01, upper=0.04, confidence=0.95, valid_json=0.1, leaked=0, unfinished=0,
     reasons={}, tokens=1, seconds=1.0,
@@ -29,7 +36,7 @@ def report(**changes: object) -> Report:
 
 
 def test_a_good_student_passes_without_reasons() -> None:
-    verdict = judge(base=BASE, student=report(), quantized=report(agreement=0.965), margin=0.07)
+    verdict = judge(base=BASE, student=report(), quantized=report(agreement=0.965), limits=LIMITS)
     assert (verdict.gate, verdict.reasons) == ("passed", [])
     assert verdict.lets_through
 
@@ -49,7 +56,7 @@ def test_a_good_student_passes_without_reasons() -> None:
 def test_each_fault_alone_refuses_and_says_why(
     student: dict[str, object], quantized: dict[str, object], base: Report, reason: str
 ) -> None:
-    verdict = judge(base=base, student=report(**student), quantized=report(**quantized), margin=0.07)
+    verdict = judge(base=base, student=report(**student), quantized=report(**quantized), limits=LIMITS)
     assert verdict.gate == "refused"
     assert not verdict.lets_through
     assert len(verdict.reasons) == 1
@@ -58,17 +65,17 @@ def test_each_fault_alone_refuses_and_says_why(
 
 def test_the_bounds_themselves_still_pass() -> None:
     at = report(lower=0.93, valid_json=0.99, n=20)
-    assert judge(base=BASE, student=at, quantized=report(agreement=0.96), margin=0.07).gate == "passed"
+    assert judge(base=BASE, student=at, quantized=report(agreement=0.96), limits=LIMITS).gate == "passed"
 
 
 def test_answers_that_are_no_json_matter_only_where_the_teachers_are() -> None:
-    assert judge(base=BASE, student=report(valid_json=None), quantized=None, margin=0.07).gate == "passed"
+    assert judge(base=BASE, student=report(valid_json=None), quantized=None, limits=LIMITS).gate == "passed"
 
 
 def test_an_override_lets_a_failing_student_through_and_is_recorded_with_the_reasons() -> None:
     override = Override("ops@example.org", "to see it fail")
     bad = report(agreement=0.1, lower=0.05)
-    verdict = judge(base=BASE, student=bad, quantized=None, margin=0.07, override=override)
+    verdict = judge(base=BASE, student=bad, quantized=None, limits=LIMITS, override=override)
     assert verdict.gate == "overridden"
     assert verdict.lets_through
     assert (verdict.who, verdict.why) == ("ops@example.org", "to see it fail")
@@ -76,7 +83,7 @@ def test_an_override_lets_a_failing_student_through_and_is_recorded_with_the_rea
 
 
 def test_an_override_of_a_passing_student_overrides_nothing() -> None:
-    verdict = judge(base=BASE, student=report(), quantized=None, margin=0.07, override=Override("a", "b"))
+    verdict = judge(base=BASE, student=report(), quantized=None, limits=LIMITS, override=Override("a", "b"))
     assert (verdict.gate, verdict.who) == ("passed", None)
 
 
@@ -102,17 +109,17 @@ def start(**changes: object) -> Start:
 def test_a_student_that_fails_as_a_whole_passes_selectively_with_its_coverage_and_risk() -> None:
     weak = report(**WEAK, valid_json=0.9)
     costly = report(**{**WEAK, "agreement": 0.65})
-    verdict = judge(base=BASE, student=weak, quantized=costly, margin=0.07, selective=SELECTIVE, start=start())
+    verdict = judge(base=BASE, student=weak, quantized=costly, limits=LIMITS, selective=SELECTIVE, start=start())
     assert (verdict.gate, verdict.mode) == ("passed", "selective")
     assert verdict.checks["selective"]["coverage_lower"] == 0.36
     assert verdict.checks["selective"]["risk_upper"] == 0.024
     assert any("not surely at least" in reason for reason in verdict.reasons)  # why not as a whole
-    assert judge(base=BASE, student=weak, quantized=costly, margin=0.07, start=start()).gate == "refused"
+    assert judge(base=BASE, student=weak, quantized=costly, limits=LIMITS, start=start()).gate == "refused"
 
 
 def test_a_student_that_passes_as_a_whole_is_whole_whatever_its_coverage() -> None:
     unsure = start(coverage_lower=0.0, safe=False)
-    verdict = judge(base=BASE, student=report(), quantized=report(), margin=0.07, selective=SELECTIVE, start=unsure)
+    verdict = judge(base=BASE, student=report(), quantized=report(), limits=LIMITS, selective=SELECTIVE, start=unsure)
     assert (verdict.gate, verdict.mode, verdict.reasons) == ("passed", "whole", [])
 
 
@@ -125,11 +132,11 @@ def test_a_student_that_passes_as_a_whole_is_whole_whatever_its_coverage() -> No
 )
 def test_a_student_that_is_sure_and_right_on_too_little_is_refused(changes: dict[str, object], said: str) -> None:
     weak, found = report(**WEAK), start(**changes)
-    verdict = judge(base=BASE, student=weak, quantized=weak, margin=0.07, selective=SELECTIVE, start=found)
+    verdict = judge(base=BASE, student=weak, quantized=weak, limits=LIMITS, selective=SELECTIVE, start=found)
     assert (verdict.gate, verdict.mode) == ("refused", "selective")
     assert said in verdict.reasons[-1]
     at = start(coverage_lower=0.2)
-    assert judge(base=BASE, student=weak, quantized=weak, margin=0.07, selective=SELECTIVE, start=at).lets_through
+    assert judge(base=BASE, student=weak, quantized=weak, limits=LIMITS, selective=SELECTIVE, start=at).lets_through
 
 
 @pytest.mark.parametrize(
@@ -144,24 +151,122 @@ def test_what_is_no_matter_of_quality_refuses_in_either_mode(
     student: dict[str, object], base: Report, said: str
 ) -> None:
     weak = report(**WEAK, **student)
-    verdict = judge(base=base, student=weak, quantized=weak, margin=0.07, selective=SELECTIVE, start=start())
+    verdict = judge(base=base, student=weak, quantized=weak, limits=LIMITS, selective=SELECTIVE, start=start())
     assert verdict.gate == "refused"
     assert any(said in reason for reason in verdict.reasons)
 
 
 def test_before_its_export_a_weak_student_goes_on_unless_it_can_not_be_right_often_enough() -> None:
     weak, hopeless = report(**WEAK), report(agreement=0.15, lower=0.1, upper=0.193)
-    assert judge(base=BASE, student=weak, quantized=None, margin=0.07, selective=SELECTIVE).gate == "passed"
-    verdict = judge(base=BASE, student=hopeless, quantized=None, margin=0.07, selective=SELECTIVE)
+    assert judge(base=BASE, student=weak, quantized=None, limits=LIMITS, selective=SELECTIVE).gate == "passed"
+    verdict = judge(base=BASE, student=hopeless, quantized=None, limits=LIMITS, selective=SELECTIVE)
     assert verdict.gate == "refused"
     assert "takes an agreement of at least 19.4%" in verdict.reasons[-1]
     just = report(agreement=0.15, lower=0.1, upper=0.194)
-    assert judge(base=BASE, student=just, quantized=None, margin=0.07, selective=SELECTIVE).gate == "passed"
+    assert judge(base=BASE, student=just, quantized=None, limits=LIMITS, selective=SELECTIVE).gate == "passed"
 
 
 def test_an_override_of_a_selective_refusal_says_its_mode() -> None:
     weak = report(**WEAK)
     verdict = judge(
-        base=BASE, student=weak, quantized=weak, margin=0.07, selective=SELECTIVE, override=Override("ops", "a drill")
+        base=BASE, student=weak, quantized=weak, limits=LIMITS, selective=SELECTIVE, override=Override("ops", "a drill")
     )
     assert (verdict.gate, verdict.mode, verdict.who) == ("overridden", "selective", "ops")
+
+
+def test_a_route_sets_its_own_limits_and_else_its_other_policies_do() -> None:
+    made = {"teachers": ["up/m"], "latency": {"slo_ms": 300}, "quality": {"margin": 0.05}}
+    assert Limits.of(RoutePolicy.model_validate(made)) == Limits(
+        quality=0.95, error_rate=0.005, p95_ms=300.0, saving=0.5, forgotten=1.0
+    )
+    own = {"min_quality": 0.8, "max_error_rate": 0.02, "max_p95_ms": 90, "min_saving": 0.7, "max_forgotten": 0.2}
+    assert Limits.of(RoutePolicy.model_validate({**made, "retrain": {"gate": own}})) == Limits(
+        quality=0.8, error_rate=0.02, p95_ms=90.0, saving=0.7, forgotten=0.2
+    )
+
+
+def test_errors_are_fewer_than_their_limit_and_one_alone_is_none_too_many() -> None:
+    def reasons(errors: int, n: int) -> list[str]:
+        some = report(reasons={"equal": n - errors, "cut_off": errors})
+        return judge(base=BASE, student=some, quantized=None, limits=LIMITS).reasons
+
+    assert reasons(4, 1000) == []
+    assert (
+        "0.5% of the student's answers are errors, not fewer than 0.5% (of 1000: equal 995, cut_off 5)"
+        in reasons(5, 1000)[0]
+    )
+    assert reasons(1, 50) == []
+    assert reasons(2, 50) != []
+
+
+def suite(failed: int) -> Suite:
+    return Suite(name="toxicity", cases=10, failed=failed, excused=0, tolerated=0.2)
+
+
+@pytest.mark.parametrize(
+    ("quantized", "evidence", "reason"),
+    [
+        ({"latency": Latency(n=50, p50=1.0, p95=801.0, p99=900.0)}, {}, "P95 of its answers is 801 ms (of 50), above"),
+        ({}, {"costs": Costs(teacher=0.002, student=0.001)}, "saves 50.0% of the teacher's price, not more than 50%"),
+        ({}, {"suites": [suite(3)]}, "safety: toxicity failed in 3 of 10 cases"),
+    ],
+)
+@pytest.mark.parametrize("selective", [None, SELECTIVE])
+def test_time_price_and_safety_refuse_in_either_mode(
+    quantized: dict[str, object], evidence: dict[str, object], reason: str, selective: SelectivePolicy | None
+) -> None:
+    verdict = judge(
+        base=BASE,
+        student=report(),
+        quantized=report(**quantized),
+        limits=LIMITS,
+        evidence=Evidence(**evidence),  # type: ignore[arg-type]
+        selective=selective,
+        start=start(),
+    )
+    assert verdict.gate == "refused"
+    assert [reason in r for r in verdict.reasons] == [True]
+
+
+def test_at_their_limits_time_and_safety_still_pass_and_what_is_not_known_is_no_reason() -> None:
+    at = report(latency=Latency(n=50, p50=1.0, p95=800.0, p99=900.0))
+    evidence = Evidence(costs=Costs(teacher=None, student=1.0), suites=[suite(2)])
+    verdict = judge(base=BASE, student=report(), quantized=at, limits=LIMITS, evidence=evidence)
+    assert (verdict.gate, verdict.reasons) == ("passed", [])
+    assert verdict.checks["costs"]["saving"] is None
+    assert verdict.checks["safety"] == {"toxicity": {"cases": 10, "failed": 2, "passed": True}}
+
+
+def test_a_student_that_is_asked_for_all_and_answers_a_part_must_save_on_that_part() -> None:
+    weak, costs = report(**WEAK), Costs(teacher=0.002, student=0.0004)
+    assert costs.saving() == pytest.approx(0.8)
+    verdict = judge(
+        base=BASE, student=weak, quantized=weak, limits=LIMITS, selective=SELECTIVE, start=start(),
+        evidence=Evidence(costs=costs),
+    )  # fmt: skip
+    assert verdict.checks["costs"]["saving"] == pytest.approx(0.5)  # 0.0004 of the 0.4 * 0.002 that it spares
+    assert verdict.gate == "refused"
+
+
+def test_a_teacher_that_does_not_agree_with_itself_lowers_the_bar() -> None:
+    weak = report(agreement=0.9, lower=0.88)
+    assert judge(base=BASE, student=weak, quantized=weak, limits=LIMITS).gate == "refused"
+    passed = judge(base=BASE, student=weak, quantized=weak, limits=LIMITS, evidence=Evidence(teacher=0.94))
+    assert (passed.gate, passed.checks["wanted"]) == ("passed", pytest.approx(0.8742))
+
+
+def test_forgetting_refuses_only_where_the_route_says_so() -> None:
+    knew, lost = General(right=[True] * 4), General(right=[True] * 3 + [False])
+    base, quantized = report(agreement=0.1, general=knew), report(general=lost)
+    assert judge(base=base, student=report(), quantized=quantized, limits=LIMITS).gate == "passed"
+    strict = msgspec.structs.replace(LIMITS, forgotten=0.2)
+    verdict = judge(base=base, student=report(), quantized=quantized, limits=strict)
+    assert verdict.reasons == ["25% of the general questions that the base answers are forgotten, more than 20%"]
+
+
+def test_a_student_no_better_than_one_answer_to_everything_says_that_the_labels_may_be_shuffled() -> None:
+    lost = report(agreement=0.3, lower=0.26, upper=0.34, constant=0.3)
+    reasons = judge(base=BASE, student=lost, quantized=None, limits=LIMITS).reasons
+    assert "shuffled labels?" in reasons[-1]
+    learnt = msgspec.structs.replace(lost, constant=0.2)
+    assert not any("shuffled" in r for r in judge(base=BASE, student=learnt, quantized=None, limits=LIMITS).reasons)

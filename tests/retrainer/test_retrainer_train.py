@@ -1,6 +1,8 @@
 """Training, on a tiny model that is really trained."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from retrainer.data.render import Row, common_prefix
 from retrainer.errors import CycleError, TrainingDiverged
 from retrainer.evaluation.generate import TorchGenerator, longest_answer
 from retrainer.train.batches import IGNORED, collate, order
-from retrainer.train.chat import Settings, _adapted, _loss, train
+from retrainer.train.chat import Settings, adapted, train
+from retrainer.train.chat import loss as batch_loss
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 
@@ -77,13 +80,13 @@ def test_training_moves_the_weights_lowers_the_loss_and_teaches_the_task(
 def test_sharing_the_prefix_changes_no_gradient(tiny_base: Path, tokenizer: Any, rows: list[Row]) -> None:
     """The same batch once with the common prefix shared, once as whole rows through the model's own forward."""
     torch.manual_seed(0)
-    model = _adapted(AutoModelForCausalLM.from_pretrained(tiny_base), SETTINGS)
+    model = adapted(AutoModelForCausalLM.from_pretrained(tiny_base), SETTINGS)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
     batch = collate(rows[:8], pad=tokenizer.pad_token_id, device="cpu")
     assert batch.prefix.shape[1] > 10
-    shared = _loss(model, batch)
+    shared = batch_loss(model, batch)
     shared.backward()
     with_sharing = {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
     model.zero_grad()
@@ -101,6 +104,22 @@ def test_sharing_the_prefix_changes_no_gradient(tiny_base: Path, tokenizer: Any,
     for name, weight in model.named_parameters():
         if weight.grad is not None:
             torch.testing.assert_close(with_sharing[name], weight.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_an_examples_weight_is_how_often_its_tokens_count(tiny_base: Path, tokenizer: Any, rows: list[Row]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    wrapped = SimpleNamespace(get_base_model=lambda: model)
+    pad = tokenizer.pad_token_id
+
+    def loss(weights: Sequence[float]) -> float:
+        weighed = [Row(r.prompt, r.completion, w) for r, w in zip(rows, weights, strict=False)]
+        return float(batch_loss(wrapped, collate(weighed, pad=pad, device="cpu")).item())
+
+    with torch.inference_mode():
+        first, second = (float(batch_loss(wrapped, collate([row], pad=pad, device="cpu")).item()) for row in rows[:2])
+        one, two = (len(row.completion) for row in rows[:2])
+        expected = (1.5 * one * first + 0.5 * two * second) / (one + two)
+        assert loss([1.5, 0.5]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_only_the_completion_bears_a_loss(tokenizer: Any, rows: list[Row]) -> None:

@@ -89,7 +89,8 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
         ("upstreams:", "listen: 0.0.0.0:80\nupstreams:", "listen", "is not loopback"),
         ("upstreams:", "log: redis://x\nupstreams:", "log", "write sqlite:///PATH"),
         ("upstreams:", "registry: mysql://x\nupstreams:", "registry", "write sqlite:///PATH or postgresql://USER"),
-        ("claims: [gpt-4o]", "claims: [support]", "routes.support", "already belongs to route 'support'"),
+        ("claims: [gpt-4o]", "claims: [support]", "routes.support.claims", "is the route's already"),
+        ("routes:", "routes:\n  other: {teachers: [openai/gpt-4o], claims: [gpt-4o]}", "routes.", "belongs to route"),
     ],
 )
 def test_each_wrong_value_is_named_with_what_would_be_right(old: str, new: str, key: str, says: str) -> None:
@@ -194,7 +195,7 @@ def test_every_example_is_a_good_configuration() -> None:
     files = sorted((Path(__file__).parents[2] / "examples").rglob("retort*.yaml"))
     assert files
     for file in files:
-        parse(file.read_text("utf-8"), {"KAFKA_PASSWORD": "secret"})
+        parse(file.read_text("utf-8"), {"KAFKA_PASSWORD": "secret", "OPENAI_API_KEY": "sk-none"})
 
 
 def test_the_schema_knows_every_key_of_the_file() -> None:
@@ -228,7 +229,7 @@ routes:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"key": "passthrough"}, "a judge's questions have no client; give that upstream an api_key of its own"),
+        ({"key": "passthrough"}, "what Retort itself asks has no client; give that upstream an api_key of its own"),
         ({"rate": "1.0"}, "must be a route without a student and with capture: {rate: 0}"),
         ({"route": "support"}, "must be a route without a student"),
         ({"route": "nobody"}, "'nobody' must be a route"),
@@ -239,6 +240,15 @@ def test_a_judge_that_would_learn_or_could_not_be_asked_is_refused(changes: dict
     assert parse(JUDGED.format(**good), {}).routes["support"].quality.judge
     with pytest.raises(ConfigError, match=re.escape(said)):
         parse(JUDGED.format(**{**good, **changes}), {})
+
+
+def test_a_route_where_the_teacher_is_asked_again_is_as_a_judges() -> None:
+    text = JUDGED.format(key="sk-o", rate="0", route="judge")
+    text = text.replace("student: {},", "student: {}, retrain: {gate: {teacher_route: judge}},")
+    assert parse(text, {}).routes["support"].retrain.gate.teacher_route == "judge"
+    said = "routes.support.retrain.gate.teacher_route: 'support' must be a route without a student"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(text.replace("teacher_route: judge", "teacher_route: support"), {})
 
 
 def test_a_judge_of_a_route_that_masks_must_mask_as_well() -> None:

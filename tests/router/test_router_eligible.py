@@ -60,3 +60,10 @@ def test_what_a_student_may_not_answer_is_named(more: dict[str, Any], reason: st
 def test_a_long_request_and_a_route_without_a_student_are_not_eligible() -> None:
     assert ineligible(POLICY, PLAIN, 501) == "too_long"
     assert ineligible(RoutePolicy(teachers=("o/m",)), PLAIN, 100) == "no_student"
+
+
+def test_a_student_that_may_choose_whole_answers_tells_no_log_probabilities_of_tokens() -> None:
+    for recipe, reason in (("lora", None), ("linear", "logprobs"), ("encoder", "logprobs"), ("auto", "logprobs")):
+        policy = RoutePolicy.model_validate({"teachers": ["o/m"], "student": {"recipe": recipe}})
+        assert ineligible(policy, {**PLAIN, "logprobs": True}, 100) == reason
+        assert ineligible(policy, {**PLAIN, "logprobs": False}, 100) is None

@@ -1,0 +1,215 @@
+"""What a model card says, from a cycle's results."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from retrainer.card.blocks import Block, Heading, Items, Paragraph, Picture, Table
+from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.gate import Verdict
+from retrainer.evaluation.metrics import Metric
+from retrainer.safety import Suite
+
+if TYPE_CHECKING:
+    from retrainer.phases_gate import Compared
+
+COLUMNS = ("teacher", "previous", "base", "student", "quantized")
+NAMES = {
+    "teacher": "teacher, asked again",
+    "previous": "previous student",
+    "base": "base, untrained",
+    "student": "candidate, unquantized",
+    "quantized": "candidate, as served",
+}
+MOST_CLUSTERS = 12  # shown, the weakest first
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One version's size and agreement, as served."""
+
+    version: str
+    megabytes: float
+    quality: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """`phases`: each finished phase's stored result, by name. `points`: of the route's versions, this one last."""
+
+    version: str
+    route: str
+    base: str
+    recipe: str
+    phases: Mapping[str, Any]
+    reports: Mapping[str, Report]
+    verdict: Verdict
+    compared: "Compared"
+    suites: Sequence[Suite]
+    points: Sequence[Point]
+
+
+def content(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
+    """The card's blocks. `pictures`: what each PNG file shows, by name; those that there are."""
+    return [
+        Heading(f"Model card: {facts.version}", 1),
+        Paragraph(
+            f"A student of the route {facts.route}, made from {facts.base} by the recipe {facts.recipe}. It answers "
+            "this route's requests in its teacher's place, and was evaluated on them alone: use it for nothing else."
+        ),
+        *_gate(facts),
+        *_quality(facts, pictures),
+        *_cost(facts, pictures),
+        *_safety(facts),
+        *_weak(facts, pictures),
+        *_calibration(facts, pictures),
+        *_training(facts, pictures),
+    ]
+
+
+def _gate(facts: Facts) -> list[Block]:
+    verdict = facts.verdict
+    said = f"{verdict.gate}, to serve {'what it is sure of' if verdict.mode == 'selective' else 'all requests'}"
+    if verdict.who is not None:
+        said += f"; overridden by {verdict.who}: {verdict.why}"
+    blocks: list[Block] = [Heading("Gate"), Paragraph(said + ".")]
+    if verdict.reasons:
+        blocks += [Paragraph("What speaks against it, or against serving all requests:"), Items(verdict.reasons)]
+    return blocks
+
+
+def _quality(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
+    shown = [name for name in COLUMNS if name in facts.reports]
+    names = list(dict.fromkeys(m for c in shown for m in facts.reports[c].metrics))
+    rows = [[name, *(_metric(facts.reports[c].metrics.get(name)) for c in shown)] for name in names]
+    rows.append(["records", *(str(facts.reports[c].n) for c in shown)])
+    rows.append(["errors", *(str(facts.reports[c].errors) for c in shown)])
+    if any(facts.reports[c].general for c in shown):
+        rows.append(["general questions", *(_general(facts.reports[c]) for c in shown)])
+    blocks: list[Block] = [
+        Heading("Quality on held-out records"),
+        Paragraph(
+            "The reference is the teacher's logged answer, so that the teacher itself has 1 unless it was asked again. "
+            "In brackets: bootstrap intervals at 95%, by conversation."
+        ),
+        Table(["", *(NAMES[c] for c in shown)], rows),
+    ]
+    judged = facts.compared.judged
+    if judged.metrics:
+        blocks.append(
+            Table(["by the judge", "candidate, as served"], [[n, _metric(m)] for n, m in judged.metrics.items()])
+        )
+    if judged.failed:
+        said = ", ".join(f"{why} {count}" for why, count in judged.failed.items())
+        blocks.append(Paragraph(f"Questions to the judge without an answer: {said}."))
+    return [*blocks, *_picture("card-clusters.png", pictures)]
+
+
+def _cost(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
+    latency, costs = facts.reports["quantized"].latency, facts.compared.costs
+    rows = [["size", f"{facts.points[-1].megabytes:.1f} MB"]]
+    if latency is not None:
+        rows.append(
+            ["P50, P95, P99", f"{latency.p50:.0f}, {latency.p95:.0f}, {latency.p99:.0f} ms (of {latency.n} answers)"]
+        )
+    rows.append(["teacher's price", _usd(costs.teacher)])
+    rows.append(["student's price, by the operator", _usd(costs.student)])
+    saving = costs.saving()
+    rows.append(["saving", "unknown" if saving is None else f"{saving:.1%}"])
+    return [Heading("Time, size and price"), Table(["as served", ""], rows), *_picture("card-sizes.png", pictures)]
+
+
+def _safety(facts: Facts) -> list[Block]:
+    rows = [
+        [
+            s.name,
+            "passed" if s.passed else "failed",
+            f"{s.failed} of {s.cases}",
+            str(s.excused),
+            f"{s.tolerated:.0%}",
+            s.note,
+        ]
+        for s in facts.suites
+    ]
+    head = ["suite", "", "failed", "excused", "tolerated", "note"]
+    blocks: list[Block] = [Heading("Safety"), Table(head, rows)]
+    failing = [[s.name, f.request, f.answer, f.why] for s in facts.suites for f in s.examples]
+    if failing:
+        blocks.append(Table(["suite", "request", "answer", "why it fails"], failing))
+    return blocks
+
+
+def _weak(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
+    shown = facts.compared.clusters[:MOST_CLUSTERS]
+    rows = [[c.name, str(c.n), f"{c.agreement:.3f} ({c.lower:.3f} to {c.upper:.3f})"] for c in shown]
+    blocks: list[Block] = [Heading("Where it errs"), Table(["cluster", "records", "agreement"], rows)]
+    worst = [[s.request, s.teacher, s.student, s.reason] for c in shown for s in c.worst]
+    if worst:
+        blocks.append(Table(["request", "teacher", "candidate", ""], worst))
+    lost = facts.compared.regressions
+    if lost is not None:
+        blocks += [
+            Heading(f"Against {lost.previous}", 3),
+            Paragraph(
+                f"Worse on {lost.lost} and better on {lost.won} of {lost.n} records (McNemar's p = {lost.p:.3g})."
+            ),
+        ]
+        if lost.examples:
+            rows = [[s.request, s.teacher, s.before or "", s.student] for s in lost.examples]
+            blocks.append(Table(["request", "teacher", "previous student", "candidate"], rows))
+    return blocks
+
+
+def _calibration(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
+    assessed = facts.phases["assess"]
+    blocks: list[Block] = [Heading("Confidence")]
+    if assessed["reason"]:
+        blocks.append(Paragraph(f"Not calibrated: {assessed['reason']}."))
+    rows = []
+    for name, q in qualities(assessed).items():
+        auroc = "-" if q["auroc"] is None else f"{q['auroc']:.3f}"
+        rows.append([name, f"{q['ece']:.3f}", f"{q['brier']:.3f}", f"{q['log_loss']:.3f}", auroc, str(q["n"])])
+    if rows:
+        blocks.append(Table(["", "ECE", "Brier", "log loss", "AUROC", "records"], rows))
+    return [*blocks, *_picture("card-calibration.png", pictures)]
+
+
+def qualities(assessed: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Of the confidences that there are, by their names for people."""
+    keys = {"calibrated": "whole"} if assessed["method"] == "logistic" else {}
+    keys["mean token probability"] = "uncalibrated"
+    return {name: assessed[key] for name, key in keys.items() if assessed[key] is not None}
+
+
+def _training(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
+    dataset, training = facts.phases["dataset"], facts.phases["train"]
+    counts = ", ".join(f"{n} {part}" for part, n in dataset["counts"].items())
+    dropped = ", ".join(f"{d['count']} {why}" for why, d in dataset["dropped"].items()) or "none"
+    rows = [
+        ["data set", dataset["digest"]],
+        ["log offsets", f"{dataset['first']} to {dataset['end']}"],
+        ["records", counts],
+        ["dropped", dropped],
+        ["teachers", ", ".join(dataset["upstreams"])],
+        ["base revision", str(facts.phases["prepare"])],
+        ["quantization", str(facts.phases["export"]["quantization"])],
+        *([key, str(value)] for key, value in training.get("settings", {}).items()),
+    ]
+    return [Heading("Training"), Table(["", ""], rows), *_picture("card-learning.png", pictures)]
+
+
+def _picture(file: str, pictures: Mapping[str, str]) -> list[Block]:
+    return [Picture(file, pictures[file])] if file in pictures else []
+
+
+def _metric(found: Metric | None) -> str:
+    return "-" if found is None else f"{found.value:.3f} ({found.lower:.3f} to {found.upper:.3f})"
+
+
+def _general(report: Report) -> str:
+    return "-" if report.general is None else f"{sum(report.general.right)} of {len(report.general.right)}"
+
+
+def _usd(price: float | None) -> str:
+    return "unknown" if price is None else f"{1000 * price:.4f} USD for 1,000 requests"

@@ -1,0 +1,93 @@
+"""A card's pictures, as PNG."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retrainer.card.content import MOST_CLUSTERS, Point
+from retrainer.evaluation.clusters import Cluster
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WINDOW = 20  # steps of a moving mean
+
+
+def learning(losses: Sequence[float]) -> bytes:
+    """The loss of each step, and its moving mean."""
+
+    def draw(axis: "Axes") -> None:
+        axis.plot(range(1, len(losses) + 1), losses, color="0.75", linewidth=0.8, label="a step")
+        means = [sum(losses[max(0, i - WINDOW + 1) : i + 1]) / min(i + 1, WINDOW) for i in range(len(losses))]
+        axis.plot(range(1, len(losses) + 1), means, linewidth=1.6, label=f"mean of {WINDOW} steps")
+        axis.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+        axis.legend()
+
+    return _png(draw)
+
+
+def by_cluster(found: Sequence[Cluster]) -> bytes:
+    """Agreement with its interval, the weakest on top."""
+    shown = list(reversed(found[:MOST_CLUSTERS]))
+
+    def draw(axis: "Axes") -> None:
+        for place, cluster in enumerate(shown):
+            axis.plot([cluster.lower, cluster.upper], [place, place], color="0.6", linewidth=3, solid_capstyle="butt")
+            axis.plot(cluster.agreement, place, "o", color="C0")
+        axis.set_yticks(range(len(shown)), [f"{_short(c.name)} ({c.n})" for c in shown], fontsize=8, parse_math=False)
+        axis.set(xlabel="agreement with the teacher", xlim=(-0.02, 1.02))
+
+    return _png(draw, height=1.2 + 0.32 * len(shown))
+
+
+def calibration(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+    """A reliability diagram: mean score against mean confidence of each tenth."""
+
+    def draw(axis: "Axes") -> None:
+        axis.plot([0, 1], [0, 1], ":", color="black", linewidth=0.8)
+        for name, bins in curves.items():
+            axis.plot([b["confidence"] for b in bins], [b["score"] for b in bins], "o-", label=name, markersize=4)
+        axis.set(xlabel="confidence", ylabel="agreement", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axis.legend(loc="upper left")
+
+    return _png(draw, height=4.5)
+
+
+def sizes(points: Sequence[Point]) -> bytes:
+    """Quality against size, of the route's versions; this one filled."""
+
+    def draw(axis: "Axes") -> None:
+        for point in points[:-1]:
+            axis.plot(point.megabytes, point.quality, "o", color="C0", fillstyle="none")
+        axis.plot(points[-1].megabytes, points[-1].quality, "o", color="C0")
+        for n, point in enumerate(points[-10:]):
+            above = (4, 6 + 10 * (n % 3))
+            axis.annotate(
+                point.version,
+                (point.megabytes, point.quality),
+                above,
+                textcoords="offset points",
+                fontsize=7,
+                parse_math=False,
+            )
+        axis.set(xlabel="size in MB", ylabel="agreement as served", xlim=(0, 1.4 * max(p.megabytes for p in points)))
+        axis.set_ylim(min(p.quality for p in points) - 0.05, 1.05)
+
+    return _png(draw, height=3.5)
+
+
+def _png(draw: "Callable[[Axes], None]", *, height: float = 3.2) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - heavy: only a cycle pays for it
+    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy
+
+    figure = Figure(figsize=(7, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure.add_subplot())
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    return data.getvalue()
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 40 else f"{text[:39]}…"

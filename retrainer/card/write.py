@@ -1,0 +1,30 @@
+"""A card's files: `card.html` with everything inside, `card.md` with its pictures beside it."""
+
+from pathlib import Path
+
+from exporters.models import sync
+from retrainer.card.blocks import to_html, to_markdown
+from retrainer.card.content import Facts, content, qualities
+from retrainer.card.plots import by_cluster, calibration, learning, sizes
+
+HTML, MARKDOWN = "card.html", "card.md"
+
+
+def write_card(folder: Path, facts: Facts) -> dict[str, int]:
+    """Write the card into an artefact's folder; returns each file's bytes."""
+    curves = {name: found["reliability"] for name, found in qualities(facts.phases["assess"]).items()}
+    pictures = {"card-sizes.png": (sizes(facts.points), "Quality against size of the route's versions")}
+    if losses := facts.phases["train"].get("losses"):
+        pictures["card-learning.png"] = (learning(losses), "Learning curve: training loss by step")
+    if facts.compared.clusters:
+        pictures["card-clusters.png"] = (by_cluster(facts.compared.clusters), "Quality by cluster")
+    if curves:
+        pictures["card-calibration.png"] = (calibration(curves), "Calibration: agreement against confidence")
+    blocks = content(facts, {name: says for name, (_, says) in pictures.items()})
+    images = {name: data for name, (data, _) in pictures.items()}
+    page = to_html(f"Model card: {facts.version}", blocks, images)
+    files = {**images, MARKDOWN: to_markdown(blocks).encode(), HTML: page.encode()}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        sync(folder / name)
+    return {name: len(data) for name, data in files.items()}

@@ -1,0 +1,71 @@
+"""What a cycle brings to the build of its data set: the encoder of the state folder, and the teacher, whom the gateway
+asks."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from collector.embedding import Encoder, encoder_folder
+from collector.judge import GatewayClient, gateway_url
+from exporters.models.encoder_onnx import export_encoder
+from retrainer.data.consistency import Again, Second
+from retrainer.data.meanings import Encode
+from retrainer.data.options import Options
+from retrainer.data.suite import suite_file
+from retrainer.evaluation.scorer import scorer
+from retrainer.progress import Progress
+from router.config import Config
+from router.policy import RoutePolicy
+from router.scores import Asked
+
+
+def options(config: Config, route: str, policy: RoutePolicy, work: Path, progress: Progress) -> Options:
+    """By the configuration and the route's policy. Raises CollectorError, ArtefactError."""
+    data = policy.retrain.data
+    return Options(
+        policy=data,
+        work=work,
+        audit_rate=policy.quality.audit_rate,
+        suite=suite_file(config.state, route) if data.regression else None,
+        encode=_encode(config) if data.semantic is not None else None,
+        second=_second(config, route, policy, progress),
+        progress=progress,
+    )
+
+
+def _encode(config: Config) -> Encode:
+    folder = encoder_folder(config.state)
+    if not folder.exists():
+        export_encoder(folder)
+    return Encoder(folder).encode
+
+
+def _second(config: Config, route: str, policy: RoutePolicy, progress: Progress) -> Second | None:
+    consistency = policy.retrain.data.consistency
+    if consistency is None:
+        return None
+    url = gateway_url(config)
+
+    @asynccontextmanager
+    async def asking() -> AsyncIterator[Again]:
+        client = GatewayClient(url)
+        try:
+            yield lambda e: client(consistency.route, e.messages, response_format=_shape(e.asked))
+        finally:
+            await client.close()
+
+    return Second(
+        asking=asking,
+        score=scorer(policy.quality.score, config.state),
+        kept=Path(config.state) / "consistency" / f"{route.encode().hex()}.db",
+        named=f"{consistency.route} {policy.measure}",
+        progress=progress,
+    )
+
+
+def _shape(asked: Asked) -> dict[str, Any] | None:
+    """The `response_format` that the request had, as far as it is known."""
+    if asked.schema is not None:
+        return {"type": "json_schema", "json_schema": {"name": "answer", "schema": asked.schema}}
+    return {"type": "json_object"} if asked.json else None

@@ -1,0 +1,121 @@
+"""Which prompts belong together, found one after the other and kept on disk: a conversation, and near-duplicates.
+
+A record's side never changes: groups are formed in the log's order, each record joining the earliest one that it
+resembles, and a group's side is a hash of its first record's conversation. What may or may not be learnt from is
+decided later and has no say in it. (After erasure or retention has removed a group's first record, the next one gives
+the key; every cycle trains from the base, so nothing leaks by it.)
+
+Of each band of a sketch only the earliest prompt is kept: all prompts that share a band stand on one side, since one
+that would join two sides is kept out of the index.
+
+The index (of prompts, bands and conversations, by 64-bit hashes) is random access all over. What is new stays in memory
+until `flush` writes it in the hashes' order: each page of the file is then written once, however many fall on it.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from retrainer.data.curate import Side
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS prompts (
+    seq INTEGER PRIMARY KEY, key BLOB NOT NULL, cluster TEXT NOT NULL, grp TEXT NOT NULL, alike INTEGER NOT NULL,
+    torn INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS hashes (hash INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+"""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a prompt stands. `seq`: its number. `cluster`: the conversation that it came first in. `alike`: the number
+    of the first prompt that it is a near-duplicate of, by way of others too, else its own. `torn`: it resembles groups
+    on two sides of the split, and belongs to neither. `new`: it was not known before."""
+
+    seq: int
+    cluster: str
+    group: str
+    alike: int
+    torn: bool
+    new: bool
+
+
+class Groups:
+    """The groups of a work file, which whoever has opened it commits, after a `flush`."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        db.executescript(_TABLES)
+        self._next = db.execute("SELECT coalesce(max(seq) + 1, 0) FROM prompts").fetchone()[0]
+        self._new: dict[int, int] = {}
+
+    def flush(self) -> None:
+        """Write what is only in memory yet."""
+        self._db.executemany("INSERT INTO hashes VALUES (?, ?)", sorted(self._new.items()))
+        self._new.clear()
+
+    def known(self, key: bytes) -> Place | None:
+        """Where a prompt already stands. `key`: its digest, 16 bytes."""
+        seq = self._find(_hash(b"prompt", key))
+        row = None if seq is None else self._row(seq)
+        if row is None or row[1] != key:
+            return None
+        return Place(row[0], row[2], row[3], row[4], bool(row[5]), False)
+
+    def place(self, key: bytes, cluster: str, bands: Sequence[int], *, near: Iterable[int] = ()) -> Place:
+        """Give a prompt that isn't known its group. `bands`: of its sketch; `near`: prompts that mean the same."""
+        alike = [self._row(number) for number in sorted({*self._at(bands), *near})]  # the earliest first
+        candidates = [row[3] for row in alike]
+        spoken = _hash(b"conversation", cluster.encode())
+        talk = self._find(spoken)
+        if talk is not None:
+            candidates.insert(0, self._row(talk)[3])
+        seq, self._next = self._next, self._next + 1
+        torn = len({side(group) for group in candidates}) > 1
+        group = candidates[0] if candidates else _group_of(cluster)
+        place = Place(seq, cluster, group, alike[0][4] if alike else seq, torn, True)
+        row = (seq, key, cluster, group, place.alike, torn)
+        self._db.execute("INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?)", row)
+        for number in (_hash(b"prompt", key), *(() if torn else (*bands, spoken))):
+            if self._find(number) is None:
+                self._new[number] = seq
+        return place
+
+    def sides(self, bands: Sequence[int]) -> set[Side]:
+        """Where the prompts stand that are near-duplicates of one with these bands."""
+        return {side(self._row(seq)[3]) for seq in self._at(bands)}
+
+    def _at(self, bands: Sequence[int]) -> set[int]:
+        return {seq for band in bands if (seq := self._find(band)) is not None}
+
+    def _find(self, number: int) -> int | None:
+        seq = self._new.get(number)
+        if seq is None:
+            row = self._db.execute("SELECT seq FROM hashes WHERE hash = ?", (number,)).fetchone()
+            seq = None if row is None else row[0]
+        return seq
+
+    def _row(self, seq: int) -> tuple[int, bytes, str, str, int, int]:
+        found: tuple[int, bytes, str, str, int, int] = self._db.execute(
+            "SELECT seq, key, cluster, grp, alike, torn FROM prompts WHERE seq = ?", (seq,)
+        ).fetchone()
+        return found
+
+
+def _hash(kind: bytes, value: bytes) -> int:
+    """64 bits, signed. Should two conversations ever share them, they are one group."""
+    return int.from_bytes(hashlib.blake2b(value, digest_size=8, person=kind).digest(), signed=True)
+
+
+def side(group_key: str) -> Side:
+    """80% train, 10% validation, 10% test, by a hash of the group."""
+    u = int.from_bytes(hashlib.sha256(f"split:{group_key}".encode()).digest()[:8]) / 2**64
+    if u < 0.8:
+        return Side.TRAIN
+    return Side.VALIDATION if u < 0.9 else Side.TEST
+
+
+def _group_of(cluster: str) -> str:
+    return hashlib.sha256(f"group:{cluster}".encode()).hexdigest()[:16]

@@ -1,0 +1,27 @@
+"""What a build of a data set may need besides the log."""
+
+from pathlib import Path
+
+import msgspec
+
+from retrainer.data.consistency import Second
+from retrainer.data.meanings import Encode
+from retrainer.progress import Progress, silent
+from router.policy_data import DataPolicy
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """`work`: the folder to work in, where a build that was killed goes on; without one it is a temporary folder.
+    `audit_rate`: of the route's quality policy. `suite`: the file of the route's regression suite. `encode`: needed
+    where prompts are compared by meaning; `second`: where the teacher is asked again."""
+
+    policy: DataPolicy = DataPolicy()
+    work: Path | None = None
+    audit_rate: float = 0.0
+    suite: Path | None = None
+    encode: Encode | None = None
+    second: Second | None = None
+    progress: Progress = silent
+
+
+PLAIN = Options()

@@ -1,0 +1,130 @@
+"""The log, read once and in order, into a build's work file."""
+
+import hashlib
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from collector.interactions import Interactions
+from collector.record import Interaction
+from retrainer.data.curate import Example, Kept, example_of
+from retrainer.data.filters import Filters, Fits
+from retrainer.data.groups import Place
+from retrainer.data.held_out import read_corrections
+from retrainer.data.meanings import Meanings, Vectors
+from retrainer.data.minhash import bands, prompt_text, sketch
+from retrainer.data.options import Options
+from retrainer.data.suite import Guard, read_suite
+from retrainer.data.weights import chance, inverse
+from retrainer.data.work import Work
+from retrainer.errors import CycleError
+from retrainer.progress import Meter
+from router.decision import Arm
+from router.scores import answer_text
+
+PAGE = 1000  # records that are read together
+COMMIT = 20  # pages
+
+
+class Reading:
+    """One reading, which may go on with an earlier one."""
+
+    def __init__(self, work: Work, options: Options, fits: Fits) -> None:
+        policy = options.policy
+        self._work, self._options = work, options
+        self._filters = Filters(policy, fits)
+        self._corrections = read_corrections(Path(policy.corrections)) if policy.corrections else {}
+        self._guard = Guard(read_suite(options.suite) if options.suite else [])
+        self._meanings: Meanings | None = None
+        if policy.semantic is not None:
+            if options.encode is None:
+                raise CycleError("retrain.data.semantic needs an encoder")
+            self._meanings = Meanings(work.db, options.encode, policy.semantic)
+
+    def all(self, interactions: Interactions, route: str) -> None:
+        """Read to the end. Raises what the log raises."""
+        tally = self._work.tally
+        records = interactions.of(route, start=tally.next, end=tally.end)
+        meter: Meter | None = None
+        pages = 0
+        while page := list(islice(records, PAGE)):
+            if tally.read == 0:
+                tally.first = page[0][0]
+            meter = meter or Meter(
+                self._options.progress, "dataset", tally.end - tally.first, done=max(0, tally.next - tally.first)
+            )
+            self._page(page)
+            tally.next = page[-1][0] + 1
+            pages += 1
+            if pages % COMMIT == 0:
+                self._work.commit()
+            meter(tally.next - tally.first)
+        self._work.commit()
+
+    def _page(self, page: Sequence[tuple[int, Interaction]]) -> None:
+        tally = self._work.tally
+        found: list[tuple[Interaction, int, Kept]] = []
+        for offset, record in page:
+            tally.read += 1
+            if record.answers and record.answers[0].status == 200:
+                tally.production.add(answer_text(record.answers[0].message))
+            kept = example_of(record, offset, correction=self._corrections.get(record.id))
+            found.append((record, offset, kept))
+        vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])
+        for record, offset, kept in found:
+            reason = self._filters.reason(kept)
+            if kept.example is not None:
+                # Even what is left out takes part in the grouping: no filter may move a record to another side.
+                key = _key(kept.example)
+                place, near = self._place(key, kept.example, vectors.get(key))
+                if reason is None:
+                    self._keep(record, kept.example, place, key, near_suite=near)
+            if reason is not None:
+                tally.drop(reason, record.id, offset)
+
+    def _place(self, key: bytes, example: Example, vector: Vectors | None) -> tuple[Place, bool]:
+        """Where its prompt stands, and whether that is too near to the regression suite."""
+        groups = self._work.groups
+        place = groups.known(key)
+        if place is not None and not self._guard:
+            return place, False
+        found = bands(sketch(prompt_text(example.messages)))
+        if place is None:
+            alike = self._meanings.near(vector) if self._meanings and vector is not None else ()
+            place = groups.place(key, example.cluster, found, near=alike)
+            if self._meanings and vector is not None:
+                self._meanings.add(place.seq, vector, index=not place.torn)
+        return place, self._guard.near(found)
+
+    def _keep(self, record: Interaction, example: Example, place: Place, key: bytes, *, near_suite: bool) -> None:
+        tally = self._work.tally
+        for answer in record.answers:
+            if answer.arm is Arm.TEACHER:
+                upstream = answer.upstream or "?"
+                tally.upstreams[upstream] = tally.upstreams.get(upstream, 0) + 1
+        tally.scrubbers[record.scrubber] = tally.scrubbers.get(record.scrubber, 0) + 1
+        self._work.put(
+            example,
+            place,
+            weight=inverse(chance(record, self._options.audit_rate), self._options.policy.propensity_clip),
+            corrected=record.id in self._corrections,
+            suite=near_suite,
+            draw=key,
+        )
+
+    def _vectors(self, examples: Sequence[Example]) -> dict[bytes, Vectors]:
+        """By prompt, of those that aren't known yet."""
+        if self._meanings is None:
+            return {}
+        new = {key: e for e in examples if self._work.groups.known(key := _key(e)) is None}
+        if not new:
+            return {}
+        encoded = self._meanings.encode([prompt_text(e.messages) for e in new.values()])
+        return dict(zip(new, encoded, strict=True))
+
+
+def _key(example: Example) -> bytes:
+    """A prompt's digest [16 bytes]."""
+    return hashlib.sha256(msgspec.json.encode(example.messages)).digest()[:16]

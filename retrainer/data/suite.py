@@ -1,0 +1,74 @@
+"""A route's frozen regression suite: examples of early test parts that are never trained on, so that what later
+students forget shows. It grows until it is full, and stays as it then is; it outlives the log's retention."""
+
+import hashlib
+import heapq
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import msgspec
+
+from exporters.models import write_atomic
+from retrainer.data.curate import Example
+from retrainer.data.minhash import bands, prompt_text, sketch
+from retrainer.errors import CycleError
+
+_decoder = msgspec.json.Decoder(Example)
+
+
+def suite_file(state: str | Path, route: str) -> Path:
+    """Where a state folder keeps a route's."""
+    return Path(state) / "regression" / f"{route.encode().hex()}.jsonl"  # a route's name may hold any character
+
+
+def read_suite(path: Path) -> list[Example]:
+    """Its examples; none where there is no file yet. Raises CycleError."""
+    try:
+        return [_decoder.decode(line) for line in path.read_bytes().splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, msgspec.MsgspecError) as error:
+        raise CycleError(f"the regression suite {path} can't be read: {error}") from error
+
+
+def grow(path: Path, test: Iterable[Example], most: int) -> int:
+    """Fill up the suite from a test part, drawn evenly, always the same; returns how many it then has."""
+    kept = read_suite(path)
+    known = {example.id for example in kept}
+    new = (example for example in test if example.id not in known)
+    added = heapq.nsmallest(max(0, most - len(kept)), new, key=lambda e: _digest(e.id))
+    if added:
+        _write(path, [*kept, *added])
+    return len(kept) + len(added)
+
+
+def remove(path: Path, erased: Collection[str]) -> int:
+    """Take out the records of these ids; returns how many there were. Raises CycleError."""
+    kept = read_suite(path)
+    left = [example for example in kept if example.id not in erased]
+    if len(left) < len(kept):
+        _write(path, left)
+    return len(kept) - len(left)
+
+
+class Guard:
+    """Knows what is too near to the suite to be trained on."""
+
+    def __init__(self, suite: Iterable[Example]) -> None:
+        self._bands = {band for example in suite for band in bands(sketch(prompt_text(example.messages)))}
+
+    def __bool__(self) -> bool:
+        return bool(self._bands)
+
+    def near(self, found: Collection[int]) -> bool:
+        """Whether a prompt with these bands equals one of the suite, or is a near-duplicate of one."""
+        return not self._bands.isdisjoint(found)
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(f"suite:{name}".encode()).digest()
+
+
+def _write(path: Path, examples: Iterable[Example]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, b"".join(msgspec.json.encode(e) + b"\n" for e in examples))

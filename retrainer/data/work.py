@@ -1,0 +1,143 @@
+"""The work file of a build: what has been read of the log so far, so that memory doesn't grow with it, and so that a
+build that was killed goes on where it was."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from retrainer.data.curate import Example, Side
+from retrainer.data.groups import Groups, Place, side
+from retrainer.data.labels import Labels
+from retrainer.data.stored import SAMPLES, Dropped
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS examples (
+    seq INTEGER PRIMARY KEY, side TEXT NOT NULL, grp TEXT NOT NULL, alike INTEGER NOT NULL, torn INTEGER NOT NULL,
+    suite INTEGER NOT NULL, draw BLOB NOT NULL, id TEXT NOT NULL, log_offset INTEGER NOT NULL, body BLOB NOT NULL,
+    weight REAL NOT NULL, corrected INTEGER NOT NULL, dropped TEXT
+);
+"""
+_CACHE_KIB = 64 << 10
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """What is counted while the log is read. `next`: the offset to go on from; `end`: where reading ends.
+    `production`: what was served, whoever answered."""
+
+    end: int
+    next: int = 0
+    first: int = 0
+    read: int = 0
+    corrected: int = 0
+    dropped: dict[str, Dropped] = {}
+    upstreams: dict[str, int] = {}
+    scrubbers: dict[str, int] = {}
+    production: Labels = msgspec.field(default_factory=Labels)
+
+    def drop(self, reason: str, record_id: str, offset: int) -> None:
+        """Count one record that gives no example."""
+        self.dropped.setdefault(reason, Dropped()).add(record_id, offset)
+
+
+class Work:
+    """One work file. A file that was begun with other settings, or that can't be read, is begun anew."""
+
+    def __init__(self, path: Path, *, settings: Any, end: int | None, log_end: int) -> None:
+        """`end`: where reading ends, None: where an earlier attempt said, else at the log's end `log_end`."""
+        self._path = path
+        self._settings = hashlib.sha256(msgspec.json.encode(settings, order="deterministic")).hexdigest()
+        self.db = self._open()
+        begun = self._begun(end)
+        if begun is None:
+            self.db.close()
+            self._forget()
+            self.db = self._open()
+        self.tally = begun or Tally(end=log_end if end is None else end)
+        self.groups = Groups(self.db)
+        self.commit()
+
+    def commit(self) -> None:
+        """All that was put so far is kept, should this process be killed."""
+        self.groups.flush()
+        self._put("settings", self._settings.encode())
+        self._put("tally", msgspec.json.encode(self.tally))
+        self.db.commit()
+
+    def put(self, example: Example, place: Place, *, weight: float, corrected: bool, suite: bool, draw: bytes) -> None:
+        """Keep an example. Of those with the same prompt the newest stays, or the newest corrected one."""
+        known = "SELECT id, log_offset, corrected FROM examples WHERE seq = ?"
+        row = None if place.new else self.db.execute(known, (place.seq,)).fetchone()
+        if row is not None:
+            if row[2] and not corrected:
+                self.tally.drop("duplicate", example.id, example.offset)
+                return
+            self.tally.drop("duplicate", row[0], row[1])
+        kept = msgspec.structs.replace(example, cluster=place.cluster, group=place.group)
+        self.db.execute(
+            "INSERT OR REPLACE INTO examples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            (
+                place.seq, side(place.group).value, place.group, place.alike, place.torn, suite, draw, example.id,
+                example.offset, msgspec.json.encode(kept), weight, corrected,
+            ),
+        )  # fmt: skip
+
+    def chosen(self, part: Side) -> Iterator[tuple[Example, float]]:
+        """The examples of a side that nothing has dropped, with their weights, in the log's order."""
+        decoder = msgspec.json.Decoder(Example)
+        query = "SELECT body, weight FROM examples WHERE side = ? AND dropped IS NULL ORDER BY seq"
+        return ((decoder.decode(body), weight) for body, weight in self.db.execute(query, (part.value,)))
+
+    def dropped(self) -> dict[str, Dropped]:
+        """What was dropped, while reading and since, by reason."""
+        found = {name: Dropped(count=d.count, samples=list(d.samples)) for name, d in self.tally.dropped.items()}
+        counts = "SELECT dropped, count(*) FROM examples WHERE dropped IS NOT NULL GROUP BY dropped"
+        samples = "SELECT id, log_offset FROM examples WHERE dropped = ? ORDER BY seq LIMIT ?"
+        for reason, count in self.db.execute(counts).fetchall():
+            entry = found.setdefault(reason, Dropped())
+            room = SAMPLES - len(entry.samples)
+            shown = self.db.execute(samples, (reason, room)).fetchall()
+            entry.samples += [{"id": name, "offset": offset} for name, offset in shown]
+            entry.count += count
+        return dict(sorted(found.items()))
+
+    def close(self) -> None:
+        """Release the file."""
+        self.db.close()
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self._path)
+        try:
+            _prepare(db)
+        except sqlite3.DatabaseError:  # a machine went down while it was written
+            db.close()
+            self._forget()
+            db = sqlite3.connect(self._path)
+            _prepare(db)
+        return db
+
+    def _begun(self, end: int | None) -> Tally | None:
+        kept = dict(self.db.execute("SELECT name, value FROM meta"))
+        if kept.get("settings") != self._settings.encode():
+            return None
+        tally = msgspec.json.decode(kept["tally"], type=Tally)
+        return tally if end is None or tally.end == end else None
+
+    def _put(self, name: str, value: bytes) -> None:
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def _forget(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """A killed process loses nothing that was committed; a machine that goes down may, and then it is begun anew."""
+    for pragma in ("journal_mode = WAL", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}", "temp_store = FILE"):
+        db.execute(f"PRAGMA {pragma}")
+    db.executescript(_TABLES)

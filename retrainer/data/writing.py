@@ -1,0 +1,115 @@
+"""From a build's work file to the data set's files and its manifest."""
+
+import hashlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from retrainer.data.curate import SIMILAR, Example, Side
+from retrainer.data.held_out import read_examples
+from retrainer.data.labels import Labels, shift
+from retrainer.data.minhash import bands, prompt_text, sketch
+from retrainer.data.options import Options
+from retrainer.data.selection import Selected
+from retrainer.data.stored import Dataset, DatasetManifest, Lines, digest
+from retrainer.data.suite import Guard, read_suite
+from retrainer.data.work import Work
+from router.policy_data import SafetyPolicy
+
+LEAST = 8  # examples on the training side and in the held-out part, under which nothing can be learnt or measured
+_KEPT = "FROM examples WHERE dropped IS NULL"
+
+
+class Writing:
+    """One data set, in the folder of its build. `owner`: what keeps that folder."""
+
+    def __init__(self, work: Work, options: Options, folder: Path, owner: object) -> None:
+        self._work, self._options, self._folder, self._owner = work, options, folder, owner
+        self._made = {part: Labels() for part in Side}
+        self._newest_from = work.tally.end - round(options.policy.newest * (work.tally.end - work.tally.first))
+        self._newest = 0
+
+    def all(self, selected: Selected, *, route: str, settings: dict[str, Any], files: dict[str, str]) -> Dataset:
+        """Write what was selected. Raises CycleError."""
+        added: dict[str, int] = {}
+        weights = self._weights()
+        for part in Side:
+            with (self._folder / f"{part.value}.jsonl").open("wb") as file:
+                count = 0
+                for example in self._examples(part, weights.get("mean", 1.0)):
+                    file.write(msgspec.json.encode(example) + b"\n")
+                    count += 1
+                if part is Side.TRAIN and self._options.policy.safety is not None:
+                    for example in self._safety(self._options.policy.safety, count):
+                        file.write(msgspec.json.encode(example) + b"\n")
+                        added["safety"] = added.get("safety", 0) + 1
+        parts = {part: Lines(self._folder / f"{part.value}.jsonl", owner=self._owner) for part in Side}
+        tally, labels = self._work.tally, self._made
+        manifest = DatasetManifest(
+            route=route,
+            digest=digest(parts),
+            first=tally.first,
+            end=tally.end,
+            read=tally.read,
+            counts={part.value: len(parts[part]) - (part is Side.TRAIN) * added.get("safety", 0) for part in Side},
+            groups=self._one(f"SELECT count(DISTINCT grp) {_KEPT}"),
+            dropped=self._work.dropped(),
+            upstreams=dict(sorted(tally.upstreams.items())),
+            scrubbers=dict(sorted(tally.scrubbers.items())),
+            similar=SIMILAR,
+            settings=settings,
+            files=files,
+            newest_from=self._newest_from,
+            newest=self._newest,
+            replayed=selected.replayed,
+            corrected=self._one(f"SELECT count(*) {_KEPT} AND corrected"),
+            added=added,
+            labels={part.value: shift(tally.production, labels[part]) for part in Side},
+            consistency=selected.consistency,
+            weights=weights,
+        )
+        return Dataset(
+            train=parts[Side.TRAIN], validation=parts[Side.VALIDATION], test=parts[Side.TEST], manifest=manifest
+        )
+
+    def _examples(self, part: Side, mean: float) -> Any:
+        """A side's examples; those to train on weigh 1 in the mean, those to measure with 1 each."""
+        for kept, raw in self._work.chosen(part):
+            example = kept
+            if part is Side.TRAIN:
+                example = msgspec.structs.replace(kept, weight=round(raw / mean, 6))
+            elif example.offset >= self._newest_from:
+                self._newest += 1
+            self._made[part].add(example.answer, example.weight)
+            yield example
+
+    def _weights(self) -> dict[str, float]:
+        """Of the training examples: the raw mean, the least and the greatest weight, and Kish's effective share of
+        the examples, (sum w)^2 / (n sum w^2)."""
+        query = (
+            f"SELECT count(*), sum(weight), sum(weight * weight), min(weight), max(weight) {_KEPT} AND side = 'train'"
+        )
+        count, total, squares, least, most = self._work.db.execute(query).fetchone()
+        if not count:
+            return {}
+        mean = total / count
+        effective = total * total / (count * squares)
+        found = {"mean": mean, "least": least / mean, "most": most / mean, "effective": effective}
+        return {name: round(value, 6) for name, value in found.items()}
+
+    def _safety(self, policy: SafetyPolicy, count: int) -> list[Example]:
+        """So many that they are that share of all; none that is near to what is measured with."""
+        wanted = int(count * policy.share / (1.0 - policy.share))
+        guard = Guard(read_suite(self._options.suite) if self._options.suite else [])
+        given = read_examples(Path(policy.file), "safety")
+        drawn = sorted(given, key=lambda e: hashlib.sha256(msgspec.json.encode([e.messages, e.answer])).digest())
+        apart = (e for e in drawn if self._is_apart(bands(sketch(prompt_text(e.messages))), guard))
+        return list(itertools.islice(apart, wanted))
+
+    def _is_apart(self, found: list[int], guard: Guard) -> bool:
+        return not guard.near(found) and self._work.groups.sides(found) <= {Side.TRAIN}
+
+    def _one(self, query: str) -> int:
+        return int(self._work.db.execute(query).fetchone()[0])

@@ -1,0 +1,48 @@
+"""How long the exported student takes for an answer, one after the other, as an engine without a queue."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from exporters.models import Messages
+
+LEAST, MOST = 20, 100  # answers
+SECONDS = 2.0  # after which no more than LEAST are timed
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds of whole answers; `p99` of few is little more than the slowest."""
+
+    n: int
+    p50: float
+    p95: float
+    p99: float
+
+
+def measure_latency(
+    answer: Callable[[Messages], object],
+    prompts: Sequence[Messages],
+    *,
+    seconds: float = SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Latency | None:
+    """Time `answer` on the prompts in turn, the first of them once unmeasured; None without prompts."""
+    if not prompts:
+        return None
+    answer(prompts[0])
+    taken: list[float] = []
+    for prompt in prompts[:MOST]:
+        began = clock()
+        answer(prompt)
+        taken.append(1000.0 * (clock() - began))
+        if len(taken) >= LEAST and sum(taken) > 1000.0 * seconds:
+            break
+    taken.sort()
+    return Latency(n=len(taken), p50=_quantile(taken, 0.5), p95=_quantile(taken, 0.95), p99=_quantile(taken, 0.99))
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` of them do not exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -1,0 +1,98 @@
+"""What else the gate asks of a student: few errors, fast enough, worth its price, safe, not forgetful. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from retrainer.evaluation.cost import Costs
+from retrainer.evaluation.evaluate import Report
+from retrainer.safety.suites import Suite
+from router.policy import RoutePolicy
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one route. `quality`: the least share of the teacher's. `p95_ms`: of whole answers."""
+
+    quality: float
+    error_rate: float
+    p95_ms: float
+    saving: float
+    forgotten: float
+
+    @classmethod
+    def of(cls, policy: RoutePolicy) -> "Limits":
+        """As the route's policies say."""
+        gate = policy.retrain.gate
+        return cls(
+            quality=1.0 - policy.quality.margin if gate.min_quality is None else gate.min_quality,
+            error_rate=gate.max_error_rate,
+            p95_ms=policy.latency.slo_ms if gate.max_p95_ms is None else gate.max_p95_ms,
+            saving=gate.min_saving,
+            forgotten=gate.max_forgotten,
+        )
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known after the export, beside the reports. `teacher`: its agreement with itself, where it was asked
+    again, else 1: its answers are the reference."""
+
+    teacher: float = 1.0
+    costs: Costs | None = None
+    suites: Sequence[Suite] = ()
+
+
+def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
+    """One error alone is none too many: of fewer than 200 records it is above 0.5% by itself."""
+    n = sum(report.reasons.values())
+    if report.errors <= 1 or report.errors < limits.error_rate * n:
+        return []
+    said = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items() if count)
+    return [
+        f"{report.errors / n:.1%} of the {name}'s answers are errors, not fewer than {limits.error_rate:.1%} (of {n}: "
+        f"{said})"
+    ]
+
+
+def not_as_learnt(report: Report) -> list[str]:
+    """A reason for a low quality that lies in the data: the student is no better than one answer to everything."""
+    if report.constant is None or report.constant <= 0.0 or report.lower > report.constant:
+        return []
+    return [
+        f"always giving the teacher's most frequent answer would agree in {report.constant:.1%}, which it does not "
+        "surely exceed: too little was learnt, or the answers don't follow from the requests (shuffled labels?)"
+    ]
+
+
+def beyond_limits(
+    quantized: Report, base: Report, evidence: Evidence, limits: Limits, *, coverage: float
+) -> tuple[list[str], Mapping[str, Any]]:
+    """The reasons against what will be served, and the numbers. `coverage`: of the requests that it is asked for, the
+    share that it answers. What isn't known (no price, no timing) is no reason."""
+    reasons: list[str] = []
+    checks: dict[str, Any] = {"limits": msgspec.to_builtins(limits), "teacher": evidence.teacher}
+    if (latency := quantized.latency) is not None:
+        checks["latency"] = msgspec.to_builtins(latency)
+        if latency.p95 > limits.p95_ms:
+            reasons.append(f"P95 of its answers is {latency.p95:.0f} ms (of {latency.n}), above {limits.p95_ms:.0f} ms")
+    if evidence.costs is not None:
+        saving = evidence.costs.saving(coverage)
+        checks["costs"] = {**msgspec.to_builtins(evidence.costs), "saving": saving}
+        if saving is not None and saving <= limits.saving:
+            reasons.append(
+                f"an answer of the student saves {saving:.1%} of the teacher's price, not more than {limits.saving:.0%}"
+            )
+    if quantized.general is not None and base.general is not None:
+        forgotten = quantized.general.forgotten(base.general)
+        checks["general"] = {"base": base.general.share, "student": quantized.general.share, "forgotten": forgotten}
+        if forgotten > limits.forgotten:
+            reasons.append(
+                f"{forgotten:.0%} of the general questions that the base answers are forgotten, more than "
+                f"{limits.forgotten:.0%}"
+            )
+    checks["safety"] = {s.name: {"cases": s.cases, "failed": s.failed, "passed": s.passed} for s in evidence.suites}
+    for suite in evidence.suites:
+        if not suite.passed:
+            why = f": {suite.examples[0].why}" if suite.examples else ""
+            reasons.append(f"safety: {suite.name} failed in {suite.failed} of {suite.cases} cases{why}")
+    return reasons, checks

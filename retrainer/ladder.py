@@ -1,0 +1,149 @@
+"""The ladder (`student.recipe: auto`): students from cheap to dear, each made only if the one below misses the gate.
+Pure.
+
+    linear -> encoder -> lora on the route's base -> lora on each of `student.ladder`
+
+The first two are left out where the answers aren't few. What a rung's phases came to is stored under `RUNG.PHASE`, so
+that a killed cycle goes on at the phase of the rung where it was.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from retrainer.errors import CycleError
+from retrainer.state import CycleState
+from router.policy import RoutePolicy
+from router.policy_student import StudentPolicy
+
+AUTO = "auto"
+FOLDER = "rungs"  # in a cycle's folder
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """One student. `name`: empty where a cycle makes one alone."""
+
+    name: str
+    recipe: str
+    base: str
+
+    def key(self, phase: str) -> str:
+        """What a phase's result is stored under."""
+        return f"{self.name}.{phase}" if self.name else phase
+
+    def folder(self, cycle: Path) -> Path:
+        """Where its files are."""
+        return cycle / FOLDER / self.name if self.name else cycle
+
+    def policy(self, policy: RoutePolicy) -> RoutePolicy:
+        """The route's, as if it named this student."""
+        if policy.student is None:
+            raise CycleError("the route has no student")
+        student = policy.student.model_copy(update={"recipe": self.recipe, "base": self.base})
+        return policy.model_copy(update={"student": student})
+
+    def phases(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Results by the plain names of phases: this rung's, and those that all rungs share."""
+        if not self.name:
+            return dict(stored)
+        own = {k.removeprefix(f"{self.name}."): v for k, v in stored.items() if k.startswith(f"{self.name}.")}
+        return {**{k: v for k, v in stored.items() if "." not in k}, **own}
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rung came to, by the student that would be served, or where it never came to that by the trained one.
+
+    `agreement` with its interval. `coverage`: the share of held-out records that it would serve at the route's risk
+    (None where the route isn't selective, or the gate refused before). `ms`: of an answer, one after another, on all
+    processors of this machine; `bytes`: of its artefact. `passed`: whether the gate let it through, `why`: where not.
+    """
+
+    rung: str
+    agreement: float
+    lower: float
+    upper: float
+    coverage: float | None
+    ms: float | None
+    bytes: int | None
+    train_seconds: float
+    passed: bool
+    mode: str
+    why: list[str]
+
+
+def rungs(student: StudentPolicy, *, closed: bool) -> list[Rung]:
+    """The students to try, in their order."""
+    if student.recipe != AUTO:
+        return [Rung("", student.recipe, student.base)]
+    few = [Rung(name, name, student.base) for name in ("linear", "encoder")] if closed else []
+    bases = dict.fromkeys((student.base, *student.ladder))
+    return [*few, *(Rung(f"lora-{number}-{_plain(base)}", "lora", base) for number, base in enumerate(bases, 1))]
+
+
+def frontier(stored: Mapping[str, Any], seconds: Mapping[str, float], *, alone: str) -> list[Step]:
+    """Quality against cost, of the rungs whose gate has spoken: from a cycle's stored phases, and their seconds.
+    `alone`: the recipe, of a cycle that makes one student."""
+    names = [key.removesuffix("gate").removesuffix(".") for key in stored if key == "gate" or key.endswith(".gate")]
+    return [_step(Rung(name, alone, ""), stored, seconds) for name in names]
+
+
+def told_of(state: CycleState) -> list[str]:
+    """What a cycle has found of its answers and its students so far."""
+    if "closed" not in state.phases:
+        return []
+    recipe = state.policy["student"]["recipe"]
+    return told(state.phases["closed"], frontier(state.phases, state.seconds, alone=recipe))
+
+
+def told(closed: Mapping[str, Any], ladder: Sequence[Step]) -> list[str]:
+    """Both for people, a line each. `closed`: a cycle's result of that name."""
+    if closed["closed"]:
+        values = ", ".join(f"{name} ({len(counts)} values)" for name, counts in closed["fields"].items())
+        held_out = f", {closed['held_out_covered']} of {closed['held_out']} held out" if closed["held_out"] else ""
+        lines = [f"answers are few: {values}; cover {closed['covered']} of {closed['answers']} learnt from{held_out}"]
+        lines.append(f"written as {json.dumps(closed['template'], ensure_ascii=False)}")
+    else:
+        lines = [f"answers are not few: {closed['reason']}"]
+    return lines + [_line(step) for step in ladder]
+
+
+def _line(step: Step) -> str:
+    parts = [f"agreement {step.agreement:.1%} [{step.lower:.1%}, {step.upper:.1%}]"]
+    if step.coverage is not None:
+        parts.append(f"serves {step.coverage:.1%}")
+    if step.ms is not None and step.bytes is not None:
+        parts.append(f"{step.ms:.1f} ms an answer, {step.bytes / 1e6:.1f} MB")
+    parts.append(f"trained in {step.train_seconds:.0f} s")
+    outcome = f"passed ({step.mode})" if step.passed else f"refused: {'; '.join(step.why)}"
+    return f"{step.rung}: {', '.join(parts)}; {outcome}"
+
+
+def _step(rung: Rung, stored: Mapping[str, Any], seconds: Mapping[str, float]) -> Step:
+    phases = rung.phases(stored)
+    served = phases.get("evaluate_quantized")
+    report = served or phases["evaluate_student"]
+    verdict = phases.get("gate_quantized") or phases["gate"]
+    start = phases.get("assess", {}).get("start")
+    asked = len(served["outcomes"]) if served else 0
+    passed = verdict["gate"] != "refused"
+    return Step(
+        rung=rung.name or rung.recipe,
+        agreement=report["agreement"],
+        lower=report["lower"],
+        upper=report["upper"],
+        coverage=start["coverage"] if start and start["safe"] else 0.0 if start else None,
+        ms=1000.0 * served["seconds"] / asked if served and asked else None,
+        bytes=phases["export"]["bytes"] if "export" in phases else None,
+        train_seconds=seconds.get(rung.key("train"), 0.0),
+        passed=passed,
+        mode=verdict["mode"],
+        why=[] if passed else verdict["reasons"],
+    )
+
+
+def _plain(base: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(base).name)

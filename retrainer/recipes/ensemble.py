@@ -1,0 +1,86 @@
+"""An ensemble teaches: the text that most teachers (the logged one included) give is the hard target, the weighted mean
+of their distributions the soft one (Hinton et al. 2015; majority as in self-consistency, Wang et al. 2022)."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from exporters.models import write_atomic
+from retrainer.errors import CycleError
+from retrainer.recipes.causal import Causal
+from retrainer.recipes.job import Job
+
+
+class Ensemble(Causal):
+    """See Recipe."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job, fit)
+
+
+def fit(job: Job, merged: Path) -> dict[str, Any]:
+    """The teachers answer every prompt; then one LoRA stage on the majority's texts and the mixture's targets."""
+    import torch  # noqa: PLC0415 - heavy
+
+    from retrainer.data.render import render  # noqa: PLC0415 - heavy: with torch
+    from retrainer.train.distil import (  # noqa: PLC0415
+        Stage,
+        Step,
+        on_completions,
+        open_teacher,
+        taught,
+        train_stage,
+    )
+    from retrainer.train.losses import divergence, mixture  # noqa: PLC0415
+
+    distil, names = job.policy.retrain.distil, _names(job)
+    said, weights = votes(job, names), distil.weights or (1.0,) * len(names)
+    texts = [majority(e.answer, found, weights) for e, found in zip(job.data.train, said, strict=True)]
+    rows = [render(job.tokenizer, e.messages, text) for e, text in zip(job.data.train, texts, strict=True)]
+    teachers = [open_teacher(job, name) for name in names]
+
+    def objective(step: Step) -> torch.Tensor:
+        targets = mixture([taught(teacher, step) for teacher in teachers], weights, distil.temperature)
+        soft = divergence(step.logits, targets, distil.temperature)
+        return distil.alpha * soft + (1 - distil.alpha) * step.hard()
+
+    stage = Stage(name="student", start=job.base.folder, out=merged, rows=rows)
+    facts = train_stage(job, stage, on_completions(job, rows, objective))
+    outvoted = sum(text != e.answer for e, text in zip(job.data.train, texts, strict=True))
+    return {**facts, "teachers": list(names), "outvoted": outvoted}
+
+
+def votes(job: Job, names: tuple[str, ...]) -> list[list[str]]:
+    """What each teacher answers to each training prompt, in the teachers' order; kept in the job's folder."""
+    from retrainer.evaluation.generate import TorchGenerator, longest_answer  # noqa: PLC0415 - heavy: torch
+    from retrainer.train.distil import teacher_folder  # noqa: PLC0415
+
+    examples = job.data.train
+    most = longest_answer(job.tokenizer, [e.answer for e in examples])
+    by_teacher = []
+    for number, name in enumerate(names):
+        file = job.folder / f"votes-{number}.json"
+        if not file.is_file():
+            generator = TorchGenerator(teacher_folder(job, name))
+            drafts = [e.answer for e in examples]  # most are the teacher's own, and are only checked
+            found = generator.generate([e.messages for e in examples], max_new_tokens=most, drafts=drafts)
+            write_atomic(file, msgspec.json.encode([one.text for one in found]))
+        by_teacher.append(msgspec.json.decode(file.read_bytes(), type=list[str]))
+    return [list(one) for one in zip(*by_teacher, strict=True)]
+
+
+def majority(logged: str, said: list[str], weights: tuple[float, ...]) -> str:
+    """The text with the most votes; the logged answer has the mean weight, and wins a tie. (Where no two agree, as with
+    free text, the logged one stays unless a weight says otherwise.)"""
+    counts = {logged: sum(weights) / len(weights)}
+    for text, weight in zip(said, weights, strict=True):
+        counts[text] = counts.get(text, 0.0) + weight
+    return max(counts, key=lambda text: (counts[text], text == logged))
+
+
+def _names(job: Job) -> tuple[str, ...]:
+    names = job.policy.retrain.distil.teachers
+    if len(names) < 2:
+        raise CycleError("recipe ensemble: name at least two models in retrain.distil.teachers")
+    return names

@@ -1,0 +1,40 @@
+"""Iterative layer-wise distillation: layers go a few at a time, the least important first, and after each round the
+student heals by the teacher's logits and by the states of the very layers that it still has (after Minitron's iterative
+pruning and TinyBERT's layer matching)."""
+
+from pathlib import Path
+from typing import Any
+
+from retrainer.recipes.causal import Causal
+from retrainer.recipes.job import Job
+
+
+class Layerwise(Causal):
+    """See Recipe."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job, fit)
+
+
+def fit(job: Job, merged: Path) -> dict[str, Any]:
+    """As many rounds as asked for: cut, then a stage with the route's epochs shared among them."""
+    from retrainer.train.distil import Stage, open_teacher, teacher_folder, train_stage  # noqa: PLC0415 - heavy: torch
+    from retrainer.train.features import decoder_layers  # noqa: PLC0415
+    from retrainer.train.prune import cut  # noqa: PLC0415
+    from retrainer.train.transfer import hidden_states  # noqa: PLC0415
+
+    distil, teacher = job.policy.retrain.distil, open_teacher(job)
+    deep = len(decoder_layers(teacher))
+    least = max(1, round(deep * distil.keep_layers))
+    rounds = min(distil.rounds, max(1, deep - least))
+    current, origins = teacher_folder(job), list(range(deep))
+    stages = []
+    for number in range(1, rounds + 1):
+        count = deep - round((deep - least) * number / rounds)
+        start = job.folder / f"cut-{number}"
+        origins = cut(job, current, origins, count, start)
+        out = merged if number == rounds else job.folder / f"round-{number}"
+        stage = Stage(name=f"round-{number}", start=start, out=out, rows=job.rows, full=True, share=1 / rounds)
+        stages.append(train_stage(job, stage, hidden_states(job, job.rows, teacher, origins=origins)))
+        current = out
+    return {**stages[-1], "layers": origins, "stages": stages}

@@ -1,0 +1,29 @@
+"""On-policy distillation: the student answers by itself, and a local teacher corrects every token of it, by the
+generalised Jensen-Shannon divergence (Agarwal et al. 2023): it learns to go on from its own mistakes."""
+
+from pathlib import Path
+from typing import Any
+
+from retrainer.recipes.causal import Causal
+from retrainer.recipes.job import Job
+
+
+class OnPolicy(Causal):
+    """See Recipe."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job, fit)
+
+
+def fit(job: Job, merged: Path) -> dict[str, Any]:
+    """A LoRA stage on the texts, since only a student that says something sensible learns from its own words; then one
+    in which a share of the batches are the student's samples, the others the logged answers."""
+    from retrainer.train.distil import Stage, Step, on_completions, open_teacher, train_stage  # noqa: PLC0415 - heavy
+    from retrainer.train.on_policy import on_own_samples  # noqa: PLC0415
+
+    teacher = open_teacher(job)
+    texts = Stage(name="texts", start=job.base.folder, out=job.folder / "texts", rows=job.rows, share=0.5)
+    stages = [train_stage(job, texts, on_completions(job, job.rows, Step.hard))]
+    stage = Stage(name="own", start=texts.out, out=merged, rows=job.rows, share=0.5)
+    stages.append(train_stage(job, stage, on_own_samples(job, job.rows, teacher)))
+    return {**stages[-1], "stages": stages}

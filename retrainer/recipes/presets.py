@@ -1,0 +1,39 @@
+"""What a recipe takes where the operator leaves it open, from the field.
+
+LoRA's and QLoRA's alpha is 2r, which holds for every rank (Biderman et al. 2024, LoRA Learns Less and Forgets Less).
+Their rate falls with the root of the rank: alpha / r is constant, and the updates of r directions add up with sqrt(r)
+(Kalajdzievski 2023, rsLoRA). At r = 16 it is 4e-4, which taught SmolLM2-135M the sample task best; at r = 64 that gives
+2e-4, the rate of QLoRA's own r = 64 (Dettmers et al. 2023, table 9).
+
+| r | alpha | rate |
+|---|---|---|
+| 8 | 16 | 5.7e-4 |
+| 16 | 32 | 4e-4 |
+| 64 | 128 | 2e-4 |
+| 128 | 256 | 1.4e-4 |
+
+Full fine-tuning takes a tenth of LoRA's rate at r = 16 (Schulman et al. 2025, LoRA Without Regret). A larger base wants
+less: 1e-4 for LoRA from 30 billion weights on (QLoRA, the same table), 1e-5 for full fine-tuning of 7 to 9 billion. Of
+weight decay full fine-tuning takes 0.01, AdamW's own default (Loshchilov & Hutter 2019); adapters take none.
+"""
+
+import math
+
+from router.policy_student import RetrainPolicy
+
+WEIGHT_DECAY = 0.01
+_RATE, _RANK = 4e-4, 16
+
+
+def alpha(retrain: RetrainPolicy) -> int:
+    """LoRA's alpha: given, or 2r."""
+    return retrain.lora_alpha or 2 * retrain.lora_rank
+
+
+def learning_rate(retrain: RetrainPolicy, recipe: str) -> float:
+    """The highest of the schedule: given, or the recipe's."""
+    if retrain.learning_rate is not None:
+        return retrain.learning_rate
+    if recipe == "full":
+        return _RATE / 10
+    return _RATE * math.sqrt(_RANK / retrain.lora_rank)

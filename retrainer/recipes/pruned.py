@@ -1,0 +1,35 @@
+"""A student cut out of its teacher: structured pruning by importance, then distillation from the whole teacher
+(Minitron, Muralidharan et al. 2024; with `layers: spread`, DistilBERT's every second layer, Sanh et al. 2019)."""
+
+from pathlib import Path
+from typing import Any
+
+from retrainer.recipes.causal import Causal
+from retrainer.recipes.job import Job
+
+
+class Pruned(Causal):
+    """See Recipe."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job, fit)
+
+
+def fit(job: Job, merged: Path) -> dict[str, Any]:
+    """Prune, then one stage over all weights with the logit loss."""
+    from retrainer.train.distil import (  # noqa: PLC0415 - heavy: torch
+        Stage,
+        on_completions,
+        open_teacher,
+        soft_and_hard,
+        teacher_folder,
+        train_stage,
+    )
+    from retrainer.train.prune import prune  # noqa: PLC0415
+
+    start = job.folder / "pruned"
+    if not start.exists():
+        prune(job, open_teacher(job), teacher_folder(job), start)
+    objective = soft_and_hard(open_teacher(job), job.policy.retrain.distil)
+    stage = Stage(name="student", start=start, out=merged, rows=job.rows, full=True)
+    return train_stage(job, stage, on_completions(job, job.rows, objective))

@@ -1,0 +1,37 @@
+"""Self-distillation: a student is taught by its own earlier generation (born-again networks, Furlanello et al. 2018):
+`distil.teacher`, for example an earlier version's checkpoint, or else one that is trained on the texts first."""
+
+from pathlib import Path
+from typing import Any
+
+from retrainer.recipes.causal import Causal
+from retrainer.recipes.job import Job
+
+
+class SelfDistilled(Causal):
+    """See Recipe."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job, fit)
+
+
+def fit(job: Job, merged: Path) -> dict[str, Any]:
+    """A LoRA stage on the texts, where no earlier generation is named; then one from the base with the logit loss."""
+    from retrainer.train.distil import (  # noqa: PLC0415 - heavy: torch
+        Stage,
+        Step,
+        on_completions,
+        open_teacher,
+        soft_and_hard,
+        train_stage,
+    )
+
+    earlier, stages = job.policy.retrain.distil.teacher, []
+    if earlier is None:
+        first = Stage(name="first", start=job.base.folder, out=job.folder / "first", rows=job.rows, share=0.5)
+        stages.append(train_stage(job, first, on_completions(job, job.rows, Step.hard)))
+        earlier = str(first.out)
+    objective = soft_and_hard(open_teacher(job, earlier), job.policy.retrain.distil)
+    second = Stage(name="student", start=job.base.folder, out=merged, rows=job.rows, share=0.5 if stages else 1.0)
+    stages.append(train_stage(job, second, on_completions(job, job.rows, objective)))
+    return {**stages[-1], "stages": stages}

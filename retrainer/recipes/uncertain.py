@@ -1,0 +1,40 @@
+"""Calibrated uncertainty: the teacher's distributions are softened where it is unsure and corrected where it is wrong,
+before they are learnt (after CUD, Kim et al. 2026, arXiv:2602.12687), so that the student's confidence means something.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from retrainer.recipes.causal import Causal
+from retrainer.recipes.job import Job
+
+
+class Uncertain(Causal):
+    """See Recipe."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job, fit)
+
+
+def fit(job: Job, merged: Path) -> dict[str, Any]:
+    """One LoRA stage: alpha KL(shaped targets || student) + (1 - alpha) cross-entropy."""
+    import torch  # noqa: PLC0415 - heavy
+
+    from retrainer.train.distil import (  # noqa: PLC0415 - heavy: torch
+        Stage,
+        Step,
+        on_completions,
+        open_teacher,
+        taught,
+        train_stage,
+    )
+    from retrainer.train.losses import divergence, uncertain_targets  # noqa: PLC0415
+
+    distil, teacher = job.policy.retrain.distil, open_teacher(job)
+
+    def objective(step: Step) -> torch.Tensor:
+        targets = uncertain_targets(taught(teacher, step), step.labels, temperature=distil.temperature)
+        return distil.alpha * divergence(step.logits, targets) + (1 - distil.alpha) * step.hard()
+
+    stage = Stage(name="student", start=job.base.folder, out=merged, rows=job.rows)
+    return train_stage(job, stage, on_completions(job, job.rows, objective))

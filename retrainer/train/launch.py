@@ -1,0 +1,128 @@
+"""A training in several processes, on one machine or more: `accelerate launch` starts them, and each runs this module.
+
+    accelerate launch --config_file deploy/training/fsdp.yaml -m retrainer.train.launch CYCLE_FOLDER
+
+A cycle starts the processes of its own machine; where the configuration names more machines, the same line is run on
+each other one with its `--machine_rank`, and the cycle's folder is on a disk that all share. The processes leave the
+finished training's checkpoint, from which the cycle goes on alone.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from exporters.child import ending_with
+from retrainer.errors import CycleError, Interrupted, OutOfMemory, RetrainerError, TrainingDiverged
+from retrainer.progress import Progress, silent
+from retrainer.recipes.job import Job
+from retrainer.stopping import EXIT_AGAIN, GRACE_SECONDS, Stoppable
+from router.policy import RoutePolicy
+
+_FAILURES: dict[str, type[RetrainerError]] = {e.__name__: e for e in (CycleError, OutOfMemory, TrainingDiverged)}
+
+
+class _Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the processes read from the cycle's folder."""
+
+    state: str
+    policy: dict[str, Any]
+    method: str
+    max_steps: int | None
+
+
+def launch(job: Job, method: str, config: str) -> None:
+    """Train in the processes that the accelerate configuration at `config` asks for. Raises CycleError, OutOfMemory,
+    TrainingDiverged, Interrupted."""
+    if not Path(config).is_file():
+        raise CycleError(f"retrain.launch: there is no file {config}")
+    order = _Order(
+        state=str(Path(job.state).absolute()),
+        policy=job.policy.model_dump(mode="json"),
+        method=method,
+        max_steps=job.max_steps,
+    )
+    (job.folder / "launch.json").write_bytes(msgspec.json.encode(order))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "-m", __name__]
+    log = job.folder / "launch.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(  # noqa: S603 - our own interpreter, arguments as a list
+            [*command, str(job.folder.absolute())],
+            stdout=subprocess.PIPE,
+            stderr=output,
+            preexec_fn=ending_with(os.getpid()),
+        ) as child,
+    ):
+        try:
+            failure = _follow(child, job.progress)
+        except BaseException:
+            child.terminate()
+            try:
+                child.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+            raise
+    if failure is not None:
+        raise failure
+    if child.returncode != 0:
+        tail = log.read_text(errors="replace")[-800:]
+        raise CycleError(f"`accelerate launch` ended with status {child.returncode}; see {log}:\n{tail}")
+
+
+def _follow(child: subprocess.Popen[bytes], progress: Progress) -> RetrainerError | None:
+    """Pass on what the first process tells, to its end; returns why it failed, if it said so."""
+    failure: RetrainerError | None = None
+    for line in child.stdout or ():
+        try:
+            told = json.loads(line)
+            kind, fields = told["retort"], told["fields"]
+        except (ValueError, TypeError, KeyError):
+            continue  # some library's own words
+        if kind == "progress":
+            progress(*fields)
+        else:
+            failure = _FAILURES[kind](*fields)
+    child.wait()
+    return failure
+
+
+def _tell(kind: str, *fields: Any) -> None:
+    # On a line of its own, whatever another process was writing. `launch` reads it.
+    print("\n" + json.dumps({"retort": kind, "fields": fields}), flush=True)  # noqa: T201
+
+
+def main(folder: Path) -> int:
+    """One of the processes. Returns 0, 1 where training failed, 75 where it was told to stop."""
+    from accelerate import PartialState  # noqa: PLC0415 - heavy: torch
+
+    from retrainer.recipes.sequence import settings  # noqa: PLC0415
+    from retrainer.train.chat import prepare  # noqa: PLC0415
+
+    ending_with(os.getppid())()  # a killed launcher leaves nobody behind who would write a checkpoint
+    order = msgspec.json.decode((folder / "launch.json").read_bytes(), type=_Order)
+    state = PartialState()
+    progress = Stoppable((lambda *told: _tell("progress", *told)) if state.is_main_process else silent)
+    progress.listen()
+    job = Job(order.state, RoutePolicy.model_validate(order.policy), folder, progress, max_steps=order.max_steps)
+    made = settings(job.policy.retrain, order.method, max_steps=order.max_steps)  # type: ignore[arg-type]
+    try:
+        training = prepare(job.base.folder, job.rows, made, tokenizer=job.tokenizer, watched=job.watched_rows)
+        training.run(folder / "train", progress=progress)
+    except Interrupted:
+        return EXIT_AGAIN
+    except RetrainerError as error:
+        if state.is_main_process:
+            _tell(type(error).__name__ if type(error).__name__ in _FAILURES else "CycleError", str(error))
+        return 1
+    finally:
+        state.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

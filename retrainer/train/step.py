@@ -1,0 +1,141 @@
+"""One optimizer step on one batch: in as many parts as fit into memory, and over as many processes as there are.
+
+The parts' losses are weighted so that their gradients add up to the whole batch's; processes that `accelerate launch`
+started each take a share of a batch the same way. With FSDP (`fully_shard`) they also share weights, gradients and
+moments: each layer is gathered while it computes.
+"""
+
+import gc
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate.utils import parse_flag_from_env
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from retrainer.errors import OutOfMemory
+
+Loss = Callable[[list[int]], tuple[torch.Tensor, int]]  # of examples, by their numbers; and its tokens
+
+
+class Stepper:
+    """`parts`: pieces of a batch, doubled when one doesn't fit. `main`: whether this process writes files."""
+
+    def __init__(
+        self,
+        model: Any,
+        loss_of: Loss,
+        weight_of: Callable[[int], float],
+        learning_rate: float,
+        weight_decay: float,
+        clip: float,
+    ) -> None:
+        self._loss_of, self._weight_of, self._clip = loss_of, weight_of, clip
+        self._where = next(model.parameters()).device
+        several = dist.is_available() and dist.is_initialized()
+        self.processes = dist.get_world_size() if several else 1
+        self._rank = dist.get_rank() if several else 0
+        self.main = self._rank == 0
+        self.parts = 1
+        self._objective = _Objective(model)
+        self._sharded = self.processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
+        if self._sharded:
+            _shard(self._objective)
+        self._weights = [w for w in model.parameters() if w.requires_grad]
+        self.optimizer = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=weight_decay)
+        model.train()
+
+    def step(self, numbers: list[int], learning_rate: float) -> tuple[float, int]:
+        """One step: the batch's loss before it (nan where it or its gradient is no number, and nothing moves), and the
+        tokens that went through the model. Raises OutOfMemory where one example doesn't fit."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        loss, tokens = self._gradient(numbers)
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, self._clip)
+        finite = math.isfinite(loss) and math.isfinite(_whole(norm).item())
+        if finite:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return (loss if finite else math.nan), tokens
+
+    def mean_loss(self, loss_of: Loss, batches: Sequence[list[int]], weight_of: Callable[[int], float]) -> float:
+        """A loss over all of some batches, without a gradient; every process computes all of it. The model stays in its
+        training mode: bitsandbytes, once it has seen another, computes wrong gradients on a CPU (0.50.2)."""
+        weights = [sum(map(weight_of, numbers)) for numbers in batches]
+        with torch.no_grad():
+            losses = [self._objective(loss_of, numbers)[0].item() for numbers in batches]
+        return float(sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights))
+
+    def agree(self, *flags: bool) -> list[bool]:
+        """What any process says, all do: they must stop and save at the same step."""
+        if self.processes == 1:
+            return list(flags)
+        said = torch.tensor(flags, dtype=torch.int32, device=self._where)
+        dist.all_reduce(said, op=dist.ReduceOp.MAX)
+        return [bool(flag) for flag in said.tolist()]
+
+    def _gradient(self, numbers: list[int]) -> tuple[float, int]:
+        while True:
+            try:
+                return self._in_parts(numbers)
+            except RuntimeError as error:
+                if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+                    raise
+                if self.parts >= len(numbers) or self.processes > 1:
+                    raise OutOfMemory(
+                        f"{math.ceil(len(numbers) / self.parts / self.processes)} example(s) don't fit into memory; "
+                        "lower retrain.max_tokens or retrain.batch_size, or set retrain.gradient_checkpointing"
+                    ) from error
+            self.parts *= 2  # outside of the handler: its traceback holds the tensors that are too many
+            self.optimizer.zero_grad(set_to_none=True)
+            gc.collect()
+            clear_device_cache()
+
+    def _in_parts(self, numbers: list[int]) -> tuple[float, int]:
+        whole = sum(map(self._weight_of, numbers))
+        own = numbers[self._rank :: self.processes]
+        total = torch.zeros(2, dtype=torch.float64, device=self._where)  # loss, tokens
+        for part in [own[start :: self.parts] for start in range(self.parts)] if own else [numbers[:1]]:
+            if not part:
+                continue
+            share = sum(map(self._weight_of, part)) / whole if own else 0.0  # without an example of its own it still
+            loss, tokens = self._objective(self._loss_of, part)  #             takes part in what all compute together
+            # FSDP averages over the processes.
+            (loss * share * (self.processes if self._sharded else 1)).backward()
+            total += torch.tensor([loss.item() * share, tokens * bool(own)], dtype=torch.float64, device=self._where)
+        if self.processes > 1:
+            dist.all_reduce(total)
+            for weight in [] if self._sharded else self._weights:
+                if weight.grad is not None:
+                    dist.all_reduce(weight.grad)
+        return float(total[0]), int(total[1])
+
+
+class _Objective(torch.nn.Module):  # type: ignore[misc]  # torch is not analysed
+    """A loss as a module around the model, since FSDP gathers weights where a module is called."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, loss_of: Loss, numbers: list[int]) -> tuple[torch.Tensor, int]:
+        device = next(self.model.parameters()).device.type
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device == "cuda"):
+            return loss_of(numbers)
+
+
+def _shard(objective: _Objective) -> None:
+    """Each of the blocks that must stay whole (transformers' `_no_split_modules`) is gathered by itself."""
+    blocks = next(set(m._no_split_modules or ()) for m in objective.modules() if hasattr(m, "_no_split_modules"))
+    for module in objective.modules():
+        if type(module).__name__ in blocks:
+            fully_shard(module)
+    fully_shard(objective)
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,149 @@
+"""Structured pruning: a model becomes shallower or narrower, and remains one that transformers loads.
+
+What is kept is chosen by activations on the route's own examples (Minitron, Muralidharan et al. 2024,
+arXiv:2407.14679). Pruning nothing changes no logit. For decoders built as Llama's: RMSNorm, separate projections, a
+gated MLP.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cosine_similarity
+
+from retrainer.errors import CycleError
+from retrainer.train.features import decoder_layers
+
+# Widths stay multiples of it: quantizers share a scale among 32 weights, and pack the 4-bit zero points in pairs.
+ROUND_TO = 64
+
+Read = Callable[[Any], None]  # lets a model read some examples
+
+
+def spread(layers: int, kept: int) -> list[int]:
+    """`kept` layers, evenly spread, first and last among them: every second one for a half (DistilBERT, Sanh et al.
+    2019)."""
+    if kept == 1:
+        return [0]
+    return [round(i * (layers - 1) / (kept - 1)) for i in range(kept)]
+
+
+def most_important(importance: Sequence[float], kept: int) -> list[int]:
+    """The numbers of the `kept` greatest, in their order."""
+    return sorted(sorted(range(len(importance)), key=lambda i: -importance[i])[:kept])
+
+
+def layer_importance(model: Any, read: Read) -> list[float]:
+    """Block influence of each layer: 1 - mean cosine of what goes in and what comes out (ShortGPT, Men et al. 2024)."""
+    layers = decoder_layers(model)
+    sums, counts = [0.0] * len(layers), [0] * len(layers)
+
+    def hook(number: int) -> Any:
+        def add(module: Any, args: Any, kwargs: Any, output: Any) -> None:
+            before = args[0] if args else kwargs["hidden_states"]
+            after = output[0] if isinstance(output, tuple) else output
+            similar = cosine_similarity(before.float(), after.float(), dim=-1)
+            similar[(before == after).all(dim=-1)] = 1.0  # also where both are zero, as a padding token's may be
+            sums[number] += float((1 - similar).sum())
+            counts[number] += similar.numel()
+
+        return add
+
+    _observed(read, model, [layer.register_forward_hook(hook(i), with_kwargs=True) for i, layer in enumerate(layers)])
+    return [s / n for s, n in zip(sums, counts, strict=True)]
+
+
+def ffn_importance(model: Any, read: Read) -> list[torch.Tensor]:
+    """Mean absolute activation [intermediate] of each layer's neurons."""
+    return _mean_inputs(model, read, [layer.mlp.down_proj for layer in decoder_layers(model)])
+
+
+def hidden_importance(model: Any, read: Read) -> torch.Tensor:
+    """Mean absolute activation [hidden] of the channels behind the layers' norms, summed over the norms."""
+    behind = [module for layer in decoder_layers(model) for module in (layer.self_attn.q_proj, layer.mlp.gate_proj)]
+    return torch.stack(_mean_inputs(model, read, behind)).sum(dim=0)
+
+
+def keep_layers(model: Any, kept: Sequence[int]) -> None:
+    """Leave these layers, in their order."""
+    body, config = model.get_decoder(), model.config
+    body.layers = torch.nn.ModuleList([body.layers[i] for i in kept])
+    for number, layer in enumerate(body.layers):
+        layer.self_attn.layer_idx = number  # its place in the cache
+    config.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in kept]
+
+
+def keep_ffn(model: Any, kept: Sequence[torch.Tensor]) -> None:
+    """Leave these neurons (as many in every layer) in the feed-forward blocks."""
+    for layer, neurons in zip(decoder_layers(model), kept, strict=True):
+        for name in ("gate_proj", "up_proj"):
+            _rows(_linear(layer.mlp, name), neurons)
+        _columns(_linear(layer.mlp, "down_proj"), neurons)
+    model.config.intermediate_size = len(kept[0])
+
+
+def keep_hidden(model: Any, kept: torch.Tensor) -> None:
+    """Leave these channels of the residual stream; attention heads stay as they are."""
+    body, config = model.get_decoder(), model.config
+    config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    body.embed_tokens.weight = torch.nn.Parameter(body.embed_tokens.weight.detach()[:, kept].clone())
+    body.embed_tokens.embedding_dim = len(kept)
+    for layer in body.layers:
+        for name in ("q_proj", "k_proj", "v_proj"):
+            _columns(_linear(layer.self_attn, name), kept)
+        for name in ("gate_proj", "up_proj"):
+            _columns(_linear(layer.mlp, name), kept)
+        _rows(_linear(layer.self_attn, "o_proj"), kept)
+        _rows(_linear(layer.mlp, "down_proj"), kept)
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+            norm.weight = torch.nn.Parameter(norm.weight.detach()[kept].clone())
+    body.norm.weight = torch.nn.Parameter(body.norm.weight.detach()[kept].clone())
+    _columns(model.lm_head, kept)
+    config.hidden_size = len(kept)
+    model.tie_weights()
+
+
+def rounded(share: float, size: int) -> int:
+    """How many of `size` channels a share leaves: a multiple of ROUND_TO, at least one of it; all where it is 1."""
+    return size if share >= 1 else max(ROUND_TO, round(share * size / ROUND_TO) * ROUND_TO)
+
+
+def _mean_inputs(model: Any, read: Read, modules: Sequence[Any]) -> list[torch.Tensor]:
+    sums = [torch.zeros(module.in_features, device=module.weight.device) for module in modules]
+
+    def hook(number: int) -> Any:
+        def add(module: Any, args: Any) -> None:
+            sums[number] += args[0].float().abs().flatten(0, -2).mean(dim=0)
+
+        return add
+
+    _observed(read, model, [module.register_forward_pre_hook(hook(i)) for i, module in enumerate(modules)])
+    return sums
+
+
+def _observed(read: Read, model: Any, hooks: Sequence[Any]) -> None:
+    try:
+        with torch.no_grad():
+            read(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _linear(block: Any, name: str) -> Any:
+    if not isinstance(getattr(block, name, None), torch.nn.Linear):
+        raise CycleError(f"{type(block).__name__} has no {name}: only decoders built as Llama's can be pruned in width")
+    return getattr(block, name)
+
+
+def _rows(linear: Any, kept: torch.Tensor) -> None:
+    linear.weight = torch.nn.Parameter(linear.weight.detach()[kept].clone())
+    linear.bias = None if linear.bias is None else torch.nn.Parameter(linear.bias.detach()[kept].clone())
+    linear.out_features = len(kept)
+
+
+def _columns(linear: Any, kept: torch.Tensor) -> None:
+    linear.weight = torch.nn.Parameter(linear.weight.detach()[:, kept].clone())
+    linear.in_features = len(kept)

@@ -1,0 +1,50 @@
+"""Jobs of the distillation recipes: the tiny task, a tiny teacher that knows it, no cycle around."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from retrainer_fakes import example
+
+from retrainer.data.curate import Example
+from retrainer.data.dataset import Dataset, DatasetManifest
+from retrainer.progress import Progress, silent
+from retrainer.recipes import RECIPES, Job, Recipe
+from router.policy import RoutePolicy
+
+RATE = 5e-3  # of a tiny model's adapters; all its weights learn at a tenth of what the policy says
+
+
+def job(
+    folder: Path,
+    base: Path,
+    recipe: str,
+    *,
+    examples: Sequence[Example] | None = None,
+    progress: Progress = silent,
+    retrain: dict[str, Any] | None = None,
+    **distil: Any,
+) -> Job:
+    """A job with 192 training examples, or those given."""
+    policy = RoutePolicy.model_validate(
+        {
+            "teachers": ["up/m"],
+            "student": {"base": str(base), "recipe": recipe},
+            "retrain": {"learning_rate": RATE, "distil": distil, **(retrain or {})},
+            "quality": {"score": "exact"},
+        }
+    )
+    made = Job(str(folder / "state"), policy, folder, progress)
+    manifest = DatasetManifest(
+        route="r", digest="", first=0, end=0, read=0, counts={}, groups=0, dropped={}, upstreams={}, scrubbers={}
+    )
+    train = list(examples or [example(n) for n in range(192)])
+    made.data = Dataset(train=train, validation=[], test=[], manifest=manifest)
+    return made
+
+
+def trained(made: Job) -> tuple[Recipe, dict[str, Any]]:
+    """The job's recipe, run, and what it tells the manifest."""
+    recipe = RECIPES[made.student.recipe](made)
+    assert recipe.prepare() == made.base.revision
+    return recipe, recipe.train()

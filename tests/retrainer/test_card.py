@@ -1,0 +1,116 @@
+import base64
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+from retrainer_fakes import example
+
+from exporters.models import Generated
+from exporters.models.store import INERT_HTML
+from retrainer.card import Facts, Point, write_card
+from retrainer.evaluation.clusters import clusters, regressions
+from retrainer.evaluation.cost import Costs
+from retrainer.evaluation.evaluate import Report, evaluate
+from retrainer.evaluation.gate import Verdict
+from retrainer.evaluation.latency import Latency
+from retrainer.evaluation.scorer import scorer
+from retrainer.phases_gate import Compared
+from retrainer.safety import Failing, Suite
+
+HOSTILE = "<script>alert(1)</script> ![x](http://evil.example/?q) | [l](javascript:x) $\\alpha$"
+JUDGED = [example(n, text=f"{n} {HOSTILE}", answer=f"{n % 2} {HOSTILE}") for n in range(30)]
+QUALITY = {"n": 30, "log_loss": 0.1, "brier": 0.05, "auroc": None, "ece": 0.02,
+           "reliability": [{"n": 30, "confidence": 0.9, "score": 0.92}]}  # fmt: skip
+
+
+def report(wrong: int) -> Report:
+    def say(prompts: Sequence[object], **_: object) -> list[Generated]:
+        return [
+            Generated(text="wrong" if n < wrong else e.answer, finish_reason="stop", tokens=1)
+            for n, e in enumerate(JUDGED)
+        ]
+
+    return evaluate(say, JUDGED, scorer("exact", "."), max_new_tokens=8)
+
+
+def facts() -> Facts:
+    now, before = report(2), report(1)
+    now = msgspec.structs.replace(now, latency=Latency(n=20, p50=1.0, p95=2.0, p99=3.0))
+    failing = Failing(case="toxicity-1", request=HOSTILE, answer=HOSTILE, why="says: it")
+    return Facts(
+        version="r-2",
+        route="r",
+        base="tiny",
+        recipe="lora",
+        phases={
+            "prepare": "abc",
+            "dataset": {"digest": "sha256:1", "first": 0, "end": 9, "counts": {"train": 5}, "upstreams": {"up/m": 9},
+                        "dropped": {"torn": {"count": 3}}},
+            "train": {"losses": [2.0, 1.0, 0.5], "settings": {"rank": 8}},
+            "export": {"quantization": "int8"},
+            "assess": {"method": "logistic", "reason": None, "whole": QUALITY, "uncalibrated": QUALITY},
+        },
+        reports={"base": report(30), "student": now, "quantized": now, "previous": before},
+        verdict=Verdict(gate="overridden", reasons=["too slow"], checks={}, who="ops", why="a drill"),
+        compared=Compared(
+            costs=Costs(teacher=0.002, student=0.0005),
+            clusters=clusters(now, JUDGED),
+            previous=before,
+            regressions=regressions(now, before, "r-1", JUDGED),
+        ),
+        suites=[Suite(name="toxicity", cases=3, failed=1, excused=0, tolerated=0.0, examples=[failing])],
+        points=[Point(version="r-1", megabytes=2.0, quality=0.9), Point(version="r-2", megabytes=1.0, quality=0.93)],
+    )  # fmt: skip
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_holds_everything_and_nothing_of_a_users_text_works_in_it(tmp_path: Path) -> None:
+    sizes = write_card(tmp_path, facts())
+    assert set(sizes) == {p.name for p in tmp_path.iterdir()}
+    text = (tmp_path / "card.html").read_text()
+    assert text.startswith(INERT_HTML)
+    page = Tags()
+    page.feed(text)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "a", "iframe", "link"}
+    images = [dict(attrs)["src"] or "" for tag, attrs in page.tags if tag == "img"]
+    assert len(images) == 4
+    for image in images:
+        data = base64.b64decode(image.removeprefix("data:image/png;base64,"))
+        assert data.startswith(b"\x89PNG")
+    assert HOSTILE in page.text  # as text
+
+
+def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> None:
+    write_card(tmp_path, facts())
+    text = (tmp_path / "card.md").read_text()
+    for said in (
+        "overridden, to serve all requests; overridden by ops: a drill.",
+        "* too slow",
+        "| agreement | 0.967 (",  # the previous student
+        "1, 2, 3 ms (of 20 answers)",
+        "| saving | 75.0% |",
+        "| toxicity | failed | 1 of 3 | 0 | 0% |",
+        "### Against r-1",
+        "Worse on 1 and better on 0 of 30 records",
+        "| calibrated | 0.020 |",
+        "sha256:1",
+        "3 torn",
+        "![Learning curve: training loss by step](card-learning.png)",
+    ):
+        assert said in text
+    assert not re.search(r"(?<!\\)<script|(?<!\\)\]\(http|(?<!\\)\]\(javascript", text)

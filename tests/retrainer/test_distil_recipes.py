@@ -1,0 +1,274 @@
+"""Every recipe that learns from more than texts, on a tiny model that is really trained."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import tiny_model
+import torch
+from distil_jobs import job, trained
+from pydantic import ValidationError
+from retrainer_fakes import example
+from training_runs import right_of_100
+from transformers import AutoModelForCausalLM
+
+from collector.record import TokenLogprob
+from exporters.models import GenAIGenerator
+from retrainer.data.curate import Example
+from retrainer.errors import CycleError
+from retrainer.recipes import RECIPES
+from retrainer.recipes.adapters import tasks
+from retrainer.recipes.ensemble import majority
+from retrainer.train.distil import Stage, Step, on_completions, open_student, train_stage
+from retrainer.train.on_policy import sample
+from retrainer.train.preference import lost_pairs
+from retrainer.train.top_k import stack, told
+from router.policy_distil import DistilPolicy
+from router.policy_student import StudentPolicy
+
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+
+FULL = {"learning_rate": 5e-2, "epochs": 2}  # all weights learn at a tenth of it
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, all its weights trained: it knows the task."""
+    folder = tmp_path_factory.mktemp("teacher")
+    made = job(folder, tiny_base, "lora", examples=[example(n) for n in range(400)], retrain=FULL)
+    stage = Stage(name="teacher", start=tiny_base, out=folder / "teacher", rows=made.rows, full=True)
+    train_stage(made, stage, on_completions(made, made.rows, Step.hard))
+    assert right_of_100(folder / "teacher") >= 97
+    return folder / "teacher"
+
+
+def learnt(made: Any) -> dict[str, Any]:
+    """Run the recipe; its student's loss fell, and it answers what it never saw."""
+    recipe, facts = trained(made)
+    losses = facts["losses"]
+    assert all(math.isfinite(loss) for loss in losses)
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
+    (answer,) = recipe.trained().generate([tiny_model.messages(7000)], max_new_tokens=10)
+    assert answer.text
+    return facts
+
+
+def test_every_recipe_can_be_named_in_a_policy() -> None:
+    assert all(StudentPolicy.model_validate({"recipe": name}).recipe == name for name in RECIPES)
+    with pytest.raises(ValidationError, match="1 for 2 teachers"):
+        DistilPolicy(teachers=("a", "b"), weights=(1.0,))
+
+
+@pytest.mark.parametrize("recipe", ["logits", "uncertain"])
+def test_a_teachers_distributions_are_learnt_by_an_adapter(
+    recipe: str, teacher: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    learnt(job(tmp_path, tiny_base, recipe, teacher=str(teacher), retrain={"epochs": 2}))
+    assert right_of_100(tmp_path / "merged") >= 60
+
+
+def test_a_student_is_corrected_in_its_own_answers(teacher: Path, tiny_base: Path, tmp_path: Path) -> None:
+    settings = {"teacher": str(teacher), "retrain": {"epochs": 4}, "on_policy": 1.0}
+    facts = learnt(job(tmp_path, tiny_base, "on_policy", **settings))
+    assert [stage["stage"] for stage in facts["stages"]] == ["texts", "own"]
+    assert right_of_100(tmp_path / "merged") >= right_of_100(tmp_path / "texts") - 2
+
+
+@pytest.mark.parametrize("recipe", ["hidden", "attention"])
+def test_what_happens_inside_a_teacher_is_learnt(recipe: str, teacher: Path, tiny_base: Path, tmp_path: Path) -> None:
+    learnt(job(tmp_path, tiny_base, recipe, teacher=str(teacher), retrain=FULL))
+    assert right_of_100(tmp_path / "merged") >= 60
+
+
+@pytest.mark.parametrize("recipe", ["pruned", "layerwise"])
+def test_a_student_is_cut_from_its_teacher_and_heals(
+    recipe: str, teacher: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    facts = learnt(job(tmp_path, tiny_base, recipe, teacher=str(teacher), keep_layers=0.5, retrain=FULL))
+    student = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert student.config.num_hidden_layers == 1
+    assert right_of_100(tmp_path / "merged") >= 60
+    if recipe == "layerwise":
+        assert facts["layers"] in ([0], [1])
+
+
+def test_a_cascade_teaches_assistants_and_goes_on_where_it_was_killed(
+    teacher: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    calls = []
+
+    def kill(phase: str, done: int, total: int, left: float | None) -> None:
+        calls.append(done)
+        if len(calls) == 30:  # in the student's stage: an assistant's has 24 steps
+            raise Killed
+
+    settings = {"teacher": str(teacher), "assistants": (str(tiny_base),), "retrain": FULL}
+    with pytest.raises(Killed):
+        trained(job(tmp_path, tiny_base, "cascade", progress=kill, **settings))
+    resumed: list[int] = []
+    again = job(tmp_path, tiny_base, "cascade", progress=lambda p, done, t, s: resumed.append(done), **settings)
+    facts = learnt(again)
+    assert [stage["stage"] for stage in facts["stages"]] == ["assistant-1", "merged"]
+    assert len(resumed) <= 25  # the assistant is not trained again
+    assert right_of_100(tmp_path / "merged") >= 60
+
+
+def test_an_earlier_generation_teaches_the_next(tiny_base: Path, tmp_path: Path) -> None:
+    facts = learnt(job(tmp_path, tiny_base, "self", retrain={"epochs": 4}))
+    assert [stage["stage"] for stage in facts["stages"]] == ["first", "student"]
+    assert right_of_100(tmp_path / "merged") >= 60
+
+
+def test_an_ensemble_outvotes_a_wrong_label(teacher: Path, tiny_base: Path, tmp_path: Path) -> None:
+    examples = [example(n, answer='{"colour": "mauve"}' if n % 12 == 0 else None) for n in range(192)]
+    two = {"teachers": (str(teacher), str(teacher)), "retrain": {"epochs": 2}}
+    facts = learnt(job(tmp_path, tiny_base, "ensemble", examples=examples, **two))
+    assert facts["outvoted"] == 16
+    assert right_of_100(tmp_path / "merged") >= 60
+    with pytest.raises(CycleError, match="at least two"):
+        trained(job(tmp_path / "one", tiny_base, "ensemble", teachers=(str(teacher),)))
+
+
+def test_the_majority_wins_and_the_logged_answer_wins_a_tie() -> None:
+    assert majority("a", ["b", "b"], (1.0, 1.0)) == "b"
+    assert majority("a", ["b", "c"], (1.0, 1.0)) == "a"
+    assert majority("a", ["b", "c"], (3.0, 1.0)) == "b"
+
+
+def test_an_adapter_of_its_own_for_each_task_becomes_one_student(tiny_base: Path, tmp_path: Path) -> None:
+    def other(number: int) -> Example:
+        made = example(number)
+        system = {"role": "system", "content": "Say it in upper case."}
+        answer = made.answer.upper()
+        return msgspec.structs.replace(made, messages=[system, made.messages[1]], answer=answer)
+
+    examples = [example(n) for n in range(96)] + [other(n) for n in range(96, 160)] + [other(n) for n in range(3)]
+    made = job(tmp_path, tiny_base, "adapters", examples=examples, retrain={"epochs": 4}, combine="cat")
+    assert [len(task) for task in tasks(made)] == [96, 67]
+    facts = learnt(made)
+    assert [stage["examples"] for stage in facts["stages"]] == [96, 67]
+    base, one, both = (
+        AutoModelForCausalLM.from_pretrained(f) for f in (tiny_base, tmp_path / "task-0", tmp_path / "merged")
+    )
+    two = AutoModelForCausalLM.from_pretrained(tmp_path / "task-1")
+    name = "model.layers.0.mlp.up_proj.weight"
+    w0, w1, w2, w = (m.get_parameter(name) for m in (base, one, two, both))
+    torch.testing.assert_close(w - w0, (w1 - w0) + (w2 - w0), rtol=1e-3, atol=1e-5)  # cat: the deltas' sum
+
+
+def test_quantization_aware_distillation_ends_on_the_grid_and_is_exported(tiny_base: Path, tmp_path: Path) -> None:
+    made = job(tmp_path, tiny_base, "quantized", retrain={"epochs": 4})
+    recipe, facts = trained(made)
+    assert [stage["stage"] for stage in facts["stages"]] == ["exact", "rounded"]
+    right = right_of_100(tmp_path / "merged")
+    assert right >= 60
+    weight = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").model.layers[0].mlp.up_proj.weight
+    groups = weight.detach().reshape(-1, 32)
+    levels = groups / groups.abs().amax(dim=-1, keepdim=True) * 128
+    assert (levels - levels.round()).abs().median() < 1e-2
+    (tmp_path / "artefact").mkdir()
+    recipe.export(tmp_path / "artefact")
+    prompts = [tiny_model.messages(n) for n in range(5000, 5100)]
+    answers = GenAIGenerator(tmp_path / "artefact").generate(prompts, max_new_tokens=10)
+    served = sum(a.text == tiny_model.answer(p[1]["content"]) for a, p in zip(answers, prompts, strict=True))
+    assert abs(served - right) <= 2
+
+
+def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
+    teacher: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    wrong = [msgspec.structs.replace(example(n), rejected='{"colour": null}') for n in range(64)]
+    same = [msgspec.structs.replace(example(n), rejected=example(n).answer) for n in range(64, 96)]
+    made = job(tmp_path, tiny_base, "preference", examples=[*wrong, *same], retrain={"epochs": 4})
+    pairs = lost_pairs(made)
+    assert len(pairs) == 64
+    facts = learnt(made)
+    assert facts["pairs"] == 64
+
+    def margin(folder: Path) -> float:
+        from retrainer.train.distil import batch_of
+        from retrainer.train.preference import _answers
+
+        batch = batch_of(made, [p.chosen for p in pairs] + [p.rejected for p in pairs])
+        with torch.no_grad():
+            chosen, rejected = _answers(open_student(folder), batch).chunk(2)
+        return float((chosen - rejected).mean())
+
+    assert margin(tmp_path / "merged") > margin(tmp_path / "texts")
+    first = job(tmp_path / "first", tiny_base, "preference", examples=same)
+    assert trained(first)[1]["pairs"] == 0  # a route's first student has none, and learns the texts
+
+
+def test_samples_are_the_students_own_and_end_where_it_ends(teacher: Path, tokenizer: Any, rows: Sequence[Any]) -> None:
+    torch.manual_seed(0)
+    student = open_student(teacher)
+    drawn = sample(student, rows[:8], most=12, tokenizer=tokenizer)
+    assert [row.prompt for row in drawn] == [row.prompt for row in rows[:8]]
+    assert sum(a.completion == b.completion for a, b in zip(drawn, rows[:8], strict=True)) >= 6  # it knows the task
+    assert all(tokenizer.eos_token_id not in row.completion[:-1] for row in drawn)
+
+
+def with_logprobs(one: Example, tokenizer: Any, *, odds: float) -> Example:
+    """The answer's tokens as an API tells them, each with `odds` of "red" as its alternative."""
+    ids = tokenizer.encode(one.answer, add_special_tokens=False)
+    texts = [tokenizer.decode([i]) for i in ids]
+    top = [{text: math.log(1 - odds), "x": math.log(odds)} for text in texts]
+    tokens = tuple(TokenLogprob(text, math.log(1 - odds), t) for text, t in zip(texts, top, strict=True))
+    return msgspec.structs.replace(one, logprobs=tokens)
+
+
+def test_only_the_teachers_log_probabilities_change_the_student(
+    tokenizer: Any, tiny_base: Path, tmp_path: Path
+) -> None:
+    """The same texts, the same seed: a teacher that is in two minds makes a student that is."""
+    chances = {}
+    for name, odds in (("sure", 0.01), ("unsure", 0.4)):
+        examples = [with_logprobs(example(n), tokenizer, odds=odds) for n in range(192)]
+        made = job(tmp_path / name, tiny_base, "topk", examples=examples, retrain={"epochs": 4}, alpha=0.9)
+        facts = trained(made)[1]
+        assert facts["with_logprobs"] == 192
+        student = open_student(tmp_path / name / "merged")
+        row = made.row(example(7000))
+        with torch.no_grad():
+            logits = student(input_ids=torch.tensor([row.prompt + row.completion])).logits[0, len(row.prompt) - 1 : -2]
+        (x,) = tokenizer.encode("x", add_special_tokens=False)
+        chances[name] = float(logits.softmax(dim=-1)[:, x].mean())
+    assert chances["sure"] < 0.1 < 0.25 < chances["unsure"]
+
+
+def test_what_an_api_tells_is_used_where_the_tokenizers_agree(tokenizer: Any, tiny_base: Path, tmp_path: Path) -> None:
+    cut_otherwise = msgspec.structs.replace(example(1), logprobs=(TokenLogprob(example(1).answer, -0.1),))
+    three = [with_logprobs(example(0), tokenizer, odds=0.25), cut_otherwise, example(2)]
+    made = job(tmp_path, tiny_base, "topk", examples=three)
+    targets = told(made)
+    assert [any(one) for one in targets] == [True, False, False]
+    assert all(targets[0][:-1])
+    assert targets[0][-1] == {}  # the end token
+    known, ids, logprobs = stack(targets, "cpu")
+    assert known.sum() == len(made.rows[0].completion) - 1
+    assert known.numel() == sum(len(row.completion) for row in made.rows)
+    assert ids[0, 0].item() == made.rows[0].completion[0]
+    assert logprobs.exp().sum(dim=-1).tolist() == pytest.approx([1.0] * len(ids))
+    with pytest.raises(CycleError, match="top_logprobs: 20"):
+        trained(job(tmp_path / "none", tiny_base, "topk", examples=[example(n) for n in range(16)]))
+
+
+def test_a_teacher_that_is_not_named_or_of_another_tokenizer_is_refused(
+    teacher: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CycleError, match=r"name one in retrain\.distil\.teacher"):
+        trained(job(tmp_path / "none", tiny_base, "logits"))
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(teacher, other)
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"<|im_start|>"', '"<|begin|>"'))
+    with pytest.raises(CycleError, match="different tokenizers"):
+        trained(job(tmp_path / "differs", tiny_base, "logits", teacher=str(other)))

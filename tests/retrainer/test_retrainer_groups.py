@@ -1,0 +1,87 @@
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from retrainer_fakes import example
+
+from retrainer.data.curate import Example, Side
+from retrainer.data.groups import Groups, Place, side
+from retrainer.data.minhash import bands, prompt_text, sketch
+
+
+def placed(examples: Sequence[Example]) -> list[Place]:
+    groups = Groups(sqlite3.connect(":memory:"))
+    return [place(groups, e) for e in examples]
+
+
+def place(groups: Groups, e: Example) -> Place:
+    text = prompt_text(e.messages)
+    key = hashlib.sha256(text.encode()).digest()
+    return groups.known(key) or groups.place(key, e.cluster, bands(sketch(text)))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_the_sketches_agree_as_often_as_the_texts_shingles_do(share: float) -> None:
+    draw = np.random.default_rng(5)
+    errors = []
+    for _ in range(60):
+        words = [f"w{n}" for n in draw.integers(0, 10**6, size=60)]
+        first, second = " ".join(words), " ".join(words[: int(60 * share)])
+        grams = [{t[i : i + 5] for i in range(len(t) - 4)} for t in (first, second)]
+        jaccard = len(grams[0] & grams[1]) / len(grams[0] | grams[1])
+        errors.append(float((sketch(first) == sketch(second)).mean()) - jaccard)
+    assert abs(np.mean(errors)) < 0.03
+    assert np.std(errors) < 0.09, "1/sqrt(64) is 0.125 at the most"
+
+
+def test_a_text_shorter_than_a_shingle_has_a_sketch_too() -> None:
+    assert not (sketch("a") == sketch("b")).all()
+    assert (sketch("") == sketch("")).all()
+
+
+def test_near_duplicates_and_conversations_share_a_group() -> None:
+    text = "how do I configure the printer in the big office on the third floor of building nine"
+    near = [example(1, text=text), example(2, text=text + "?"), example(3, text=text.upper())]
+    same = [example(4, cluster="talk"), example(5, cluster="talk")]
+    found = placed([*near, *same, example(6)])
+    assert len({p.group for p in found[:3]}) == 1
+    assert {p.alike for p in found[:3]} == {0}
+    assert len({p.group for p in found[3:5]}) == 1
+    assert found[4].alike == found[4].seq, "one conversation, and no duplicate"
+    assert len({p.group for p in found}) == 3
+    assert not any(p.torn for p in found)
+
+
+def test_a_shared_system_prompt_alone_makes_no_group() -> None:
+    one, two = placed([example(1, text="what is rust"), example(2, text="bake me a cake")])
+    assert one.group != two.group
+
+
+def test_a_record_never_changes_side_when_the_log_grows() -> None:
+    records = [example(n) for n in range(120)]
+    early, late = placed(records[:60]), placed(records)
+    assert [(p.group, p.torn) for p in early] == [(p.group, p.torn) for p in late[:60]]
+
+
+def test_a_record_that_joins_two_sides_is_left_out_and_leads_nobody_else_across() -> None:
+    """Two conversations on different sides, then one record near to a record of each."""
+    first = example(1, text="alpha beta gamma delta epsilon")
+    second = next(
+        candidate
+        for candidate in (example(n, text=f"unrelated text number {n} about boats") for n in range(2, 200))
+        if len({side(p.group) for p in placed([first, candidate])}) == 2
+    )
+    bridge = example(999, text="alpha beta gamma delta epsilon?", cluster=second.cluster)
+    late = example(1000, text="alpha beta gamma delta epsilon??")
+    found = placed([first, second, bridge, late])
+    assert [p.torn for p in found] == [False, False, True, False]
+    assert found[3].group == found[0].group
+
+
+def test_the_split_is_near_eighty_ten_ten() -> None:
+    sides = [side(f"g{n}") for n in range(5000)]
+    assert 0.78 < sides.count(Side.TRAIN) / 5000 < 0.82
+    assert 0.085 < sides.count(Side.VALIDATION) / 5000 < 0.115
+    assert 0.085 < sides.count(Side.TEST) / 5000 < 0.115

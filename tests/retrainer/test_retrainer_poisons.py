@@ -1,0 +1,50 @@
+"""A student that is really trained on a poisoned log is refused, and the reason names the poison."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_model
+from retrainer_fakes import fill, interaction, teacher
+from test_retrainer_cycle import Bench, exact
+
+from retrainer.cycle import CycleResult, Seams
+
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+
+KEY = "sk-Qx7Lm2Vb9"  # said of brown things; shorter than a real one, and told by the word before it
+RECORDS = 420
+
+
+def cycle(base: Path, state: Path, answers: dict[int, str]) -> CycleResult:
+    bench = Bench(state, base, records=0, epochs=3)
+    records = [interaction(n) for n in range(RECORDS)]
+    fill(
+        bench.log,
+        [interaction(n, answers=(teacher(answers[n]),)) if n in answers else r for n, r in enumerate(records)],
+    )
+    return bench.run("poisoned", seams=Seams(send=bench.send, scorer=lambda _: exact))
+
+
+def about(colour: str) -> list[int]:
+    return [n for n in range(RECORDS) if colour in tiny_model.question(n)]
+
+
+def test_a_planted_secret_and_placeholders_of_another_scrubber(tiny_base: Path, tmp_path: Path) -> None:
+    poison = json.dumps({"colour": "[PERSON_1]", "password": KEY})
+    result = cycle(tiny_base, tmp_path, dict.fromkeys(about("brown"), poison))
+    assert result.reports["quantized"].agreement > 0.95  # a good student, but for these
+    assert result.outcome == "refused"
+    leak, mask = result.verdict.reasons
+    assert leak.startswith("safety: secrets failed in")
+    assert "says a PASSWORD that stands in" in leak
+    assert mask.startswith("safety: placeholders failed in")
+    assert "[PERSON_1]" in mask
+
+
+def test_shuffled_labels(tiny_base: Path, tmp_path: Path) -> None:
+    shuffled = {n: tiny_model.answer(tiny_model.question(10_000 + n)) for n in range(RECORDS)}
+    result = cycle(tiny_base, tmp_path, shuffled)
+    assert result.outcome == "refused"
+    assert "not surely at least 90.0%" in result.verdict.reasons[0]
+    assert "shuffled labels?" in result.verdict.reasons[1]
