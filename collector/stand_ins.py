@@ -32,7 +32,7 @@ class StandIns:
 
     def replaces(self, entity: str, span: str) -> bool:
         """Whether a find is replaced at all."""
-        if self._reversible and entity in SHORT and _mistakable(span):
+        if self._reversible and entity in SHORT and mistakable(span):
             return False
         return self._policy.action(entity) != "keep"
 
@@ -51,7 +51,7 @@ class StandIns:
         return self._surrogate(entity, span)
 
     def _surrogate(self, entity: str, text: str) -> str:
-        if _mistakable(text):
+        if mistakable(text):
             return self._surrogates.any_of(entity, text)
         try:
             made = self._surrogates.of(entity, text)
@@ -63,7 +63,7 @@ class StandIns:
         return made
 
 
-def _mistakable(text: str) -> bool:
+def mistakable(text: str) -> bool:
     """Whether a text is a number that is short enough to stand somewhere by chance."""
     found = re.findall(r"[^\W_]", text)
     return len(found) < LEAST_DIGITS and any(map(str.isdigit, found))

@@ -5,9 +5,10 @@ import pytest
 from collector import cues, forms
 from collector.addresses import parts
 from collector.checksums import bitcoin, iban, ip_address, luhn, ssn
+from collector.fields import key_says
 from collector.kept import Kept, declared_values, without
 from collector.plausible import Found, is_technical, plausible
-from collector.recognizers import is_phone, key_says
+from collector.recognizers import is_phone
 from collector.spacy_names import trimmed
 
 
@@ -92,20 +93,6 @@ def test_a_declared_schemas_values_are_its_vocabulary() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
-    [
-        ("phone", "PHONE"), ("homePhone", "PHONE"), ("tel_no", "PHONE"), ("Mobile Number", "PHONE"),
-        ("phones", "PHONE"), ("api_key", "PASSWORD"), ("accessToken", "PASSWORD"), ("password", "PASSWORD"),
-        ("phone_count", "OTHER"), ("orderId", "OTHER"), ("order_number", "OTHER"), ("token", "OTHER"),
-        ("created_at", "OTHER"), ("price", "OTHER"), ("prompt_tokens", "OTHER"), ("ids", "OTHER"),
-        ("mobile_users", ""), ("contact", ""), ("n", ""), ("", ""), ("123", ""),
-    ],
-)  # fmt: skip
-def test_a_keys_last_words_say_what_stands_under_it(key: str, says: str) -> None:
-    assert key_says(key) == says
-
-
-@pytest.mark.parametrize(
     ("digits", "key", "expected"),
     [
         ("14155552671", "", True),
@@ -120,7 +107,7 @@ def test_a_keys_last_words_say_what_stands_under_it(key: str, says: str) -> None
     ],
 )
 def test_digits_are_a_phone_where_their_key_or_their_country_says_so(digits: str, key: str, expected: bool) -> None:
-    assert is_phone(digits, key) is expected
+    assert is_phone(digits, key_says(key)) is expected
 
 
 @pytest.mark.parametrize(
