@@ -18,7 +18,7 @@ import msgspec
 from collector.cues import besides
 from collector.errors import ScrubError
 from collector.fields import NOTHING, Field, fields
-from collector.kept import Kept, without
+from collector.kept import Kept, without, without_media
 from collector.language import language
 from collector.memorised import not_asked
 from collector.one_to_one import OneToOne
@@ -220,6 +220,10 @@ class _Work:
         raise ScrubError("unknown_type")
 
     def _string(self, text: str, field: Field, depth: int) -> str:
+        if (seen := without_media(text)) != text:
+            if self._stand_ins.reversible:
+                raise ScrubError("not_text")
+            text = seen
         if text.lstrip()[:1] in ("{", "[", '"'):
             try:
                 inner = json.loads(text, object_pairs_hook=_members)

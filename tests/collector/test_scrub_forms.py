@@ -88,8 +88,11 @@ def test_a_declared_schemas_values_are_its_vocabulary() -> None:
             "json_schema": {"schema": {"properties": {"a": {"enum": ["java", "lisa", 3]}, "b": {"const": "x"}}}}
         },
         "tools": [{"function": {"parameters": {"properties": {"c": {"enum": ["paris"]}}}}}],
+        "functions": [{"parameters": {"properties": {"d": {"enum": ["rome"]}}}}],
+        "text": {"format": {"type": "json_schema", "schema": {"properties": {"e": {"enum": ["lima"]}}}}},
+        "messages": [{"content": {"enum": ["jane"]}}],
     }
-    assert declared_values(request) == {"java", "lisa", "x", "paris"}
+    assert declared_values(request) == {"java", "lisa", "x", "paris", "rome", "lima"}
 
 
 @pytest.mark.parametrize(
