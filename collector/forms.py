@@ -119,6 +119,7 @@ FORMS: tuple[Form, ...] = (
     *_form("ID_NUMBER", _NINO),  # UK national insurance
     *_form("ID_NUMBER", f"(?i){_NINO}", near=near.IDENTITY),
     *_form("ID_NUMBER", rf"{START}[A-Z]{{3}}[ABCFGHJLPT][A-Z]\d{{4}}[A-Z]{END}"),  # Indian taxpayers
+    *_form("ID_NUMBER", rf"(?i){START}[A-Z]{{3}}[ABCFGHJLPT][A-Z]\d{{4}}[A-Z]{END}", near=near.IDENTITY),
     *_form("ID_NUMBER", rf"{START}\d{{3}}\.\d{{3}}\.\d{{3}}-\d{{2}}{END}", check=cpf),
     *_form("ID_NUMBER", rf"{START}756\.\d{{4}}\.\d{{4}}\.\d{{2}}{END}", check=ahv),
     *_form(

@@ -32,14 +32,25 @@ PHONE = _words(
     r"(?:my|our|his|her|their|new|home|work|office|cell|registered) number", "my registered",
     r"m(?:on|io|i|ein|ijn|eu) (?:numéro|numero|número|nummer)", "ruf", "rufen", "anrufen", "erreichen", "erreichbar",
     "appele[rz]", "joindre", "ll[aá]m[ea](?:me|r)?", "chiam(?:i|ami|are)", "bel mij", "bellen", "bereiken",
-    "ligue", "ligar",    "contatto", "contacto",
+    "ligue", "ligar", "contatto", "contacto", "电话", "電話", "手机", "手機", "携帯", "전화", "휴대폰", "โทร",
 )  # fmt: skip
 ZIP = (
     rf"(?<!{_LETTER})(?:(?i:zip[\s-]?code|zip\s?[:=]|post(?:al)?[\s-]?code|postleitzahl|plz|code postal|"
     r"c[oó]digo postal)|CAP|CEP)\s?[:=]?\s?"
 )
 PASSPORT = _words(
-    rf"passports?{_NO}?", "reisepass(?:nummer)?", "passeport", "pasaporte", "passaporto", "passaporte", "paspoort\\w*"
+    rf"passports?{_NO}?",
+    "reisepass(?:nummer)?",
+    "passeport",
+    "pasaporte",
+    "passaporto",
+    "passaporte",
+    "paspoort\\w*",
+    "护照",
+    "護照",
+    "旅券",
+    "パスポート",
+    "여권",
 )
 LICENCE = _words(
     r"driv(?:er|ing)(?:['’]?s)?[\s_-]?licen[cs]e(?:number|no)?", r"licen[cs]e[\s_-]?(?:no|nr|num|number|#)",
@@ -47,7 +58,7 @@ LICENCE = _words(
     "rijbewijs\\w*", "carteira de motorista", "cnh", "(?-i:DL)",
 )  # fmt: skip
 IDENTITY = _words(
-    "ssn", "itin", "(?-i:EIN|TIN|PAN|NIR|NIE|RG|AVS|CPR|SIN)", r"(?:pan|nie|nir|tin) (?:is|es|no|number)",
+    "ssn", "itin", "(?-i:EIN|TIN|PAN|NIR|NIE|RG|AVS|CPR|SIN)", r"(?:pan|nie|nir|tin)(?: (?:is|es|no|number)|\s?[:=#])",
     r"social[\s_-]?security(?:number|no)?", r"social[\s_-]?insurance", r"national[\s_-]?(?:insurance|id)",
     r"(?:my|your|his|her|their) social", "nino",
     r"tax(?:payer)?[\s_-]?(?:id|no|number|file)\w*", "tfn", "nhs", "medicare", "medicaid", "aadhaar",
@@ -59,17 +70,18 @@ IDENTITY = _words(
     "curp", r"c[oó]dice fiscale", r"c\.\s?f\.?", r"carta d['’]identit[aà]", r"tessera sanitaria", "bsn",
     "burgerservicenummer", "sofinummer", "identiteitskaart\\w*", "cpf", "cnpj", "pesel", "personnummer",
     "henkil[oö]tunnus", "hetu", "nric", "rrn", r"tc kimlik", "ahv", "rijksregisternummer",
+    "身份证", "身分證", "マイナンバー", "주민등록번호",
 )  # fmt: skip
 ACCOUNT = _words(
     rf"(?:bank|checking|savings)?[\s_-]?(?:account|acct|a/c){_NO}\.?", r"routing[\s_-](?:no|number)", r"sort[\s_-]code",
     "kontonummer", "konto-nr", "blz", "bankleitzahl", r"num[eé]ro de compte", r"n[uú]mero de (?:cuenta|conta)",
-    "numero di conto", "rekeningnummer", r"ag[eê]ncia",
+    "账号", "帳號", "口座番号", "계좌", "numero di conto", "rekeningnummer", r"ag[eê]ncia",
 )  # fmt: skip
 BIRTH = _words(
     "born", r"d\.?o\.?b\.?", r"(?:date|day|year)[\s_-]?of[\s_-]?birth", r"birth[\s_-]?(?:day|date)?", "birthdate",
     "geboren", "geb", r"geburts\w+", "née?", "naissance", "nac[ií]ó?", "nacid[oa]", "nacimiento", "(?-i:nat[oa])",
     "nascita", "geboorte\\w*", "nasci", "nascid[oa]", "nascimento", "aniversário", "cumpleaños", "compleanno",
-    "anniversaire",
+    "anniversaire", "生日", "出生日期", "生年月日", "생년월일",
 )  # fmt: skip
 
 _MONTH = (
