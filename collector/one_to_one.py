@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 Thing = tuple[str, str]  # an entity, and what is one of it
 
 MOST_WORDS = 24  # of a surrogate: of a longer one only the whole is compared
+FEW = 200  # look-ups, for which an index of the text doesn't pay
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -24,6 +25,7 @@ class OneToOne:
         self._surrogates = surrogates
         self._own = own
         self._text: str | None = None
+        self._looked_up = 0
         self._runs: dict[int, set[str]] = {}  # of so many words of the record's own text
         self._made: dict[tuple[str, str], str | None] = {}
         self._wholes: dict[str, Thing] = {}  # surrogate, from its first word to its last
@@ -67,6 +69,9 @@ class OneToOne:
     def _stands_in_own(self, whole: str) -> bool:
         if self._text is None:
             self._text = "\n".join(texts(self._own)).casefold()
+        self._looked_up += 1
+        if self._looked_up <= FEW and whole not in self._text:
+            return False
         count = len(_WORD.findall(whole))
         if count not in self._runs:
             words = [word.span() for word in _WORD.finditer(self._text)]
