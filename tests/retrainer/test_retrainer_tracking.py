@@ -70,7 +70,7 @@ def test_a_cycle_is_one_run_with_its_settings_numbers_curve_and_artefact(tmp_pat
     (run,) = runs(made)
     assert (run.info.run_name, run.info.status, run.info.start_time) == ("colours-1", "FINISHED", 1_000_000)
     assert run.data.params["student.recipe"] == "lora"
-    assert (run.data.params["retrain.seed"], run.data.params["retrain.learning_rate"]) == ("7", "0.0004")
+    assert (run.data.params["retrain.seed"], run.data.params["retrain.lora_rank"]) == ("7", "16")
     metrics = run.data.metrics
     assert metrics["evaluate_student.agreement"] == pytest.approx(0.97)
     assert (metrics["seconds.train"], metrics["examples.train"]) == (60.5, 80.0)
