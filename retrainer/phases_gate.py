@@ -104,10 +104,10 @@ def _previous(setting: Setting, live: Version, quantized: Report, scorer: Scorer
     store = Store(setting.config.artefacts)
     try:
         runtime = store.manifest(live.artefact).runtime
-        recipe = next((r for r in RECIPES.values() if r.runtime == runtime), None)
+        recipe = next((r for make in RECIPES.values() if (r := make(setting.job)).runtime == runtime), None)
         if recipe is None:
             return None
-        generator = recipe(setting.job).exported(store.path(live.artefact))
+        generator = recipe.exported(store.path(live.artefact))
     except ArtefactError as error:
         log.warning("retrainer.no_previous", extra={"version": live.id, "error": str(error)})
         return None

@@ -1,47 +1,53 @@
 """The ways to make a student, one file each."""
 
-from retrainer.recipes.adapters import Adapters
-from retrainer.recipes.attention import Attention
-from retrainer.recipes.cascade import Cascade
-from retrainer.recipes.encoder import Encoder
-from retrainer.recipes.ensemble import Ensemble
-from retrainer.recipes.full import Full
-from retrainer.recipes.hidden import Hidden
-from retrainer.recipes.job import Job
-from retrainer.recipes.layerwise import Layerwise
-from retrainer.recipes.linear import Linear
-from retrainer.recipes.logits import Logits
-from retrainer.recipes.lora import Lora
-from retrainer.recipes.on_policy import OnPolicy
-from retrainer.recipes.preference import Preference
-from retrainer.recipes.pruned import Pruned
-from retrainer.recipes.qlora import QLora
-from retrainer.recipes.quantized import Quantized
-from retrainer.recipes.recipe import Recipe
-from retrainer.recipes.self_distilled import SelfDistilled
-from retrainer.recipes.topk import TopK
-from retrainer.recipes.uncertain import Uncertain
+from collections.abc import Callable
+from functools import partial
 
-RECIPES: dict[str, type[Recipe]] = {
-    "lora": Lora,
+from retrainer.recipes import (
+    adapters,
+    attention,
+    cascade,
+    ensemble,
+    full,
+    hidden,
+    layerwise,
+    logits,
+    lora,
+    on_policy,
+    preference,
+    pruned,
+    quantized,
+    self_distilled,
+    topk,
+    uncertain,
+)
+from retrainer.recipes.causal import Causal
+from retrainer.recipes.encoder import Encoder
+from retrainer.recipes.job import Job
+from retrainer.recipes.linear import Linear
+from retrainer.recipes.qlora import QLora
+from retrainer.recipes.recipe import Recipe
+
+RECIPES: dict[str, Callable[[Job], Recipe]] = {
+    "lora": partial(Causal, fit=lora.fit),
     "qlora": QLora,
-    "full": Full,
+    "full": partial(Causal, fit=full.fit),
     "linear": Linear,
     "encoder": Encoder,
-    "logits": Logits,
-    "topk": TopK,
-    "hidden": Hidden,
-    "attention": Attention,
-    "on_policy": OnPolicy,
-    "preference": Preference,
-    "cascade": Cascade,
-    "pruned": Pruned,
-    "layerwise": Layerwise,
-    "self": SelfDistilled,
-    "ensemble": Ensemble,
-    "adapters": Adapters,
-    "uncertain": Uncertain,
-    "quantized": Quantized,
+    "logits": partial(Causal, fit=logits.fit),
+    "topk": partial(Causal, fit=topk.fit),
+    "hidden": partial(Causal, fit=hidden.fit),
+    "attention": partial(Causal, fit=attention.fit),
+    "on_policy": partial(Causal, fit=on_policy.fit),
+    "preference": partial(Causal, fit=preference.fit),
+    "cascade": partial(Causal, fit=cascade.fit),
+    "pruned": partial(Causal, fit=pruned.fit),
+    "layerwise": partial(Causal, fit=layerwise.fit),
+    "self": partial(Causal, fit=self_distilled.fit),
+    "ensemble": partial(Causal, fit=ensemble.fit),
+    "adapters": partial(Causal, fit=adapters.fit),
+    "uncertain": partial(Causal, fit=uncertain.fit),
+    "quantized": partial(Causal, fit=quantized.fit),
 }
 
 __all__ = ["RECIPES", "Job", "Recipe"]

@@ -7,17 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from retrainer.recipes.causal import Causal
 from retrainer.recipes.job import Job
 
 LEAST = 8  # examples under which a task learns with the largest one
-
-
-class Adapters(Causal):
-    """See Recipe."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job, fit)
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

@@ -4,15 +4,7 @@ of values (MiniLMv2, Wang et al. 2020), so that neither heads nor width need agr
 from pathlib import Path
 from typing import Any
 
-from retrainer.recipes.causal import Causal
 from retrainer.recipes.job import Job
-
-
-class Attention(Causal):
-    """See Recipe."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job, fit)
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

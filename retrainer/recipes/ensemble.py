@@ -8,15 +8,7 @@ import msgspec
 
 from exporters.models import write_atomic
 from retrainer.errors import CycleError
-from retrainer.recipes.causal import Causal
 from retrainer.recipes.job import Job
-
-
-class Ensemble(Causal):
-    """See Recipe."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job, fit)
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

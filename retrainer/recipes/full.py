@@ -5,16 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from exporters.models.merge import copy_tokenizer
-from retrainer.recipes.causal import Causal
 from retrainer.recipes.job import Job
 from retrainer.recipes.sequence import trained
-
-
-class Full(Causal):
-    """See Recipe."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job, fit)
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

@@ -6,16 +6,8 @@ from typing import Any, Literal
 import msgspec
 
 from exporters.models import merge
-from retrainer.recipes.causal import Causal
 from retrainer.recipes.job import Job
 from retrainer.recipes.sequence import trained
-
-
-class Lora(Causal):
-    """See Recipe."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job, fit)
 
 
 def fit(job: Job, merged: Path, *, method: Literal["lora", "qlora"] = "lora") -> dict[str, Any]:

@@ -4,15 +4,7 @@ generalised Jensen-Shannon divergence (Agarwal et al. 2023): it learns to go on 
 from pathlib import Path
 from typing import Any
 
-from retrainer.recipes.causal import Causal
 from retrainer.recipes.job import Job
-
-
-class OnPolicy(Causal):
-    """See Recipe."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job, fit)
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

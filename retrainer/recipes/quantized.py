@@ -4,15 +4,7 @@ round them, and is drawn back to its own exact answers (after LLM-QAT, Liu et al
 from pathlib import Path
 from typing import Any
 
-from retrainer.recipes.causal import Causal
 from retrainer.recipes.job import Job
-
-
-class Quantized(Causal):
-    """See Recipe."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job, fit)
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

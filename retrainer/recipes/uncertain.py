@@ -5,15 +5,7 @@ before they are learnt (after CUD, Kim et al. 2026, arXiv:2602.12687), so that t
 from pathlib import Path
 from typing import Any
 
-from retrainer.recipes.causal import Causal
 from retrainer.recipes.job import Job
-
-
-class Uncertain(Causal):
-    """See Recipe."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job, fit)
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
