@@ -28,15 +28,15 @@ def test_what_a_recipe_reads_is_varied_around_what_it_is_now() -> None:
     policy = configured(Path("unused"), epochs=2).routes["colours"]
     reads: set[str] = set()
     watched = Reads(policy.retrain, reads)
-    assert (watched.epochs, watched.learning_rate) == (2.0, 4e-4)
-    current = present(policy, reads | {"max_tokens", "lora_rank"}, {})
+    assert (watched.epochs, watched.batch_size, watched.learning_rate) == (2.0, 16, None)
+    current = present(policy, reads | {"max_tokens", "lora_rank"}, {"learning_rate": 4e-4})
     assert current == {"lora_rank": 16, "learning_rate": 4e-4, "epochs": 2.0}
     found = distributions(current)
     assert found["lora_rank"].choices == (8, 16, 64, 128)  # type: ignore[attr-defined]
     assert (found["learning_rate"].low, found["learning_rate"].high) == (1e-4, 1.6e-3)  # type: ignore[attr-defined]
     assert (found["epochs"].low, found["epochs"].high) == (1.0, 3.0)  # type: ignore[attr-defined]
     other = changed(policy, {"lora_rank": 8, "epochs": 3.0}, share=1 / 3).retrain
-    assert (other.lora_rank, other.epochs, other.learning_rate) == (8, pytest.approx(1.0), 4e-4)
+    assert (other.lora_rank, other.epochs, other.learning_rate) == (8, pytest.approx(1.0), None)
     assert as_yaml("colours", {"lora_rank": 8, "distil.temperature": 4.0, "distil.alpha": 0.7}) == (
         "routes:\n  colours:\n    retrain:\n      lora_rank: 8\n      distil: {temperature: 4, alpha: 0.7}"
     )
