@@ -64,7 +64,7 @@ async def serve(artefact: Path, examples: Sequence[Example], *, threshold: float
     with _retort(["engine", "local"], file, {cores[0]}), _retort(["gateway"], file, set(cores[1:] or cores)):
         async with aiohttp.ClientSession() as client:
             ask = _Ask(client, f"http://127.0.0.1:{gateway}/v1/chat/completions")
-            await _ready(ask, examples[0])
+            await _ready(ask, examples)
             times = sorted([(await ask(e))[1] for e in examples[:300]])
             found: dict[int, str] = {}
             left = iter(range(len(examples)))
@@ -97,14 +97,16 @@ class _Ask:
         return answer["choices"][0]["message"]["content"], time.perf_counter() - began
 
 
-async def _ready(ask: _Ask, example: Example) -> None:
-    until = time.monotonic() + 60
+async def _ready(ask: _Ask, examples: Sequence[Example]) -> None:
+    """Until the student has answered one of them: it isn't sure of all."""
+    until, number = time.monotonic() + 60, 0
     while time.monotonic() < until:
         with contextlib.suppress(aiohttp.ClientError):
-            if (await ask(example))[0] != DEFERRED:
+            if (await ask(examples[number % len(examples)]))[0] != DEFERRED:
                 return
-        await asyncio.sleep(0.2)
-    print("no answer of the student within a minute: it may be sure of none", flush=True)
+        number += 1
+        await asyncio.sleep(0.1)
+    raise SystemExit("no answer of the student within a minute; see the engine's log in out/closed/served")
 
 
 def _publish(file: Path, artefact: Path, threshold: float) -> None:

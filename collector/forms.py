@@ -22,23 +22,31 @@ from presidio_analyzer.predefined_recognizers import (
 
 from collector import near
 from collector.checksums import ahv, card, cpf, crypto, iban, ip_address, luhn, mac_address, nir, ssn
-from collector.keys import KEY, PASSWORDS, PEM, not_code
+from collector.keys import KEY, PASSWORDS, PEM, WEBHOOKS, not_code
+from collector.writing import END, START, W, plainly
 
 Check = Callable[[str], bool]
+
+_DATE = re.compile(near.DATE)
 
 BEFORE, AFTER = 60, 12  # characters within which a telling word stands
 
 AT = r"(?:[@\uff20]|\\u0040|%40|&\#64;|&commat;)"
 EMAIL = rf"(?<![\w.%+-])[\w.%+-]+{AT}(?:[\w-]+\.)+(?:xn--[\w-]+|[^\W\d_]{{2,24}}(?![^\W_]))"  # of any alphabet
 
-_QUAD = r"(?<![\w.])(?<!version )(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\w)"
+_QUAD = rf"(?<![{W}.])(?<!version )(?:\d{{1,3}}\.){{3}}\d{{1,3}}(?!\.*[{W}])"
 _SMALL = (
-    r"(?<![\w.])(?!10\.|1\.1\.1\.|1\.0\.0\.|8\.8\.|9\.9\.9\.)(?:(?:[12]?\d|3[01])\.){3}(?:[12]?\d|3[01])(?![\w.]*\w)"
+    rf"(?<![{W}.])(?!10\.|1\.1\.1\.|1\.0\.0\.|8\.8\.|9\.9\.9\.)(?:(?:[12]?\d|3[01])\.){{3}}(?:[12]?\d|3[01])"
+    rf"(?!\.*[{W}])"
 )
-_DIGITS = r"(?<![\w.-])(?:\d[ -]?){11,18}\d(?![\w.-]*\d)"
-_NUMBER = r"(?<![\w.])[A-Za-z]{0,6}\d[\w./-]*(?: [A-Za-z]{0,2}\d[\w./-]*)*\b"
-_PHONE = r"\(?\d[\d ()/.-]{5,18}\d(?: ?(?:x|ext\.?) ?\d{1,6})?(?![\w-]|\.\d)"
-_NINO = r"\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]\b"
+_DIGITS = rf"(?<![{W}.-])(?:\d[ -]?){{11,18}}\d(?![{W}.-]*\d)"
+_GROUPS = (
+    rf"(?<![{W}.-])(?:(?:\d{{4}}[\s.-]{{1,3}}){{3}}\d{{1,7}}|3[47]\d\d[\s.-]{{1,3}}\d{{6}}[\s.-]{{1,3}}\d{{5}})"
+    rf"(?![{W}.-]*\d)"
+)
+_NUMBER = rf"(?<![{W}.])[A-Za-z]{{0,6}}\d[{W}./-]{{0,40}}(?: [A-Za-z]{{0,2}}\d[{W}./-]{{0,40}}){{0,12}}(?<=[{W}]){END}"
+_PHONE = rf"\(?\d[\d ()/.-]{{5,18}}\d(?: ?(?:x|ext\.?) ?\d{{1,6}})?(?![{W}-]|\.\d)"
+_NINO = rf"{START}[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{{2}} ?\d{{2}} ?\d{{2}} ?[A-D]{END}"
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -59,83 +67,110 @@ def _form(entity: str, *patterns: str, check: Check | None = None, **more: Any) 
 
 
 def _digits(least: int) -> Check:
-    return lambda text: sum(c.isdigit() for c in text) >= least
+    """So many, and no date: of what is issued, the day may stand beside it."""
+    return lambda text: sum(c.isdigit() for c in text) >= least and not _DATE.fullmatch(text)
 
 
 def _short_phone(text: str) -> bool:
     """A number without its area, which phonenumbers takes for none; a date is none, either."""
-    return 6 <= sum(c.isdigit() for c in text) <= 21 and not re.match(near.DATE, text)
+    return 6 <= sum(c.isdigit() for c in text) <= 21 and not _DATE.match(text)
 
 
 # The surer first: where two overlap, it wins.
 FORMS: tuple[Form, ...] = (
-    *_form("SECRET", *PEM, KEY),
+    *_form("SECRET", *PEM, KEY, *WEBHOOKS),
     *_form("PASSWORD", *PASSWORDS, check=not_code),
-    *_form("URL_CREDENTIALS", r"(?<=:(?:/){2})[^\s/:@]+:[^\s/@]+(?=@)", r"(?<=:(?:\\/){2})[^\s/:@]+:[^\s/@]+(?=@)"),
+    *_form(
+        "URL_CREDENTIALS",
+        r"(?<=:(?:/){2})[^\s/:@]*:[^\s/\"'<>]+(?=@)",
+        r"(?<=:(?:\\/){2})[^\s/:@]*:[^\s/\"'<>]+(?=@)",
+        rf"{START}curl{END}[^\n]{{0,300}}?\s(?:-u|--user)[ =]?[\"']?(?P<it>[^\s\"':]+:[^\s\"']{{3,}})",
+    ),
     *_form("EMAIL", EMAIL),
-    *_form("IBAN", r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?\b", check=iban),
-    *_form("CARD", _DIGITS, check=card),
+    *_form(
+        "IBAN",
+        rf"{START}[A-Za-z]{{2}}\d{{2}}(?:[ -]?[A-Za-z0-9]{{4}}){{2,7}}(?:[ -]?[A-Za-z0-9]{{1,3}})?{END}",
+        check=iban,
+    ),
+    *_form("CARD", _DIGITS, _GROUPS, check=card),
     *_form("CARD", _DIGITS, check=luhn, near=near.CARD),
-    *_form("SSN", r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])", check=ssn),
+    *_form("SSN", rf"(?<![{W}-])\d{{3}}-\d{{2}}-\d{{4}}(?![{W}-])", check=ssn),
     *_form("IP_ADDRESS", _QUAD, check=ip_address, near=near.HOST, unless=re.compile(_SMALL)),
     *_form(
         "IP_ADDRESS",
-        r"(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){3,7}:?[0-9A-Fa-f]{1,4}(?:::?[0-9A-Fa-f]{1,4})*(?![\w:])",
-        r"(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){1,6}(?::[0-9A-Fa-f]{1,4}){1,6}(?![\w:])",
+        rf"(?<![{W}:])(?:[0-9A-Fa-f]{{1,4}}:){{3,7}}:?[0-9A-Fa-f]{{1,4}}(?:::?[0-9A-Fa-f]{{1,4}})*(?![{W}:])",
+        rf"(?<![{W}:])(?:[0-9A-Fa-f]{{1,4}}:){{1,6}}(?::[0-9A-Fa-f]{{1,4}}){{1,6}}(?![{W}:])",
         check=lambda text: bool(re.search(r"\d", text) and re.search(r"^\w{4}:|:\w*:\w*:", text)) and ip_address(text),
     ),
     *_form(
         "MAC_ADDRESS",
-        r"(?<![\w:-])[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:-]*\w)",
-        r"(?<![\w.])(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}(?![\w.]*\w)",
+        rf"(?<![{W}:-])[0-9A-Fa-f]{{2}}([:-])(?:[0-9A-Fa-f]{{2}}\1){{4}}[0-9A-Fa-f]{{2}}(?![:-]*[{W}])",
+        rf"(?<![{W}.])(?:[0-9a-f]{{4}}\.){{2}}[0-9a-f]{{4}}(?!\.*[{W}])",
         check=mac_address,
     ),
     *_form(
         "CRYPTO_ADDRESS",
-        r"\b(?:bc1|tb1)[02-9ac-hj-np-z]{11,71}\b",
-        r"\b0x[0-9A-Fa-f]{40}\b",
-        r"\b[13][1-9A-HJ-NP-Za-km-z]{25,34}\b",
+        rf"{START}(?:bc1|tb1)[02-9ac-hj-np-z]{{11,71}}{END}",
+        rf"{START}0x[0-9A-Fa-f]{{40}}{END}",
+        rf"{START}[13][1-9A-HJ-NP-Za-km-z]{{25,34}}{END}",
         check=crypto,
     ),
-    *_form("ID_NUMBER", r"\b9\d\d-(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])-\d{4}\b"),  # US taxpayers
+    *_form("ID_NUMBER", rf"{START}9\d\d-(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])-\d{{4}}{END}"),  # US taxpayers
     *_form("ID_NUMBER", _NINO),  # UK national insurance
     *_form("ID_NUMBER", f"(?i){_NINO}", near=near.IDENTITY),
-    *_form("ID_NUMBER", r"\b[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]\b"),  # Indian taxpayers
-    *_form("ID_NUMBER", r"\b\d{3}\.\d{3}\.\d{3}-\d{2}\b", check=cpf),
-    *_form("ID_NUMBER", r"\b756\.\d{4}\.\d{4}\.\d{2}\b", check=ahv),
-    *_form(
-        "ID_NUMBER", r"\b[12] ?\d{2} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d{2}|2[ABab]) ?\d{3} ?\d{3} ?\d{2}\b", check=nir
-    ),
-    *_form("ID_NUMBER", r"\b\d{8}-?[A-Z]\b", check=EsNifRecognizer().validate_result),
-    *_form("ID_NUMBER", r"\b[XYZ]-?\d{7}-?[A-Z]\b", check=EsNieRecognizer().validate_result),
+    *_form("ID_NUMBER", rf"{START}[A-Z]{{3}}[ABCFGHJLPT][A-Z]\d{{4}}[A-Z]{END}"),  # Indian taxpayers
+    *_form("ID_NUMBER", rf"(?i){START}[A-Z]{{3}}[ABCFGHJLPT][A-Z]\d{{4}}[A-Z]{END}", near=near.IDENTITY),
+    *_form("ID_NUMBER", rf"{START}\d{{3}}\.\d{{3}}\.\d{{3}}-\d{{2}}{END}", check=cpf),
+    *_form("ID_NUMBER", rf"{START}756\.\d{{4}}\.\d{{4}}\.\d{{2}}{END}", check=ahv),
     *_form(
         "ID_NUMBER",
-        r"\b[A-Za-z]{6}[\dL-Vl-v]{2}[A-Ta-t][\dL-Vl-v]{2}[A-Za-z][\dL-Vl-v]{3}[A-Za-z]\b",
+        rf"{START}[12] ?\d{{2}} ?(?:0[1-9]|1[0-2]|[2-9]\d) ?(?:\d{{2}}|2[ABab]) ?\d{{3}} ?\d{{3}} ?\d{{2}}{END}",
+        check=nir,
+    ),
+    *_form("ID_NUMBER", rf"{START}\d{{8}}-?[A-Z]{END}", check=EsNifRecognizer().validate_result),
+    *_form("ID_NUMBER", rf"{START}[XYZ]-?\d{{7}}-?[A-Z]{END}", check=EsNieRecognizer().validate_result),
+    *_form(
+        "ID_NUMBER",
+        rf"{START}[A-Za-z]{{6}}[\dL-Vl-v]{{2}}[A-Ta-t][\dL-Vl-v]{{2}}[A-Za-z][\dL-Vl-v]{{3}}[A-Za-z]{END}",
         check=lambda text: bool(ItFiscalCodeRecognizer().validate_result(text.upper())),
     ),
-    *_form("ID_NUMBER", r"\b\d{8}[A-Z]\d{3}\b", check=DeSocialSecurityRecognizer().validate_result),
-    *_form("ID_NUMBER", r"\b\d{6}[-+]\d{4}\b", check=SePersonnummerRecognizer().validate_result),
-    *_form("ID_NUMBER", r"\b\d{6}[-+A]\d{3}[0-9A-Y]\b", check=FiPersonalIdentityCodeRecognizer().validate_result),
-    *_form("ID_NUMBER", r"\b\d{6}-[1-4]\d{6}\b", check=KrRrnRecognizer().validate_result),
+    *_form("ID_NUMBER", rf"{START}\d{{8}}[A-Z]\d{{3}}{END}", check=DeSocialSecurityRecognizer().validate_result),
+    *_form("ID_NUMBER", rf"{START}\d{{6}}[-+]\d{{4}}{END}", check=SePersonnummerRecognizer().validate_result),
+    *_form(
+        "ID_NUMBER",
+        rf"{START}\d{{6}}[-+A]\d{{3}}[0-9A-Y]{END}",
+        check=FiPersonalIdentityCodeRecognizer().validate_result,
+    ),
+    *_form("ID_NUMBER", rf"{START}\d{{6}}-[1-4]\d{{6}}{END}", check=KrRrnRecognizer().validate_result),
     *_form("PASSPORT", _NUMBER, check=_digits(6), near=near.PASSPORT),
     *_form("DRIVING_LICENCE", _NUMBER, check=_digits(5), near=near.LICENCE),
     *_form("ID_NUMBER", _NUMBER, check=_digits(5), near=near.IDENTITY),
     *_form("BANK_ACCOUNT", _NUMBER, check=_digits(5), near=near.ACCOUNT),
     *_form("DATE_OF_BIRTH", near.DATE, near=near.BIRTH, after=40),
     *_form("AGE", *near.AGES),
-    *_form("PHONE", rf"(?<![\w.+-])\+{_PHONE}", check=_digits(9)),
-    *_form("PHONE", rf"(?<![\w.+-]){_PHONE}", check=_short_phone, near=near.PHONE),
+    *_form("PHONE", rf"(?<![{W}.+-])\+{_PHONE}", check=_digits(9)),
+    *_form("PHONE", rf"(?<![{W}.+-]){_PHONE}", check=_short_phone, near=near.PHONE),
     *_form(
         "ZIP_CODE",
-        rf"{near.ZIP}(?P<it>\d{{3,6}}(?:[ -]?(?:\d{{2,4}}|[A-Z]{{2}}))?|(?i:[A-Z]{{1,2}}\d[A-Z\d]? ?\d[A-Z]{{2}}))\b",
+        rf"{near.ZIP}(?P<it>\d{{3,6}}(?:[ -]?(?:\d{{2,4}}|[A-Z]{{2}}))?|"
+        rf"(?i:[A-Z]{{1,2}}\d[A-Z\d]? ?\d[A-Z]{{2}})){END}",
     ),
 )
 
 
 def find(text: str) -> Iterator[tuple[str, int, int]]:
     """Every match of every form, as (entity, start, end); they may overlap. A label or a number is a text, too."""
+    text, at = plainly(text)
+    for entity, start, end in _find(text):
+        yield (entity, start, end) if at is None else (entity, at[start], at[end - 1] + 1)
+
+
+def _find(text: str) -> Iterator[tuple[str, int, int]]:
+    matches: dict[Any, list[Any]] = {}  # by pattern, as several forms have the same
     for form in FORMS:
-        for match in form.pattern.finditer(text):
+        if form.pattern not in matches:
+            matches[form.pattern] = list(form.pattern.finditer(text))
+        for match in matches[form.pattern]:
             start, end = match.span("it" if "it" in form.pattern.groupindex else 0)
             if form.check is not None and not form.check(text[start:end]):
                 continue

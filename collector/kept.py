@@ -1,4 +1,5 @@
-"""What scrubbing leaves as it is: a route's kept words, models' names, and the words of a request's schema."""
+"""What scrubbing leaves as it is: a route's kept words, models' names, the words of a request's schema; and what it
+keeps nothing of, as nobody can look into it."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,10 +14,9 @@ def untouchable(asked: Mapping[str, Any], route: str, policy: RoutePolicy) -> fr
 
 
 def declared_values(request: Mapping[str, Any]) -> frozenset[str]:
-    """The enum and const values of a declared schema: the answer's vocabulary, which is nobody's data."""
-    shape = request.get("response_format")
-    tools = request.get("tools")
-    return frozenset(_enums(shape)) | frozenset(_enums(tools))
+    """The enum and const values of a declared schema: the answer's vocabulary, which is nobody's data. In its tools and
+    its shape, as Chat Completions and Responses have them, older ones too."""
+    return frozenset(_enums([request.get(key) for key in ("response_format", "text", "tools", "functions")]))
 
 
 def _enums(value: Any) -> Iterator[str]:
@@ -31,6 +31,18 @@ def _enums(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _enums(inner)
+
+
+# An image, a sound, a file: nobody looks into it, so nothing of it stays but its type.
+_LINKED = re.compile(r"(\bdata:[\w.+/-]+(?:;[\w.=-]+)*;base64,)[A-Za-z0-9+/=_\s-]{16,}")
+_BINARY = re.compile(r"(?=[^a-z]{0,200}[a-z])(?=[^0-9+/]{0,200}[0-9+/])[A-Za-z0-9+/\r\n]{1000,}={0,2}\s*")
+
+
+def without_media(text: str) -> str:
+    """A text without what base64 holds, in a link or as a whole."""
+    if ";base64," in text:
+        return _LINKED.sub(r"\1", text)
+    return "" if len(text) >= 1000 and _BINARY.fullmatch(text) else text
 
 
 class Kept:

@@ -2,26 +2,34 @@
 
 import re
 
+from collector.writing import END, START, W
+
 PROVIDERS = (
-    r"sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{16,}",  # OpenAI, Anthropic, OpenRouter
+    r"sk-(?=[A-Za-z0-9_-]*\d)(?=[A-Za-z0-9_-]*[A-Z])[A-Za-z0-9_-]{16,}",  # OpenAI, Anthropic, OpenRouter
     r"(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/=]{24,}",  # Stripe
-    r"gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}",
-    r"gl(?:pat|dt|rt|ptt|cbt|oas|soat|imt|ft|agent)-[\w-]{20,}",  # GitLab
-    r"(?:AKIA|ASIA)[A-Z0-9]{16}\b",  # AWS
-    r"AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}",  # Google
-    r"[\w~.-]{3}8Q~[\w~.-]{31,34}",  # Azure
+    r"gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}",
+    r"gl(?:pat|dt|rt|ptt|cbt|oas|soat|imt|ft|agent)-[A-Za-z0-9_-]{20,}",  # GitLab
+    rf"(?:AKIA|ASIA)[A-Z0-9]{{16}}{END}",  # AWS
+    r"AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{20,}",  # Google
+    r"[A-Za-z0-9_~.-]{3}8Q~[A-Za-z0-9_~.-]{31,34}",  # Azure
     r"xox[abeprs]-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{20,}",  # Slack
-    r"(?:SK|AC)[0-9a-f]{32}\b",  # Twilio
-    r"SG\.[\w-]{16,32}\.[\w-]{16,64}",  # SendGrid
-    r"hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}\b|pypi-[\w-]{50,}|dckr_pat_[\w-]{20,}",
-    r"do[opr]_v1_[0-9a-f]{64}\b",  # DigitalOcean
-    r"\d{8,10}:AA[\w-]{33}\b",  # Telegram
-    r"[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,38}",  # Discord
-    r"gsk_[A-Za-z0-9]{40,}|xai-[A-Za-z0-9]{40,}|r8_[A-Za-z0-9]{37}\b|pplx-[A-Za-z0-9]{40,}",
-    r"hvs\.[\w-]{24,}|dapi[0-9a-f]{32}\b|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}\b|lin_api_[A-Za-z0-9]{40}\b|glsa_\w{32,}",
-    r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}",  # JWT
+    rf"(?:SK|AC)[0-9a-f]{{32}}{END}",  # Twilio
+    r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}",  # SendGrid
+    rf"hf_[A-Za-z0-9]{{30,}}|npm_[A-Za-z0-9]{{36}}{END}|pypi-[A-Za-z0-9_-]{{50,}}|dckr_pat_[A-Za-z0-9_-]{{20,}}",
+    rf"do[opr]_v1_[0-9a-f]{{64}}{END}",  # DigitalOcean
+    rf"\d{{8,10}}:AA[A-Za-z0-9_-]{{33}}{END}",  # Telegram
+    r"[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",  # Discord
+    rf"gsk_[A-Za-z0-9]{{40,}}|xai-[A-Za-z0-9]{{40,}}|r8_[A-Za-z0-9]{{37}}{END}|pplx-[A-Za-z0-9]{{40,}}",
+    rf"hvs\.[A-Za-z0-9_-]{{24,}}|dapi[0-9a-f]{{32}}{END}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{{32}}{END}",
+    rf"lin_api_[A-Za-z0-9]{{40}}{END}|glsa_[A-Za-z0-9_]{{32,}}",
+    r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",  # JWT
 )
-KEY = rf"(?<![\w-])(?:{'|'.join(PROVIDERS)})"
+KEY = rf"(?<![{W}-])(?:{'|'.join(PROVIDERS)})"
+WEBHOOKS = (
+    r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<it>[A-Za-z0-9/_-]{10,})",
+    r"discord(?:app)?\.com/api/(?:v\d+/)?webhooks/(?P<it>\d+/[A-Za-z0-9_-]{20,})",
+    r"webhook\.office\.com/webhookb2/(?P<it>[A-Za-z0-9@/_-]{20,})",
+)
 
 _PEM = r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
 PEM = (
@@ -36,13 +44,14 @@ _WORDS = (
 # `it`: what is secret of a match.
 PASSWORDS = (
     rf"{_WORDS}[\"']?\s?(?:[:=]|=>)\s?[\"']?(?P<it>(?![A-Za-z]+\s[a-z])[^\s\"',;&]{{6,}})",
-    rf"(?<![A-Za-z]){_WORDS}\s(?:(?:is|was|now|lautet|ist|nicht|mehr|est|es|è|é)\s){{1,3}}(?P<it>(?=\S*\d)(?=\S*[A-Za-z])[^\s\"',;]{{7,}}[^\s\"',;.])",
+    rf"(?<![A-Za-z]){_WORDS}\s(?:(?:is|was|now|lautet|ist|nicht|mehr|est|es|è|é)\s?:?\s){{1,3}}"
+    r"(?P<it>(?=\S*\d)(?=\S*[A-Za-z])[^\s\"',;]{4,}[^\s\"',;.!?)])",
     r"[?&](?i:access_token|api_?key|auth|client_secret|code|key|pass|password|secret|session|sid|sig|signature|token)="
     r"(?P<it>[^\s&\"'<>#]{6,})",
-    r"\b(?i:authorization)[\"']?\s?[:=]\s?[\"']?(?i:bearer|basic|digest|token)\s(?P<it>[\w.~+/-]{6,}=*)",
+    rf"{START}(?i:authorization)[\"']?\s?[:=]\s?[\"']?(?i:bearer|basic|digest|token)\s(?P<it>[A-Za-z0-9_.~+/-]{{6,}}=*)",
     # Without the header's name, words are told from tokens by a digit.
-    r"\b(?i:bearer)\s(?P<it>(?=\S*\d)[\w.~+/-]{8,}=*)",
-    r"\b(?i:basic)\s(?P<it>(?=\S*[\d=])(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/]{12,}=*)",
+    rf"{START}(?i:bearer)\s(?P<it>(?=\S*\d)[A-Za-z0-9_.~+/-]{{8,}}=*)",
+    rf"{START}(?i:basic)\s(?P<it>(?=\S*[\d=])(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/]{{12,}}=*)",
 )
 
 _CODE = re.compile(

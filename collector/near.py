@@ -2,9 +2,13 @@
 
 import re
 
+from collector.writing import END, START, W
+
+_LETTER = f"[{W.replace('_', '')}]"
+
 
 def _words(*alternatives: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W_])(?:{'|'.join(alternatives)})(?![^\W_])", re.IGNORECASE)
+    return re.compile(rf"(?<!{_LETTER})(?:{'|'.join(alternatives)})(?!{_LETTER})", re.IGNORECASE)
 
 
 _NO = r"(?:[\s_-]?(?:no|nr|num|number|nummer|numéro|número|numero|id|#)\b)"
@@ -28,24 +32,36 @@ PHONE = _words(
     r"(?:my|our|his|her|their|new|home|work|office|cell|registered) number", "my registered",
     r"m(?:on|io|i|ein|ijn|eu) (?:numéro|numero|número|nummer)", "ruf", "rufen", "anrufen", "erreichen", "erreichbar",
     "appele[rz]", "joindre", "ll[aá]m[ea](?:me|r)?", "chiam(?:i|ami|are)", "bel mij", "bellen", "bereiken",
-    "ligue", "ligar",    "contatto", "contacto",
+    "ligue", "ligar", "contatto", "contacto", "电话", "電話", "手机", "手機", "携帯", "전화", "휴대폰", "โทร",
 )  # fmt: skip
 ZIP = (
-    r"(?<![^\W_])(?:(?i:zip[\s-]?code|zip\s?[:=]|post(?:al)?[\s-]?code|postleitzahl|plz|code postal|c[oó]digo postal)|"
-    r"CAP|CEP)\s?[:=]?\s?"
+    rf"(?<!{_LETTER})(?:(?i:zip[\s-]?code|zip\s?[:=]|post(?:al)?[\s-]?code|postleitzahl|plz|code postal|"
+    r"c[oó]digo postal)|CAP|CEP)\s?[:=]?\s?"
 )
 PASSPORT = _words(
-    "passports?", "reisepass(?:nummer)?", "passeport", "pasaporte", "passaporto", "passaporte", "paspoort\\w*"
+    rf"passports?{_NO}?",
+    "reisepass(?:nummer)?",
+    "passeport",
+    "pasaporte",
+    "passaporto",
+    "passaporte",
+    "paspoort\\w*",
+    "护照",
+    "護照",
+    "旅券",
+    "パスポート",
+    "여권",
 )
 LICENCE = _words(
-    r"driv(?:er|ing)(?:['’]?s)?[\s_-]licen[cs]e", r"licen[cs]e[\s_-](?:no|nr|num|number|#)", "führerschein\\w*",
-    "permis de conduire", "permiso de conducir", "carn[eé] de conducir", "patente(?: di guida)?", "rijbewijs\\w*",
-    "carteira de motorista", "cnh", "(?-i:DL)",
+    r"driv(?:er|ing)(?:['’]?s)?[\s_-]?licen[cs]e(?:number|no)?", r"licen[cs]e[\s_-]?(?:no|nr|num|number|#)",
+    "führerschein\\w*", "permis de conduire", "permiso de conducir", "carn[eé] de conducir", "patente(?: di guida)?",
+    "rijbewijs\\w*", "carteira de motorista", "cnh", "(?-i:DL)",
 )  # fmt: skip
 IDENTITY = _words(
-    "ssn", "itin", "(?-i:EIN|TIN|PAN|NIR|NIE|RG|AVS|CPR|SIN)", r"(?:pan|nie|nir|tin) (?:is|es|no|number)",
-    r"social[\s_-]security", r"social[\s_-]insurance", r"national[\s_-](?:insurance|id)", "nino",
-    r"tax(?:payer)?[\s_-](?:id|no|number|file)\w*", "tfn", "nhs", "medicare", "medicaid", "aadhaar",
+    "ssn", "itin", "(?-i:EIN|TIN|PAN|NIR|NIE|RG|AVS|CPR|SIN)", r"(?:pan|nie|nir|tin)(?: (?:is|es|no|number)|\s?[:=#])",
+    r"social[\s_-]?security(?:number|no)?", r"social[\s_-]?insurance", r"national[\s_-]?(?:insurance|id)",
+    r"(?:my|your|his|her|their) social", "nino",
+    r"tax(?:payer)?[\s_-]?(?:id|no|number|file)\w*", "tfn", "nhs", "medicare", "medicaid", "aadhaar",
     rf"(?:identity|id)[\s_-](?:card|document){_NO}?", r"(?:identity|id|identification)[\s_-](?:no|number)",
     rf"(?:insurance|policy|member(?:ship)?|patient|student|employee|personnel){_NO}", r"health[\s_-]card",
     r"steuer[\s-]?(?:id\w*|nummer|identifikations\w*)", r"(?:renten|sozial|kranken)versicherungs\w+", "svnr", "rvnr",
@@ -54,17 +70,18 @@ IDENTITY = _words(
     "curp", r"c[oó]dice fiscale", r"c\.\s?f\.?", r"carta d['’]identit[aà]", r"tessera sanitaria", "bsn",
     "burgerservicenummer", "sofinummer", "identiteitskaart\\w*", "cpf", "cnpj", "pesel", "personnummer",
     "henkil[oö]tunnus", "hetu", "nric", "rrn", r"tc kimlik", "ahv", "rijksregisternummer",
+    "身份证", "身分證", "マイナンバー", "주민등록번호",
 )  # fmt: skip
 ACCOUNT = _words(
     rf"(?:bank|checking|savings)?[\s_-]?(?:account|acct|a/c){_NO}\.?", r"routing[\s_-](?:no|number)", r"sort[\s_-]code",
     "kontonummer", "konto-nr", "blz", "bankleitzahl", r"num[eé]ro de compte", r"n[uú]mero de (?:cuenta|conta)",
-    "numero di conto", "rekeningnummer", r"ag[eê]ncia",
+    "账号", "帳號", "口座番号", "계좌", "numero di conto", "rekeningnummer", r"ag[eê]ncia",
 )  # fmt: skip
 BIRTH = _words(
-    "born", r"d\.?o\.?b\.?", r"(?:date|day|year)[\s_-]of[\s_-]birth", r"birth[\s_-]?(?:day|date)?", "birthdate",
+    "born", r"d\.?o\.?b\.?", r"(?:date|day|year)[\s_-]?of[\s_-]?birth", r"birth[\s_-]?(?:day|date)?", "birthdate",
     "geboren", "geb", r"geburts\w+", "née?", "naissance", "nac[ií]ó?", "nacid[oa]", "nacimiento", "(?-i:nat[oa])",
     "nascita", "geboorte\\w*", "nasci", "nascid[oa]", "nascimento", "aniversário", "cumpleaños", "compleanno",
-    "anniversaire",
+    "anniversaire", "生日", "出生日期", "生年月日", "생년월일",
 )  # fmt: skip
 
 _MONTH = (
@@ -72,11 +89,11 @@ _MONTH = (
     r"set|oct|okt|ott|out|nov|dec|dez|déc|dic)[^\W\d_]*"
 )
 DATE = (
-    rf"(?i)(?<![\w./-])(?:\d{{1,4}}([./-])\s?\d{{1,2}}\1\s?\d{{2,4}}|\d{{1,2}}(?:st|nd|rd|th|er|º|\.)?"
+    rf"(?i)(?<![{W}./-])(?:\d{{1,4}}([./-])\s?\d{{1,2}}\1\s?\d{{2,4}}|\d{{1,2}}(?:st|nd|rd|th|er|º|\.)?"
     rf"[\s-](?:of |de |di )?{_MONTH}\.?,?[\s-](?:de |del )?\d{{2,4}}|"
-    rf"{_MONTH}\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\w/-]*\d)"
+    rf"{_MONTH}\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![{W}/-]*\d)"
 )
-_N = r"(?P<it>\b\d{1,3}\b)"
+_N = rf"(?P<it>{START}\d{{1,3}}{END})"
 AGES = (
     rf"(?i)\b(?:aged|my age is|age[:=]|alter[:=]|edad[:=]|età[:=]|leeftijd[:=]|âge ?[:=]) ?{_N}",
     rf"(?i)\b(?:i|he|she|son|daughter|wife|husband|mother|father|who|and)(?:['’](?:m|s)| am| is| was|) {_N}"

@@ -7,37 +7,89 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collector.surrogates import Surrogates
 
+Thing = tuple[str, str]  # an entity, and what is one of it
+
+MOST_WORDS = 24  # of a surrogate: of a longer one only the whole is compared
+FEW = 200  # look-ups, for which an index of the text doesn't pay
+_WORD = re.compile(r"[^\W_]+")
+
 
 class OneToOne:
     """The surrogates of one record. `own`: the value whose texts hold no surrogate by chance: the request.
 
-    Drawn in the order of asking, so that a record that begins with the same request gets the same ones.
+    Drawn in the order of asking, so that a record that begins with the same request gets the same ones. Each is looked
+    up by its runs of words, in time that doesn't grow with the others nor with the text.
     """
 
     def __init__(self, surrogates: "Surrogates", own: Any) -> None:
         self._surrogates = surrogates
         self._own = own
         self._text: str | None = None
-        self._stands_for: dict[str, tuple[str, str]] = {}
+        self._looked_up = 0
+        self._runs: dict[int, set[str]] = {}  # of so many words of the record's own text
+        self._made: dict[tuple[str, str], str | None] = {}
+        self._wholes: dict[str, Thing] = {}  # surrogate, from its first word to its last
+        self._parts: dict[str, set[Thing]] = {}  # what stands in surrogates, and in whose
 
     def of(self, entity: str, text: str) -> str:
         """The surrogate of a text. Raises ValueError where there is none left."""
-        thing = self._surrogates.thing(entity, text)
-        made = self._surrogates.of(entity, text, lambda made: self._free(made.casefold(), thing))
-        self._stands_for[made.casefold()] = thing
+        if (entity, text) not in self._made:
+            self._made[entity, text] = self._new(entity, text)
+        made = self._made[entity, text]
+        if made is None:
+            raise ValueError(f"no surrogate of a {entity} is left")
         return made
 
     def any_of(self, entity: str, text: str) -> str:
         """A surrogate that may stand for something else as well."""
         return self._surrogates.of(entity, text)
 
-    def _free(self, made: str, thing: tuple[str, str]) -> bool:
-        if made in self._stands_for:
-            return self._stands_for[made] == thing
+    def _new(self, entity: str, text: str) -> str | None:
+        thing = self._surrogates.thing(entity, text)
+        try:
+            made = self._surrogates.of(entity, text, lambda made: self._free(made.casefold(), thing))
+        except ValueError:
+            return None
+        whole, *parts = _runs(made.casefold())
+        self._wholes[whole] = thing
+        for part in (whole, *parts):
+            self._parts.setdefault(part, set()).add(thing)
+        return made
+
+    def _free(self, made: str, thing: Thing) -> bool:
+        whole, *parts = _runs(made)
+        if whole in self._wholes:
+            return self._wholes[whole] == thing
+        return not (
+            self._stands_in_own(whole)
+            or self._parts.get(whole, set()) - {thing}
+            or any(self._wholes.get(part, thing) != thing for part in parts)
+        )
+
+    def _stands_in_own(self, whole: str) -> bool:
         if self._text is None:
             self._text = "\n".join(texts(self._own)).casefold()
-        others = (other for other, theirs in self._stands_for.items() if theirs != thing)
-        return not (_stands_in(made, self._text) or any(_stands_in(made, o) or _stands_in(o, made) for o in others))
+        self._looked_up += 1
+        if self._looked_up <= FEW and whole not in self._text:
+            return False
+        count = len(_WORD.findall(whole))
+        if count not in self._runs:
+            words = [word.span() for word in _WORD.finditer(self._text)]
+            ends = zip(words, words[max(count, 1) - 1 :], strict=False)
+            self._runs[count] = {self._text[start:end] for (start, _), (_, end) in ends}
+        return whole in self._runs[count]
+
+
+def _runs(text: str) -> list[str]:
+    """A text from its first word to its last, and each shorter run of its words, as they are written."""
+    words = [word.span() for word in _WORD.finditer(text)]
+    if not words:
+        return [text]
+    whole = text[words[0][0] : words[-1][1]]
+    if len(words) > MOST_WORDS:
+        return [whole]
+    pairs = ((a, b) for n, (a, _) in enumerate(words) for _, b in words[n:])
+    return [whole, *(run for a, b in pairs if (run := text[a:b]) != whole)]
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -51,7 +103,3 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(inner)
     elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
         yield str(value)
-
-
-def _stands_in(words: str, text: str) -> bool:
-    return words in text and re.search(rf"(?<![^\W_]){re.escape(words)}(?![^\W_])", text) is not None

@@ -14,6 +14,7 @@ import msgspec
 
 from collector import near
 from collector.language import is_english
+from collector.writing import W
 
 NAMES = frozenset({"PERSON", "CITY", "STREET"})
 NUMBERS = {
@@ -101,6 +102,8 @@ def _is_name(text: str, find: Found, *, technical: bool, in_context: bool) -> bo
     """A name is made of letters, and is no part of an identifier (`libjson-perl`, `foo.bar`, a lower-case `key:`)."""
     span = text[find.start : find.end]
     before, rest = text[max(find.start - 1, 0) : find.start], text[find.end : find.end + 2]
+    if not re.search(rf"(?!\d|_)[{W}]", span):
+        return False  # of scripts that the models weren't trained on
     if not re.search(r"[^\W\d_]{2}", span) or (find.entity_type != "STREET" and re.search(r"[\d_/\\:@]", span)):
         return False
     if not re.search(r"\s", text.strip()):

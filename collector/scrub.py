@@ -5,6 +5,7 @@ stays valid JSON. Kept words and declared values are never touched where they ar
 and addresses; an e-mail, card, IBAN, phone number or key is replaced whole even if a kept word is part of it.
 """
 
+import bisect
 import hashlib
 import json
 import re
@@ -16,25 +17,24 @@ import msgspec
 
 from collector.cues import besides
 from collector.errors import ScrubError
-from collector.kept import Kept, without
+from collector.fields import NOTHING, Field, fields
+from collector.kept import Kept, without, without_media
 from collector.language import language
 from collector.memorised import not_asked
 from collector.one_to_one import OneToOne
 from collector.plausible import MODELS, NAMES, Found, plausible
-from collector.stand_ins import StandIns
+from collector.stand_ins import StandIns, mistakable
 from router import CapturePolicy
-from router.policy_scrub import LANGUAGES
+from router.policy_scrub import LANGUAGES, NEVER_KEPT
 
 if TYPE_CHECKING:
     from collector.recognizers import Reading
 
-VERSION = "rampart-1.4.0-int8/spacy-sm-3.8.0/forms-3"
+VERSION = "rampart-1.4.0-int8/spacy-sm-3.8.0/forms-4"
 MOST_CACHED = 20_000
 DEEPEST = 40
 LONGEST_FIELD = 200_000  # characters; a longer one is quarantined rather than held up for minutes
 
-PHONE_LIKE = re.compile(r"\+?(?:[\s().,/x-]*\d){7,15}")
-SECRET_LIKE = re.compile(r"(?:(?i:bearer|basic|digest|token)\s)?\S{6,}")
 IN_PARTS = NAMES | {"ZIP_CODE", "BUILDING_NUMBER"}  # persons, places, addresses: kept words among them stay
 
 Span = tuple[str, int, int]  # entity, start, end
@@ -80,7 +80,7 @@ class Scrubber:
         self._routes = dict(routes)
         self._engines = recognizers.engines()
         self._surrogates = Surrogates
-        self.key_says, self.is_phone = recognizers.key_says, recognizers.is_phone
+        self.is_phone = recognizers.is_phone
         ranked = dict.fromkeys(form.entity for form in FORMS)
         self._rank = {entity: n for n, entity in enumerate(ranked)}  # the surer form wins where two overlap
         self._known: OrderedDict[bytes, Read] = OrderedDict()
@@ -122,16 +122,18 @@ class Scrubber:
         """What is personal in a text: not overlapping, in order."""
         return self.read(text, reading).spans
 
-    def read(self, text: str, reading: "Reading", languages: Collection[str] = LANGUAGES) -> "Read":
-        """What is personal in a text, remembered by its keyed hash. A text in none of the languages is read as a label
-        is: by the patterns alone."""
+    def read(
+        self, text: str, reading: "Reading", languages: Collection[str] = LANGUAGES, field: Field = NOTHING
+    ) -> "Read":
+        """What is personal in a text that stands in a field, remembered by its keyed hash. A text in none of the
+        languages is read as a label is: by the patterns alone."""
         name = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._salt, digest_size=16).digest()
-        name += reading.encode()
+        name += f"{reading}\0{field.entity}\0{field.words}".encode()
         known = self._known.get(name)
         if known is None or known.by_models is not (reading == "text" and known.language in (None, *languages)):
             spoken = language(text) if reading == "text" else None
             by_models = reading == "text" and spoken in (None, *languages)
-            spans = self._find(text, "label" if reading == "text" and not by_models else reading)
+            spans = self._in_field(text, "label" if reading == "text" and not by_models else reading, field)
             known = Read(spans, spoken, by_models)
             self._known[name] = known
             if len(self._known) > MOST_CACHED:
@@ -140,9 +142,21 @@ class Scrubber:
             self._known.move_to_end(name)
         return known
 
-    def _find(self, text: str, reading: "Reading") -> tuple[Span, ...]:
+    def _in_field(self, text: str, reading: "Reading", field: Field) -> tuple[Span, ...]:
+        """What the field says that a value is as a whole; or what would be found in the text `words: value`."""
         if len(text) > LONGEST_FIELD:
             raise ScrubError("field_too_long")
+        if whole := field.whole(text.strip()):
+            start = len(text) - len(text.lstrip())
+            return ((whole, start, start + len(text.strip())),)
+        before = f"{field.words}: " if field.words else ""
+        spans = (
+            (entity, max(a - len(before), 0), b - len(before)) for entity, a, b in self._find(before + text, reading)
+        )
+        # Of numbers under `token` few are secrets.
+        return tuple(s for s in spans if s[2] > 0 and (reading != "number" or s[0] not in NEVER_KEPT))
+
+    def _find(self, text: str, reading: "Reading") -> tuple[Span, ...]:
         found = self._engines[reading].analyze(text, language="en")
         kept: list[Found] = []
         of_models: list[Found] = []
@@ -152,14 +166,17 @@ class Scrubber:
         if reading == "text":
             believed = plausible(text, of_models)
             kept += believed + besides(text, believed)
-        spans: list[Span] = []
+        spans: list[tuple[int, int, str]] = []  # sorted, not overlapping
         for r in sorted(kept, key=lambda r: (self._rank.get(r.entity_type, len(self._rank)), r.start - r.end, r.start)):
-            taken = sorted(span[1:] for span in spans if span[1] < r.end and span[2] > r.start)
+            first = bisect.bisect_right(spans, r.start, key=lambda span: span[1])
+            after = bisect.bisect_left(spans, r.end, lo=first, key=lambda span: span[0])
+            taken = [span[:2] for span in spans[first:after]]
             if not taken:
-                spans.append((r.entity_type, r.start, r.end))
+                spans.insert(first, (r.start, r.end, r.entity_type))
             elif r.entity_type in IN_PARTS:  # what is left of an address says something; of a number, little
-                spans += [(r.entity_type, *bit) for bit in without(taken, text, r.start, r.end)]
-        return tuple(sorted(spans, key=lambda span: span[1]))
+                left = [(*bit, r.entity_type) for bit in without(taken, text, r.start, r.end)]
+                spans[first:after] = sorted([*spans[first:after], *left])
+        return tuple((entity, start, end) for start, end, entity in spans)
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -182,66 +199,70 @@ class _Work:
         self.found: list[tuple[str, str]] = []  # of the value that is being walked
         self.unread = 0
 
-    def value(self, value: Any, key: str = "", depth: int = 0) -> Any:
-        """`key`: under which the value stands, itself or with others in a list."""
+    def value(self, value: Any, field: Field = NOTHING, depth: int = 0) -> Any:
+        """`field`: what is said of the value by the key that it stands under, itself or with others in a list."""
         if depth > DEEPEST:
             raise ScrubError("too_deep")
         if isinstance(value, str):
-            return self._string(value, key, depth)
+            return self._string(value, field, depth)
         if isinstance(value, dict):
-            return {self._key(k): self.value(v, k, depth + 1) for k, v in value.items()}
+            said = zip(value.items(), fields(value, field), strict=True)
+            return {self._key(k): self.value(v, of, depth + 1) for (k, v), of in said}
         if isinstance(value, list):
-            return [self.value(v, key, depth + 1) for v in value]
+            return [self.value(v, field, depth + 1) for v in value]
         if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-            whole = self.value(int(value), key, depth)
+            whole = self.value(int(value), field, depth)
             return value if whole == value else float(whole)
         if isinstance(value, int) and not isinstance(value, bool):
-            return self._number(value, key)
+            return self._number(value, field)
         if value is None or isinstance(value, (bool, float)):
             return value
         raise ScrubError("unknown_type")
 
-    def _string(self, text: str, key: str, depth: int) -> str:
+    def _string(self, text: str, field: Field, depth: int) -> str:
+        if (seen := without_media(text)) != text:
+            if self._stand_ins.reversible:
+                raise ScrubError("not_text")
+            text = seen
         if text.lstrip()[:1] in ("{", "[", '"'):
             try:
                 inner = json.loads(text, object_pairs_hook=_members)
             except ValueError:
-                return self._text(text)
-            clean = self.value(inner, key, depth + 1)
+                return self._text(text, field=field)
+            clean = self.value(inner, field, depth + 1)
             return text if clean == inner else json.dumps(clean, ensure_ascii=False)
-        says = self._scrubber.key_says(key)
-        for entity, form in (("PHONE", PHONE_LIKE), ("PASSWORD", SECRET_LIKE)):
-            if says == entity and form.fullmatch(text) and self._replaces(entity, text):
-                return self._replaced(entity, text)
-        return self._text(text)
+        return self._text(text, field=field)
 
     def _key(self, key: str) -> str:
         """A key of words may hold a name, as any text; one without spaces is a label."""
         if key.isdecimal():
-            return self._digits(key, "")
+            return self._digits(key, NOTHING)
         return self._text(key, "text" if re.search(r"\S\s+\S", key) else "label")
 
-    def _number(self, value: int, key: str) -> int:
-        """A card, or a phone as far as recognizers.is_phone can tell, stays a number. Others stay as they are."""
+    def _number(self, value: int, field: Field) -> int:
+        """A card, what its key says that it is, or a phone as far as recognizers.is_phone can tell: it stays a number.
+        Others stay as they are."""
         text = str(abs(value))
-        clean = self._digits(text, key)
+        clean = self._digits(text, field)
         return value if clean == text else int(clean) * (-1 if value < 0 else 1)
 
-    def _digits(self, text: str, key: str) -> str:
-        if len(text) >= 12 and (clean := self._text(text, "number")) != text:
+    def _digits(self, text: str, field: Field) -> str:
+        read = field.says != "PHONE" and (len(text) >= 12 or field.tells)
+        if read and (clean := self._text(text, "number", field)) != text:
             clean = re.sub(r"\D", "", clean) or "0"
-        elif not self._scrubber.is_phone(text, key) or not self._replaces("PHONE", text):
+        elif not self._scrubber.is_phone(text, field.says) or not self._replaces("PHONE", text):
             return text
         else:  # with its +, so that the surrogate is invalid in any country
             clean = self._replaced("PHONE", f"+{text}", number=True)[1:]
-        for written in (clean, str(int(clean))):
-            self._stand_ins.pairs.setdefault(written, text)
+        if not mistakable(text):
+            for written in (clean, str(int(clean))):
+                self._stand_ins.pairs.setdefault(written, text)
         return clean
 
-    def _text(self, text: str, reading: "Reading" = "text") -> str:
-        if len(text) < 3 or self._kept.whole(text):
+    def _text(self, text: str, reading: "Reading" = "text", field: Field = NOTHING) -> str:
+        if (len(text) < 3 and not field.tells) or self._kept.whole(text):
             return text
-        read = self._scrubber.read(text, reading, self._languages)
+        read = self._scrubber.read(text, reading, self._languages, field)
         self.unread += reading == "text" and not read.by_models
         spans = [s for s in read.spans if self._replaces(s[0], text[s[1] : s[2]])]
         kept = self._kept.places(text) if any(entity in IN_PARTS for entity, _, _ in spans) else []

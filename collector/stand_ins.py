@@ -26,20 +26,20 @@ class StandIns:
         self._key = key
         self._salt = salt
         self._policy = policy
-        self._reversible = reversible
+        self.reversible = reversible
         self.dropped: set[str] = set()
         self.pairs: dict[str, str] = {}
 
     def replaces(self, entity: str, span: str) -> bool:
         """Whether a find is replaced at all."""
-        if self._reversible and entity in SHORT and _mistakable(span):
+        if self.reversible and entity in SHORT and mistakable(span):
             return False
         return self._policy.action(entity) != "keep"
 
     def of(self, entity: str, span: str, *, number: bool = False) -> str:
         """What stands there instead. `number`: it must be digits, so it is a surrogate whatever the policy says.
         Raises ScrubError where what can be turned back has run out."""
-        action = "surrogate" if self._reversible else self._policy.action(entity)
+        action = "surrogate" if self.reversible else self._policy.action(entity)
         if action == "drop":
             self.dropped.add(entity)
         if not number and action == "placeholder":
@@ -51,19 +51,19 @@ class StandIns:
         return self._surrogate(entity, span)
 
     def _surrogate(self, entity: str, text: str) -> str:
-        if _mistakable(text):
+        if mistakable(text):
             return self._surrogates.any_of(entity, text)
         try:
             made = self._surrogates.of(entity, text)
         except ValueError as error:
-            if self._reversible:
+            if self.reversible:
                 raise ScrubError("too_many_alike") from error
             return self._surrogates.any_of(entity, text)
         self.pairs.setdefault(made, text)
         return made
 
 
-def _mistakable(text: str) -> bool:
+def mistakable(text: str) -> bool:
     """Whether a text is a number that is short enough to stand somewhere by chance."""
     found = re.findall(r"[^\W_]", text)
     return len(found) < LEAST_DIGITS and any(map(str.isdigit, found))

@@ -8,6 +8,7 @@ import hashlib
 import random
 import re
 import string
+import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ from collector.checksums import luhn
 from collector.english_words import has_a_word
 from collector.forms import AT, find
 
+_NUMBERS = frozenset(("BANK_ACCOUNT", "CARD", "DRIVING_LICENCE", "IBAN", "ID_NUMBER", "PASSPORT", "SSN"))
 SHOWN = 4  # characters of a key that tell whose format it is
 
 
@@ -51,6 +53,8 @@ def _plain(entity: str, text: str) -> str:
         return re.sub(AT, "@", text, count=1).casefold()
     if entity == "PHONE":
         return re.sub(r"\D", "", text)
+    if entity in _NUMBERS:
+        return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", text)).casefold()
     return text.casefold() if entity in ("PERSON", "CITY", "STREET") else re.sub(r"[\s-]", "", text).casefold()
 
 
@@ -117,8 +121,13 @@ def _date(text: str, draw: random.Random) -> str:
     """A day in 1940 to 2005 in the same writing; day and month are 1 to 12, so either may come first."""
 
     def of(digits: re.Match[str]) -> str:
+        if len(digits[0]) == 8:
+            parts = r"(\d{4})(\d\d)(\d\d)" if digits[0][:2] in ("19", "20") else r"(\d\d)(\d\d)(\d{4})"
+            return re.sub(r"\d+", of, " ".join(re.findall(parts, digits[0])[0])).replace(" ", "")
         if len(digits[0]) == 4:
             return str(draw.randrange(1940, 2006))
+        if len(digits[0]) > 4:  # seconds since 1970
+            return _same_shape(digits[0], draw)
         return str(draw.randrange(1, 10)) if len(digits[0]) == 1 else f"{draw.randrange(1, 13):02d}"
 
     return re.sub(r"\d+", of, text)
@@ -170,11 +179,11 @@ _MAKERS: dict[str, Callable[[str, random.Random], str]] = {
     "AGE": lambda text, draw: str(draw.randrange(18, 90)),
     "BUILDING_NUMBER": _house,
     "IBAN": _iban,
-    "SSN": lambda text, draw: f"9{draw.randrange(100):02d}-{draw.randrange(100):02d}-{draw.randrange(10000):04d}",
+    "SSN": lambda text, draw: "9" + _same_shape(text[1:], draw),
     "IP_ADDRESS": _ip,
     "MAC_ADDRESS": lambda text, draw: "02:00:00:" + ":".join(f"{draw.randrange(256):02x}" for _ in range(3)),
-    "URL_CREDENTIALS": lambda text, draw: f"user:{_letters(10, draw)}",
-    "PASSWORD": lambda text, draw: _letters(len(text), draw),
+    "URL_CREDENTIALS": lambda text, draw: f"{'user' * (text[0] != ':')}:{_letters(10, draw)}",
+    "PASSWORD": lambda text, draw: _same_shape(text, draw) if text.isdecimal() else _letters(len(text), draw),
     "SECRET": _secret,
     "CRYPTO_ADDRESS": _secret,
 }

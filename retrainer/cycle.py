@@ -9,7 +9,7 @@ On a ladder, prepare to gate_quantized come for each rung until one passes, and 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from collector import Interactions
-from collector.frames import Happened, Header, socket_path
 from collector.judge import Ask
-from collector.send import send_now
 from retrainer.audit import note
 from retrainer.errors import CycleError, NotEnoughExamples, PhaseElsewhere
 from retrainer.evaluation.assess import Assessment
@@ -32,17 +30,16 @@ from retrainer.phases import Phases
 from retrainer.phases_gate import Compared
 from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
+from retrainer.register import Registered, Send, register
 from retrainer.safety import Suite
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events
-from router.evidence import EventKind, RouteEvent
 from router.policy import RoutePolicy
-from router.registry import Registry, Version
+from router.registry import Registry
 from router.scores import Spec
 
 T = TypeVar("T")
-Send = Callable[[Sequence[Header]], None]
 
 
 class CycleResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,7 +224,10 @@ class _Cycle:
         versions = self._registry.versions(self._state.request.route)
         self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, versions))
         self._phase("publish", str, lambda: work.publish(phases, reports, verdict, self._ladder()))
-        self._phase("register", float, lambda: self._register(verdict, assessed, work.base, send))
+        made = Registered(verdict=verdict, assessed=assessed, base=work.base)
+        self._phase(
+            "register", float, lambda: register(self._config, self._policy, self._state, self._registry, made, send)
+        )
 
     def _ladder(self) -> list[Step]:
         return frontier(self._state.phases, self._state.seconds, alone=self._student.recipe)
@@ -255,44 +255,6 @@ class _Cycle:
             self._events.emit("retrainer.phase", route=self._state.request.route, phase=name, seconds=seconds)
             self._progress(name, 1, 1, 0.0)
         return msgspec.convert(self._state.phases[name], kind)
-
-    def _register(self, verdict: Verdict, assessed: Assessment, base: str, send: Send | None) -> float:
-        """Add the version, then tell the rollout; both are idempotent by id, so a repetition is harmless."""
-        now = time.time()
-        dataset = self._state.phases["dataset"]
-        version = Version(
-            id=self._id,
-            route=self._state.request.route,
-            kind=self._policy.kind,
-            base=base,
-            engine=self._student.engine,
-            artefact=self._id,
-            created_at=now,
-            lineage={
-                "dataset": dataset["digest"],
-                "offsets": [dataset["first"], dataset["end"]],
-                "reason": self._state.request.reason,
-                "gate": verdict.gate,
-            },
-        )
-        self._registry.add_version(version)
-        data: dict[str, Any] = {"gate": verdict.gate, "who": verdict.who, "why": verdict.why}
-        if self._policy.selective is not None:
-            data |= {"mode": verdict.mode, "thresholds": assessed.thresholds, "shares": assessed.shares}
-        event = RouteEvent(
-            id=f"candidate:{self._id}",
-            at=now,
-            route=version.route,
-            kind=EventKind.CANDIDATE,
-            version=self._id,
-            data={k: v for k, v in data.items() if v is not None},
-        )
-        headers = [Happened(event=event)]
-        if send is not None:
-            send(headers)
-        else:
-            send_now(socket_path(self._config.state), headers)
-        return now
 
     def _result(self, climbed: _Climbed) -> CycleResult:
         registered = "register" in self._state.phases

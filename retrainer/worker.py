@@ -77,10 +77,10 @@ def main() -> int:
                 progress=progress,
                 mine=lambda phase: not (on_ray and _plain(phase) in HEAVY),
             )
-    except PhaseElsewhere:
-        return EXIT_ELSEWHERE
     except Interrupted:
         os._exit(EXIT_AGAIN)  # taking the libraries down would cost seconds that the machine may not have
+    except PhaseElsewhere:
+        return EXIT_ELSEWHERE
     except NotEnoughExamples as error:
         log.warning("retrainer.skipped", extra={"why": str(error)})
         return EXIT_DONE

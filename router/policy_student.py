@@ -56,5 +56,5 @@ class RetrainPolicy(Strict):
     gate: GatePolicy = GatePolicy()
     drift: DriftPolicy | None = None
     tracking: TrackingPolicy | None = None
-    on: Cluster | None = Field(None, description="ray://HOST:PORT of a cluster's Jobs API: the heavy phases run there")
     distil: DistilPolicy = DistilPolicy()
+    on: Cluster | None = Field(None, description="ray://HOST:PORT of a cluster's Jobs API: the heavy phases run there")

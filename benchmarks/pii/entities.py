@@ -18,6 +18,8 @@ LOCALES = {
     "nl": ("nl_NL",),
     "pt": ("pt_BR",),
     "forms": ("en_US", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL"),
+    "json": ("en_US", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL"),
+    "unspaced": ("en_US", "de_DE"),
 }
 SECRETS = ("key", "jwt", "pem", "password", "token", "userinfo", "awskey", "awssecret", "btc", "eth")
 
@@ -26,7 +28,7 @@ KINDS = {
     "person": "PERSON", "first": "PERSON", "last": "PERSON",
     "address": "ADDRESS", "street": "ADDRESS", "zip": "ADDRESS", "city": "PLACE",
     "phone": "PHONE", "email": "EMAIL", "card": "CARD", "iban": "IBAN", "account": "ACCOUNT",
-    "id": "NATIONAL_ID", "passport": "PASSPORT", "licence": "DRIVING_LICENCE",
+    "id": "NATIONAL_ID", "taxint": "NATIONAL_ID", "passport": "PASSPORT", "licence": "DRIVING_LICENCE",
     "dob": "DATE_OF_BIRTH", "age": "AGE",
     "ip": "IP_ADDRESS", "ip6": "IP_ADDRESS", "mac": "MAC_ADDRESS",
     "key": "SECRET", "jwt": "SECRET", "pem": "SECRET", "password": "SECRET", "token": "SECRET",
@@ -225,6 +227,9 @@ class Entities:
             + "".join(f" {self._some(string.digits, 2)}" for _ in range(3)) + f" {self._draw.choice('ABCD')}",
         }  # fmt: skip
         return str(makers.get(name, fake.ssn)())
+
+    def _taxint(self) -> str:
+        return str(self._draw.randrange(10**8, 10**9))
 
     def _nhs(self) -> str:
         while True:

@@ -1,4 +1,5 @@
-"""The labelled set: chats, forms, logs and real package descriptions with planted entities, and texts without any.
+"""The labelled set: chats, forms, logs, JSON, scripts without spaces and real package descriptions with planted
+entities, and texts without any.
 
 Two halves that share no template and no technical name: one to develop on, one to report. Fixed seeds.
 """
@@ -19,6 +20,8 @@ Half = Literal["develop", "held_out"]
 
 FOLDER = Path(__file__).resolve().parent
 LOWER = 0.25  # share of messages written in lower case
+SHARES = {"en": 3, "forms": 3, "json": 2}
+AS_WRITTEN = ("json", "unspaced")  # never in lower case
 _SLOT = re.compile(r"\{(\w+)\}")
 _SEED = {"develop": 11, "held_out": 12}
 _INTO_DESCRIPTIONS = (
@@ -43,12 +46,13 @@ def chats(half: Half, count: int) -> list[Planted]:
     draw = random.Random(_SEED[half])
     makers = {locale: Entities(locale, _SEED[half]) for locales in LOCALES.values() for locale in locales}
     found = []
-    shares = {language: 3 if language in ("en", "forms") else 1 for language in templates}
+    shares = {language: SHARES.get(language, 1) for language in templates}
     for language, lines in templates.items():
         for n in range(count * shares[language] // sum(shares.values())):
             template = lines[n % len(lines)]
             entities = makers[LOCALES[language][n % len(LOCALES[language])]]
             lower = draw.random() < LOWER and not any(f"{{{s}}}" in template for s in SECRETS)
+            lower = lower and language not in AS_WRITTEN
             found.append(_filled(template, entities, language, lower=lower))
     return found
 

@@ -39,14 +39,15 @@ class Teacher:
     """Says in its answer what it is given to say, plain, in small pieces, or as an error."""
 
     def __init__(self) -> None:
-        self.says: dict[str, list[str]] = {}
+        self.says: dict[str, list[Canary]] = {}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        one, two, three, four = self.says[body["seed"]]
+        *said, bare = self.says[body["seed"]]
+        one, two, three = (canary.sentence for canary in said)
         if body["seed"].endswith("7"):
-            return web.json_response({"error": {"message": " ".join((one, two, three, four))}}, status=400)
-        arguments = json.dumps({"who": three, "list": [{"deep": four}]})
+            return web.json_response({"error": {"message": " ".join((one, two, three, bare.sentence))}}, status=400)
+        arguments = json.dumps({"who": three, "list": [bare.leaf]})
         calls = [{"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": arguments}}]
         whole = {"id": "i", "created": 1, "model": "m"}
         if not body.get("stream"):
@@ -78,11 +79,16 @@ async def teacher() -> AsyncIterator[tuple[Teacher, int]]:
         yield made, port
 
 
-def request(number: int, planted: list[str]) -> dict[str, Any]:
-    """A request with six sentences, in other places each time."""
+def request(number: int, planted: list[Canary]) -> dict[str, Any]:
+    """A request with four sentences and two values alone under their keys, in other places each time."""
     at = number % 6
-    one, two, three, four, five, six = planted[at:] + planted[:at]
-    call = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": json.dumps({"a": [four]})}}
+    *said, four, five = planted[at:] + planted[:at]
+    one, two, three, six = (canary.sentence for canary in said)
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "look_up", "arguments": json.dumps({"a": [four.leaf]})},
+    }
     return {
         "model": "r",
         "seed": str(number),
@@ -92,7 +98,7 @@ def request(number: int, planted: list[str]) -> dict[str, Any]:
             {"role": "system", "content": f"You help. {two}"},
             {"role": "user", "content": [{"type": "text", "text": three}, {"type": "text", "text": "please"}]},
             {"role": "assistant", "content": None, "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": "c1", "content": json.dumps({"rows": [{"text": five}]})},
+            {"role": "tool", "tool_call_id": "c1", "content": json.dumps({"rows": [five.leaf]})},
             {"role": "user", "content": "and now?"},
         ],
         "metadata": {"note": six},
@@ -126,7 +132,7 @@ def config_file(tmp_path: Path, teacher: tuple[Teacher, int], log: tuple[str, Pa
     return file
 
 
-async def run(config: Config, file: Path, says: dict[str, list[str]], every: list[Canary]) -> str:
+async def run(config: Config, file: Path, says: dict[str, list[Canary]], every: list[Canary]) -> str:
     """Send everything, kill the collector on the way; returns the metrics."""
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (most, most))  # a dump would be written
@@ -136,14 +142,14 @@ async def run(config: Config, file: Path, says: dict[str, list[str]], every: lis
     try:
         async with httpx.AsyncClient(timeout=30) as client:
             for number in range(len(every) // EACH):
-                some = [canary.sentence for canary in every[number * EACH : (number + 1) * EACH]]
+                some = every[number * EACH : (number + 1) * EACH]
                 says[str(number)] = some[6:]
                 headers = {"authorization": f"Bearer {every[number].value}".encode()}
                 if number % 2:
                     headers["x-retort-subject"] = every[number * EACH].value.encode()
                 answer = await client.post(f"{url}/chat/completions", json=request(number, some[:6]), headers=headers)
                 assert answer.status_code == (400 if str(number).endswith("7") else 200)
-                truth = {"request_id": answer.headers["x-retort-request-id"], "truth": some[0]}
+                truth = {"request_id": answer.headers["x-retort-request-id"], "truth": some[0].sentence}
                 await client.post(f"{url}/feedback", json=truth)
                 if number in (20, 60):
                     while not (pid := child(retort.pid, "collector")):  # noqa: ASYNC110
