@@ -4,7 +4,6 @@ With `train` it is a training cycle that ends before it publishes anything; with
 records. Either way nothing is registered and nothing is routed, and what it worked on is removed at the end.
 """
 
-import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -85,7 +84,6 @@ def evaluate(config: Config, route: str, options: EvaluateOptions, *, as_json: b
         changes["retrain"] = {"max_examples": options.examples}
     study = study_config(config, route, name="evaluate", changes=changes)
     began = time.monotonic()
-    logging.getLogger("retort.retrainer").setLevel(logging.ERROR)
     try:
         with TrainingBar() as bar, open_interactions(config) as interactions:
             work = _train if options.train else _ask_the_base

@@ -65,7 +65,7 @@ def _tell(config: Config, state: CycleState, policy: RoutePolicy, error: str | N
     metrics += [Metric("train.loss", float(loss), begun, step) for step, loss in enumerate(losses, 1)]
     client.log_batch(
         run.info.run_id,
-        params=[Param(key, value) for key, value in _parameters(policy).items()],
+        params=[Param(key, value) for key, value in _parameters(policy, state).items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
     for start in range(0, len(metrics), _BATCH):
@@ -80,13 +80,17 @@ def _artefact(config: Config, cycle_id: str) -> str:
     return f"{store.rstrip('/')}/{cycle_id}" if "://" in store else (Path(store).absolute() / cycle_id).as_uri()
 
 
-def _parameters(policy: RoutePolicy) -> dict[str, str]:
-    """The student's and the training's settings, by their names in the configuration."""
+def _parameters(policy: RoutePolicy, state: CycleState) -> dict[str, str]:
+    """The student's and the training's settings, by their names in the configuration; as `train.NAME` those that the
+    recipe used in the end."""
     given = {"student": policy.student, "retrain": policy.retrain}
     found: dict[str, str] = {}
     for name, section in given.items():
         if section is not None:
             _flatten(name, section.model_dump(mode="json", exclude={"tracking"}), found)
+    for key, result in state.phases.items():
+        if key.rpartition(".")[2] == "train":
+            _flatten(key, result.get("settings") or {}, found)
     return found
 
 

@@ -1,6 +1,5 @@
 """`retort sweep ROUTE`: a study of the training settings, its report, and what to put into the configuration."""
 
-import logging
 from pathlib import Path
 
 import msgspec
@@ -39,7 +38,6 @@ def sweep(config: Config, route: str, options: SweepOptions, *, as_json: bool = 
     if options.examples is not None:
         changes["retrain"] = {"max_examples": options.examples}
     study = study_config(config, route, name="sweep", changes=changes)
-    logging.getLogger("retort.retrainer").setLevel(logging.ERROR)
     work = Sweep(study, route, seed=policy.retrain.seed if options.seed is None else options.seed)
     try:
         with TrainingBar() as bar, open_interactions(config) as interactions:

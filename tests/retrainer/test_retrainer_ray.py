@@ -122,14 +122,14 @@ async def test_a_cluster_that_is_away_is_tried_again_and_its_order_holds_no_key(
     (port,) = free_ports(1)
     made = settings(tmp_path, f"ray://127.0.0.1:{port}", tiny_base)
     given = made.model_dump(mode="json")
-    given["upstreams"]["up"]["api_key"] = "sk-secret"
-    given["registry"] = f"sqlite:///{tmp_path}/secret.db"
+    given["upstreams"]["up"]["api_key"] = "sk-withheld"
+    given["registry"] = f"sqlite:///{tmp_path}/withheld.db"
     made = Config.model_validate(given)
     folder = Cycles(made.state).folder("mine")
     folder.mkdir(parents=True)
     order = write_order(made, Request(cycle_id="mine", route="colours"), folder)
     text = order.read_text()
-    assert "secret" not in text
+    assert "withheld" not in text
     assert TOKEN not in text
     assert Config.model_validate(json.loads(text)["config"]).routes["colours"] == made.routes["colours"]
     began = time.monotonic()

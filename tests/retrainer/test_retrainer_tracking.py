@@ -48,7 +48,7 @@ def ended(made: Config, outcome: str = "registered", **changes: Any) -> CycleSta
         seconds={"train": 60.5},
         phases={
             "dataset": msgspec.to_builtins(manifest),
-            "train": {"losses": [2.0 / step for step in range(1, 1501)]},
+            "train": {"settings": {"learning_rate": 4e-4}, "losses": [2.0 / step for step in range(1, 1501)]},
             "evaluate_student": msgspec.to_builtins(report),
         },
     )
@@ -70,7 +70,7 @@ def test_a_cycle_is_one_run_with_its_settings_numbers_curve_and_artefact(tmp_pat
     (run,) = runs(made)
     assert (run.info.run_name, run.info.status, run.info.start_time) == ("colours-1", "FINISHED", 1_000_000)
     assert run.data.params["student.recipe"] == "lora"
-    assert (run.data.params["retrain.seed"], run.data.params["retrain.lora_rank"]) == ("7", "16")
+    assert (run.data.params["retrain.seed"], run.data.params["train.learning_rate"]) == ("7", "0.0004")
     metrics = run.data.metrics
     assert metrics["evaluate_student.agreement"] == pytest.approx(0.97)
     assert (metrics["seconds.train"], metrics["examples.train"]) == (60.5, 80.0)

@@ -28,7 +28,7 @@ def test_what_a_recipe_reads_is_varied_around_what_it_is_now() -> None:
     policy = configured(Path("unused"), epochs=2).routes["colours"]
     reads: set[str] = set()
     watched = Reads(policy.retrain, reads)
-    assert (watched.epochs, watched.learning_rate) == (2.0, None)
+    assert (watched.epochs, watched.batch_size, watched.learning_rate) == (2.0, 16, None)
     current = present(policy, reads | {"max_tokens", "lora_rank"}, {"learning_rate": 4e-4})
     assert current == {"lora_rank": 16, "learning_rate": 4e-4, "epochs": 2.0}
     found = distributions(current)
