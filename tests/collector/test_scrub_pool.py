@@ -54,7 +54,7 @@ async def test_a_killed_worker_is_replaced_and_a_stuck_one_is_an_error(pool: Scr
 
 async def test_the_limit_counts_from_when_a_worker_begins_and_not_while_a_text_waits(pool: ScrubPool) -> None:
     pool._timeout = 2.5
-    texts = [f"{n}: " + f"Please tell {EMAIL} that it is done. " * 30 for n in range(40)]  # together far over the limit
+    texts = [f"{n}: " + f"Please tell {EMAIL} that it is done. " * 30 for n in range(100)]  # together over the limit
     began = time.monotonic()
     for out in await outcomes(pool, texts):
         assert isinstance(out, str), out
