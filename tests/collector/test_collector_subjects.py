@@ -111,7 +111,7 @@ async def test_a_record_of_a_subject_is_sealed_and_can_be_read_until_it_is_erase
 async def test_what_is_put_aside_names_nobody_and_is_erased_with_its_subject(
     keys: SubjectKeys, asked: bytes, said: bytes, route: str
 ) -> None:
-    assembler = Assembler(CONFIG, PlainPool(), Heard(), sealing=Sealing(keys))
+    assembler = Assembler(CONFIG, PlainPool(), Heard(), sealing=Sealing(keys, Heard()))
     jane = "jane@example.com"
     made = exchange(
         request=asked, served=call(Arm.TEACHER, said), decision=decision(route=route), subject=jane, imported="openai"
