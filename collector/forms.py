@@ -49,6 +49,9 @@ _PHONE = rf"\(?\d[\d ()/.-]{{5,18}}\d(?: ?(?:x|ext\.?) ?\d{{1,6}})?(?![{W}-]|\.\
 _NINO = rf"{START}[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{{2}} ?\d{{2}} ?\d{{2}} ?[A-D]{END}"
 
 
+_DIGIT = re.compile(r"\d")
+
+
 class Form(msgspec.Struct, frozen=True):
     """What `pattern` finds is an `entity` where `check` says so, and where a word of `near` stands before or after it.
     `unless`: then it need not, where the match is not one of this.
@@ -158,6 +161,23 @@ FORMS: tuple[Form, ...] = (
 )
 
 
+_WITH_DIGITS = frozenset(
+    [
+        "BANK_ACCOUNT",
+        "CARD",
+        "DATE_OF_BIRTH",
+        "DRIVING_LICENCE",
+        "IBAN",
+        "ID_NUMBER",
+        "PASSPORT",
+        "PHONE",
+        "SSN",
+        "ZIP_CODE",
+    ]
+)
+_WITHOUT = tuple(form for form in FORMS if form.entity not in _WITH_DIGITS)  # what a text without any may hold
+
+
 def find(text: str) -> Iterator[tuple[str, int, int]]:
     """Every match of every form, as (entity, start, end); they may overlap. A label or a number is a text, too."""
     text, at = plainly(text)
@@ -167,7 +187,7 @@ def find(text: str) -> Iterator[tuple[str, int, int]]:
 
 def _find(text: str) -> Iterator[tuple[str, int, int]]:
     matches: dict[Any, list[Any]] = {}  # by pattern, as several forms have the same
-    for form in FORMS:
+    for form in FORMS if _DIGIT.search(text) else _WITHOUT:
         if form.pattern not in matches:
             matches[form.pattern] = list(form.pattern.finditer(text))
         for match in matches[form.pattern]:

@@ -22,6 +22,8 @@ from collector.writing import W
 # addresses and identity numbers.
 Reading = Literal["number", "label", "text"]
 
+LEAST_DIGITS = 5  # of the shortest numbers that phonenumbers finds
+_DIGIT = re.compile(r"\d")
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "IN", "AU", "BR", "JP")
 
 
@@ -63,7 +65,9 @@ class PhonesInText(PhoneRecognizer):  # type: ignore[misc]
         super().__init__(supported_regions=PHONE_REGIONS, supported_entity="PHONE", leniency=1, context=[])
 
     def analyze(self, text: str, entities: list[str], nlp_artifacts: Any = None) -> list[RecognizerResult]:
-        """The spans of `text`, in characters."""
+        """The spans of `text`, in characters. It looks once for each region, so not where there are too few digits."""
+        if len(_DIGIT.findall(text)) < LEAST_DIGITS:
+            return []
         found = super().analyze(text, entities, nlp_artifacts)
         return [r for r in found if _is_written_as_phone(text, r.start, r.end)]
 
