@@ -161,20 +161,10 @@ FORMS: tuple[Form, ...] = (
 )
 
 
-_WITH_DIGITS = frozenset(
-    [
-        "BANK_ACCOUNT",
-        "CARD",
-        "DATE_OF_BIRTH",
-        "DRIVING_LICENCE",
-        "IBAN",
-        "ID_NUMBER",
-        "PASSPORT",
-        "PHONE",
-        "SSN",
-        "ZIP_CODE",
-    ]
-)
+_WITH_DIGITS = {
+    "BANK_ACCOUNT", "CARD", "DATE_OF_BIRTH", "DRIVING_LICENCE", "IBAN", "ID_NUMBER", "PASSPORT", "PHONE", "SSN",
+    "ZIP_CODE",
+}  # fmt: skip
 _WITHOUT = tuple(form for form in FORMS if form.entity not in _WITH_DIGITS)  # what a text without any may hold
 
 
