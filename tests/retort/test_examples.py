@@ -68,7 +68,8 @@ async def test_scripts_up_answers_readmes_client(checkout: Path) -> None:
 
 
 def test_every_example_configuration_is_good() -> None:
-    found = [*(ROOT / "examples").rglob("*.yaml")]
+    scenarios = ROOT / "examples/bootstrap"  # those are read by the tests of bootstrap
+    found = [file for file in (ROOT / "examples").rglob("*.yaml") if file.parent != scenarios]
     assert found
     for file in found:
         assert parse(file.read_text(), {"KAFKA_PASSWORD": "secret", "OPENAI_API_KEY": "sk-none"}).routes
