@@ -128,7 +128,7 @@ class Assembler:
         self._events.emit("collector.imported" if exchange.imported else "collector.exchange", route=route)
         policy = self._config.routes.get(route)
         if policy is None:
-            return Assembled([], (self._quarantined(exchange, "unknown_route"),))
+            return Assembled([], (self._quarantined(exchange, "unknown_route", texts_of(exchange, body)[0]),))
         texts = texts_of(exchange, body)
         answers: list[Answered] = [
             (call, try_completion(text))
@@ -175,16 +175,16 @@ class Assembler:
         try:
             return [await self._interaction(exchange, raw, answers)]
         except ScrubError as error:
-            return await self._quarantined(exchange, str(error))
+            return await self._quarantined(exchange, str(error), raw)
         except Exception as error:
-            return await self._failed(exchange, error)
+            return await self._failed(exchange, error, raw)
         finally:
             self._waiting -= size
 
-    async def _failed(self, exchange: Exchange, error: Exception) -> Records:
+    async def _failed(self, exchange: Exchange, error: Exception, raw: bytes = b"") -> Records:
         """At the edge of one exchange: the others go on."""
         log.error("collector.exchange_failed", extra=without_text(error))
-        return await self._quarantined(exchange, type(error).__name__)
+        return await self._quarantined(exchange, type(error).__name__, raw)
 
     async def _interaction(self, exchange: Exchange, raw: bytes, answers: list[Answered]) -> tuple[Stream, Record]:
         """Raises ScrubError for what can't be scrubbed."""
@@ -273,11 +273,11 @@ class Assembler:
         used = said.usage
         return (used.prompt_tokens * prices.input + used.completion_tokens * prices.output) / 1e6
 
-    async def _quarantined(self, exchange: Exchange, reason: str) -> Records:
-        """The exchange's header alone, with its subject hashed: it holds no text."""
+    async def _quarantined(self, exchange: Exchange, reason: str, raw: bytes = b"") -> Records:
+        """The exchange's header alone, with the subject hashed that it or the request names: it holds no text."""
         log.warning("collector.quarantined", extra={"id": exchange.id, "reason": reason})
         self._events.emit("collector.quarantined", route=exchange.decision.route, reason=reason.split(":")[0])
-        subject = await self._sealing.hashed(exchange.subject) if exchange.subject else ""
+        subject = await self._sealing.subject(exchange, try_request(raw) or {})
         value = msgspec.msgpack.encode(
             {"reason": reason, "exchange": msgspec.structs.replace(exchange, subject=subject or None)}
         )

@@ -32,7 +32,11 @@ _DATE = re.compile(near.DATE)
 BEFORE, AFTER = 60, 12  # characters within which a telling word stands
 
 AT = r"(?:[@\uff20]|\\u0040|%40|&\#64;|&commat;)"
-EMAIL = rf"(?<![\w.%+-])[\w.%+-]+{AT}(?:[\w-]+\.)+(?:xn--[\w-]+|[^\W\d_]{{2,24}}(?![^\W_]))"  # of any alphabet
+_OTHER = rf"[^\W{W}]"  # a letter of a script that may write without spaces: an address ends where it begins
+EMAIL = (
+    rf"(?:(?<![{W}.%+-])[{W}.%+-]+|{_OTHER}{{1,20}}){AT}(?:[\w-]+\.)+"
+    rf"(?:xn--[\w-]+|(?:(?![\d_])[{W}]){{2,24}}{END}|{_OTHER}{{2,10}})"
+)
 
 _QUAD = rf"(?<![{W}.])(?<!version )(?:\d{{1,3}}\.){{3}}\d{{1,3}}(?!\.*[{W}])"
 _SMALL = (
@@ -173,6 +177,13 @@ def find(text: str) -> Iterator[tuple[str, int, int]]:
     text, at = plainly(text)
     for entity, start, end in _find(text):
         yield (entity, start, end) if at is None else (entity, at[start], at[end - 1] + 1)
+
+
+def is_valid_id(text: str) -> bool:
+    """Whether a form finds an identity number, without any word near it."""
+    plain, _ = plainly(text)
+    alone = (form for form in FORMS if form.entity == "ID_NUMBER" and form.near is None)
+    return any(form.check is None or form.check(match[0]) for form in alone for match in form.pattern.finditer(plain))
 
 
 def _find(text: str) -> Iterator[tuple[str, int, int]]:

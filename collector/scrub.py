@@ -227,7 +227,7 @@ class _Work:
         if text.lstrip()[:1] in ("{", "[", '"'):
             try:
                 inner = json.loads(text, object_pairs_hook=_members)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return self._text(text, field=field)
             clean = self.value(inner, field, depth + 1)
             return text if clean == inner else json.dumps(clean, ensure_ascii=False)

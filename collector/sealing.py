@@ -31,17 +31,17 @@ class Sealing:
         self._one = asyncio.Lock()  # asks at a time: the database does no more, and while it is away, all wait for one
 
     async def name(self, exchange: Exchange, request: dict[str, Any], clean: dict[str, Any]) -> str:
-        """The hashed subject, "" where nobody said one; in the clean request hashes stand in place of its names."""
-        subject = exchange.subject or ""
+        """As `subject`; in the clean request hashes stand in place of the users' names."""
         for above, place, said in users(request):
             if said:
-                subject = subject or said
                 at(clean, above)[place] = await self._patiently(self._keys.hashed, said)
-        return await self._patiently(self._keys.hashed, subject) if subject else ""
+        return await self.subject(exchange, request)
 
-    async def hashed(self, name: str) -> str:
-        """What stands for a subject's name."""
-        return await self._patiently(self._keys.hashed, name)
+    async def subject(self, exchange: Exchange, request: dict[str, Any]) -> str:
+        """The hash of who is named first, by the header or else in the request; "" where nobody is."""
+        named = (exchange.subject or "", *(said for _, _, said in users(request)))
+        first = next(filter(None, named), "")
+        return await self._patiently(self._keys.hashed, first) if first else ""
 
     async def record(self, made: Interaction, *, at: float) -> Record:
         """For the log. `at`: since when it is kept."""

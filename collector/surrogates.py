@@ -17,9 +17,10 @@ from faker import Faker
 
 from collector.checksums import luhn
 from collector.english_words import has_a_word
-from collector.forms import AT, find
+from collector.forms import AT, is_valid_id
 
 _NUMBERS = frozenset(("BANK_ACCOUNT", "CARD", "DRIVING_LICENCE", "IBAN", "ID_NUMBER", "PASSPORT", "SSN"))
+MOST_DRAWS = 50  # of which nine in ten are nobody's
 SHOWN = 4  # characters of a key that tell whose format it is
 
 
@@ -80,11 +81,7 @@ def _cased(text: str, made: str) -> str:
 
 
 def _phone(text: str, draw: random.Random) -> str:
-    for _ in range(50):
-        made = _same_shape(text, draw)
-        if not any(_valid(made, region) for region in (None, "US", "GB", "DE")):
-            return made
-    return re.sub(r"\d", "0", text)
+    return _until(lambda made: not any(_valid(made, region) for region in (None, "US", "GB", "DE")), text, draw)
 
 
 @lru_cache(maxsize=20_000)  # of drawn numbers, which are nobody's; a conversation draws the same at each turn
@@ -96,18 +93,22 @@ def _valid(text: str, region: str | None) -> bool:
 
 
 def _card(text: str, draw: random.Random) -> str:
-    made = _same_shape(text, draw)
-    while luhn(made):
-        made = _same_shape(text, draw)
+    return _until(lambda made: not luhn(made), text, draw)
+
+
+def _until(nobodys: Callable[[str], bool], text: str, draw: random.Random) -> str:
+    """Of the same shape, and nobody's; of a form that every draw has, zeros for digits."""
+    for _ in range(MOST_DRAWS):
+        if nobodys(made := _same_shape(text, draw)):
+            break
+    else:
+        made = re.sub(r"\d", "0", made)
     return made
 
 
 def _id_number(text: str, draw: random.Random) -> str:
-    """Of a form with a checksum it fails that."""
-    made = _same_shape(text, draw)
-    while any(entity == "ID_NUMBER" for entity, _, _ in find(made)):
-        made = _same_shape(text, draw)
-    return made
+    """Of a form with a checksum it fails that. (What a model found may hold the word that says what it is.)"""
+    return _until(lambda made: not is_valid_id(made), text, draw)
 
 
 def _house(text: str, draw: random.Random) -> str:

@@ -106,6 +106,8 @@ async def test_a_record_of_a_subject_is_sealed_and_can_be_read_until_it_is_erase
         (question("POISON"), answer("red"), "support"),
         (question("UNFORESEEN"), answer("red"), "support"),
         (question("q"), answer("red"), "nobody's"),
+        (question("POISON", user="jane@example.com"), answer("red"), "support"),
+        (question("q", user="jane@example.com"), answer("red"), "nobody's"),
     ],
 )
 async def test_what_is_put_aside_names_nobody_and_is_erased_with_its_subject(
@@ -114,7 +116,11 @@ async def test_what_is_put_aside_names_nobody_and_is_erased_with_its_subject(
     assembler = Assembler(CONFIG, PlainPool(), Heard(), sealing=Sealing(keys, Heard()))
     jane = "jane@example.com"
     made = exchange(
-        request=asked, served=call(Arm.TEACHER, said), decision=decision(route=route), subject=jane, imported="openai"
+        request=asked,
+        served=call(Arm.TEACHER, said),
+        decision=decision(route=route),
+        subject=None if b"jane" in asked else jane,
+        imported="openai",
     )
     (later,) = assembler.begin(made, asked + said).later
     records = await later
