@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - scripts have commas of their own
 """Between words of scripts without spaces what has a form is found, the words around it stay, and nothing takes for
 ever."""
 
