@@ -198,8 +198,9 @@ async def test_a_thousand_planted_values_are_nowhere(
     } == {}
     assert left(every, metrics.encode()) == []
     assert not [file for folder in (tmp_path, Path.cwd()) for file in folder.glob("core*") if file.is_file()]
-    files = {file: file.read_bytes() for at in (tmp_path, log[1]) for file in at.rglob("*") if file.is_file()}
+    files = {file for at in (tmp_path, log[1]) for file in at.rglob("*") if file.is_file()}
     kept_in = "log.db" if log[1] == tmp_path else "00000000000000000000.log"
     assert {kept_in, "retort.log", "subjects.db"} <= {file.name for file in files}
-    for file, data in files.items():
+    for file in files:
+        data = file.read_bytes().rstrip(b"\0")  # a broker's indices are mostly empty, and large
         assert left(every if file.name == "retort.log" else structured, data) == [], file
