@@ -7,6 +7,7 @@ and addresses; an e-mail, card, IBAN, phone number or key is replaced whole even
 
 import bisect
 import hashlib
+import itertools
 import json
 import re
 from collections import Counter, OrderedDict
@@ -224,7 +225,7 @@ class _Work:
             media = is_media(key, members, field.key)
             if media and self._stand_ins.reversible:
                 raise ScrubError("not_text")
-            clean[self._key(key)] = "" if media else self.value(value, of, depth + 1)
+            clean[_unused(self._key(key), clean)] = "" if media else self.value(value, of, depth + 1)
         return clean
 
     def _string(self, text: str, field: Field, depth: int) -> str:
@@ -288,3 +289,10 @@ class _Work:
         self.entities[entity] += 1
         self.found.append((entity, span))
         return self._stand_ins.of(entity, span, number=number)
+
+
+def _unused(key: str, members: Collection[str]) -> str:
+    """A key, or that with a number where two had the same surrogate: neither member is lost."""
+    if key not in members:
+        return key
+    return next(numbered for n in itertools.count(2) if (numbered := f"{key}_{n}") not in members)
