@@ -45,14 +45,25 @@ _PEOPLE = (
     r"member|mother|owner|parent|participant|passenger|patient|payee|payer|person|profile|recipient|sender|ship to|"
     r"shipping|spouse|student|subscriber|teacher|tenant|traveller|traveler|user|visitor|wife)s?|people|children"
 )
+# Whose bare value is a name, where it looks like one: not a customer, who may be a company, nor a user or an owner.
+_PERSONS = (
+    r"(?:applicant|attendee|beneficiary|card ?holder|employee|father|guardian|guest|husband|mother|participant|"
+    r"passenger|patient|payee|payer|spouse|tenant|travell?er|visitor|wife)s?"
+)
 _ENTITIES = (
     (
         "PERSON",
         r"(?:first|last|given|family|middle|maiden|birth|full|legal|preferred|nick|sur|fore) ?names?|surname|forename|"
         r"(?:vor|nach|familien)name|pr[ée]nom|nom de famille|apellidos?|nombre completo|cognome|(?:achter|voor)naam|"
-        rf"sobrenome|(?:{_PEOPLE}) names?|name on (?:the )?card|(?:account|card) ?holder|kontoinhaber|"
+        rf"sobrenome|(?:{_PEOPLE}) (?:names?|first|last|given|family|middle)|[flm] ?name|(?:screen|user) ?name|"
+        r"name on (?:the )?card|(?:account|card) ?holder|kontoinhaber|"
         r"names? (?:first|last|given|family|middle|full)",
     ),
+    ("ONE OF PERSONS", _PERSONS),
+    ("CODE", r"cvv|cvc|ccv|csc|otp(?: code)?|(?:verification|security|mfa) code|card (?:verification|security) value"),
+    ("PIN", r"pin(?: ?(?:code|number))?"),
+    ("ROUTING_NUMBER", r"(?:routing|aba)(?: (?:number|no|nr))?"),
+    ("PLATE", r"(?:licen[cs]e|number|registration) ?plate(?: (?:number|no|nr))?|plate (?:number|no|nr)|kennzeichen"),
     (
         "CITY",
         r"city(?: name)?|(?:home ?)?town|(?:wohn|geburts)?ort|stadt|ville|ciudad|localidad|citt[àa]|comune|"
@@ -69,6 +80,7 @@ _AGE = re.compile(rf"(?:(?:{_PEOPLE}) )?(?:age|alter|edad|età|leeftijd|âge)")
 _NUMBERS = (near.PASSPORT, near.LICENCE, near.IDENTITY, near.ACCOUNT, near.CARD, near.PHONE, near.HOST)
 
 _NAME = re.compile(r"(?:display )?names?|nombre|nom|naam|nome")
+_NAME_PARTS = frozenset(("first", "last", "given", "family", "middle"))
 _OF_PERSONS = re.compile(
     r"(?:.+ )?(?:e ?mail|mail|gender|sex|nationality|age|birth\w*|date of birth|dob|ssn|surname)(?: address)?"
 )
@@ -80,19 +92,28 @@ _THINGS = re.compile(
     r"vendor|supplier|merchant|bank|venue|place|project|repository|package|model|file|team|department|event)e?s?"
 )
 
-_KINDS = {"ADDRESS": "STREET", "TOKEN": "PASSWORD"}  # read by other words, or more strictly
+_KINDS = {  # read by other words, or more strictly
+    "ADDRESS": "STREET", "CODE": "PASSWORD", "ONE OF PERSONS": "PERSON", "PIN": "PASSWORD", "PLATE": "ID_NUMBER",
+    "ROUTING_NUMBER": "BANK_ACCOUNT", "TOKEN": "PASSWORD",
+}  # fmt: skip
 
 # What a whole value must look like.
 _NOBODY = (
-    r"(?!(?i:n/?a|none|null|nil|unknown|anonymous|admin|assistant|system|user|bot|agent|tool|function|test|root|guest|any|"
+    r"(?!(?i:n/?a|none|null|nil|unknown|anonymous|admin|postgres|mysql|ubuntu|git|adults?|children|infants?|assistant|system|user|bot|agent|tool|function|test|root|guest|any|"
     r"all|string|text|str|varchar|true|false|name|city|example_\w+)$)"
 )
 _LETTER = r"[^\W\d_]"
+_CAPITALISED = rf"(?![a-zß-ÿ]){_LETTER}(?:{_LETTER}|['’.-])*"
 _VALUES = {
     "PHONE": r"\+?(?:[\s().,/x-]*\d){7,15}",
     "PASSWORD": r"(?:(?i:bearer|basic|digest|token)\s)?\S{6,}",
     "TOKEN": r"(?=\S*\d)(?=\S*[A-Za-z])\S{8,}|\S{20,}",
     "PERSON": rf"{_NOBODY}{_LETTER}[\w'’.·-]*(?:,? (?:{_LETTER}[\w'’.·-]*)){{0,5}}",
+    "ONE OF PERSONS": rf"{_NOBODY}{_CAPITALISED}(?: {_CAPITALISED}){{0,3}}",
+    "CODE": r"\d{3,8}",
+    "PIN": r"\d{4,8}",  # a pin of a chip has fewer
+    "ROUTING_NUMBER": r"\d{8,9}",  # a number has no leading 0
+    "PLATE": r"(?=.*\d)[A-ZÀ-Þ\d][\w .·-]{2,11}",
     "CITY": rf"{_NOBODY}{_LETTER}[^\d_\n;|\"@:<>{{}}\[\]]{{1,40}}",
     "STREET": rf"{_NOBODY}(?=[\s\S]*{_LETTER}{{3}})[^@:<>{{}}\[\]|\"_]{{3,200}}",
     "ADDRESS": rf"(?=[\s\S]*\d)(?=[\s\S]*\s)(?=[\s\S]*{_LETTER}{{3}})[^@:<>{{}}\[\]|\"_]{{6,200}}",
@@ -130,8 +151,11 @@ NOTHING = Field()
 
 def fields(members: Mapping[str, Any], above: Field) -> Iterable[Field]:
     """What the keys of an object say, in their order. `above`: under which it stands."""
-    person = any(_NAME.fullmatch(_words(key)) for key in members if len(key) < 16) and _about_person(members, above.key)
-    return [_field(key, above.key, person) if len(key) <= LONGEST_KEY else NOTHING for key in members]
+    keys = {_words(key) for key in members if len(key) < 16}
+    named = any(map(_NAME.fullmatch, keys)) or {"first", "last"} <= keys
+    person = named and _about_person(members, above.key)
+    parts = {"given", "family"} <= keys or (person and {"first", "last"} <= keys)
+    return [_field(key, above.key, person, parts) if len(key) <= LONGEST_KEY else NOTHING for key in members]
 
 
 def key_says(key: str) -> Literal["PHONE", "PASSWORD", "OTHER", ""]:
@@ -149,7 +173,7 @@ def key_says(key: str) -> Literal["PHONE", "PASSWORD", "OTHER", ""]:
 
 
 @lru_cache(maxsize=20_000)
-def _field(key: str, above: str, person: bool) -> Field:
+def _field(key: str, above: str, person: bool, parts: bool) -> Field:
     own = _words(key)
     words = f"{above} {own}" if above and _PART.fullmatch(own) else own
     says = key_says(words)
@@ -157,7 +181,7 @@ def _field(key: str, above: str, person: bool) -> Field:
         return Field(own, says, words, says)
     if not words or _ABOUT.fullmatch(words):
         return Field(own, says)
-    if person and _NAME.fullmatch(own):
+    if (person and _NAME.fullmatch(own)) or (parts and own in _NAME_PARTS):
         return Field(own, says, entity="PERSON")
     for entity, pattern in _KEYS:
         if pattern.fullmatch(words):

@@ -34,15 +34,40 @@ def _enums(value: Any) -> Iterator[str]:
 
 
 # An image, a sound, a file: nobody looks into it, so nothing of it stays but its type.
-_LINKED = re.compile(r"(\bdata:[\w.+/-]+(?:;[\w.=-]+)*;base64,)[A-Za-z0-9+/=_\s-]{16,}")
-_BINARY = re.compile(r"(?=[^a-z]{0,200}[a-z])(?=[^0-9+/]{0,200}[0-9+/])[A-Za-z0-9+/\r\n]{1000,}={0,2}\s*")
+_LINKED = re.compile(
+    r"(?i)(\bdata:(?:[\w.+-]+\\?/[\w.+-]+)?(?:;[\w.=-]+)*;base64,)(?:[A-Za-z0-9+/=_\s-]|\\[/nr]|%[0-9a-f]{2}){16,}"
+)
+_BASE64 = re.compile(r"(?=[^a-z]*[a-z])(?=[^0-9+/]*[0-9+/])[A-Za-z0-9+/_\s-]{1000,}={0,2}")
+_ESCAPED = re.compile(r"\\([/nr])")
+LEAST_RUN = 32  # characters between two spaces, on average: text has words, base64 has lines
+_MEDIA_KEYS = frozenset(("file_data", "b64_json"))
+_MEDIA_TYPES = frozenset(("media_type", "mime_type", "mimeType"))
 
 
 def without_media(text: str) -> str:
     """A text without what base64 holds, in a link or as a whole."""
-    if ";base64," in text:
-        return _LINKED.sub(r"\1", text)
-    return "" if len(text) >= 1000 and _BINARY.fullmatch(text) else text
+    if (seen := _LINKED.sub(r"\1", text)) != text:
+        return seen
+    return "" if len(text) >= 1000 and _is_base64(text) else text
+
+
+def _is_base64(text: str) -> bool:
+    """In either alphabet, on one line or several; a table's rules have more hyphens."""
+    plain = _ESCAPED.sub(lambda sign: "/" if sign[1] == "/" else "\n", text)
+    if not _BASE64.fullmatch(plain.rstrip()):
+        return False
+    return len(plain.split()) * LEAST_RUN <= len(plain) and plain.count("-") * 10 <= len(plain)
+
+
+def is_media(key: str, members: Mapping[str, Any], above: str) -> bool:
+    """Whether a member is base64 by its key, however short: a file's, an image's or a sound's, as Chat Completions,
+    Responses, Anthropic and Gemini have them. `above`: the words of the object's own key. A link is none: its type is
+    kept."""
+    value = members[key]
+    if not isinstance(value, str) or value[:5].lower() == "data:":
+        return False
+    says = above in ("input audio", "audio") or members.get("type") == "base64" or not _MEDIA_TYPES.isdisjoint(members)
+    return key in _MEDIA_KEYS or (key == "data" and says)
 
 
 class Kept:

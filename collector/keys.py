@@ -41,11 +41,20 @@ _WORDS = (
     r"(?i:api[_ -]?key|(?:access|private|account|auth|encryption|signing)[_ -]?key|secret|token|passwor[dt]|passwd|pwd|"
     r"passphrase|passcode|mot de passe|contraseña|senha|wachtwoord)"
 )
+# In scripts without spaces, or that join small words to the next, a password is what is ASCII.
+_JOINED_WORDS = "(?:密码|密碼|口令|パスワード|暗証番号|비밀번호|패스워드|암호|รหัสผ่าน)"
+_PARTICLES = "(?:是|为|為|は|が|는|은|이|가|คือ|เป็น)"
+_ASCII = r"[!#-%(-+\--:<-~]"  # but for what ends a value
 # `it`: what is secret of a match.
 PASSWORDS = (
     rf"{_WORDS}[\"']?\s?(?:[:=]|=>)\s?[\"']?(?P<it>(?![A-Za-z]+\s[a-z])[^\s\"',;&]{{6,}})",
     rf"(?<![A-Za-z]){_WORDS}\s(?:(?:is|was|now|lautet|ist|nicht|mehr|est|es|è|é)\s?:?\s){{1,3}}"
     r"(?P<it>(?=\S*\d)(?=\S*[A-Za-z])[^\s\"',;]{4,}[^\s\"',;.!?)])",
+    # PASS: begins a test's result, too, and `pass:` what a filter lets through.
+    rf"{START}(?:pass|Pass|(?i:pw))\s?[:=]\s?(?!\d+[A-Za-z]+{END})(?P<it>(?=[^\s]*[A-Za-z])(?=[^\s]*\d)"
+    r"[^\s\"',;&/_.()<>\[\]]{6,})(?=[\"',;&.!?)]?(?:\s|$))",
+    rf"{_JOINED_WORDS}[\"']?\s?[:=\uff1d]\s?[\"']?(?P<it>{_ASCII}{{6,}})",
+    rf"{_JOINED_WORDS}\s?{_PARTICLES}\s?[\"']?(?P<it>(?={_ASCII}*\d){_ASCII}{{6,}})",
     r"[?&](?i:access_token|api_?key|auth|client_secret|code|key|pass|password|secret|session|sid|sig|signature|token)="
     r"(?P<it>[^\s&\"'<>#]{6,})",
     rf"{START}(?i:authorization)[\"']?\s?[:=]\s?[\"']?(?i:bearer|basic|digest|token)\s(?P<it>[A-Za-z0-9_.~+/-]{{6,}}=*)",

@@ -7,6 +7,7 @@ and addresses; an e-mail, card, IBAN, phone number or key is replaced whole even
 
 import bisect
 import hashlib
+import itertools
 import json
 import re
 from collections import Counter, OrderedDict
@@ -18,7 +19,7 @@ import msgspec
 from collector.cues import besides
 from collector.errors import ScrubError
 from collector.fields import NOTHING, Field, fields
-from collector.kept import Kept, without, without_media
+from collector.kept import Kept, is_media, without, without_media
 from collector.language import language
 from collector.memorised import not_asked
 from collector.one_to_one import OneToOne
@@ -206,8 +207,7 @@ class _Work:
         if isinstance(value, str):
             return self._string(value, field, depth)
         if isinstance(value, dict):
-            said = zip(value.items(), fields(value, field), strict=True)
-            return {self._key(k): self.value(v, of, depth + 1) for (k, v), of in said}
+            return self._object(value, field, depth)
         if isinstance(value, list):
             return [self.value(v, field, depth + 1) for v in value]
         if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
@@ -218,6 +218,15 @@ class _Work:
         if value is None or isinstance(value, (bool, float)):
             return value
         raise ScrubError("unknown_type")
+
+    def _object(self, members: dict[str, Any], field: Field, depth: int) -> dict[str, Any]:
+        clean: dict[str, Any] = {}
+        for (key, value), of in zip(members.items(), fields(members, field), strict=True):
+            media = is_media(key, members, field.key)
+            if media and self._stand_ins.reversible:
+                raise ScrubError("not_text")
+            clean[_unused(self._key(key), clean)] = "" if media else self.value(value, of, depth + 1)
+        return clean
 
     def _string(self, text: str, field: Field, depth: int) -> str:
         if (seen := without_media(text)) != text:
@@ -280,3 +289,10 @@ class _Work:
         self.entities[entity] += 1
         self.found.append((entity, span))
         return self._stand_ins.of(entity, span, number=number)
+
+
+def _unused(key: str, members: Collection[str]) -> str:
+    """A key, or that with a number where two had the same surrogate: neither member is lost."""
+    if key not in members:
+        return key
+    return next(numbered for n in itertools.count(2) if (numbered := f"{key}_{n}") not in members)

@@ -42,6 +42,11 @@ def test_a_keys_last_words_say_what_stands_under_it(key: str, says: str) -> None
         {"zip": "94107"}, {"zip": 94107}, {"postcode": "SW1A 1AA"}, {"city": "Boston"}, {"address": {"city": "Bonn"}},
         {"address": "12 Baker Street, London"}, {"street": "Hauptstraße"}, {"phone": {"number": 4155552671}},
         {"server": "4.5.6.7"},
+        {"customer": {"first": "Jane"}}, {"person": {"family": "Doe"}}, {"patients": [{"given": ["Jane"]}]},
+        {"first": "Jane", "last": "Doe", "email": ""}, {"given": "Jane", "family": "Doe"}, {"guests": ["Bob"]},
+        {"fname": "Jane"}, {"lName": "Doe"}, {"username": "janedoe"}, {"cvv": "123"}, {"card": {"cvc": 123}},
+        {"pin": "4821"}, {"pinCode": 4821}, {"otp": "482193"}, {"security_code": 123}, {"routing": "021000021"},
+        {"routing": 21000021}, {"license_plate": "7ABC123"}, {"numberPlate": "B-AB 1234"},
     ],
 )  # fmt: skip
 def test_a_value_is_personal_where_its_key_says_so(scrubber: Scrubber, value: dict[str, Any]) -> None:
@@ -77,6 +82,12 @@ def _leaf(value: Any) -> Any:
         {"server_version": "1.2.3.4"}, {"passport_expiry": "2030-01-02"}, {"first_name": "string"}, {"city": "any"},
         {"address": "db.example.net:5432"}, {"birthday_enabled": True}, {"order_number": "12345678"},
         {"created_at": "2024-01-02"}, {"id": 123456789}, {"state": "open"}, {"city": None},
+        {"first": "Monday", "last": "Friday"}, {"users": {"first": 10, "last": "20"}}, {"font": {"family": "Arial"}},
+        {"sex": "f", "family": "Felidae"}, {"guests": 2}, {"guests": ["Adults"]}, {"guests": "a couple"},
+        {"customer": "Acme"}, {"teacher": "Qwen"}, {"student": "Qwen"}, {"pin": 117}, {"pin": "GPIO17"}, {"otp": True},
+        {"security": 1234},
+        {"cvv": "***"}, {"routing": "round_robin"}, {"plate": "12"}, {"license_plate": "unknown"},
+        {"username": "postgres"},
     ],
 )  # fmt: skip
 def test_what_is_declared_or_of_things_stays(scrubber: Scrubber, value: dict[str, Any]) -> None:

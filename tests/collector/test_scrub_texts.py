@@ -150,6 +150,15 @@ def test_keys_are_looked_at_as_values_are(scrubber: Scrubber) -> None:
     assert clean(scrubber, dict.fromkeys(plain, 1)) == dict.fromkeys(plain, 1)
 
 
+def test_of_two_keys_with_one_surrogate_neither_member_is_lost(scrubber: Scrubber) -> None:
+    members = {EMAIL: 1, EMAIL.upper(): 2, EMAIL.title(): 3, "plain": 4}
+    out = clean(scrubber, members)
+    assert list(out.values()) == [1, 2, 3, 4]
+    surrogate = clean(scrubber, EMAIL)
+    assert list(out) == [surrogate, f"{surrogate}_2", f"{surrogate}_3", "plain"]
+    assert json.loads(clean(scrubber, json.dumps(members))) == out
+
+
 @pytest.mark.parametrize(
     "address", ["müller@example.de", "info@müller.de", "jane.doe@exämple.com", "mu\u0308ller@x.de", "用户@例子.中国"]
 )

@@ -27,6 +27,11 @@ KEY = "sk-proj-aB3dE5fG7hI9jK1lM2nO"
         ("my social is {}", "123456789"), ("redis://:{}@host", "secretpw1"), ("https://user:{}@host/x", "p@ss"),
         ("curl -s -u {} https://x", "jane:hunter22"), ("my password is {}", "hunter2"),
         ("the password is: {}!", "hunter2"),
+        ("pass: {}", "hunter22"), ("pw: {}; so", "hunter2abc"), ("PW={}, please", "hunter2abc"),
+        ("密码：{}谢谢", "hunter22a"),
+        ("密碼是{}，謝謝", "hunter22a"), ("口令＝{}", "hunter22a"), ("パスワードは{}です", "hunter22a"),
+        ("비밀번호는 {}입니다", "hunter22"), ("비밀번호는{}입니다", "hunter22"), ("비밀번호: {}", "hunter22"),
+        ("รหัสผ่าน: {}", "hunter22"), ("รหัสผ่านคือ {} ครับ", "hunter22"),
         ("https://hooks.slack.com/services/{}", "T01ABCDEF/B02ABCDEF/aBcDeFgHiJkLmNoPqRsTuVwX"),
         ("https://discord.com/api/webhooks/{}", "123456789012345678/aBcDeFgHiJkLmNoPqRsTuVwX"),
     ],
@@ -44,6 +49,9 @@ def test_what_has_a_form_is_found_however_it_is_written(scrubber: Scrubber, text
     [
         "passport issued 2017-01-14, valid until 14.01.2027", "https://example.net:8080/@jane", "4.123456789012345",
         "2019\n2020\n2021\n2022", "curl -s https://example.net/a:b", "版本4.5.6.7发布", "编号1234567890123456",
+        "PASS: test2go", "pass: 3 of 12 tests", "low pass: 100kHz", "pass: src/a1b2c3.c", "pass: test_a1b2c3",
+        "pw: required", "密码是6位数字", "密码：至少8个字符", "パスワードは必須です", "비밀번호는 8자 이상입니다",
+        "password sha256 is weak",
     ],
 )  # fmt: skip
 def test_what_only_looks_like_it_stays(scrubber: Scrubber, text: str) -> None:
