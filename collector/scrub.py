@@ -31,7 +31,7 @@ from router.policy_scrub import LANGUAGES, NEVER_KEPT
 if TYPE_CHECKING:
     from collector.recognizers import Reading
 
-VERSION = "rampart-1.4.0-int8/spacy-sm-3.8.0/forms-4"
+VERSION = "rampart-1.4.0-int8/spacy-sm-3.8.0/forms-5"
 MOST_CACHED = 20_000
 DEEPEST = 40
 LONGEST_FIELD = 200_000  # characters; a longer one is quarantined rather than held up for minutes
