@@ -80,6 +80,7 @@ class Spool:
         if os.write(segment.handle, data) != size:
             self._bytes += SEGMENT_BYTES - segment.size
             segment.size = SEGMENT_BYTES  # a nonce is never used twice: what follows goes into another segment
+            os.ftruncate(segment.handle, place.start)  # or a successor would take what others follow for damaged
             raise OSError(f"{self.folder}: a record was written in part")
         segment.size += size
         self._bytes += size
