@@ -75,9 +75,10 @@ class Orphan:
     def _records(self) -> Iterator[tuple[int, Left]]:
         self._damaged = []
         found = False
-        for path in sorted(self.folder.glob("[0-9]*")):
+        segments = sorted(self.folder.glob("[0-9]*"))
+        for path in segments:
             try:
-                for kind, sequence, frame in records(path, self._key):
+                for kind, sequence, frame in records(path, self._key, last=path == segments[-1]):
                     found = True
                     yield kind, Left(sequence, *split(frame))
             except (SpoolError, msgspec.MsgspecError):

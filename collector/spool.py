@@ -61,6 +61,8 @@ class Spool:
         self._lock = _locked(fresh)
         self.folder = fresh.rename(folder / name)
         self._acked = os.open(self.folder / "acked", os.O_RDWR | os.O_CREAT, 0o600)
+        with contextlib.suppress(OSError):  # its room is taken now, while there is some
+            os.pwrite(self._acked, ACKED.pack(0), 0)
         self._segments: deque[_Segment] = deque()
         self._count = 0
         self._bytes = 0
@@ -80,6 +82,7 @@ class Spool:
         if os.write(segment.handle, data) != size:
             self._bytes += SEGMENT_BYTES - segment.size
             segment.size = SEGMENT_BYTES  # a nonce is never used twice: what follows goes into another segment
+            os.ftruncate(segment.handle, place.start)  # or a successor would take what others follow for damaged
             raise OSError(f"{self.folder}: a record was written in part")
         segment.size += size
         self._bytes += size
@@ -109,15 +112,10 @@ class Spool:
             segment.begun.discard(begun)
 
     def acknowledged(self, sequence: int) -> None:
-        """All up to this frame are with the collector. Raises OSError."""
+        """All up to this frame are with the collector. Raises OSError where that can't be written down; their segments
+        are removed before, as a full disk has no room for it otherwise."""
+        self._remove(sequence)
         os.pwrite(self._acked, ACKED.pack(sequence), 0)
-        while self._segments and self._segments[0].last <= sequence and not self._segments[0].begun:
-            if len(self._segments) == 1 and self._segments[0].size < SEGMENT_BYTES // 2:
-                return  # the one that is being written is used on
-            segment = self._segments.popleft()
-            os.close(segment.handle)
-            (self.folder / f"{segment.number:010d}").unlink()
-            self._bytes -= segment.size - SALT_BYTES
 
     def orphans(self) -> list[Orphan]:
         """The folders beside this one whose processes are gone. Raises OSError."""
@@ -136,6 +134,15 @@ class Spool:
         if empty:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
+
+    def _remove(self, sequence: int) -> None:
+        while self._segments and self._segments[0].last <= sequence and not self._segments[0].begun:
+            if len(self._segments) == 1 and self._segments[0].size < SEGMENT_BYTES // 2:
+                return  # the one that is being written is used on
+            segment = self._segments.popleft()
+            os.close(segment.handle)
+            (self.folder / f"{segment.number:010d}").unlink()
+            self._bytes -= segment.size - SALT_BYTES
 
     def _new(self) -> _Segment:
         number = self._count + 1

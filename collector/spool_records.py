@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from collector.errors import SpoolError
+from collector.frames import PREFIX
 
 SALT_BYTES = 16
 FRAME, BEGUN = 1, 2
@@ -50,24 +51,40 @@ def unseal(cipher: AESGCM, record: bytes, *, start: int) -> tuple[int, int, byte
         raise SpoolError("a spooled frame can't be read: it was written with another key, or changed") from error
 
 
-def records(path: Path, key: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """A segment's records, as of unseal; not the last one, where its process was killed while it wrote.
+def records(path: Path, key: bytes, *, last: bool) -> Iterator[tuple[int, int, bytes]]:
+    """A segment's records, as of unseal. `last`: of its process; its end may be a record that was cut, as the process
+    was killed while it wrote, and is passed over.
 
     Raises SpoolError at the first that can't be read, which ends it; OSError.
     """
     with path.open("rb") as file:
+        left = path.stat().st_size - SALT_BYTES
         salt = file.read(SALT_BYTES)
-        if len(salt) < SALT_BYTES:
-            return
         cipher = segment_cipher(key, salt)
         start = SALT_BYTES
-        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+        while left >= _HEAD.size:
+            head = file.read(_HEAD.size)
             size = _HEAD.unpack(head)[1]
-            body = file.read(size)
+            body = file.read(min(size, left - _HEAD.size))
             if len(body) < size:
+                if not (last and _cut(cipher, body, size, start=start)):
+                    raise SpoolError("a spooled frame can't be read: its end is missing, or its length was changed")
                 return
             yield unseal(cipher, head + body, start=start)
             start += len(head) + size
+            left -= len(head) + size
+    if left and not last:
+        raise SpoolError("a segment that others follow ends within a record")
+
+
+def _cut(cipher: AESGCM, body: bytes, size: int, *, start: int) -> bool:
+    """Whether a body that is too short is the beginning of one of this size: else it is the size that is wrong, and
+    whole frames follow. The frame itself says its length; unauthenticated, so nothing else is made of it."""
+    if len(body) < PREFIX.size:
+        return True
+    begins = cipher.encrypt(_nonce(start), body[: PREFIX.size], None)[: PREFIX.size]  # XOR with the same key stream
+    header, bodies = PREFIX.unpack(begins)
+    return bool(PREFIX.size + header + bodies + _TAG_BYTES == size)
 
 
 def _nonce(start: int) -> bytes:

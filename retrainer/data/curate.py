@@ -1,7 +1,7 @@
 """Which logged exchanges can become examples: the checks that hold for every route, in their order. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -31,16 +31,18 @@ class Side(StrEnum):
 class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A prompt ({role, content} messages ending with the user's) and the teacher's answer to it.
 
-    `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what the request
-    asked for besides, for scoring. `weight`: of its loss; over a training set their mean is 1. `rejected`: a student's
-    whole answer to the same, where it gave another. `logprobs`: the answer's tokens with the teacher's alternatives,
-    where they were told.
+    `subject`: hashed, whose data it is ("" where nobody said); an erasure finds it by that when the log has forgotten
+    the record. `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what
+    the request asked for besides, for scoring. `weight`: of its loss; over a training set their mean is 1. `rejected`:
+    a student's whole answer to the same, where it gave another. `logprobs`: the answer's tokens with the teacher's
+    alternatives, where they were told.
     """
 
     id: str
     offset: int
     at: float
     cluster: str
+    subject: str = ""
     messages: list[dict[str, str]]
     answer: str
     group: str = ""
@@ -48,6 +50,10 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weight: float = 1.0
     rejected: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+
+    def is_of(self, subject: str, ids: Collection[str]) -> bool:
+        """Whether it is of this hashed subject, or was made of one of these records."""
+        return (subject != "" and self.subject == subject) or self.id in ids
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -86,6 +92,7 @@ def example_of(record: Interaction, offset: int, *, correction: str | None = Non
         offset=offset,
         at=record.at,
         cluster=record.cluster,
+        subject=record.subject,
         messages=messages,
         answer=text,
         asked=asked(record.request),

@@ -14,13 +14,13 @@ from retrainer.data.held_out import digest_of
 from retrainer.data.options import PLAIN, Options
 from retrainer.data.reading import Reading
 from retrainer.data.selection import select
-from retrainer.data.stored import Dataset, DatasetManifest, Dropped, Lines, digest, ids, load, write
+from retrainer.data.stored import Dataset, DatasetManifest, Dropped, Lines, digest, examples, load, write
 from retrainer.data.work import Work
 from retrainer.data.writing import LEAST, Writing
 from retrainer.errors import NotEnoughExamples
 from router.policy_data import DataPolicy
 
-__all__ = ["Dataset", "DatasetManifest", "Dropped", "Lines", "Options", "build", "digest", "ids", "load", "write"]
+__all__ = ["Dataset", "DatasetManifest", "Dropped", "Lines", "Options", "build", "digest", "examples", "load", "write"]
 
 
 def build(

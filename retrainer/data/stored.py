@@ -165,10 +165,10 @@ def load(folder: Path) -> Dataset:
     return Dataset(train=parts[Side.TRAIN], validation=parts[Side.VALIDATION], test=parts[Side.TEST], manifest=manifest)
 
 
-def ids(folder: Path) -> Iterator[str]:
-    """The ids of the records that a written data set is made of. Raises CycleError."""
+def examples(folder: Path) -> Iterator[Example]:
+    """Those of all parts of a written data set. Raises CycleError."""
     made = load(folder)
-    return (example.id for part in (made.train, made.validation, made.test) for example in part)
+    return chain(made.train, made.validation, made.test)
 
 
 def digest(parts: dict[Side, Sequence[Example]] | dict[Side, Lines]) -> str:
@@ -181,5 +181,5 @@ def digest(parts: dict[Side, Sequence[Example]] | dict[Side, Lines]) -> str:
     return f"sha256:{whole.hexdigest()}"
 
 
-def _lines(examples: Iterable[Example]) -> Iterable[bytes]:
-    return examples.raw() if isinstance(examples, Lines) else (msgspec.json.encode(e) + b"\n" for e in examples)
+def _lines(part: Iterable[Example]) -> Iterable[bytes]:
+    return part.raw() if isinstance(part, Lines) else (msgspec.json.encode(e) + b"\n" for e in part)

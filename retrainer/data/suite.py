@@ -21,6 +21,11 @@ def suite_file(state: str | Path, route: str) -> Path:
     return Path(state) / "regression" / f"{route.encode().hex()}.jsonl"  # a route's name may hold any character
 
 
+def suite_files(state: str | Path) -> list[Path]:
+    """All that a state folder keeps, of routes that the configuration no longer has, too."""
+    return sorted((Path(state) / "regression").glob("*.jsonl"))
+
+
 def read_suite(path: Path) -> list[Example]:
     """Its examples; none where there is no file yet. Raises CycleError."""
     try:
@@ -42,10 +47,10 @@ def grow(path: Path, test: Iterable[Example], most: int) -> int:
     return len(kept) + len(added)
 
 
-def remove(path: Path, erased: Collection[str]) -> int:
-    """Take out the records of these ids; returns how many there were. Raises CycleError."""
+def remove(path: Path, subject: str, ids: Collection[str] = ()) -> int:
+    """Take out what is of a hashed subject, or of these records; returns how many there were. Raises CycleError."""
     kept = read_suite(path)
-    left = [example for example in kept if example.id not in erased]
+    left = [example for example in kept if not example.is_of(subject, ids)]
     if len(left) < len(kept):
         _write(path, left)
     return len(kept) - len(left)

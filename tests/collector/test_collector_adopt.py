@@ -14,6 +14,7 @@ from test_collector_spool import KEY
 
 from collector import FrameSender, Spool, Stream
 from collector.frames import pack
+from collector.spool_records import SALT_BYTES
 
 
 def orphaned(folder: Path, count: int, *, key: bytes = KEY) -> Path:
@@ -76,14 +77,35 @@ async def test_a_disk_that_is_full_while_frames_are_adopted_costs_none_of_them(
     await running.end()
 
 
-async def test_what_a_power_cut_left_zeroed_is_kept_aside_once_and_the_rest_is_sent_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def zeroed(segment: Path) -> None:
+    """As a power cut may leave it."""
+    segment.write_bytes(segment.read_bytes()[:-3500] + bytes(3500))
+
+
+def cut_before_another(segment: Path) -> None:
+    segment.write_bytes(segment.read_bytes()[:-3500])
+    segment.with_name("0000000002").write_bytes(bytes(SALT_BYTES))
+
+
+def with_a_changed_length(segment: Path) -> None:
+    """Of its 191st record, which then ends beyond the segment."""
+    data = bytearray(segment.read_bytes())
+    start = SALT_BYTES
+    for _ in range(190):
+        start += 13 + int.from_bytes(data[start + 1 : start + 5])
+    data[start + 2] ^= 1
+    segment.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [zeroed, cut_before_another, with_a_changed_length])
+async def test_a_damaged_segment_is_kept_aside_once_and_what_stands_before_is_sent_once(
+    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("collector.adopt.EVERY_SECONDS", 0.02)
     orphan, heard, log = orphaned(tmp_path, 200), Heard(), MemoryLog()
     segment = orphan / "0000000001"
-    zeroed = segment.read_bytes()[:-3500] + bytes(3500)
-    segment.write_bytes(zeroed)
+    damage(segment)
+    damaged = segment.read_bytes()
     running = Running(tmp_path / "c.sock", log, Heard())
     sender = await adopting(tmp_path, heard)
     await until(lambda: not orphan.exists())
@@ -94,7 +116,7 @@ async def test_what_a_power_cut_left_zeroed_is_kept_aside_once_and_the_rest_is_s
     await asyncio.sleep(0.3)
     assert everything(log, Stream.EVIDENCE) == []  # nothing is sent again
     (kept,) = (tmp_path / "spool").glob("damaged-*")
-    assert kept.read_bytes() == zeroed
+    assert kept.read_bytes() == damaged
     assert heard.names.count("collector.spool_damaged") == 1
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["collector.spool_damaged"]
     await sender.close()

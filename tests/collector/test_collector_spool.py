@@ -113,10 +113,18 @@ def test_a_disk_with_no_room_for_a_segment_leaves_no_file_and_no_handle(
 
 def test_a_record_that_was_cut_by_the_kill_is_passed_over(spool: Spool) -> None:
     kept(spool, 1)
-    kept(spool, 2)
     path = spool.folder / "0000000001"
-    path.write_bytes(path.read_bytes()[:-5])
-    assert left(spool) == ["x1"]
+    whole = path.stat().st_size
+    kept(spool, 2)
+    spool.close(empty=False)
+    data = path.read_bytes()
+    for end in (*range(whole, whole + 30), len(data) - 5, len(data) - 1):
+        path.write_bytes(data[:end])
+        assert found(spool.folder.parent, KEY) == ["x1"]
+    path.write_bytes(data[: whole - 5])
+    assert found(spool.folder.parent, KEY) == []
+    with pytest.raises(SpoolError, match="another key"):
+        found(spool.folder.parent, bytes(32))
 
 
 def test_acknowledged_segments_are_removed_and_make_room(tmp_path: Path) -> None:
@@ -139,6 +147,22 @@ def test_acknowledged_segments_are_removed_and_make_room(tmp_path: Path) -> None
     assert len(list(spool.folder.glob("0*"))) <= 1
     spool.close(empty=True)
     assert not spool.folder.exists()
+
+
+def test_a_full_disk_has_what_is_acknowledged_removed(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert (spool.folder / "acked").stat().st_size == 8
+    for n in range(1, 4):
+        kept(spool, n, size=SEGMENT_BYTES // 2)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            spool.acknowledged(2)
+        Spool(spool.folder.parent, KEY, max_bytes=1 << 20).close(empty=True)
+    assert [path.name for path in spool.folder.glob("0*")] == ["0000000003"]
+    assert left(spool) == ["x3"]
 
 
 def test_a_living_process_keeps_its_folder(spool: Spool) -> None:
@@ -167,12 +191,15 @@ def test_a_record_that_was_written_in_part_costs_its_segment_and_no_more(
 ) -> None:
     spool = Spool(tmp_path / "spool", KEY, max_bytes=2 * SEGMENT_BYTES)
     kept(spool, 1)
+    first = spool.folder / "0000000001"
+    size = first.stat().st_size
     header, bodies = answered(2)
     real = os.write
     with monkeypatch.context() as full:
         full.setattr("os.write", lambda handle, data: real(handle, data[:-7]))
         with pytest.raises(OSError, match="in part"):
             spool.keep(2, pack(2, header, *bodies))
+    assert first.stat().st_size == size  # no damage, for a successor
     kept(spool, 3)
     spool.acknowledged(1)
     assert spool.has_room(2 * SEGMENT_BYTES - 4000)

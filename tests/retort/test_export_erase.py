@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import pytest
 from collector import Record, Stream, open_interactions, open_log, open_subjects
 from collector.record import Answer, Interaction, Usage, encode
 from retort.cli import main
+from retort.studies import folder_of
+from retrainer.data.curate import Example, Side
+from retrainer.data.dataset import Dataset, DatasetManifest, digest, write
+from retrainer.data.suite import grow, read_suite, suite_file
 from router import Arm, Config, Stage, TaskKind, Version, open_registry, parse
 
 CONFIG = """
@@ -162,10 +167,9 @@ def test_wrong_asking_is_told(file: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "--subject ID" in capsys.readouterr().err
 
 
-def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence[str] | None) -> None:
-    from retrainer.data.curate import Example, Side
-    from retrainer.data.dataset import Dataset, DatasetManifest, digest, write
-
+def learnt(
+    config: Config, version: str, offsets: tuple[int, int], ids: Sequence[str] | None, subject: str = ""
+) -> None:
     registry = open_registry(config.registry)
     registry.add_version(
         Version(
@@ -176,22 +180,26 @@ def learnt(config: Config, version: str, offsets: tuple[int, int], ids: Sequence
     registry.close()
     if ids is None:
         return
-    examples = [Example(id=name, offset=1, at=1.0, cluster="c", messages=[], answer="a") for name in ids]
+    write_examples(Path(config.state) / "cycles" / version / "dataset", ids, subject)
+
+
+def write_examples(folder: Path, ids: Sequence[str], subject: str = "") -> None:
+    examples: Sequence[Example] = [example(name, subject) for name in ids]
     made = digest({Side.TRAIN: examples, Side.VALIDATION: [], Side.TEST: []})
     manifest = DatasetManifest(
         route="r", digest=made, first=0, end=9, read=1, counts={}, groups=1, dropped={}, upstreams={}, scrubbers={}
     )
-    folder = Path(config.state) / "cycles" / version / "dataset"
     folder.parent.mkdir(parents=True)
     write(Dataset(train=examples, validation=[], test=[], manifest=manifest), folder)
+
+
+def example(name: str, subject: str = "") -> Example:
+    return Example(id=name, offset=1, at=1.0, cluster="c", subject=subject, messages=[], answer="a")
 
 
 def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     file: Path, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from retrainer.data.curate import Example
-    from retrainer.data.suite import grow, read_suite, suite_file
-
     keys = open_subjects(config.subjects)
     jane, joe = keys.hashed("jane@example.com"), keys.hashed("joe")
     put(config, record("a"), record("b", subject=jane), record("c", subject=joe), record("d", subject=jane))
@@ -201,7 +209,7 @@ def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     learnt(config, "before", (0, 1), None)
     learnt(config, "gone", (0, 100), None)
     suite = suite_file(config.state, "r")
-    grow(suite, [Example(id=n, offset=1, at=1.0, cluster="c", messages=[], answer="a") for n in ("b", "c")], 9)
+    grow(suite, [example("b"), example("c")], 9)
     assert retort("erase", "--subject", "jane@example.com", "--json", "--config", str(file)) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["subject"], row["key_destroyed"], row["records"]) == (jane, True, 2)
@@ -217,6 +225,42 @@ def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
     assert retort("erase", "--hashed", jane, "--config", str(file)) == 0
     assert f"{jane}: 0 records erased, it had no key" in capsys.readouterr().out
     keys.close()
+
+
+def test_what_the_log_has_forgotten_of_a_person_is_still_found_and_erased(
+    file: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = open_subjects(config.subjects)
+    jane = keys.hashed("jane")
+    keys.close()
+    learnt(config, "with", (0, 100), ["a", "b"], jane)
+    learnt(config, "without", (0, 100), ["c"])
+    suites = [suite_file(config.state, route) for route in ("r", "no longer configured")]
+    for suite in suites:
+        grow(suite, [example("a", jane), example("c")], 9)
+    for route, subject in (("r", jane), ("s", "")):
+        write_examples(folder_of(config, route) / "sweep-1" / "cycles" / "x" / "dataset", ["a"], subject)
+    assert retort("erase", "--hashed", jane, "--json", "--config", str(file)) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["records"] == 0
+    assert [(h["version"], h["records"], h["certain"]) for h in row["held_by"]] == [("with", 2, True)]
+    assert [[e.id for e in read_suite(suite)] for suite in suites] == [["c"], ["c"]]
+    assert [folder_of(config, route).exists() for route in ("r", "s")] == [False, True]
+
+
+def test_an_erasure_that_was_killed_is_finished_by_the_next(
+    file: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(config, record("a", subject="jane"))
+    suite = suite_file(config.state, "r")
+    grow(suite, [example("a", "jane"), example("c")], 9)
+    with monkeypatch.context() as killed:
+        killed.setattr("retort.erase.remove", lambda *_: sys.exit(137))
+        assert retort("erase", "--hashed", "jane", "--config", str(file)) == 137
+    assert retort("erase", "--hashed", "jane", "--config", str(file)) == 0
+    assert [e.id for e in read_suite(suite)] == ["c"]
+    with open_interactions(config) as interactions:
+        assert list(interactions.of("r")) == []
 
 
 def test_an_erasure_that_a_backup_is_in_the_way_of_says_so_and_is_finished_by_the_next(

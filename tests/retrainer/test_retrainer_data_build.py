@@ -170,8 +170,20 @@ def test_the_regression_suite_is_grown_once_and_never_trained_on(route: Route, t
     made = route.made(suite=path)
     assert {s["id"] for s in made.manifest.dropped["regression"].samples} >= {e.id for e in trained}
     assert not {e.id for e in made.train} & {e.id for e in trained}
-    assert remove(path, {trained[0].id}) == 1
+    assert remove(path, "", {trained[0].id}) == 1
     assert trained[0] not in read_suite(path)
+
+
+def test_an_example_says_whose_it_is_where_somebody_is_named(route: Route, tmp_path: Path) -> None:
+    fill(route.log, [interaction(n, subject="jane" if n % 4 == 0 else "") for n in range(200)])
+    made = route.made()
+    examples = [*made.train, *made.held_out]
+    assert {e.id for e in examples if e.subject == "jane"} == {e.id for e in examples if int(e.id[1:]) % 4 == 0}
+    assert b"subject" not in msgspec.json.encode(next(e for e in examples if not e.subject))
+    path = tmp_path / "suite.jsonl"
+    hers = sum(e.subject == "jane" for e in made.test)
+    assert grow(path, made.test, 99) > remove(path, "jane") == hers > 0
+    assert {e.subject for e in read_suite(path)} == {""}
 
 
 def test_a_right_answer_replaces_the_teachers_and_newer_ones_do_not_replace_it(route: Route, tmp_path: Path) -> None:
