@@ -32,8 +32,10 @@ from typing import Any
 
 import gateway_cost
 import results_file
+from processes import running, wait_for
 
 from collector import Call, Exchange, FrameSender, Stream, open_log, socket_path
+from retort.demo.settings import free_ports
 from router import Arm, Decision, Events, TaskKind
 
 MODES = ("rate 0", "rate 1", "rate 1, spool", "rate 0, real", "rate 1, real", "rate 1, spool, real")
@@ -70,7 +72,7 @@ class Serving:
     def __init__(self, name: str, folder: Path, upstream: int, stack: contextlib.ExitStack) -> None:
         self.name = name
         self.state = folder / name.replace(" ", "-").replace(",", "")
-        self.port = gateway_cost._free_port()
+        self.port = free_ports(1)[0]
         self.state.mkdir()
         config = self.state / "retort.yaml"
         spool = f'spool: {{key: "{"0f" * 32}"}}' if "spool" in name else ""
@@ -87,12 +89,12 @@ class Serving:
         if "real" not in name:
             socket.parent.mkdir()
             collector = [sys.executable, gateway_cost.__file__, "--role", "collector", "--socket", str(socket)]
-        stack.enter_context(gateway_cost._process(collector, str(folder)))
+        stack.enter_context(running(collector, cwd=folder))
         while not socket.exists():
             time.sleep(0.2)
         command = [*run, "gateway", "--config", str(config), "--port", str(self.port)]
-        self.pid = stack.enter_context(gateway_cost._process(command, str(folder)))
-        gateway_cost._wait_for(self.port)
+        self.pid = stack.enter_context(running(command, cwd=folder))
+        wait_for(self.port)
 
     def counted(self) -> dict[str, int]:
         """What came, and what of it was not kept, by its counter; all processes of this state folder."""
@@ -119,10 +121,10 @@ class Serving:
 
 
 def measure(harness: Path, rounds: int, seconds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    upstream = gateway_cost._free_port()
+    upstream = free_ports(1)[0]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        stack.enter_context(gateway_cost._process([sys.executable, str(harness / "fake.py"), str(upstream)], folder))
-        gateway_cost._wait_for(upstream)
+        stack.enter_context(running([sys.executable, str(harness / "fake.py"), str(upstream)], cwd=folder))
+        wait_for(upstream)
         serving = [Serving(name, Path(folder), upstream, stack) for name in MODES]
         rows: list[dict[str, Any]] = []
         for number in range(rounds):

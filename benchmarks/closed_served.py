@@ -6,19 +6,18 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
+from processes import running
 
 from exporters.models import CLOSED, Manifest, Store
+from retort.demo.settings import free_ports
 from retrainer.data.curate import Example
 from router import Rollout, Stage, TaskKind, Version, open_registry, parse
 
@@ -57,7 +56,7 @@ async def serve(artefact: Path, examples: Sequence[Example], *, threshold: float
     runner = web.AppRunner(_teacher(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    gateway, file = _free_port(), state / "retort.yaml"
+    gateway, file = free_ports(1)[0], state / "retort.yaml"
     file.write_text(CONFIG.format(state=state, gateway=gateway, teacher=runner.addresses[0][1], risk=risk))
     _publish(file, artefact, threshold)
     cores = sorted(os.sched_getaffinity(0))
@@ -153,20 +152,6 @@ def _retort(what: list[str], file: Path, cores: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
     command = [sys.executable, "-m", "retort", *what, "--config", str(file)]
-    with (file.parent / f"{what[0]}.log").open("wb") as log:
-        process: Any = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=pin)
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    told = (file.parent / f"{what[0]}.log").open("wb")
+    with told, running(command, stdout=told, stderr=told, preexec_fn=pin):
+        yield

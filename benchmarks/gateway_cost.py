@@ -14,21 +14,19 @@ import asyncio
 import contextlib
 import json
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import results_file
 import uvicorn
+from processes import running, wait_for
 
 from collector import socket_path
 from collector.frames import ACK, PREFIX, unpack
+from retort.demo.settings import free_ports
 
 HERE = Path(__file__).resolve().parent
 MODEL = "gpt-4o-mini"
@@ -73,21 +71,21 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(harness: Path, *, rounds: int, seconds: int) -> tuple[dict, list[dict]]:
-    upstream, passing, serving = _free_port(), _free_port(), _free_port()
+    upstream, passing, serving = free_ports(3)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         config = Path(folder) / "retort.yaml"
         config.write_text(CONFIG.format(state=folder, port=upstream, model=MODEL))
         (Path(folder) / "run").mkdir()
         own = [sys.executable, str(HERE / "gateway_cost.py")]
-        running = {
+        started = {
             "upstream": [sys.executable, str(harness / "fake.py"), str(upstream)],
             "collector": [*own, "--role", "collector", "--socket", str(socket_path(folder))],
             "pass-through": [*own, "--role", "pass-through", "--port", str(passing), "--upstream", str(upstream)],
             "retort": [sys.executable, "-m", "retort", "gateway", "--config", str(config), "--port", str(serving)],
         }
-        pids = {name: stack.enter_context(_process(command, folder)) for name, command in running.items()}
+        pids = {name: stack.enter_context(running(command, cwd=folder)) for name, command in started.items()}
         for port in (upstream, passing, serving):
-            _wait_for(port)
+            wait_for(port)
         rows: list[dict] = []
         for number in range(rounds):
             for name, port in (("pass-through", passing), ("retort", serving)):
@@ -120,35 +118,6 @@ def _result(rows: list[dict]) -> tuple[dict, list[dict]]:
     bad = sum(row["non_2xx"] for row in rows)
     goals.append(results_file.goal("answers that were not 2xx", bad, "==", 0))
     return {"figures": figures, "rows": rows}, goals
-
-
-@contextlib.contextmanager
-def _process(command: list[str], folder: str) -> Iterator[int]:
-    process = subprocess.Popen(command, cwd=folder)
-    try:
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _wait_for(port: int) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"nothing listens on port {port}")
 
 
 def _pass_through(port: int, upstream: int) -> None:

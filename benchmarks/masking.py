@@ -18,7 +18,6 @@ import json
 import os
 import random
 import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from collector import MaskClient, mask_socket, socket_path
 from collector.frames import ACK, PREFIX, unpack
 from collector.mask import MaskServer, masking
 from collector.scrub import Scrubbed
+from retort.demo.settings import free_ports
 from router import Config, parse
 
 CONFIG = """
@@ -190,7 +190,7 @@ async def _upstream() -> AsyncIterator[int]:
     app.router.add_post("/v1/chat/completions", answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    port = _free_port()
+    port = free_ports(1)[0]
     await web.TCPSite(runner, "127.0.0.1", port).start()
     yield port
     await runner.cleanup()
@@ -218,7 +218,7 @@ async def _collector(folder: str, config: Config) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _gateway(file: Path) -> AsyncIterator[tuple[str, int]]:
-    port = _free_port()
+    port = free_ports(1)[0]
     command = [sys.executable, "-m", "retort", "gateway", "--config", str(file), "--port", str(port)]
     process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL, env=dict(os.environ))
     try:
@@ -232,12 +232,6 @@ async def _gateway(file: Path) -> AsyncIterator[tuple[str, int]]:
     finally:
         process.terminate()
         await process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 if __name__ == "__main__":
