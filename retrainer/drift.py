@@ -47,18 +47,13 @@ class Drift:
         import numpy as np  # noqa: PLC0415 - only a route that asks for it pays for it
 
         from exporters.models.novelty import Neighbours, evenly  # noqa: PLC0415
+        from retrainer.data.k_means import seeds  # noqa: PLC0415 - numpy
 
         self._policy = policy
         inputs = [example.messages for example in dataset.train]
         self._neighbours = Neighbours.of(inputs)
         vectors = np.stack([self._neighbours.vector(m) for m in evenly(inputs, MOST_WEIGHED)])
-        draw, chosen = np.random.default_rng(0), [0]
-        away = np.full(len(vectors), np.inf)
-        while len(chosen) < PROTOTYPES:  # Arthur & Vassilvitskii 2007: drawn by the squared distance to the nearest
-            away = np.minimum(away, np.maximum(1.0 - vectors @ vectors[chosen[-1]], 0.0).astype(np.float64))
-            if away.sum() < 1e-6:
-                break
-            chosen.append(int(draw.choice(len(vectors), p=away / away.sum())))
+        chosen = seeds(vectors, PROTOTYPES, first=0, draw=np.random.default_rng(0))
         self._prototypes = vectors[chosen]
         self._near = -1.0
         held_out = [example.messages for example in dataset.held_out]

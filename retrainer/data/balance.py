@@ -9,13 +9,12 @@ the least (Sorscher et al. 2022). Held-out examples stay as production has them.
 import sqlite3
 
 import numpy as np
-from numpy.typing import NDArray
 
-from retrainer.data.meanings import Vectors, vectors_of
+from retrainer.data.k_means import k_means
+from retrainer.data.meanings import vectors_of
 from router.policy_data import BalancePolicy
 
 MOST_SAMPLED = 20_000
-ROUNDS = 10
 _VECTORS = """
 CREATE TEMP VIEW weighed AS SELECT e.seq, v.vector, row_number() OVER (ORDER BY e.seq) AS n
     FROM examples e JOIN vectors v ON v.seq = e.seq WHERE e.side = 'train' AND e.dropped IS NULL AND NOT e.corrected
@@ -43,24 +42,3 @@ def balance(db: sqlite3.Connection, policy: BalancePolicy) -> None:
         db.execute(_TOO_MANY, (int(policy.most * count / policy.clusters),))
     db.execute("DROP TABLE nearest")
     db.execute("DROP VIEW weighed")
-
-
-def k_means(vectors: Vectors, clusters: int) -> Vectors:
-    """Spherical k-means (Dhillon & Modha 2001) from k-means++ seeds (Arthur & Vassilvitskii 2007): unit centres [k, d]
-    of unit vectors [n, d]; the same every time."""
-    draw = np.random.default_rng(3)
-    chosen = [int(draw.integers(len(vectors)))]
-    away = np.full(len(vectors), np.inf)  # squared distance from the nearest seed, halved
-    while len(chosen) < clusters:
-        away = np.minimum(away, np.maximum(1.0 - (vectors @ vectors[chosen[-1]]).astype(np.float64), 0.0))
-        if not away.any():
-            break
-        chosen.append(int(draw.choice(len(vectors), p=away / away.sum())))
-    centres = vectors[chosen]
-    for _ in range(ROUNDS):
-        nearest: NDArray[np.intp] = (vectors @ centres.T).argmax(axis=1)
-        sums = np.zeros_like(centres)
-        np.add.at(sums, nearest, vectors)
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        centres = np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1.0), centres)
-    return np.asarray(centres, dtype=np.float32)
