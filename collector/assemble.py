@@ -102,7 +102,7 @@ class Assembler:
         try:
             return self._exchange(header, body)
         except Exception as error:
-            return Assembled([], (self._failed(header, error),))
+            return Assembled([], (self._failed(header, error, texts_of(header, body)[0]),))
 
     def _new(self, exchange_id: str) -> bool:
         """Whether an exchange comes for the first time: a sender that was not told that it is durable repeats it."""
@@ -181,7 +181,7 @@ class Assembler:
         finally:
             self._waiting -= size
 
-    async def _failed(self, exchange: Exchange, error: Exception, raw: bytes = b"") -> Records:
+    async def _failed(self, exchange: Exchange, error: Exception, raw: bytes) -> Records:
         """At the edge of one exchange: the others go on."""
         log.error("collector.exchange_failed", extra=without_text(error))
         return await self._quarantined(exchange, type(error).__name__, raw)
@@ -273,7 +273,7 @@ class Assembler:
         used = said.usage
         return (used.prompt_tokens * prices.input + used.completion_tokens * prices.output) / 1e6
 
-    async def _quarantined(self, exchange: Exchange, reason: str, raw: bytes = b"") -> Records:
+    async def _quarantined(self, exchange: Exchange, reason: str, raw: bytes) -> Records:
         """The exchange's header alone, with the subject hashed that it or the request names: it holds no text."""
         log.warning("collector.quarantined", extra={"id": exchange.id, "reason": reason})
         self._events.emit("collector.quarantined", route=exchange.decision.route, reason=reason.split(":")[0])
