@@ -8,33 +8,38 @@ on the same examples for twice the steps. LoRA, top-k and the pruned half have 3
 served in int4: there `quantized` (rounded in training) stands beside `lora` (distil, then quantize). What an API would
 tell is the teacher's: the 20 likeliest tokens at each token of the logged answer. The pairs of `preference` are lost by
 a student of a quarter of the steps. `adapters` learns all three tasks, each with a third of the steps. Calibration is
-the expected calibration error (10 bins) of the probability that the served model gives its own answer.
+the expected calibration error (10 bins) of the probability that the served model gives its own answer. `speed`: how
+often the teacher's time for an answer it takes, both in int8 (or as the cell says) and by turns, so that a machine's
+other work or another machine changes little.
 
-A cell that is done is kept in out/recipes while what made it is the same, and a killed one goes on where it was. FOLDER
-holds packages.jsonl.gz. Writes benchmarks/results/recipes.json (with --only: what is done so far).
+A killed cell goes on where it was. Cells that benchmarks/results/recipes.json has, made with the same settings, are not
+made again without --anew: all of them take longer than a machine is at hand. `made_by` is a digest of the code that
+made a cell. FOLDER holds packages.jsonl.gz.
 """
 
 import argparse
+import json
 import re
 import shutil
+import time
 from functools import partial
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import kept_parts
 import msgspec
 import results_file
-import torch
 from recipes_lessons import lost, told
+from recipes_table import calibration_error, goals, table
 from recipes_tasks import TASKS, draw
 
 from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, DatasetManifest
-from retrainer.evaluation.evaluate import Report, evaluate
+from retrainer.evaluation.evaluate import evaluate
 from retrainer.evaluation.scorer import scorer
-from retrainer.recipes import RECIPES, Job, Recipe
+from retrainer.recipes import RECIPES, Job
 from retrainer.recipes.causal import Causal
+from retrainer.recipes.recipe import Exported
 from retrainer.train.distil import Stage, Step, on_completions, open_student, train_stage
 from retrainer.train.prune import prune
 from router.policy import RoutePolicy
@@ -51,6 +56,7 @@ SEEDED, SEEDS = ("lora", "topk", "pruned", "linear", "encoder"), 3
 # SmolLM2's head is a fifth of it and stays: to be 1.8 times as fast, half the layers lose a quarter of their neurons.
 HALF = {"keep_layers": 0.5, "keep_ffn": 0.75}
 PRUNED = ("pruned", "layerwise", "cascade")
+TIMED, TURN = 60, 10  # judged examples that speed is measured on, and how many are answered before the other's turn
 
 
 class Bench(msgspec.Struct, frozen=True):
@@ -95,6 +101,19 @@ class Bench(msgspec.Struct, frozen=True):
         whole(job, job.folder / "merged")
         return job.folder / "merged"
 
+    def served_teacher(self, task: str) -> Exported:
+        """The local teacher as it would be served."""
+        folder = self.teacher(task).parent / "served"
+        job = self.job(f"{task}; teacher; 0", self.examples(task)[0])
+        recipe = Causal(job, whole)
+        if not folder.exists():
+            staging = folder.with_name("served.tmp")
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            recipe.export(staging)
+            staging.rename(folder)
+        return recipe.exported(folder)
+
 
 def whole(job: Job, out: Path) -> dict[str, Any]:
     """Full fine-tuning on the texts."""
@@ -114,7 +133,12 @@ def make(part: str, *, bench: Bench) -> dict[str, Any]:
     shutil.rmtree(artefact, ignore_errors=True)
     artefact.mkdir()
     recipe.export(artefact)
-    report = answered(recipe, artefact, [*train, *judged], judged)
+    served = recipe.exported(artefact)
+    most = recipe.most_tokens([e.answer for e in [*train, *judged]])
+    # Each answer is decoded by itself and without a draft: the time is that of serving.
+    generate: Any = served.generate
+    report = evaluate(generate, judged, scorer("json_fields", artefact), max_new_tokens=most, progress=show)
+    speed = 1.0 if name == "teacher" else times(served, bench.served_teacher(task), judged[:TIMED], most)
     sized = sum(file.stat().st_size for file in artefact.iterdir())
     shutil.rmtree(artefact)
     stages = facts.get("stages") or [facts]
@@ -124,6 +148,7 @@ def make(part: str, *, bench: Bench) -> dict[str, Any]:
         "ece": calibration_error(report),
         "bytes": sized,
         "tokens_per_second": report.tokens_per_second,
+        "speed": speed,
         "steps": sum(stage.get("steps", 0) for stage in stages),
         "train_seconds": sum(stage.get("seconds", 0.0) for stage in stages),
     }
@@ -152,7 +177,7 @@ def prepared(bench: Bench, part: str, train: list[Example]) -> Job:
         second = bench.job(f"{task}; lora second; 1", train)
         RECIPES["lora"](second).train()
         return bench.job(part, train, teachers=(teacher, str(second.folder / "merged")))
-    shares = HALF if recipe in PRUNED else {}
+    shares: dict[str, Any] = HALF if recipe in PRUNED else {}
     job = bench.job(part, train, teacher=teacher, **shares)
     if recipe == "cascade":  # its student is the half itself
         half = job.folder / "half"
@@ -162,26 +187,16 @@ def prepared(bench: Bench, part: str, train: list[Example]) -> Job:
     return job
 
 
-def answered(recipe: Recipe, artefact: Path, seen: list[Example], judged: list[Example]) -> Report:
-    """What the served form answers, each answer decoded by itself and without a draft: the time is that of serving."""
-    generate: Any = recipe.exported(artefact).generate
-    most = recipe.most_tokens([e.answer for e in seen])
-    return evaluate(generate, judged, scorer("json_fields", artefact), max_new_tokens=most, progress=show)
-
-
-def calibration_error(report: Report, bins: int = 10) -> float | None:
-    """Expected calibration error (Guo et al. 2017, equal widths) of p(answer) = exp(sum of its log probabilities)."""
-    pairs = [(o.whole.total, o.value) for o in report.outcomes if o.whole and o.value is not None]
-    if not pairs:
-        return None
-    sure = torch.tensor([total for total, _ in pairs]).exp().clamp(max=1.0)
-    right = torch.tensor([float(value) for _, value in pairs])
-    which = (sure * bins).long().clamp(max=bins - 1)
-    found = 0.0
-    for one in which.unique():
-        here = which == one
-        found += float(here.float().mean()) * abs(float(sure[here].mean() - right[here].mean()))
-    return found
+def times(served: Exported, teacher: Exported, judged: list[Example], most: int) -> float:
+    """How many answers a student gives in the time of one of the teacher's, taken by turns."""
+    spent = [0.0, 0.0]
+    for at in range(0, len(judged), TURN):
+        prompts = [e.messages for e in judged[at : at + TURN]]
+        for which, one in enumerate((served, teacher)):
+            began = time.monotonic()
+            one.generate(prompts, max_new_tokens=most)
+            spent[which] += time.monotonic() - began
+    return spent[1] / spent[0]
 
 
 def costs(only: str) -> dict[str, float]:
@@ -193,44 +208,6 @@ def costs(only: str) -> dict[str, float]:
             if name not in ("auto", "quantized"):
                 found |= {f"{task}; {name}; {seed}": 480.0 for seed in range(SEEDS if name in SEEDED else 1)}
     return {part: cost for part, cost in found.items() if re.search(only, part)}
-
-
-def table(cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Means over the seeds, by task and recipe."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for task in TASKS:
-        names = dict.fromkeys(part.split("; ")[1] for part in cells if part.startswith(f"{task}; "))
-        for name in names:
-            rows = [row for part, row in cells.items() if part.startswith(f"{task}; {name}; ")]
-            keys = [key for key in rows[0] if all(row[key] is not None for row in rows)]
-            found.setdefault(task, {})[name] = {key: mean(row[key] for row in rows) for key in keys}
-    return found
-
-
-def goals(rows: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
-    """Of those cells that there are."""
-    found, sample, section = [], rows.get("community", {}), rows.get("section", {})
-    if {"teacher", "pruned"} <= sample.keys():
-        half, teacher = sample["pruned"], sample["teacher"]
-        found.append(
-            results_file.goal(
-                "pruned half: of the teacher's agreement", half["agreement"] / teacher["agreement"], ">=", 0.95
-            )
-        )
-        speed = half["tokens_per_second"] / teacher["tokens_per_second"]
-        found.append(results_file.goal("pruned half: times the teacher's speed", speed, ">=", 1.8))
-    int4 = [row["agreement"] for name, row in sample.items() if name.endswith("@int4")]
-    if "teacher" in sample and int4:
-        found.append(
-            results_file.goal(
-                "best int4: of the teacher's agreement", max(int4) / sample["teacher"]["agreement"], ">=", 0.97
-            )
-        )
-    others = [row["agreement"] for name, row in section.items() if name not in ("lora", "teacher")]
-    if "lora" in section and others:
-        gained = 100 * (max(others) - section["lora"]["agreement"])
-        found.append(results_file.goal("best recipe on section: points above LoRA", gained, ">=", 2.0))
-    return found
 
 
 def show(phase: str, done: int, total: int, left: float | None) -> None:
@@ -255,8 +232,12 @@ def main() -> None:
     key = kept_parts.digest(MADE_BY, steps, judged, options.base)
     data = options.data / "packages.jsonl.gz"
     bench = Bench(folder=ROOT / "out" / "recipes" / key, data=data, steps=steps, judged=judged, base=options.base)
-    making = partial(make, bench=bench)
-    _, cells = kept_parts.run("recipes", costs(options.only), making, key=key, processes=1, anew=options.anew)
+    asked = {"steps": steps, "judged": judged, "base": options.base}
+    kept = {} if options.anew or options.short else committed(asked)
+    left = {part: cost for part, cost in costs(options.only).items() if part not in kept}
+    _, made = kept_parts.run("recipes", left, partial(make, bench=bench), key=key, processes=1, anew=options.anew)
+    cells = kept | {part: {**cell, "made_by": key} for part, cell in made.items()}
+    cells = {part: cells[part] for part in costs("") if part in cells}
     rows = table(cells)
     for task, by_name in rows.items():
         for name, row in by_name.items():
@@ -264,7 +245,14 @@ def main() -> None:
     if options.short:
         results_file.show("recipes", goals(rows))
     else:
-        results_file.write("recipes", {"steps": steps, "judged": judged, "rows": rows, "cells": cells}, goals(rows))
+        results_file.write("recipes", {**asked, "rows": rows, "cells": cells}, goals(rows))
+
+
+def committed(asked: dict[str, Any]) -> dict[str, Any]:
+    """The cells of the result as it stands, where it was made with the same settings."""
+    file = results_file.FOLDER / "recipes.json"
+    figures = json.loads(file.read_text())["figures"] if file.exists() else {}
+    return dict(figures["cells"]) if asked.items() <= figures.items() else {}
 
 
 if __name__ == "__main__":
