@@ -12,7 +12,7 @@ import msgspec
 
 class Stream(StrEnum):
     """Interactions (scrubbed text), evidence (no text), quarantine (metadata of what could not be scrubbed), feedback
-    (outcomes that clients reported, by request id; no text)."""
+    (what clients reported, by request id: outcomes, and right answers, scrubbed)."""
 
     INTERACTIONS = "interactions"
     EVIDENCE = "evidence"
@@ -71,6 +71,12 @@ class EventLog(Protocol):
 
     def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str) -> list[Entry]:
         """At most `limit` entries of a key from `offset` on, in order. Raises LogError."""
+
+    def find(self, stream: Stream, name: str, *, key: str) -> Entry | None:
+        """A key's entry with this id, wherever it was appended; None where there is none (any more).
+
+        Kafka knows a key's newest ids alone, at most 200,000 when it is first asked. Raises LogError.
+        """
 
     def end(self, stream: Stream, *, key: str) -> int:
         """The offset after the last entry of a key. Raises LogError."""
