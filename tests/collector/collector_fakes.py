@@ -6,7 +6,7 @@ from typing import Any
 
 from collector import Answer, Call, Entry, EventLog, Exchange, Interaction, ScrubError, Stream, open_subjects
 from collector.log_sqlite import SqliteLog
-from collector.scrub import Scrubbed
+from collector.scrubbed import Scrubbed
 from collector.sealing import Sealing
 from router import Arm, Decision, Events, TaskKind
 

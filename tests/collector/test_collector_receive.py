@@ -41,7 +41,7 @@ from collector.assemble import Assembler, Pool
 from collector.judge import Judge
 from collector.quality import Quality
 from collector.receive import QUIET_SECONDS, Receiver, run
-from collector.scrub import Scrubbed
+from collector.scrubbed import Scrubbed
 from router import Arm, EventKind, Events, Observation, RouteEvent, decode_evidence, parse
 
 CONFIG = parse(
