@@ -3,9 +3,9 @@
 A stream's records have one order for each key (the route), and offsets are of that order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -29,6 +29,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     value: bytes
     subject: str = ""
+
+
+Records = list[tuple[Stream, Record]]
+Later = Coroutine[Any, Any, Records]  # what is to be appended when it is known
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

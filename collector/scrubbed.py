@@ -1,6 +1,6 @@
 """What scrubbing gives, and what it must know to scrub more of an exchange that was scrubbed before."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -26,3 +26,19 @@ class Scrubbed(msgspec.Struct, frozen=True):
     memorised: dict[int, dict[str, int]] = {}
     pairs: dict[str, str] = {}
     drawn: dict[str, int] = {}
+
+
+class Pool(Protocol):
+    """Where texts are scrubbed; collector.scrub_pool.ScrubPool is the real one."""
+
+    async def scrub(
+        self,
+        values: list[Any],
+        *,
+        route: str,
+        cluster: str,
+        untouchable: frozenset[str] = frozenset(),
+        compared: frozenset[int] = frozenset(),
+        beside: Beside | None = None,
+    ) -> Scrubbed:
+        """Raises ScrubError; never returns unscrubbed text."""
