@@ -166,16 +166,18 @@ class Assembler:
         return True
 
     async def _kept(self, exchange: Exchange, raw: bytes, answers: list[Answered], size: int) -> Records:
-        made = None
+        kept = None
         try:
             made = await self._interaction(exchange, raw, answers)
-            return [(Stream.INTERACTIONS, await self._sealing.record(made, at=self._kept_since(exchange)))]
+            record = await self._sealing.record(made, at=self._kept_since(exchange))
+            kept = made
+            return [(Stream.INTERACTIONS, record)]
         except ScrubError as error:
             return await self._quarantined(exchange, str(error), raw)
         except Exception as error:
             return await self._failed(exchange, error, raw)
         finally:
-            self._right.end(exchange.id, made)
+            self._right.end(exchange.id, kept)
             self._waiting -= size
 
     async def _failed(self, exchange: Exchange, error: Exception, raw: bytes) -> Records:

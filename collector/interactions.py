@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
+from collector.errors import RecordUnreadable
 from collector.frames import Reported
 from collector.log import Entry, EventLog, Stream
 from collector.open_log import open_log
@@ -46,7 +47,7 @@ class Interactions:
         """The right answers that a route's clients reported, in [start, end) of the stream of feedback, with their
         offsets. Raises LogError."""
         while page := self.log.read(Stream.FEEDBACK, start, PAGE, key=route):
-            found = [(entry, _report.decode(entry.value).answer) for entry in page if end is None or entry.offset < end]
+            found = [(entry, _answer(entry)) for entry in page if end is None or entry.offset < end]
             yield from self._unsealed([(entry, answer) for entry, answer in found if answer], decode_right)
             start = page[-1].offset + 1
             if end is not None and start >= end:
@@ -81,6 +82,13 @@ class Interactions:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _answer(entry: Entry) -> bytes:
+    try:
+        return _report.decode(entry.value).answer
+    except msgspec.MsgspecError as error:
+        raise RecordUnreadable(f"the report {entry.id} of the log can't be read: {error}") from error
 
 
 def open_interactions(config: Config) -> Interactions:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from collector import (
     FrameSender,
     Interactions,
     LogError,
+    LogFull,
+    Record,
     RightAnswer,
     Stream,
     open_subjects,
@@ -62,6 +64,8 @@ class Desk:
     def _hear(self, name: str, fields: dict[str, Any]) -> None:
         if name == "collector.feedback":
             self.results[f"{fields['kind']} {fields['result']}"] += 1
+        elif name == "collector.log_full":
+            self.results["log full"] += 1
 
     def exchange(self, number: int = 0, text: str = "q", **changes: Any) -> None:
         asked, said = question(text), answer("wrong SECRET")
@@ -86,9 +90,15 @@ class Desk:
 
 
 class Failing(MemoryLog):
-    """A log that can't be searched for a while."""
+    """A log that can't be searched, or appended to, for a while."""
 
     failures = 0
+    full = False
+
+    def append(self, records: Sequence[tuple[Stream, Record]]) -> None:
+        if self.full:
+            raise LogFull
+        super().append(records)
 
     def find(self, stream: Stream, name: str, *, key: str) -> Entry | None:
         if self.failures:
@@ -241,6 +251,19 @@ async def test_while_the_log_can_not_be_read_nothing_is_lost(desk: Desk) -> None
     desk.report(0, "right")
     await desk.done()
     assert desk.log.failures == 0
+    assert [right.message["content"] for right in desk.kept()] == ["right"]
+
+
+async def test_one_that_comes_before_the_record_of_its_request_is_in_the_log_finds_it_there(desk: Desk) -> None:
+    assert isinstance(desk.log, Failing)
+    desk.log.full = True
+    desk.exchange()
+    while desk.results["log full"] < 2:  # noqa: ASYNC110 - its record is made, and waits for room
+        await asyncio.sleep(0.05)
+    desk.report(0, "right")
+    await asyncio.sleep(0.2)
+    desk.log.full = False
+    await desk.done()
     assert [right.message["content"] for right in desk.kept()] == ["right"]
 
 
