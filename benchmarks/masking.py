@@ -35,7 +35,7 @@ from faker import Faker
 from collector import MaskClient, mask_socket, socket_path
 from collector.frames import ACK, PREFIX, unpack
 from collector.mask import MaskServer, masking
-from collector.scrub import Scrubbed
+from collector.scrubbed import Scrubbed
 from retort.demo.settings import free_ports
 from router import Config, parse
 

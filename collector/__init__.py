@@ -10,13 +10,24 @@ from collector.errors import (
     ScrubError,
     SpoolError,
 )
-from collector.frames import IMPORTED, Call, Exchange, Feedback, Happened, Header, refused_by_both, socket_path
+from collector.frames import (
+    IMPORTED,
+    REPORTED,
+    Call,
+    Exchange,
+    Feedback,
+    Happened,
+    Header,
+    refused_by_both,
+    socket_path,
+)
 from collector.interactions import Interactions, open_interactions
 from collector.log import Entry, EventLog, Record, Stream
 from collector.mask_client import MaskClient
 from collector.mask_frames import MASK_SECONDS, MaskReply, mask_socket
+from collector.newest import NewestRight
 from collector.open_log import open_log
-from collector.record import Answer, Interaction
+from collector.record import Answer, Interaction, RightAnswer
 from collector.record import decode as decode_interaction
 from collector.salt import SALT_BYTES, read_salt
 from collector.send import FrameSender, send_now
@@ -26,6 +37,7 @@ from collector.subjects import SubjectKeys, open_subjects
 __all__ = [
     "IMPORTED",
     "MASK_SECONDS",
+    "REPORTED",
     "SALT_BYTES",
     "Answer",
     "Call",
@@ -45,8 +57,10 @@ __all__ = [
     "LogFull",
     "MaskClient",
     "MaskReply",
+    "NewestRight",
     "Overloaded",
     "Record",
+    "RightAnswer",
     "ScrubError",
     "Spool",
     "SpoolError",

@@ -4,22 +4,26 @@ quarantine without any text."""
 import logging
 import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
+from collector.answers import Answers
 from collector.errors import ScrubError, without_text
 from collector.feedback import Reports
 from collector.frames import Call, Exchange, Feedback, Happened, Header, texts_of
+from collector.interactions import Interactions
 from collector.kept import untouchable
-from collector.log import EventLog, Record, Stream
+from collector.log import EventLog, Later, Record, Records, Stream
 from collector.observe import Answered, observations, owes_a_pair, students
 from collector.pairs import pairs
-from collector.parse import Completion, Unreadable, request, spelt, try_completion, try_request, words
+from collector.parse import Completion, Unreadable, request, try_completion, try_request, words
 from collector.quality import Quality, waits
-from collector.record import Answer, Interaction
-from collector.scrub import Scrubbed, version
+from collector.record import Interaction
+from collector.right_answers import RightAnswers
+from collector.scrub import version
+from collector.scrubbed import Pool, Scrubbed
 from collector.sealing import Sealing
 from router import Arm, Asked, Config, EventKind, Events, Evidence, Observation, RoutePolicy, asked, encode_evidence
 
@@ -27,31 +31,15 @@ log = logging.getLogger("retort.collector")
 
 MOST_COUNTED = 50_000
 
-Records = list[tuple[Stream, Record]]
-Later = Coroutine[Any, Any, Records]
-
 
 class Assembled(msgspec.Struct, frozen=True):
     """What a frame becomes: `now`, records without any text, and `later`, each on its own: its interaction, its pairs
-    that a model or a judge must be asked about."""
+    that a model or a judge must be asked about. `then`: what is begun when all that came before it, but for what is
+    still under way, can be found in the log."""
 
     now: Records
     later: tuple[Later, ...] = ()
-
-
-class Pool(Protocol):
-    """Where texts are scrubbed; collector.scrub_pool.ScrubPool is the real one."""
-
-    async def scrub(
-        self,
-        values: list[Any],
-        *,
-        route: str,
-        cluster: str,
-        untouchable: frozenset[str] = frozenset(),
-        compared: frozenset[int] = frozenset(),
-    ) -> Scrubbed:
-        """Raises ScrubError; never returns unscrubbed text."""
+    then: Callable[[], Later] | None = None
 
 
 class Assembler:
@@ -66,6 +54,7 @@ class Assembler:
         *,
         sealing: Sealing,
         quality: Quality | None = None,
+        interactions: Interactions | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -74,6 +63,8 @@ class Assembler:
         self._sealing = sealing
         self._quality = quality or Quality(events)
         self._reports = Reports(config, events)
+        self._answers = Answers(config, events)
+        self._right = RightAnswers(config, pool, events, sealing=sealing, interactions=interactions)
         self._clock = clock
         self._eligible: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self._waiting = 0  # bytes of exchanges whose texts are being scrubbed, or wait for it
@@ -85,6 +76,7 @@ class Assembler:
 
     def due(self) -> Records:
         """What is to be appended because its time has come."""
+        self._right.expire(self._clock())
         return [_evidence(seen) for seen in self._reports.due(self._clock())]
 
     def begin(self, header: Header, body: bytes) -> Assembled:
@@ -121,7 +113,8 @@ class Assembler:
             log.error("collector.feedback_failed", extra=without_text(error))
             self._events.emit("collector.feedback", route="", kind="", result="failed")
             return Assembled([])
-        return Assembled(records, () if known is None else (self._settled(*known[:2], truth=known[2]),))
+        later = () if known is None else (self._settled(*known[:2], truth=known[2]),)
+        return Assembled(records, later, self._right.take(feedback, body, self._clock()))
 
     def _exchange(self, exchange: Exchange, body: bytes) -> Assembled:
         route = exchange.decision.route
@@ -141,7 +134,8 @@ class Assembler:
         compared, later = self._compare(exchange, texts[0], answers, policy)
         records = [_evidence(seen) for seen in (*found, *compared)]
         if exchange.capture and self._has_room(exchange, len(body)):
-            later = (self._kept(exchange, texts[0], answers, len(body)), *later)
+            right = self._right.begin(exchange.id)
+            later = (self._kept(exchange, texts[0], answers, len(body)), *right, *later)
         return Assembled(records, later)
 
     def _compare(
@@ -172,13 +166,18 @@ class Assembler:
         return True
 
     async def _kept(self, exchange: Exchange, raw: bytes, answers: list[Answered], size: int) -> Records:
+        kept = None
         try:
-            return [await self._interaction(exchange, raw, answers)]
+            made = await self._interaction(exchange, raw, answers)
+            record = await self._sealing.record(made, at=self._kept_since(exchange))
+            kept = made
+            return [(Stream.INTERACTIONS, record)]
         except ScrubError as error:
             return await self._quarantined(exchange, str(error), raw)
         except Exception as error:
             return await self._failed(exchange, error, raw)
         finally:
+            self._right.end(exchange.id, kept)
             self._waiting -= size
 
     async def _failed(self, exchange: Exchange, error: Exception, raw: bytes) -> Records:
@@ -186,7 +185,7 @@ class Assembler:
         log.error("collector.exchange_failed", extra=without_text(error))
         return await self._quarantined(exchange, type(error).__name__, raw)
 
-    async def _interaction(self, exchange: Exchange, raw: bytes, answers: list[Answered]) -> tuple[Stream, Record]:
+    async def _interaction(self, exchange: Exchange, raw: bytes, answers: list[Answered]) -> Interaction:
         """Raises ScrubError for what can't be scrubbed."""
         try:
             asked = request(raw)
@@ -208,7 +207,7 @@ class Assembler:
         clean_request, *clean_words = scrubbed.values
         untouched = scrubbed.values == values and not any(scrubbed.entities.values())
         subject = await self._sealing.name(exchange, asked, clean_request)
-        interaction = Interaction(
+        return Interaction(
             id=exchange.id,
             at=exchange.at,
             route=exchange.decision.route,
@@ -226,13 +225,13 @@ class Assembler:
             stream=exchange.stream,
             request=clean_request,
             answers=tuple(
-                self._answer(call, said, clean, told=untouched)
+                self._answers.of(call, said, clean, told=untouched)
                 for (call, said), clean in zip(answers, clean_words, strict=True)
             ),
-            failed=tuple(self._answer(call, None, {}) for call in exchange.failed),
+            failed=tuple(self._answers.of(call, None, {}) for call in exchange.failed),
             source=exchange.imported,
+            drawn=scrubbed.drawn if policy.capture.right_answers else None,
         )
-        return Stream.INTERACTIONS, await self._sealing.record(interaction, at=self._kept_since(exchange))
 
     def _tell(self, route: str, scrubbed: Scrubbed, answers: list[Answered]) -> None:
         for entity, count in scrubbed.entities.items():
@@ -243,35 +242,6 @@ class Assembler:
             student = answers[position - 1][0].version
             for entity, count in entities.items():
                 self._events.emit("collector.memorised", route=route, version=student, entity=entity, count=count)
-
-    def _answer(self, call: Call, said: Completion | None, worded: Mapping[str, Any], *, told: bool = False) -> Answer:
-        return Answer(
-            arm=call.arm,
-            version=call.version,
-            upstream=call.upstream,
-            status=call.status,
-            error=call.error,
-            usage=said.usage if said else None,
-            cost_usd=self._cost(call, said),
-            ttft_ms=call.ttft_ms,
-            total_ms=call.total_ms,
-            confidence=call.confidence,
-            deferred=call.deferred,
-            logprobs=spelt(said) if told else (),
-            **worded,
-        )
-
-    def _cost(self, call: Call, said: Completion | None) -> float | None:
-        """USD; None, and an event, where the operator gave no price: an unknown price is not 0."""
-        if call.upstream is None or said is None or said.usage is None:
-            return None
-        upstream, _, model = call.upstream.partition("/")
-        prices = self._config.upstreams[upstream].prices.get(model) if upstream in self._config.upstreams else None
-        if prices is None:
-            self._events.emit("collector.unknown_price", upstream=call.upstream)
-            return None
-        used = said.usage
-        return (used.prompt_tokens * prices.input + used.completion_tokens * prices.output) / 1e6
 
     async def _quarantined(self, exchange: Exchange, reason: str, raw: bytes) -> Records:
         """The exchange's header alone, with the subject hashed that it or the request names: it holds no text."""

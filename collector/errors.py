@@ -3,7 +3,8 @@
 CollectorError
 ├── CollectorUnavailable  nobody answers on the socket; may be retried
 ├── LogError              the log can't be written or read; may be retried
-│   └── LogFull           no space left where the log is; may be retried
+│   ├── LogFull           no space left where the log is; may be retried
+│   └── RecordUnreadable  what stands in the log is no record, or its key is another
 ├── SpoolError            a spooled frame can't be read with this key
 ├── Overloaded            more waits already than may wait; may be retried
 ├── JudgeFailed           the judge gave no verdict on a pair; the pair says nothing
@@ -36,6 +37,12 @@ class LogError(CollectorError):
 
 class LogFull(LogError):
     """No space is left where the log is."""
+
+
+class RecordUnreadable(LogError):
+    """A record of the log can't be read."""
+
+    retryable = False
 
 
 class SpoolError(CollectorError):

@@ -1,7 +1,8 @@
 """What clients report, brought together with the exchanges that they report on.
 
 A report may come before its exchange, which waits for its shadow calls: it is kept for EARLY_SECONDS. One that finds
-nothing by then, or comes after its time, is counted as unknown. The right answers' texts stay in memory.
+nothing by then, or comes after its time, is counted as unknown. What is compared with right answers stays in memory;
+keeping them is collector.right_answers' part.
 """
 
 import math
@@ -61,7 +62,8 @@ class Reports:
         if not feedback.truth_bytes:
             return records, None
         if policy.quality.reference != "truth":
-            self._count(feedback, "truth", "not_wanted")
+            if not feedback.capture:
+                self._count(feedback, "truth", "not_wanted")
             return records, None
         try:
             text = body[: feedback.truth_bytes].decode()

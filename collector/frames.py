@@ -30,6 +30,7 @@ ACK = struct.Struct("!Q")
 MAX_HEADER = 1 << 20
 MAX_BODY = 256 << 20
 IMPORTED = "import-"  # what the ids of imported exchanges begin with
+REPORTED = "fb_"  # and those of reports
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, tag="happened"):
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, tag="feedback"):
     """What a client reports of an exchange, by its request id: an outcome in [0, 1], and the right answer's text (the
-    frame's body), where either is known.
+    frame's body), where either is known. `capture`: whether that text may be kept (rate and consent).
     """
 
     id: str
@@ -106,6 +107,14 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, tag="feedback"):
     request_id: str
     outcome: float | None = None
     truth_bytes: int = 0
+    capture: bool = False
+
+
+class Reported(Feedback, frozen=True, kw_only=True, tag="feedback"):
+    """A report as it stands in the log. `answer`: the right answer, scrubbed (a collector.record.RightAnswer, encoded);
+    who reads the outcomes alone passes it over as unknown."""
+
+    answer: bytes = b""
 
 
 Header = Exchange | Happened | Feedback

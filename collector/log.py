@@ -3,16 +3,16 @@
 A stream's records have one order for each key (the route), and offsets are of that order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 
 class Stream(StrEnum):
     """Interactions (scrubbed text), evidence (no text), quarantine (metadata of what could not be scrubbed), feedback
-    (outcomes that clients reported, by request id; no text)."""
+    (what clients reported, by request id: outcomes, and right answers, scrubbed)."""
 
     INTERACTIONS = "interactions"
     EVIDENCE = "evidence"
@@ -29,6 +29,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     value: bytes
     subject: str = ""
+
+
+Records = list[tuple[Stream, Record]]
+Later = Coroutine[Any, Any, Records]  # what is to be appended when it is known
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +75,12 @@ class EventLog(Protocol):
 
     def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str) -> list[Entry]:
         """At most `limit` entries of a key from `offset` on, in order. Raises LogError."""
+
+    def find(self, stream: Stream, name: str, *, key: str) -> Entry | None:
+        """A key's entry with this id, wherever it was appended; None where there is none (any more).
+
+        Kafka knows a key's newest ids alone, at most 200,000 when it is first asked. Raises LogError.
+        """
 
     def end(self, stream: Stream, *, key: str) -> int:
         """The offset after the last entry of a key. Raises LogError."""

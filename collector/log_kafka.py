@@ -13,6 +13,7 @@ import msgspec
 from collector.log import Entry, Record, Stream
 from collector.log_kafka_append import Appender
 from collector.log_kafka_client import Cluster
+from collector.log_kafka_find import Finder
 from collector.log_kafka_group import GroupMember
 from collector.log_kafka_read import Reader, entry
 from collector.log_kafka_topics import Topics
@@ -31,6 +32,7 @@ class KafkaLog:
     def __init__(self, url: str, settings: KafkaSettings, *, appender: str | None = None) -> None:
         self._topics = Topics(Cluster(url, settings))
         self._readers: dict[str, Reader] = {}
+        self._finders: dict[str, Finder] = {}
         self._lock = threading.Lock()
         name = (settings.transactional_id or appender) if appender else None
         self._appender = Appender(self._topics, name or secrets.token_hex(8))
@@ -48,6 +50,13 @@ class KafkaLog:
     def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str) -> list[Entry]:
         """See EventLog."""
         return self._reader(stream, key).read(max(offset, 0), limit)
+
+    def find(self, stream: Stream, name: str, *, key: str) -> Entry | None:
+        """See EventLog."""
+        topic, reader = self._topics.name(stream, key), self._reader(stream, key)
+        with self._lock:
+            finder = self._finders.get(topic) or self._finders.setdefault(topic, Finder(reader))
+        return finder.find(name)
 
     def end(self, stream: Stream, *, key: str) -> int:
         """See EventLog."""

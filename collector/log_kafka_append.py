@@ -26,6 +26,13 @@ PAGE = 2_000
 Appended = tuple[str, Record]  # the topic, and what goes there
 
 
+def tail(reader: Reader, end: int) -> int:
+    """From which offset on a topic's newest NEWEST ids stand, or those of its newest TAIL_BYTES. Raises LogError."""
+    newest = reader.messages(max(end - PAGE, 0), PAGE)
+    mean = sum(len(one.value or b"") for one in newest) / max(len(newest), 1)
+    return max(end - min(NEWEST, int(TAIL_BYTES / max(mean, 1.0))), 0)
+
+
 class Known:
     """The newest ids of a topic, and from which offset on it may hold others."""
 
@@ -149,9 +156,7 @@ class Appender:
         """
         end = self._topics.ends([topic], committed=False)[topic]
         if known.next is None:
-            newest = reader.messages(max(end - PAGE, 0), PAGE)
-            mean = sum(len(one.value or b"") for one in newest) / max(len(newest), 1)
-            known.next = max(end - min(NEWEST, int(TAIL_BYTES / max(mean, 1.0))), 0)
+            known.next = tail(reader, end)
         deadline = time.monotonic() + 4 * self._cluster.settings.timeout
         while known.next < end:
             page = reader.messages(known.next, PAGE)

@@ -73,6 +73,11 @@ class SqliteLog:
             f"SELECT {COLUMNS} FROM {stream} WHERE key = ? AND number >= ? ORDER BY number LIMIT ?", key, offset, limit
         )
 
+    def find(self, stream: Stream, name: str, *, key: str) -> Entry | None:
+        """See EventLog."""
+        found = self._entries(f"SELECT {COLUMNS} FROM {stream} WHERE id = ? AND key = ?", name, key)
+        return found[0] if found else None
+
     def end(self, stream: Stream, *, key: str) -> int:
         """See EventLog."""
         ((last,),) = self._rows(f"SELECT coalesce(max(number), 0) FROM {stream} WHERE key = ?", key)

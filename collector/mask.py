@@ -18,8 +18,8 @@ from collector.frames import claimed
 from collector.kept import untouchable
 from collector.mask_frames import LENGTH, MASK_SECONDS, MOST_BYTES, MaskReply, MaskRequest, mask_socket, packed
 from collector.salt import read_salt
-from collector.scrub import Scrubbed
 from collector.scrub_pool import ScrubPool
+from collector.scrubbed import Scrubbed
 from collector.sealing import at, users
 from router import Config, Events, RoutePolicy
 

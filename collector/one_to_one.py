@@ -1,7 +1,7 @@
 """Surrogates that can be turned back: each stands for one thing, and none stands in the record's own text by chance."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,13 +16,16 @@ _WORD = re.compile(r"[^\W_]+")
 
 class OneToOne:
     """The surrogates of one record. `own`: the value whose texts hold no surrogate by chance: the request.
+    `before`: what an earlier one has `drawn`, by digests of the things, which keep it.
 
     Drawn in the order of asking, so that a record that begins with the same request gets the same ones. Each is looked
     up by its runs of words, in time that doesn't grow with the others nor with the text.
     """
 
-    def __init__(self, surrogates: "Surrogates", own: Any) -> None:
+    def __init__(self, surrogates: "Surrogates", own: Any, before: Mapping[str, int] | None = None) -> None:
         self._surrogates = surrogates
+        self._before = before or {}
+        self.drawn: dict[str, int] = {}
         self._own = own
         self._text: str | None = None
         self._looked_up = 0
@@ -46,10 +49,14 @@ class OneToOne:
 
     def _new(self, entity: str, text: str) -> str | None:
         thing = self._surrogates.thing(entity, text)
-        try:
-            made = self._surrogates.of(entity, text, lambda made: self._free(made.casefold(), thing))
-        except ValueError:
+        name = self._surrogates.digest(thing)
+        least = self._before.get(name)
+        for number, made in self._surrogates.draws(entity, text):
+            if number >= least if least is not None else self._free(made.casefold(), thing):
+                break
+        else:
             return None
+        self.drawn.setdefault(name, number)
         whole, *parts = _runs(made.casefold())
         self._wholes[whole] = thing
         for part in (whole, *parts):

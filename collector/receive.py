@@ -12,27 +12,26 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from collector.assemble import Assembler, Later, Records
-from collector.embedding import Embedder, Encoder, encoder_folder
+from collector.assemble import Assembler
 from collector.errors import LogError, LogFull, without_text
 from collector.frames import ACK, MAX_BODY, MAX_HEADER, PREFIX, Envelope, claimed, socket_path, unpack
-from collector.judge import GatewayClient, Judge, gateway_url
-from collector.log import EventLog
+from collector.interactions import Interactions
+from collector.log import EventLog, Later, Records
 from collector.mask import masking
 from collector.open_log import open_log
-from collector.quality import Quality
 from collector.retention import keep_no_longer
 from collector.salt import read_salt
 from collector.scrub_pool import ScrubPool
 from collector.sealing import Sealing
 from collector.send import LONGEST_BACKOFF
+from collector.settling import settling
 from collector.subjects import open_subjects
-from router import Config, Events, needs_similarity
+from router import Config, Events
 
 log = logging.getLogger("retort.collector")
 
@@ -61,7 +60,11 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
         pool = ScrubPool(config.state, routes=routes, workers=config.scrub_workers, events=events)
         try:
             async with settling(config, events, gateway) as quality, masking(config):
-                assembler = Assembler(config, pool, events, sealing=Sealing(subjects, events), quality=quality)
+                assembler = Assembler(
+                    config, pool, events,
+                    sealing=Sealing(subjects, events), quality=quality,
+                    interactions=Interactions(evidence_log, subjects),
+                )  # fmt: skip
                 await asyncio.to_thread(assembler.restore, evidence_log)
                 await pool.start()
                 keeping = asyncio.create_task(keep_no_longer(config, evidence_log, subjects))
@@ -75,31 +78,14 @@ async def run(config: Config, *, events: Events, stop: asyncio.Event, gateway: s
             evidence_log.close()
 
 
-@contextlib.asynccontextmanager
-async def settling(config: Config, events: Events, gateway: str | None) -> AsyncIterator[Quality]:
-    """Who settles pairs, with the model and the judge that the routes need. Raises CollectorError where the model is
-    missing, or nobody can know where the gateway is."""
-    policies = [policy.quality for policy in config.routes.values()]
-    client = embedder = None
-    if any(needs_similarity(quality.score) for quality in policies):
-        embedder = Embedder((await asyncio.to_thread(Encoder, encoder_folder(config.state))).encode)
-    if any(quality.reference == "judge" for quality in policies):
-        client = GatewayClient(gateway or gateway_url(config))
-    try:
-        yield Quality(events, judge=Judge(client) if client else None, encoder=embedder)
-    finally:
-        if client is not None:
-            await client.close()
-        if embedder is not None:
-            embedder.close()
-
-
 class _Frame(msgspec.Struct):
-    """A frame on its way into the log. `parts`: how many of its parts are not durable yet."""
+    """A frame on its way into the log. `parts`: how many of its parts are not durable yet. `then`: the last of them,
+    which begins when the first is."""
 
     sequence: int
     size: int
     parts: int
+    then: Callable[[], Later] | None = None
 
 
 class _Sender:
@@ -233,15 +219,18 @@ class Receiver:
             self._bytes += size
         self._received += 1
         made = self._assembler.begin(envelope.header, body)
-        frame = _Frame(envelope.sequence, size, parts=1 + len(made.later))
+        frame = _Frame(envelope.sequence, size, 1 + len(made.later) + (made.then is not None), made.then)
         sender.owes(frame)
         self._queue.put_nowait((sender, frame, made.now))
         for later in made.later:
-            task = asyncio.create_task(self._finish_part(sender, frame, later))
-            self._unfinished.add(task)
-            task.add_done_callback(self._unfinished.discard)
+            self._begin_part(sender, frame, later)
 
-    async def _finish_part(self, sender: _Sender, frame: _Frame, later: Later) -> None:
+    def _begin_part(self, sender: _Sender | None, frame: _Frame, later: Later) -> None:
+        task = asyncio.create_task(self._finish_part(sender, frame, later))
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+
+    async def _finish_part(self, sender: _Sender | None, frame: _Frame, later: Later) -> None:
         self._queue.put_nowait((sender, frame, await later))
 
     async def _watch_the_clock(self) -> None:
@@ -264,13 +253,16 @@ class Receiver:
                 batch.append(self._queue.get_nowait())
             await self._append([record for _, _, records in batch for record in records])
             freed = 0
-            for _, frame, _ in batch:
+            for sender, frame, _ in batch:
+                if frame.then is not None:
+                    self._begin_part(sender, frame, frame.then())
+                    frame.then = None
                 frame.parts -= 1
                 if not frame.parts:
                     self._finished += 1
                     freed += frame.size
-            for sender in {sender for sender, _, _ in batch if sender is not None}:
-                sender.acknowledge()
+            for heard in {sender for sender, _, _ in batch if sender is not None}:
+                heard.acknowledge()
             async with self._room:
                 self._bytes -= freed
                 self._room.notify_all()

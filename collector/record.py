@@ -1,19 +1,22 @@
-"""The scrubbed record of one exchange, as it stands in the log. What was ever written stays readable.
+"""The scrubbed record of one exchange, and of the right answer to it, as they stand in the log. What was ever written
+stays readable.
 
 schema 1: MessagePack of an Interaction
 schema 2: 1, then zstd of it; or, sealed with its subject's key: 2, a nonce (12), AES-256-GCM of that
 """
 
 import secrets
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import zstandard
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from collector.errors import LogError
+from collector.errors import RecordUnreadable
 from router.decision import Arm
+
+T = TypeVar("T")
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +66,8 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     `arm`, `version`, `propensity`: as decided; after a fallback another arm served. `cluster`: hashed conversation
     key. `subject`: hashed, whose data it is; "" where nobody said. `consent`: why it may be kept (opt-out, or what said
     yes: header, key). `scrubber`: version of the scrubber and its settings. `source`: of an exchange that another
-    system logged, the format it was imported from; empty for this gateway's own traffic.
+    system logged, the format it was imported from; empty for this gateway's own traffic. `drawn`: which surrogates its
+    texts have, see collector.scrubbed.Beside; None where no right answer is kept beside it.
     """
 
     schema: int = 2
@@ -86,10 +90,22 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[Answer, ...]
     failed: tuple[Answer, ...] = ()
     source: str = ""
+    drawn: dict[str, int] | None = None
+
+
+class RightAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client reported to be right. `message`: an assistant message as an Answer's, scrubbed beside the record of
+    the request."""
+
+    request_id: str
+    at: float
+    message: dict[str, Any]
+    scrubber: str
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Interaction] = msgspec.msgpack.Decoder(Interaction)
+_right: msgspec.msgpack.Decoder[RightAnswer] = msgspec.msgpack.Decoder(RightAnswer)
 
 
 _PLAIN, _SEALED = b"\x01", b"\x02"
@@ -97,7 +113,7 @@ _NONCE_BYTES = 12
 _LEVEL = 3
 
 
-def encode(record: Interaction, key: bytes | None = None) -> bytes:
+def encode(record: Interaction | RightAnswer, key: bytes | None = None) -> bytes:
     """The bytes for the log; sealed with `key` (32 bytes) where one is given."""
     packed = _PLAIN + zstandard.ZstdCompressor(level=_LEVEL).compress(_encoder.encode(record))
     if key is None:
@@ -112,15 +128,24 @@ def sealed(data: bytes) -> bool:
 
 
 def decode(data: bytes, key: bytes | None = None) -> Interaction:
-    """Inverse of encode; unknown newer fields are passed over. Raises LogError."""
+    """Inverse of encode; unknown newer fields are passed over. Raises RecordUnreadable."""
+    return _decoded(data, key, _decoder)
+
+
+def decode_right(data: bytes, key: bytes | None = None) -> RightAnswer:
+    """As `decode`, of a right answer."""
+    return _decoded(data, key, _right)
+
+
+def _decoded(data: bytes, key: bytes | None, decoder: msgspec.msgpack.Decoder[T]) -> T:
     try:
         if sealed(data):
             if key is None:
-                raise LogError("a sealed record can't be read without its subject's key")
+                raise RecordUnreadable("a sealed record can't be read without its subject's key")
             nonce, rest = data[1 : 1 + _NONCE_BYTES], data[1 + _NONCE_BYTES :]
             data = AESGCM(key).decrypt(nonce, rest, None)
         if data[:1] == _PLAIN:
             data = zstandard.ZstdDecompressor().decompress(data[1:])
-        return _decoder.decode(data)
+        return decoder.decode(data)
     except (InvalidTag, zstandard.ZstdError, msgspec.MsgspecError) as error:
-        raise LogError(f"a record of the log can't be read: {type(error).__name__}: {error}") from error
+        raise RecordUnreadable(f"a record of the log can't be read: {type(error).__name__}: {error}") from error

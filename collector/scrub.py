@@ -24,6 +24,7 @@ from collector.language import language
 from collector.memorised import not_asked
 from collector.one_to_one import OneToOne
 from collector.plausible import MODELS, NAMES, Found, plausible
+from collector.scrubbed import Beside, Scrubbed
 from collector.stand_ins import StandIns, mistakable
 from router import CapturePolicy
 from router.policy_scrub import LANGUAGES, NEVER_KEPT
@@ -41,19 +42,6 @@ IN_PARTS = NAMES | {"ZIP_CODE", "BUILDING_NUMBER"}  # persons, places, addresses
 Span = tuple[str, int, int]  # entity, start, end
 
 DEFAULTS = CapturePolicy()  # of a route that nothing was said about
-
-
-class Scrubbed(msgspec.Struct, frozen=True):
-    """`values`: as they came, but for what was replaced. `entities`: how often each kind was. `unread`: how many texts
-    the models didn't read, for their language. `memorised`: by position of a value that was to be compared with the
-    first, how often each kind stands in it that doesn't stand there. `pairs`: what stands for what, surrogate ->
-    original, each as it is written."""
-
-    values: list[Any]
-    entities: dict[str, int]
-    unread: int = 0
-    memorised: dict[int, dict[str, int]] = {}
-    pairs: dict[str, str] = {}
 
 
 def version(policy: CapturePolicy) -> str:
@@ -95,18 +83,20 @@ class Scrubber:
         untouchable: Collection[str] = (),
         compared: Collection[int] = (),
         reversible: bool = False,
+        beside: Beside | None = None,
     ) -> Scrubbed:
         """Replace personal data in JSON-like values, the request first. `cluster`: the conversation, which shares its
         surrogates.
 
         `untouchable`: strings that stay as they are. `compared`: positions of values that are compared with the first.
         `reversible`: an answer will be turned back by the `pairs`, so whatever is replaced gets a surrogate, and house
-        numbers and postcodes so short that they could be any number stay. Raises ScrubError for what can't be looked at
-        in full, or turned back, and for what the route's policy drops.
+        numbers and postcodes so short that they could be any number stay. `beside`: what the values belong to.
+        Raises ScrubError for what can't be looked at in full, or turned back, and for what the route's policy drops.
         """
         policy = self._routes.get(route, DEFAULTS)
         key = hashlib.blake2b(cluster.encode(), key=self._salt, digest_size=32).digest()
-        surrogates = OneToOne(self._surrogates(key), values[:1])
+        own = values[:1] if beside is None else list(beside.values) if beside.drawn is not None else []
+        surrogates = OneToOne(self._surrogates(key), own, beside.drawn if beside else None)
         stand_ins = StandIns(surrogates, key=key, salt=self._salt, policy=policy, reversible=reversible)
         work = _Work(self, stand_ins, Kept(frozenset(policy.keep), frozenset(untouchable)), policy.languages)
         clean, memorised = [], {}
@@ -117,7 +107,7 @@ class Scrubber:
                 memorised[position] = new
         if stand_ins.dropped:
             raise ScrubError(f"dropped_by_policy: {', '.join(sorted(stand_ins.dropped))}")
-        return Scrubbed(clean, dict(work.entities), work.unread, memorised, stand_ins.pairs)
+        return Scrubbed(clean, dict(work.entities), work.unread, memorised, stand_ins.pairs, surrogates.drawn)
 
     def spans(self, text: str, reading: "Reading" = "text") -> tuple[Span, ...]:
         """What is personal in a text: not overlapping, in order."""

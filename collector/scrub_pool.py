@@ -22,7 +22,8 @@ from typing import Any
 
 from collector.errors import ScrubError, without_text
 from collector.salt import read_salt
-from collector.scrub import Scrubbed, Scrubber
+from collector.scrub import Scrubber
+from collector.scrubbed import Beside, Scrubbed
 from router import CapturePolicy, Events
 
 log = logging.getLogger("retort.scrub")
@@ -111,9 +112,10 @@ class ScrubPool:
         untouchable: frozenset[str] = frozenset(),
         compared: frozenset[int] = frozenset(),
         reversible: bool = False,
+        beside: Beside | None = None,
     ) -> Scrubbed:
         """See Scrubber.scrub. A worker that was killed is replaced, and the record tried once more."""
-        task = (values, route, cluster, untouchable, compared, reversible)
+        task = (values, route, cluster, untouchable, compared, reversible, beside)
         try:
             try:
                 return await self._once(cluster, *task)
@@ -197,9 +199,11 @@ def _scrub(
     untouchable: frozenset[str],
     compared: frozenset[int],
     reversible: bool,
+    beside: Beside | None,
 ) -> Scrubbed:
     if _scrubber is None:
         raise ScrubError("not_prepared")
     return _scrubber.scrub(
-        values, route=route, cluster=cluster, untouchable=untouchable, compared=compared, reversible=reversible
-    )
+        values, route=route, cluster=cluster, untouchable=untouchable, compared=compared, reversible=reversible,
+        beside=beside,
+    )  # fmt: skip

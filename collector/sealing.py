@@ -45,8 +45,12 @@ class Sealing:
 
     async def record(self, made: Interaction, *, at: float) -> Record:
         """For the log. `at`: since when it is kept."""
-        key = await self._patiently(partial(self._keys.key, at=at), made.subject) if made.subject else None
-        return Record(id=made.id, key=made.route, at=at, value=encode(made, key), subject=made.subject)
+        value = encode(made, await self.key(made.subject, at=at))
+        return Record(id=made.id, key=made.route, at=at, value=value, subject=made.subject)
+
+    async def key(self, subject: str, *, at: float) -> bytes | None:
+        """A hashed subject's key, for what is kept since `at`; None of nobody."""
+        return await self._patiently(partial(self._keys.key, at=at), subject) if subject else None
 
     async def _patiently(self, ask: Callable[[str], T], name: str) -> T:
         async with self._one:

@@ -9,7 +9,7 @@ import random
 import re
 import string
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import phonenumbers
@@ -30,14 +30,24 @@ class Surrogates:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def of(self, entity: str, text: str, accept: Callable[[str], bool] = lambda made: True) -> str:
-        """The surrogate of a text, the first that is accepted; never the text itself. Raises ValueError."""
+    def of(self, entity: str, text: str) -> str:
+        """The first surrogate of a text. Raises ValueError."""
+        for _, made in self.draws(entity, text):
+            return made
+        raise ValueError(f"no surrogate of a {entity} differs from it")
+
+    def draws(self, entity: str, text: str) -> Iterator[tuple[int, str]]:
+        """The surrogates of a text, with the numbers of their draws; never the text itself."""
         make = _MAKERS.get(entity, _same_shape)
         for attempt in range(100):
             made = make(text, self._draw(*self.thing(entity, text), attempt))
-            if made != text and accept(made):
-                return made
-        raise ValueError(f"no surrogate of a {entity} differs from it")
+            if made != text:
+                yield attempt, made
+
+    def digest(self, thing: tuple[str, str]) -> str:
+        """16 hex digits in place of a thing, keyed as its surrogates are."""
+        entity, text = thing
+        return hashlib.blake2b(f"{entity}\x00{text}".encode(), key=self._key, digest_size=8).hexdigest()
 
     def thing(self, entity: str, text: str) -> tuple[str, str]:
         """What the text names: texts that name the same thing have the same surrogate, but for its shape."""

@@ -4,14 +4,14 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from collector import Feedback
+from collector import REPORTED, Feedback
 from gateway.body import ClientGone, Receive, Scope, Send, read
-from gateway.capture import Sender
+from gateway.capture import Sender, consent
 from gateway.errors import GatewayError, Internal, InvalidRequest, Overloaded, WrongMethod
 from gateway.respond import respond, respond_json
 from gateway.routes import Route, Routes
@@ -106,7 +106,7 @@ class FeedbackIn:
             if scope["method"] != "POST":
                 raise WrongMethod(f"{FEEDBACK_PATH} answers to POST, not to {scope['method']}.")
             report = parse_report(await read(scope, receive, limit=MAX_BYTES))
-            self._hand_on(report, self._route(report))
+            self._hand_on(report, self._route(report), dict(scope["headers"]))
         except ClientGone:
             return
         except (InvalidRequest, Overloaded) as error:
@@ -133,15 +133,17 @@ class FeedbackIn:
             )
         return self._routes.only
 
-    def _hand_on(self, report: Report, route: Route) -> None:
+    def _hand_on(self, report: Report, route: Route, headers: Mapping[bytes, bytes]) -> None:
         truth = b"" if report.truth is None else report.truth.encode()
+        policy = route.policy.capture
         header = Feedback(
-            id=f"fb_{secrets.token_hex(12)}",
+            id=f"{REPORTED}{secrets.token_hex(12)}",
             at=self._clock(),
             route=route.name,
             request_id=report.request_id,
             outcome=report.outcome,
             truth_bytes=len(truth),
+            capture=policy.right_answers and consent(policy, report.request_id, headers) is not None,
         )
         if not self._sender.send(header, truth):
             raise Overloaded

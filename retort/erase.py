@@ -38,10 +38,10 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
             {
                 "subject": subject,
                 "key_destroyed": had_key,
-                "records": len(entries),
-                "held_by": list(_held(config, registry, subject, entries)),
+                "records": sum(map(len, gone.values())),
+                "held_by": list(_held(config, registry, subject, gone[Stream.INTERACTIONS])),
             }
-            for subject, had_key, entries in erased
+            for subject, had_key, gone in erased
         ]
     left = [name for name, clean in files.items() if not clean]
     for row in report:
@@ -56,18 +56,19 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
     return 1 if left else 0
 
 
-def _erased(config: Config, log: EventLog, subject: str) -> list[Entry]:
+def _erased(config: Config, log: EventLog, subject: str) -> dict[Stream, list[Entry]]:
     """What the log held of a subject; it is gone now, from the suites and the studies too. What bears her hash goes
     before the log's rows, so that a repetition finds what a kill has left; examples that were made before they bore one
     are found by those rows alone."""
     for path in suite_files(config.state):
         remove(path, subject)
     forget(config, _studied(config, subject))
-    entries = [entry for stream in Stream for entry in log.erase(stream, subject=subject)]
+    erased = {stream: log.erase(stream, subject=subject) for stream in Stream}
+    entries = [entry for stream in Stream for entry in erased[stream]]
     for path in suite_files(config.state):
         remove(path, subject, {entry.id for entry in entries})
     forget(config, sorted({entry.key for entry in entries}))
-    return entries
+    return erased
 
 
 def _studied(config: Config, subject: str) -> list[str]:

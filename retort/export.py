@@ -4,8 +4,9 @@ One file of a route, whole or not at all. Or, with a group, what is new since th
 the next numbered file of a folder; the group goes on from there once that file is complete on the disk.
 """
 
+import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from collector import Stream, open_interactions
+from collector import Interactions, NewestRight, Stream, open_interactions
 from exporters.models import sync
 from retort.errors import StartError
 from retort.export_forms import next_part, writer
@@ -32,14 +33,19 @@ def export(config: Config, route: str, *, form: str, out: str) -> int:
     if out == "-" and form == "parquet":
         raise StartError("--format parquet needs --out FILE")
     read = written = 0
-    with open_interactions(config) as interactions, _file(out) as file, _progress() as bar:
+    with (
+        open_interactions(config) as interactions,
+        _right_answers(interactions, [route]) as right,
+        _file(out) as file,
+        _progress() as bar,
+    ):
         end = interactions.end(route)
         task = bar.add_task(route, total=end)
         rows = writer(form, file)
         records = interactions.of(route, end=end)
         while page := list(islice(records, PAGE)):
             read += len(page)
-            written += rows.write([record for _, record in page])
+            written += rows.write([record for _, record in page], right.of([record.id for _, record in page]))
             bar.update(task, completed=page[-1][0] + 1)
         rows.close()
     _tell(out, read, written)
@@ -61,18 +67,34 @@ def export_new(config: Config, group: str, *, form: str, folder: str, most: int 
             return 0
         path = next_part(place, form)
         read = written = 0
-        with _file(str(path)) as file, _progress() as bar:
+        with (
+            _right_answers(interactions, interactions.log.keys(Stream.FEEDBACK)) as right,
+            _file(str(path)) as file,
+            _progress() as bar,
+        ):
             task = bar.add_task(group, total=None)
             rows = writer(form, file)
             while entries:
                 read += len(entries)
-                written += rows.write([record for _, record in interactions.opened(entries)])
+                records = [record for _, record in interactions.opened(entries)]
+                written += rows.write(records, right.of([record.id for record in records]))
                 bar.update(task, completed=read)
                 entries = consumer.poll(PAGE, seconds=SECONDS) if read < most else []
             rows.close()
         consumer.commit()
     _tell(str(path), read, written)
     return 0
+
+
+@contextmanager
+def _right_answers(interactions: Interactions, routes: Sequence[str]) -> Iterator[NewestRight]:
+    """Those that clients have reported, in a temporary file that nobody else sees."""
+    with closing(sqlite3.connect("")) as db:
+        newest = NewestRight(db)
+        for route in routes:
+            for _, right in interactions.right_answers(route):
+                newest.take(right)
+        yield newest
 
 
 @contextmanager

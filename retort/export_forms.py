@@ -1,6 +1,6 @@
 """An interaction in the forms that others read: a row for JSON lines and Parquet, a line for OpenAI's fine-tuning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -13,11 +13,15 @@ from router import Arm
 ROWS = 2000  # of a Parquet row group
 
 
+Message = Mapping[str, Any]
+
+
 class Writer(Protocol):
     """Takes interactions, into an open file."""
 
-    def write(self, records: Sequence[Interaction]) -> int:
-        """How many of these were written; the others have nothing that the form could hold."""
+    def write(self, records: Sequence[Interaction], right: Mapping[str, Message]) -> int:
+        """How many of these were written; the others have nothing that the form could hold. `right`: the right answers
+        to them that clients reported, by their ids."""
 
     def close(self) -> None:
         """Complete the file."""
@@ -26,12 +30,12 @@ class Writer(Protocol):
 class Lines:
     """One JSON object a line; `of` makes it, None for a record that the form can't hold."""
 
-    def __init__(self, out: BinaryIO, of: Callable[[Interaction], Any]) -> None:
+    def __init__(self, out: BinaryIO, of: Callable[[Interaction, Message | None], Any]) -> None:
         self._out, self._of = out, of
 
-    def write(self, records: Sequence[Interaction]) -> int:
+    def write(self, records: Sequence[Interaction], right: Mapping[str, Message]) -> int:
         """See Writer."""
-        made = [line for record in records if (line := self._of(record)) is not None]
+        made = [line for record in records if (line := self._of(record, right.get(record.id))) is not None]
         self._out.writelines(msgspec.json.encode(line) + b"\n" for line in made)
         return len(made)
 
@@ -56,13 +60,14 @@ class Parquet:
         self._schema = pyarrow.schema([(name, types.get(name, text)) for name in COLUMNS])
         self._writer = pyarrow.parquet.ParquetWriter(out, self._schema, compression="zstd")
 
-    def write(self, records: Sequence[Interaction]) -> int:
+    def write(self, records: Sequence[Interaction], right: Mapping[str, Message]) -> int:
         """See Writer."""
         for start in range(0, len(records), ROWS):
-            rows = [row(record) for record in records[start : start + ROWS]]
+            rows = [row(record, right.get(record.id)) for record in records[start : start + ROWS]]
             for one in rows:
                 one["at"] = round(one["at"] * 1e6)
-                one |= {name: msgspec.json.encode(one[name]).decode() for name in ("request", "message", "shadows")}
+                one |= {name: _json(one[name]) for name in ("request", "message", "shadows")}
+                one["right_answer"] = None if one["right_answer"] is None else _json(one["right_answer"])
             self._writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
         return len(records)
 
@@ -75,15 +80,22 @@ COLUMNS = (
     "id", "at", "route", "kind", "arm", "version", "propensity", "eligible", "policy_version", "rollout_revision",
     "consent", "scrubber", "cluster", "subject", "stream", "request", "served_by", "model", "status", "error",
     "finish_reason", "message", "prompt_tokens", "completion_tokens", "cost_usd", "ttft_ms", "total_ms", "shadows",
+    "right_answer",
 )  # fmt: skip
 
 
-def row(record: Interaction) -> dict[str, Any]:
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def row(record: Interaction, right: Message | None = None) -> dict[str, Any]:
     """The record and its served answer in one level; `at` in Unix seconds. `arm`: as decided, `served_by`: the version
-    or the upstream that answered. `shadows`: the answers that were asked for besides."""
+    or the upstream that answered. `shadows`: the answers that were asked for besides. `right_answer`: the newest that a
+    client reported."""
     served, *shadows = record.answers
     fields = {**msgspec.to_builtins(record), **_answer(served)}
-    return {name: fields.get(name) for name in COLUMNS} | {"shadows": [_answer(one) for one in shadows]}
+    more = {"shadows": [_answer(one) for one in shadows], "right_answer": right}
+    return {name: fields.get(name) for name in COLUMNS} | more
 
 
 def _answer(answer: Answer) -> dict[str, Any]:
@@ -94,17 +106,24 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return {**kept, "served_by": name, **{k: used.get(k) for k in ("prompt_tokens", "completion_tokens")}}
 
 
-def fine_tuning(record: Interaction) -> dict[str, Any] | None:
-    """A line of OpenAI's fine-tuning format: the conversation, with the teacher's whole answer at its end."""
-    answer = next((a for a in record.answers if a.arm is Arm.TEACHER), None)
+def fine_tuning(record: Interaction, right: Message | None = None) -> dict[str, Any] | None:
+    """A line of OpenAI's fine-tuning format: the conversation, with the right answer at its end where a client reported
+    one, else the teacher's whole answer."""
     messages = record.request.get("messages")
-    if answer is None or answer.status != 200 or answer.error is not None or not isinstance(messages, list):
+    message = _teachers(record) if right is None else right
+    if not message or not isinstance(messages, list):
         return None
-    if answer.finish_reason not in ("stop", "tool_calls") or not answer.message:
-        return None
-    said = {k: v for k, v in answer.message.items() if k in ("role", "content", "tool_calls", "refusal") and v}
+    said = {k: v for k, v in message.items() if k in ("role", "content", "tool_calls", "refusal") and v}
     extra: dict[str, Any] = {k: record.request[k] for k in ("tools", "parallel_tool_calls") if k in record.request}
     return {"messages": [*messages, {"role": "assistant", **said}], **extra}
+
+
+def _teachers(record: Interaction) -> Message | None:
+    """What the teacher said, whole."""
+    answer = next((a for a in record.answers if a.arm is Arm.TEACHER), None)
+    if answer is None or answer.status != 200 or answer.error is not None:
+        return None
+    return answer.message if answer.finish_reason in ("stop", "tool_calls") else None
 
 
 def writer(form: str, out: BinaryIO) -> Writer:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from collector import IMPORTED, Stream, open_interactions
+from collector import IMPORTED, REPORTED, Stream, open_interactions
 from exporters.models.errors import ArtefactError
 from exporters.models.store import Store
 from router import Arm, Config, Version, decode_state, open_registry
@@ -57,7 +57,9 @@ def measure(config: Config, route: str) -> Measured:
                 if answer.arm is Arm.TEACHER and answer.cost_usd is not None:
                     cost, priced = cost + answer.cost_usd, priced + 1
         quarantined = interactions.log.read(Stream.QUARANTINE, 0, LATEST, key=route)
-        aside = sum(first <= entry.at <= last and not entry.id.startswith(IMPORTED) for entry in quarantined)
+        aside = sum(
+            first <= entry.at <= last and not entry.id.startswith((IMPORTED, REPORTED)) for entry in quarantined
+        )
     return Measured(
         requests=requests + aside,
         eligible=eligible + aside,

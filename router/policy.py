@@ -34,6 +34,7 @@ class ConsentKeys(Strict):
 class CapturePolicy(Strict):
     """What is kept of an exchange. `keep`: words that scrubbing must leave as they are. `languages`: whose texts the
     models read. `scrub`: what is done with each kind of personal data, and by `default` with the others.
+    `right_answers`: those that clients report of exchanges that are kept are kept, too, and learnt from.
     `mask_teachers`: the teacher is sent surrogates in place of personal data."""
 
     rate: Rate = 1.0
@@ -42,6 +43,7 @@ class CapturePolicy(Strict):
     retention_days: float = Field(30.0, gt=0)
     keep: tuple[str, ...] = ()
     mask_teachers: bool = False
+    right_answers: bool = True
     languages: tuple[Language, ...] = LANGUAGES
     scrub: dict[str, Action] = {}
 

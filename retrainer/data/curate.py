@@ -35,7 +35,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     the record. `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what
     the request asked for besides, for scoring. `weight`: of its loss; over a training set their mean is 1. `rejected`:
     a student's whole answer to the same, where it gave another. `logprobs`: the answer's tokens with the teacher's
-    alternatives, where they were told.
+    alternatives, where they were told. `corrected`: it is no teacher's answer, but what somebody said is right.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weight: float = 1.0
     rejected: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    corrected: bool = False
 
     def is_of(self, subject: str, ids: Collection[str]) -> bool:
         """Whether it is of this hashed subject, or was made of one of these records."""
@@ -98,6 +99,7 @@ def example_of(record: Interaction, offset: int, *, correction: str | None = Non
         asked=asked(record.request),
         rejected=_rejected(record, text),
         logprobs=logprobs,
+        corrected=correction is not None,
     )
     return Kept(example, None, refused)
 

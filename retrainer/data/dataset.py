@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 
 from collector.interactions import Interactions
+from collector.log import Stream
 from retrainer.data.filters import Fits
 from retrainer.data.held_out import digest_of
 from retrainer.data.options import PLAIN, Options
@@ -30,9 +31,11 @@ def build(
     max_examples: int,
     fits: Fits = lambda _: True,
     end: int | None = None,
+    feedback_end: int | None = None,
     options: Options = PLAIN,
 ) -> Dataset:
-    """Read the route's interactions up to `end`, and make the data set of them, with `max_examples` at the most.
+    """Read the route's interactions up to `end`, and the right answers to them that clients reported up to
+    `feedback_end`, and make the data set of them, with `max_examples` at the most.
 
     `fits`: whether an example is short enough, in tokens. The same log range and settings give the same data set, byte
     for byte. Its examples are read from the work folder; `write` it to keep it. Raises NotEnoughExamples, CycleError,
@@ -42,7 +45,12 @@ def build(
     policy = options.policy
     settings = {"max_examples": max_examples, "audit_rate": options.audit_rate, **policy.model_dump(mode="json")}
     files = {name: digest_of(name, Path(file)) for name, file in _files(policy).items()}
-    work = Work(folder / "work.db", settings=[route, settings, files], end=end, log_end=interactions.end(route))
+    work = Work(
+        folder / "work.db",
+        settings=[route, settings, files],
+        ends=(end, feedback_end),
+        log_ends=(interactions.end(route), interactions.log.end(Stream.FEEDBACK, key=route)),
+    )
     try:
         Reading(work, options, fits).all(interactions, route)
         selected = select(work.db, policy, max_examples=max_examples, second=options.second)

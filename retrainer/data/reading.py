@@ -16,6 +16,7 @@ from retrainer.data.held_out import read_corrections
 from retrainer.data.meanings import Meanings, Vectors
 from retrainer.data.minhash import bands, prompt_text, sketch
 from retrainer.data.options import Options
+from retrainer.data.render import plain_text
 from retrainer.data.suite import Guard, read_suite
 from retrainer.data.weights import chance, inverse
 from retrainer.data.work import Work
@@ -45,6 +46,7 @@ class Reading:
 
     def all(self, interactions: Interactions, route: str) -> None:
         """Read to the end. Raises what the log raises."""
+        self._right_answers(interactions, route)
         tally = self._work.tally
         records = interactions.of(route, start=tally.next, end=tally.end)
         meter: Meter | None = None
@@ -63,14 +65,23 @@ class Reading:
             meter(tally.next - tally.first)
         self._work.commit()
 
+    def _right_answers(self, interactions: Interactions, route: str) -> None:
+        """What clients reported comes later than what it is about, so it is read first."""
+        tally = self._work.tally
+        for offset, right in interactions.right_answers(route, start=tally.feedback_next, end=tally.feedback_end):
+            self._work.right.take(right)
+            tally.feedback_next = offset + 1
+        self._work.commit()
+
     def _page(self, page: Sequence[tuple[int, Interaction]]) -> None:
         tally = self._work.tally
         found: list[tuple[Interaction, int, Kept]] = []
+        reported = {name: plain_text(said) or "" for name, said in self._work.right.of([r.id for _, r in page]).items()}
         for offset, record in page:
             tally.read += 1
             if record.answers and record.answers[0].status == 200:
                 tally.production.add(answer_text(record.answers[0].message))
-            kept = example_of(record, offset, correction=self._corrections.get(record.id))
+            kept = example_of(record, offset, correction=self._corrections.get(record.id, reported.get(record.id)))
             found.append((record, offset, kept))
         vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])
         for record, offset, kept in found:
@@ -109,7 +120,7 @@ class Reading:
             example,
             place,
             weight=inverse(chance(record, self._options.audit_rate), self._options.policy.propensity_clip),
-            corrected=record.id in self._corrections,
+            corrected=example.corrected,
             suite=near_suite,
             draw=key,
         )

@@ -37,7 +37,8 @@ class Dropped(msgspec.Struct, kw_only=True):
 
 class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Lineage of a data set. `digest`: sha256 over the three files. `first`, `end`: the range of log offsets that was
-    read. `upstreams`: which teachers' answers it holds, `scrubbers`: by which scrubber versions they went.
+    read; `feedback_end`: up to where that of what clients reported was. `upstreams`: which teachers' answers it holds,
+    `scrubbers`: by which scrubber versions they went.
 
     `settings`: of every filter. `files`: sha256 of the operator's files that went in. `newest_from`: the offset from
     which traffic is the newest, `newest`: how many held-out examples are of it. `added`: examples that are not of the
@@ -63,6 +64,7 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     newest: int = 0
     replayed: int = 0
     corrected: int = 0
+    feedback_end: int = 0
     added: dict[str, int] = {}
     labels: dict[str, Any] = {}
     consistency: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from collector.newest import NewestRight
 from retrainer.data.curate import Example, Side
 from retrainer.data.groups import Groups, Place, side
 from retrainer.data.labels import Labels
@@ -24,13 +25,18 @@ CREATE TABLE IF NOT EXISTS examples (
 """
 _CACHE_KIB = 64 << 10
 
+Ends = tuple[int, int]  # offsets, of interactions and of feedback
+
 
 class Tally(msgspec.Struct, kw_only=True):
     """What is counted while the log is read. `next`: the offset to go on from; `end`: where reading ends.
-    `production`: what was served, whoever answered."""
+    `feedback_next`, `feedback_end`: the same of what clients reported. `production`: what was served, whoever
+    answered."""
 
     end: int
+    feedback_end: int = 0
     next: int = 0
+    feedback_next: int = 0
     first: int = 0
     read: int = 0
     corrected: int = 0
@@ -47,18 +53,21 @@ class Tally(msgspec.Struct, kw_only=True):
 class Work:
     """One work file. A file that was begun with other settings, or that can't be read, is begun anew."""
 
-    def __init__(self, path: Path, *, settings: Any, end: int | None, log_end: int) -> None:
-        """`end`: where reading ends, None: where an earlier attempt said, else at the log's end `log_end`."""
+    def __init__(self, path: Path, *, settings: Any, ends: tuple[int | None, int | None], log_ends: Ends) -> None:
+        """`ends`: where reading ends, of interactions and of feedback. None: where an earlier attempt said, else at the
+        log's end, `log_ends`."""
         self._path = path
         self._settings = hashlib.sha256(msgspec.json.encode(settings, order="deterministic")).hexdigest()
         self.db = self._open()
-        begun = self._begun(end)
+        begun = self._begun(ends)
         if begun is None:
             self.db.close()
             self._forget()
             self.db = self._open()
-        self.tally = begun or Tally(end=log_end if end is None else end)
+        end, feedback_end = (here if wanted is None else wanted for wanted, here in zip(ends, log_ends, strict=True))
+        self.tally = begun or Tally(end=end, feedback_end=feedback_end)
         self.groups = Groups(self.db)
+        self.right = NewestRight(self.db)
         self.commit()
 
     def commit(self) -> None:
@@ -121,12 +130,13 @@ class Work:
             _prepare(db)
         return db
 
-    def _begun(self, end: int | None) -> Tally | None:
+    def _begun(self, ends: tuple[int | None, int | None]) -> Tally | None:
         kept = dict(self.db.execute("SELECT name, value FROM meta"))
         if kept.get("settings") != self._settings.encode():
             return None
         tally = msgspec.json.decode(kept["tally"], type=Tally)
-        return tally if end is None or tally.end == end else None
+        begun = (tally.end, tally.feedback_end)
+        return tally if all(wanted in (None, was) for wanted, was in zip(ends, begun, strict=True)) else None
 
     def _put(self, name: str, value: bytes) -> None:
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))

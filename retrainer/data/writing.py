@@ -65,6 +65,7 @@ class Writing:
             newest=self._newest,
             replayed=selected.replayed,
             corrected=self._one(f"SELECT count(*) {_KEPT} AND corrected"),
+            feedback_end=tally.feedback_end,
             added=added,
             labels={part.value: shift(tally.production, labels[part]) for part in Side},
             consistency=selected.consistency,

@@ -6,7 +6,7 @@ from typing import Any
 
 from collector import Answer, Call, Entry, EventLog, Exchange, Interaction, ScrubError, Stream, open_subjects
 from collector.log_sqlite import SqliteLog
-from collector.scrub import Scrubbed
+from collector.scrubbed import Beside, Scrubbed
 from collector.sealing import Sealing
 from router import Arm, Decision, Events, TaskKind
 
@@ -70,6 +70,7 @@ class PlainPool:
         cluster: str,
         untouchable: frozenset[str] = frozenset(),
         compared: frozenset[int] = frozenset(),
+        beside: Beside | None = None,
     ) -> Scrubbed:
         text = json.dumps(values)
         if "POISON" in text:

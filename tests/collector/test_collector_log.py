@@ -77,6 +77,25 @@ def test_a_repeated_id_is_left_out_of_its_own_stream_only(log: EventLog) -> None
     assert ids(log.read(Stream.INTERACTIONS, 0, key="r")) == ["a"]
 
 
+def test_a_record_is_found_by_its_id_from_when_it_is_appended_until_it_is_gone(log: EventLog) -> None:
+    put(log, *(record(f"a{i}", at=1000.0 + i, subject="jane" * (i == 3)) for i in range(5)), record("other", "t"))
+    assert log.find(Stream.EVIDENCE, "a1", key="r") == log.read(Stream.EVIDENCE, 0, key="r")[1]
+    put(log, record("later", at=2000.0))
+    (later,) = [one for one in log.read(Stream.EVIDENCE, 0, key="r") if one.id == "later"]
+    assert log.find(Stream.EVIDENCE, "later", key="r") == later
+    for stream, name, key in (
+        (Stream.EVIDENCE, "other", "r"),
+        (Stream.EVIDENCE, "no", "r"),
+        (Stream.FEEDBACK, "a1", "r"),
+    ):
+        assert log.find(stream, name, key=key) is None
+    log.erase(Stream.EVIDENCE, subject="jane")
+    gone(log, ["a0", "a1", "a2", "a4", "later"])
+    log.expire(Stream.EVIDENCE, key="r", before=1002.0)
+    found = [log.find(Stream.EVIDENCE, name, key="r") for name in ("a1", "a2", "a3", "later")]
+    assert [one and one.id for one in found] == [None, "a2", None, "later"]
+
+
 def test_the_end_is_after_the_last_entry_of_the_key(log: EventLog) -> None:
     begin = log.end(Stream.EVIDENCE, key="r")
     put(log, record("a"), record("b", "s"), record("c"))

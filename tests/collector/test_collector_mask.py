@@ -12,7 +12,7 @@ import pytest
 from collector import CollectorUnavailable, MaskClient, ScrubError, mask_socket
 from collector.mask import MaskServer, masking
 from collector.mask_frames import LENGTH
-from collector.scrub import Scrubbed
+from collector.scrubbed import Scrubbed
 from router import Config, RoutePolicy, parse
 
 POLICY = RoutePolicy.model_validate({"teachers": ["up/gpt-4o"], "capture": {"mask_teachers": True}})

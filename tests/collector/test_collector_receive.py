@@ -37,11 +37,11 @@ from collector import (
     open_log,
     send_now,
 )
-from collector.assemble import Assembler, Pool
+from collector.assemble import Assembler
 from collector.judge import Judge
 from collector.quality import Quality
 from collector.receive import QUIET_SECONDS, Receiver, run
-from collector.scrub import Scrubbed
+from collector.scrubbed import Pool, Scrubbed
 from router import Arm, EventKind, Events, Observation, RouteEvent, decode_evidence, parse
 
 CONFIG = parse(

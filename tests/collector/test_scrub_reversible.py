@@ -9,7 +9,8 @@ import pytest
 from collector.english_words import has_a_word
 from collector.errors import ScrubError
 from collector.one_to_one import OneToOne
-from collector.scrub import Scrubbed, Scrubber
+from collector.scrub import Scrubber
+from collector.scrubbed import Scrubbed
 from collector.stand_ins import StandIns
 from collector.surrogates import Surrogates, _names
 from router import CapturePolicy

@@ -13,7 +13,8 @@ from real_scrubber import CARD, EMAIL, IBAN, PHONE, ROUTES, clean
 from collector import ScrubError, Stream, cues, decode_interaction, forms, rampart
 from collector.assemble import Assembler
 from collector.plausible import Found, is_technical
-from collector.scrub import Scrubbed, Scrubber, version
+from collector.scrub import Scrubber, version
+from collector.scrubbed import Scrubbed
 from router import Arm, CapturePolicy, Events, parse
 from router.policy_scrub import ENTITIES
 

@@ -1,5 +1,6 @@
 """What clients report of answers goes to the collector, and what is wrong with a report is said."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -51,6 +52,47 @@ async def test_feedback_on_an_answer_is_accepted_and_handed_on_with_the_truth_as
     assert (feedback.route, feedback.request_id, feedback.outcome) == ("support", request_id, 0.25)
     assert (body, feedback.truth_bytes) == ("grün".encode(), 5)
     assert feedback.at > 1_700_000_000
+
+
+YES, NO = hashlib.sha256(b"sk-yes").hexdigest(), hashlib.sha256(b"sk-no").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("capture", "headers", "kept"),
+    [
+        ({}, {}, True),
+        ({}, {"x-retort-consent": "no"}, False),
+        ({"right_answers": False}, {"x-retort-consent": "yes"}, False),
+        ({"rate": 0.0}, {"x-retort-consent": "yes"}, False),
+        ({"consent": "opt-in"}, {}, False),
+        ({"consent": "opt-in"}, {"x-retort-consent": "yes"}, True),
+        ({"consent": "opt-in", "consent_keys": {"yes": [YES]}}, {"authorization": "Bearer sk-yes"}, True),
+        ({"consent_keys": {"no": [NO]}}, {"authorization": "Bearer sk-no", "x-retort-consent": "yes"}, False),
+    ],
+)
+async def test_a_right_answer_may_be_kept_where_its_request_might(
+    teacher: FakeUpstream, capture: dict[str, Any], headers: dict[str, str], kept: bool
+) -> None:
+    async with gateway(settings(teacher.url, route=f"capture: {json.dumps(capture)}")) as running:
+        data = json.dumps({"request_id": ID, "truth": "x"}).encode()
+        async with running.client.post(f"{running.url}/feedback", data=data, headers=headers) as got:
+            assert got.status == 202
+        ((feedback, body),) = running.sender.feedback
+    assert (feedback.capture, body) == (kept, b"x")
+
+
+async def test_of_a_route_that_keeps_some_requests_the_same_are_drawn(teacher: FakeUpstream) -> None:
+    async with gateway(settings(teacher.url, route="capture: {rate: 0.5}")) as running:
+        for _ in range(40):
+            async with running.post(REQUEST) as got:
+                request_id = got.headers["x-retort-request-id"]
+            async with send(running, {"request_id": request_id, "truth": "x"}) as got:
+                assert got.status == 202
+        exchanges = [(await running.sender.exchange(number))[0] for number in range(40)]
+        captured = {exchange.id: exchange.capture for exchange in exchanges}
+        reported = {feedback.request_id: feedback.capture for feedback, _ in running.sender.feedback}
+    assert reported == captured
+    assert set(reported.values()) == {True, False}
 
 
 @pytest.mark.parametrize(("said", "value"), [(True, 1.0), (False, 0.0), (1, 1.0), (0, 0.0), (0.5, 0.5)])

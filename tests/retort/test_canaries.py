@@ -158,8 +158,9 @@ async def run(config: Config, file: Path, says: dict[str, list[Canary]], every: 
             await client.post(f"{url}/chat/completions", content=json.dumps(every[0].sentence)[:-3].encode())
             log = open_log(config.log, kafka=config.kafka)
             async with asyncio.timeout(150):
-                while len(log.read(Stream.INTERACTIONS, 0, key="r")) < len(every) // EACH:  # noqa: ASYNC110
-                    await asyncio.sleep(0.5)
+                for stream in (Stream.INTERACTIONS, Stream.FEEDBACK):
+                    while len(log.read(stream, 0, key="r")) < len(every) // EACH:  # noqa: ASYNC110
+                        await asyncio.sleep(0.5)
             log.close()
             return (await client.get(f"http://{config.listen}/metrics")).text
     finally:
@@ -187,8 +188,9 @@ async def test_a_thousand_planted_values_are_nowhere(
     structured = [canary for canary in every if canary.kind not in UNSTRUCTURED]
     with open_interactions(config) as interactions:
         records = [record for _, record in interactions.of("r")]
-    kept = "\n".join(map(repr, records))
-    assert len(records) == 100
+        right = [answer for _, answer in interactions.right_answers("r")]
+    kept = "\n".join(map(repr, (*records, *right)))
+    assert len(records) == len({answer.request_id for answer in right}) == 100
     assert kept.count("and now?") == 100  # what is harmless is kept
     assert [c.sentence for c in left(structured, kept.encode())] == []
     missed = Counter(canary.kind for canary in left(every, kept.encode()))

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow.parquet
 import pytest
 
 from collector import Record, Stream, open_interactions, open_log, open_subjects
-from collector.record import Answer, Interaction, Usage, encode
+from collector.frames import Reported
+from collector.record import Answer, Interaction, RightAnswer, Usage, encode
 from retort.cli import main
 from retort.studies import folder_of
 from retrainer.data.curate import Example, Side
@@ -60,6 +62,20 @@ def record(name: str, *, subject: str = "", answers: Sequence[Answer] = (), **ch
         "request": {"model": "m", "messages": [{"role": "user", "content": f"question {name}"}]},
     }  # fmt: skip
     return Interaction(**{**made, **changes})
+
+
+def report(config: Config, name: str, text: str, *, at: float = 1700000001.0, subject: str = "") -> None:
+    """A right answer that a client reported, as the collector leaves it."""
+    keys, log = open_subjects(config.subjects), open_log(config.log)
+    said = {"role": "assistant", "content": text}
+    right = RightAnswer(request_id=name, at=at, message=said, scrubber="s")
+    kept = Reported(
+        id=f"fb_{at}", at=at, route="r", request_id=name, answer=encode(right, keys.key(subject) if subject else None)
+    )
+    value = msgspec.msgpack.encode(kept)
+    log.append([(Stream.FEEDBACK, Record(id=f"fb_{at}:answer", key="r", at=at, subject=subject, value=value))])
+    log.close()
+    keys.close()
 
 
 def retort(*arguments: str) -> int:
@@ -126,6 +142,32 @@ def test_fine_tuning_lines_are_of_whole_answers_of_the_teacher(
         {"messages": [{"role": "user", "content": "question f"}, said]},
     ]
     assert "3 of 6 records; 3 hold nothing that this format takes" in capsys.readouterr().err
+
+
+def test_right_answers_that_clients_reported_stand_beside_what_was_said_and_in_its_place(
+    file: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retort.export.SECONDS", 0.05)
+    put(config, record("a", subject="jane"), record("b"), record("c", answers=(STUDENT,)))
+    report(config, "a", "newest", at=1700000003.0, subject="jane")
+    report(config, "a", "older", at=1700000002.0, subject="jane")
+    report(config, "c", "of none")
+    rows = exported(file, tmp_path / "out.jsonl", "jsonl")
+    right = [None, {"role": "assistant", "content": "of none"}]
+    assert [row["right_answer"] for row in rows] == [{"role": "assistant", "content": "newest"}, *right]
+    assert rows[0]["message"]["content"] == "answer a"
+    exported(file, tmp_path / "out.parquet", "parquet")
+    column = pyarrow.parquet.read_table(tmp_path / "out.parquet").column("right_answer").to_pylist()
+    assert [one and json.loads(one)["content"] for one in column] == ["newest", None, "of none"]
+    lines = exported(file, tmp_path / "tuning.jsonl", "openai")
+    assert [line["messages"][-1]["content"] for line in lines] == ["newest", "answer b", "of none"]
+    exported(file, tmp_path / "group", "jsonl", "--group", "lake")
+    new = [json.loads(line) for line in (tmp_path / "group" / "000001.jsonl").read_bytes().splitlines()]
+    assert [row["right_answer"] for row in new] == [row["right_answer"] for row in rows]
+    assert retort("erase", "--hashed", "jane", "--config", str(file)) == 0
+    assert [row["right_answer"] for row in exported(file, tmp_path / "out.jsonl", "jsonl")] == right
+    left = open_log(config.log).read(Stream.FEEDBACK, 0, key="r")
+    assert [entry.subject for entry in left] == [""]
 
 
 def test_a_group_gets_what_is_new_since_its_last_run(

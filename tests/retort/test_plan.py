@@ -78,6 +78,7 @@ def fill(config: Config) -> None:
         (Stream.QUARANTINE, Record(id="q", key="r", at=500.0, value=b"")),
         interaction(10, 20_000.0, cost=1.0, source="openai"),
         (Stream.QUARANTINE, Record(id="import-q", key="r", at=500.0, value=b"")),
+        (Stream.QUARANTINE, Record(id="fb_q", key="r", at=500.0, value=b"")),
     ])  # fmt: skip
     log.close()
     registry = open_registry(config.registry)

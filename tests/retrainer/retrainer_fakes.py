@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 import tiny_model
 
+from collector.frames import Reported
 from collector.log import Entry, Record, Stream
 from collector.log_sqlite import SqliteLog
-from collector.record import Answer, Interaction, encode
+from collector.record import Answer, Interaction, RightAnswer, encode
 from retrainer.data.curate import Example, Side
 from retrainer.data.dataset import Dataset, DatasetManifest, digest, write
 from retrainer.progress import Progress, silent
@@ -19,14 +20,14 @@ from router.policy import RoutePolicy
 
 
 class CountedLog(SqliteLog):
-    """A log that goes with the test, and counts how often it is read."""
+    """A log that goes with the test, and counts how often its interactions are read."""
 
     def __init__(self) -> None:
         super().__init__(":memory:")
         self.reads = 0
 
     def read(self, stream: Stream, offset: int, limit: int = 1000, *, key: str) -> list[Entry]:
-        self.reads += 1
+        self.reads += stream is Stream.INTERACTIONS
         return super().read(stream, offset, limit, key=key)
 
 
@@ -67,6 +68,17 @@ def teacher(text: str, **changes: object) -> Answer:
 
 def fill(log: CountedLog, records: Sequence[Interaction]) -> None:
     log.append([(Stream.INTERACTIONS, Record(id=r.id, key=r.route, at=r.at, value=encode(r))) for r in records])
+
+
+def report(log: CountedLog, *reported: tuple[str, str], at: float = 5000.0) -> None:
+    """Right answers that clients reported of requests (id, answer), one after the other."""
+    for n, (request_id, text) in enumerate(reported):
+        said = {"role": "assistant", "content": text}
+        right = RightAnswer(request_id=request_id, at=at + n, message=said, scrubber="s1")
+        name = f"fb_{at + n}_{request_id}"
+        kept = Reported(id=name, at=at + n, route="colours", request_id=request_id, answer=encode(right))
+        value = msgspec.msgpack.encode(kept)
+        log.append([(Stream.FEEDBACK, Record(id=f"{name}:answer", key="colours", at=at + n, value=value))])
 
 
 def example(number: int, *, cluster: str | None = None, text: str | None = None, answer: str | None = None) -> Example:
