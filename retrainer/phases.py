@@ -175,7 +175,7 @@ class Phases:
             created_at=time.time(),
             files={},
             dataset=phases["dataset"],
-            training={**training, "first_loss": losses[0], "last_loss": losses[-1]},
+            training={**training, **self._job.lineage, "first_loss": losses[0], "last_loss": losses[-1]},
             report={
                 **{name: report.summary() for name, report in reports.items()},
                 "confidence": phases["assess"],
