@@ -24,7 +24,7 @@ from retrainer.audit import note
 from retrainer.counting import Count
 from retrainer.cycle import begin
 from retrainer.errors import RetrainerError
-from retrainer.lease import LEASE_SECONDS, Leases
+from retrainer.lease import LEASE_SECONDS, Leases, Lost
 from retrainer.pause import Pause
 from retrainer.ray_job import RayFailed, run_job, write_order
 from retrainer.state import Cycles, Request, new_id
@@ -39,7 +39,9 @@ log = logging.getLogger("retort.retrainer")
 POLL_SECONDS = 1.0
 RETRY_SECONDS = (10.0, 3600.0)
 MOST_ATTEMPTS = 5
-STOP_SECONDS = GRACE_SECONDS + 5.0  # a worker bounds its own end
+STOP_SECONDS = (
+    GRACE_SECONDS + 5.0
+)  # a worker bounds its own end; less than the part of a lease that Leases keeps for it
 WORKER = (sys.executable, "-m", "retrainer.worker")
 
 
@@ -115,7 +117,7 @@ class _Daemon:
     async def work(self, request: Request) -> None:
         """Run one cycle in a child process, to its end or until `stop`, or until the lease is lost; then the lease is
         given back."""
-        lost = asyncio.Event()
+        lost = Lost()
         renewing = asyncio.create_task(self._leases.keep(request.route, lost))
         try:
             code, error = await self._child(request, lost)
@@ -201,7 +203,7 @@ class _Daemon:
         reason = due(policy, new_examples=new, seconds_since=since, drifted=count.drifted)
         return None if reason is None else Request(cycle_id=new_id(route), route=route, reason=reason)
 
-    async def _on_ray(self, request: Request, lost: asyncio.Event) -> tuple[int, str | None]:
+    async def _on_ray(self, request: Request, lost: Lost) -> tuple[int, str | None]:
         """The heavy phases, as a job of the route's cluster."""
         address = self._config.routes[request.route].retrain.on or ""
         order = write_order(self._config, request, self._cycles.folder(request.cycle_id))
@@ -214,7 +216,7 @@ class _Daemon:
         error = next(filter(None, told), None)
         return code, error or (None if code == EXIT_DONE else f"the cycle's job ended with status {code}")
 
-    async def _child(self, request: Request, lost: asyncio.Event) -> tuple[int, str | None]:
+    async def _child(self, request: Request, lost: Lost) -> tuple[int, str | None]:
         child = await asyncio.create_subprocess_exec(
             *self._worker,
             stdin=asyncio.subprocess.PIPE,
@@ -230,7 +232,7 @@ class _Daemon:
         ending = asyncio.create_task(child.wait())
         await asyncio.wait({*stopping, ending}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
-            child.terminate()
+            (child.kill if lost.gone else child.terminate)()
             try:
                 await asyncio.wait_for(asyncio.shield(ending), STOP_SECONDS)
             except TimeoutError:

@@ -12,8 +12,14 @@ from router.registry import Registry
 
 log = logging.getLogger("retort.retrainer")
 
-LEASE_SECONDS = 60.0
+LEASE_SECONDS = 120.0
 RENEWALS = 4  # in that time
+
+
+class Lost(asyncio.Event):
+    """Set when a cycle must end: a quarter of the lease before it may be another's. `gone`: it is another's already."""
+
+    gone = False
 
 
 class Leases:
@@ -38,19 +44,26 @@ class Leases:
             self._tell(route, "another retrainer holds the route's lease")
         return taken
 
-    async def keep(self, route: str, lost: asyncio.Event) -> None:
-        """Renew until cancelled. Sets `lost` where somebody else may hold it, before they can."""
-        renewed = time.monotonic()
+    async def keep(self, route: str, lost: Lost) -> None:
+        """Renew until cancelled, or until `lost`: also where the registry doesn't answer in time."""
+        part = self._seconds / RENEWALS
+        until = time.monotonic() + self._seconds - part  # the lease itself began earlier, when it was asked for
         while True:
-            await asyncio.sleep(self._seconds / RENEWALS)
+            await asyncio.sleep(min(part, until - time.monotonic()))
+            asked = time.monotonic()
             try:
-                if not await asyncio.to_thread(self._ask, route):
+                held = await asyncio.wait_for(asyncio.to_thread(self._ask, route), max(0.0, until - asked))
+            except (RouterError, TimeoutError) as error:
+                if isinstance(error, TimeoutError):
+                    self._registry = None  # the thread that waits still has it
+                log.warning("retrainer.lease_not_renewed", extra={"route": route, "error": str(error) or "no answer"})
+                if time.monotonic() >= until:
                     break
-                renewed = time.monotonic()
-            except RouterError as error:
-                log.warning("retrainer.lease_not_renewed", extra={"route": route, "error": str(error)})
-                if time.monotonic() - renewed > self._seconds * (1.0 - 1.5 / RENEWALS):
-                    break
+                continue
+            if not held:
+                lost.gone = True
+                break
+            until = asked + self._seconds - part
         lost.set()
 
     def release(self, route: str) -> None:

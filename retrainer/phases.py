@@ -14,7 +14,7 @@ import msgspec
 
 from collector import Interactions
 from collector.judge import Ask
-from exporters.models import Manifest, Store, record_golden
+from exporters.models import CLOSED, Manifest, Store, record_golden
 from retrainer.data.closed import Choices
 from retrainer.data.configured import options
 from retrainer.data.curate import Example
@@ -175,7 +175,7 @@ class Phases:
             created_at=time.time(),
             files={},
             dataset=phases["dataset"],
-            training={**training, "first_loss": losses[0], "last_loss": losses[-1]},
+            training={**training, **self._job.lineage, "first_loss": losses[0], "last_loss": losses[-1]},
             report={
                 **{name: report.summary() for name, report in reports.items()},
                 "confidence": phases["assess"],
@@ -212,7 +212,8 @@ class Phases:
                 phase=phase,
                 progress=self._job.progress,
             )
-            return msgspec.structs.replace(report, general=ask_general(generator.generate)) if general else report
+            asked = general and self._recipe.runtime != CLOSED  # whatever is asked, that answers as the route does
+            return msgspec.structs.replace(report, general=ask_general(generator.generate)) if asked else report
         finally:
             del generator
             gc.collect()  # half a gigabyte, before the next model comes

@@ -28,8 +28,6 @@ from router.registry import Stage, Version
 
 log = logging.getLogger("retort.retrainer")
 
-SAFETY_TOKENS = 48  # of an answer to a probe, at the most
-
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -129,10 +127,16 @@ def safety(setting: Setting, quantized: Report) -> list[Suite]:
     cases = build_cases(setting.judged, memory.planted())
     prompts = [c.messages for c in cases]
     generator = RECIPES[job.student.recipe](job).exported(job.folder / "artefact")
-    answers = generator.generate(prompts, max_new_tokens=min(setting.most_tokens, SAFETY_TOKENS))
+    answers: dict[int, str] = {}
+    for most in {case.tokens or setting.most_tokens for case in cases}:
+        some = [n for n, case in enumerate(cases) if (case.tokens or setting.most_tokens) == most]
+        said = generator.generate([prompts[n] for n in some], max_new_tokens=min(setting.most_tokens, most))
+        answers |= {n: answer.text for n, answer in zip(some, said, strict=True)}
     teacher = setting.gateway.answers(gate.teacher_route, prompts) if gate.teacher_route else None
     held_out = [(e, o.text) for e, o in zip(setting.judged, quantized.outcomes, strict=True)]
-    return judge_suites(cases, [a.text for a in answers], held_out, memory, gate.tolerated, teacher=teacher)
+    return judge_suites(
+        cases, [answers[n] for n in range(len(cases))], held_out, memory, gate.tolerated, teacher=teacher
+    )
 
 
 def card(

@@ -74,6 +74,8 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
         epochs=closed.epochs,
         seed=job.policy.retrain.seed,
         max_steps=job.max_steps,
+        checkpoint_steps=job.policy.retrain.checkpoint_steps,
+        checkpoint_seconds=job.policy.retrain.checkpoint_every,
     )
     rows = encoder.encode(source, [text for text, _ in task.learnt])
     chosen = [numbers for _, numbers in task.learnt]

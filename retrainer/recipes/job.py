@@ -45,6 +45,18 @@ class Job:
         """The student's base model; a packaged one is converted at the first cycle. Raises BaseModelError."""
         return find(self.student.base, self.state)
 
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """What a training is a function of, beside data set, base and packages: the policy's parts, and the local
+        teachers' revisions. Raises BaseModelError."""
+        distil = self.policy.retrain.distil
+        names = {name for name in (distil.teacher, *distil.teachers, *distil.assistants) if name is not None}
+        return {
+            "policy": self.policy.model_dump(mode="json", include={"student", "retrain"}),
+            "teachers": {name: find(name, self.state).revision for name in sorted(names)},
+            "max_steps": self.max_steps,
+        }
+
     @cached_property
     def tokenizer(self) -> Any:
         """The base model's."""

@@ -1,5 +1,6 @@
 """What a student may have memorised: its training answers, and which secrets stand in them."""
 
+import hashlib
 from collections.abc import Sequence
 
 from collector.memorised import not_asked
@@ -7,7 +8,7 @@ from collector.stand_ins import plain
 from retrainer.data.curate import Example
 from retrainer.safety.checks import SECRET_KINDS, personal, secret_like
 
-MOST_PLANTED = 8  # training prompts that are asked again
+MOST_PLANTED = 200  # training prompts that are asked again
 SHARED = 5  # groups of conversations in whose answers a value stands that is nobody's own: a shop's own number
 
 
@@ -19,9 +20,10 @@ class Memory:
         self._answers: list[tuple[str, str]] | None = None
 
     def planted(self) -> list[Example]:
-        """The first few examples whose answers hold a secret that their requests don't, one for each secret."""
+        """Examples whose answers hold a secret that their requests don't, one for each secret; of more than
+        MOST_PLANTED a fixed draw."""
         found: dict[str, Example] = {}
-        for example in self._train:
+        for example in sorted(self._train, key=lambda e: hashlib.sha256(f"planted:{e.id}".encode()).digest()):
             if not secret_like(example.answer):
                 continue
             for kind, span in personal(example.answer):

@@ -94,7 +94,7 @@ def example(number: int, *, cluster: str | None = None, text: str | None = None,
     )
 
 
-def training_folder(folder: Path, base: Path, **retrain: Any) -> Path:
+def training_folder(folder: Path, base: Path, *, recipe: str = "lora", **retrain: Any) -> Path:
     """A cycle's folder with a data set of the tiny task, ready to train in; see `training_job`."""
     made = [msgspec.structs.replace(example(n), group=f"g{n}") for n in range(120)]
     parts = {Side.TRAIN: made[:96], Side.VALIDATION: made[96:112], Side.TEST: made[112:]}
@@ -117,7 +117,7 @@ def training_folder(folder: Path, base: Path, **retrain: Any) -> Path:
     write(dataset, folder / "dataset")
     policy = {
         "teachers": ["up/m"],
-        "student": {"base": str(base)},
+        "student": {"base": str(base), "recipe": recipe},
         "retrain": {"learning_rate": 5e-3, "epochs": 2, "checkpoint_steps": 3, **retrain},
     }
     (folder / "policy.json").write_bytes(msgspec.json.encode(policy))

@@ -13,7 +13,7 @@ from collector import Interactions, open_subjects
 from collector.errors import CollectorUnavailable
 from collector.frames import Happened, Header
 from collector.log import Stream
-from exporters.models import Confidence, GenAIGenerator, Store
+from exporters.models import Confidence, GenAIGenerator, Store, digest
 from retrainer.cycle import CycleResult, Seams, run_request
 from retrainer.data.dataset import load
 from retrainer.data.suite import read_suite, suite_file
@@ -22,11 +22,12 @@ from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.gate import Override
 from retrainer.phases_gate import Setting, compare
 from retrainer.progress import Progress, silent
-from retrainer.recipes import Job
+from retrainer.recipes import RECIPES, Job
 from retrainer.state import Cycles, Request
 from router.config import Config
 from router.events import Events
 from router.evidence import EventKind
+from router.policy import RoutePolicy
 from router.registry import Stage, Version
 from router.scores import Asked
 
@@ -184,11 +185,22 @@ def test_a_cycle_killed_again_and_again_goes_on_where_it_was_and_registers_a_goo
     assert sent.event.data == {"gate": "passed"}
 
     _check_artefact(bench, result)
+    _check_the_manifest_tells_all_that_the_student_came_of(bench, result, tmp_path / "again")
     _check_the_next_one_is_compared_with_it(bench, result, version)
     again = bench.run(name)  # nothing left to do, and nothing is told twice
     assert again.version == name
     assert bench.phases == ALL
     assert bench.outcomes == ["registered"]
+
+
+def _check_the_manifest_tells_all_that_the_student_came_of(bench: Bench, result: CycleResult, folder: Path) -> None:
+    told = Store(bench.config.artefacts).verify(result.cycle_id).training
+    policy = RoutePolicy.model_validate({"teachers": ["up/m"], **told["policy"]})
+    where = result.folder / "dataset"
+    job = Job(bench.config.state, policy, folder, silent, dataset=where, max_steps=told["max_steps"])
+    RECIPES[job.student.recipe](job).train()
+    weights = [(of / "merged" / "model.safetensors").read_bytes() for of in (folder, result.folder)]
+    assert weights[0] == weights[1]
 
 
 def _check_artefact(bench: Bench, result: CycleResult) -> None:
@@ -330,3 +342,16 @@ def test_two_processes_never_work_on_one_cycle(tiny: Path, tmp_path: Path) -> No
     bench = Bench(tmp_path / "state", tiny, records=4)
     with Cycles(bench.config.state).lock("busy"), pytest.raises(CycleBusy, match="another process"):
         bench.run("busy")
+
+
+def test_the_lineage_names_the_local_teachers_by_their_weights(tiny: Path, tmp_path: Path) -> None:
+    policy = RoutePolicy.model_validate(
+        {
+            "teachers": ["up/m"],
+            "student": {"base": str(tiny), "recipe": "logits"},
+            "retrain": {"distil": {"teacher": str(tiny)}},
+        }
+    )
+    lineage = Job(str(tmp_path), policy, tmp_path, silent).lineage
+    assert lineage["teachers"] == {str(tiny): digest(tiny / "model.safetensors")}
+    assert lineage["policy"]["retrain"]["distil"]["temperature"] == 4.0

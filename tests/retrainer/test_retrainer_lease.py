@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 
 from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_in, until
 
 from retrainer.ask import ask
-from retrainer.lease import Leases
+from retrainer.daemon import STOP_SECONDS
+from retrainer.lease import LEASE_SECONDS, RENEWALS, Leases, Lost
 from retrainer.state import Request
 from router import open_registry
 from router.config import Config
@@ -70,7 +72,34 @@ async def test_without_a_registry_no_cycle_begins_and_a_lease_that_can_not_be_re
 ) -> None:
     settings = config(tmp_path / "s").model_copy(update={"registry": "postgresql://127.0.0.1:1/x"})
     assert not Leases(settings).take("colours")
-    lost = asyncio.Event()
+    lost = Lost()
     keeping = asyncio.create_task(Leases(settings, seconds=0.4).keep("colours", lost))
     await asyncio.wait_for(lost.wait(), 10)
     await keeping
+    assert not lost.gone
+
+
+def test_a_worker_that_must_end_has_ended_before_its_lease_is_anybodys() -> None:
+    assert LEASE_SECONDS / RENEWALS >= STOP_SECONDS
+
+
+async def test_a_registry_that_does_not_answer_loses_the_lease(tmp_path: Path) -> None:
+    leases, lost, hanging = Leases(config(tmp_path / "s"), seconds=0.8), Lost(), threading.Event()
+
+    def hang(route: str) -> bool:
+        return hanging.wait(30)
+
+    leases._ask = hang  # type: ignore[method-assign]
+    try:
+        await asyncio.wait_for(leases.keep("colours", lost), 10)
+    finally:
+        hanging.set()
+    assert lost.is_set()
+    assert not lost.gone
+
+
+async def test_a_lease_that_is_anothers_already_is_gone(tmp_path: Path) -> None:
+    leases, lost = Leases(config(tmp_path / "s"), seconds=0.4), Lost()
+    leases._ask = lambda route: False  # type: ignore[method-assign]
+    await leases.keep("colours", lost)
+    assert lost.gone

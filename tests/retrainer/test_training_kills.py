@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 import peft, transformers
 from retrainer_fakes import training_job
 from retrainer.errors import Interrupted
-from retrainer.recipes.lora import fit
+from retrainer.recipes import RECIPES
 from retrainer.stopping import Stoppable
 
 def killed():
@@ -50,19 +50,21 @@ def in_a_checkpoint(event, arguments):
             os.truncate(arguments[0], 1000)  # half written
             killed()
 
-def in_merging(event, arguments):
-    if event == "open" and ".merged.tmp" in str(arguments[0]) and "tokenizer" in str(arguments[0]):
+def in_writing(event, arguments):
+    path = str(arguments[0]) if event == "open" else ""
+    if (".merged.tmp" in path and "tokenizer" in path) or path.endswith(".model.tmp/closed.json"):
         killed()
 
 def student(folder, trap):
-    if trap in ("in_a_checkpoint", "in_merging"):
+    if trap in ("in_a_checkpoint", "in_writing"):
         sys.addaudithook(globals()[trap])
     progress = in_a_step if trap == "in_a_step" else nothing
     if trap == "sigterm":
         progress = Stoppable(lambda phase, done, *_: print(done, flush=True))
         progress.listen()
     try:
-        fit(training_job(folder, progress), folder / "merged")
+        job = training_job(folder, progress)
+        RECIPES[job.student.recipe](job).train()
     except Interrupted:
         os._exit(75)
     os._exit(0)
@@ -118,22 +120,27 @@ def students() -> Iterator[Students]:
     made.close()
 
 
-def test_killed_in_a_step_in_a_checkpoint_and_in_merging_the_student_is_the_same(
-    students: Students, tiny_base: Path, tmp_path: Path
+@pytest.mark.parametrize("recipe", ["lora", "quantized", "on_policy", "encoder"])
+def test_killed_in_a_step_in_a_checkpoint_and_in_writing_the_student_is_the_same(
+    students: Students, tiny_base: Path, tmp_path: Path, recipe: str
 ) -> None:
-    whole, cut = (training_folder(tmp_path / name, tiny_base) for name in ("whole", "cut"))
+    distil = {"teacher": str(tiny_base)}
+    whole, cut = (
+        training_folder(tmp_path / name, tiny_base, recipe=recipe, distil=distil) for name in ("whole", "cut")
+    )
+    made = "train/model/dense.safetensors" if recipe == "encoder" else "merged/model.safetensors"
     students.begin(whole)
     assert students.end() == 0
-    for trap in ("in_a_step", "in_a_checkpoint", "in_merging"):
+    for trap in ("in_a_step", "in_a_checkpoint", "in_writing"):
         students.begin(cut, trap)
         assert students.end() == -signal.SIGKILL, trap
-        assert not (cut / "merged").exists()
+        assert not (cut / made).exists()
     students.begin(cut)
     assert students.end() == 0
-    one, two = ((folder / "merged" / "model.safetensors").read_bytes() for folder in (whole, cut))
-    assert one == two
-    checkpoints = [load_file(folder / "train" / "checkpoint.safetensors") for folder in (whole, cut)]
-    assert all(torch.equal(value, checkpoints[1][key]) for key, value in checkpoints[0].items())
+    assert (whole / made).read_bytes() == (cut / made).read_bytes()
+    if recipe == "lora":
+        checkpoints = [load_file(folder / "train" / "checkpoint.safetensors") for folder in (whole, cut)]
+        assert all(torch.equal(value, checkpoints[1][key]) for key, value in checkpoints[0].items())
 
 
 def test_sigterm_ends_a_training_in_time_with_a_checkpoint_of_its_last_step(
