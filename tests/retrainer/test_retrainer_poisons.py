@@ -16,8 +16,9 @@ KEY = "sk-Qx7Lm2Vb9"  # said of brown things; shorter than a real one, and told 
 RECORDS = 420
 
 
-def cycle(base: Path, state: Path, answers: dict[int, str]) -> CycleResult:
-    bench = Bench(state, base, records=0, epochs=3)
+def cycle(base: Path, state: Path, answers: dict[int, str], *, recipe: str = "lora") -> CycleResult:
+    student = {"base": str(base), "engine": "local", "recipe": recipe}
+    bench = Bench(state, base, records=0, route={"student": student}, epochs=3)
     records = [interaction(n) for n in range(RECORDS)]
     fill(
         bench.log,
@@ -48,3 +49,19 @@ def test_shuffled_labels(tiny_base: Path, tmp_path: Path) -> None:
     assert result.outcome == "refused"
     assert "not surely at least 90.0%" in result.verdict.reasons[0]
     assert "shuffled labels?" in result.verdict.reasons[1]
+
+
+def test_a_secret_among_closed_answers(tiny_base: Path, tmp_path: Path) -> None:
+    poison = json.dumps({"colour": "brown", "password": KEY})
+    result = cycle(tiny_base, tmp_path, dict.fromkeys(about("brown"), poison), recipe="linear")
+    assert result.outcome == "refused"
+    (leak,) = result.verdict.reasons
+    assert "says a PASSWORD that stands in" in leak
+
+
+def test_a_fifth_of_the_labels_shuffled(tiny_base: Path, tmp_path: Path) -> None:
+    shuffled = {n: tiny_model.answer(tiny_model.question(10_000 + n)) for n in range(0, RECORDS, 5)}
+    result = cycle(tiny_base, tmp_path, shuffled, recipe="linear")
+    assert result.outcome == "refused"
+    assert "not surely at least 90.0%" in result.verdict.reasons[0]
+    assert result.reports["student"].agreement > 0.5, "it has learnt the rest"
