@@ -1,4 +1,13 @@
-"""What a comparison of recipes comes to: rows of means over seeds, and its goals."""
+"""What a comparison of recipes comes to: rows of means over seeds, and its goals.
+
+The best of many cells with one seed each is mostly the luckiest. So the recipes that may be the best one on `section`
+are named here, before they are measured: those with 3 seeds that learn the very examples that LoRA learns (`logits` is
+one once it has 3), each by its mean. `adapters` (three tasks' examples), `ensemble` and `preference` (another student's
+help) are in the table, and not in the goal. The best of five means is still a little lucky; LoRA's is one mean.
+
+A student of closed answers gives each in one token: what it does in a second is `answers_per_second`, and what others
+do, `tokens_per_second`.
+"""
 
 from collections.abc import Mapping
 from statistics import mean
@@ -11,6 +20,9 @@ from recipes_tasks import TASKS
 from retrainer.evaluation.evaluate import Report
 
 Rows = dict[str, dict[str, dict[str, float]]]
+
+CLOSED = ("linear", "encoder")
+CANDIDATES, LEAST_SEEDS = ("encoder", "topk", "linear", "pruned", "logits"), 3
 
 
 def calibration_error(report: Report, bins: int = 10) -> float | None:
@@ -29,14 +41,17 @@ def calibration_error(report: Report, bins: int = 10) -> float | None:
 
 
 def table(cells: Mapping[str, Mapping[str, Any]]) -> Rows:
-    """Means over the seeds, by task and recipe."""
+    """Means over the seeds, and how many those are, by task and recipe."""
     found: Rows = {}
     for task in TASKS:
         names = dict.fromkeys(part.split("; ")[1] for part in cells if part.startswith(f"{task}; "))
         for name in names:
             rows = [row for part, row in cells.items() if part.startswith(f"{task}; {name}; ")]
             keys = [key for key in rows[0] if key != "made_by" and all(row[key] is not None for row in rows)]
-            found.setdefault(task, {})[name] = {key: mean(row[key] for row in rows) for key in keys}
+            means = {key: mean(row[key] for row in rows) for key in keys}
+            if name in CLOSED and "tokens_per_second" in means:
+                means["answers_per_second"] = means.pop("tokens_per_second")
+            found.setdefault(task, {})[name] = {"seeds": len(rows), **means}
     return found
 
 
@@ -58,8 +73,10 @@ def goals(rows: Rows) -> list[dict[str, Any]]:
                 "best int4: of the teacher's agreement", max(int4) / sample["teacher"]["agreement"], ">=", 0.97
             )
         )
-    others = [row["agreement"] for name, row in section.items() if name not in ("lora", "teacher")]
-    if "lora" in section and others:
-        gained = 100 * (max(others) - section["lora"]["agreement"])
-        found.append(results_file.goal("best recipe on section: points above LoRA", gained, ">=", 2.0))
+    seeded = {name: row for name, row in section.items() if row["seeds"] >= LEAST_SEEDS}
+    others = {name: seeded[name]["agreement"] for name in CANDIDATES if name in seeded}
+    if "lora" in seeded and others:
+        best = max(others, key=lambda name: others[name])
+        gained = 100 * (others[best] - seeded["lora"]["agreement"])
+        found.append(results_file.goal(f"best recipe on section ({best}): points above LoRA", gained, ">=", 2.0))
     return found

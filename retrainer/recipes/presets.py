@@ -1,9 +1,9 @@
-"""What a recipe takes where the operator leaves it open, from the field.
+"""What a recipe takes where the operator leaves it open. (Where other defaults are from: docs/training.md.)
 
-LoRA's and QLoRA's alpha is 2r, which holds for every rank (Biderman et al. 2024, LoRA Learns Less and Forgets Less).
-Their rate falls with the root of the rank: alpha / r is constant, and the updates of r directions add up with sqrt(r)
-(Kalajdzievski 2023, rsLoRA). At r = 16 it is 4e-4, which taught SmolLM2-135M the sample task best; at r = 64 that gives
-2e-4, the rate of QLoRA's own r = 64 (Dettmers et al. 2023, table 9).
+LoRA's and QLoRA's alpha is 2r (Biderman et al. 2024, LoRA Learns Less and Forgets Less). Their rate falls with the root
+of the rank: alpha / r is constant, and the updates of r directions add up with sqrt(r) (an argument of Kalajdzievski
+2023, rsLoRA; the rule is ours). At r = 16 it is 4e-4, ours; at r = 64 that gives 2e-4, the rate of QLoRA's own r = 64
+(Dettmers et al. 2023, table 9), whose alpha is an eighth of this one.
 
 | r | alpha | rate |
 |---|---|---|
@@ -13,8 +13,8 @@ Their rate falls with the root of the rank: alpha / r is constant, and the updat
 | 128 | 256 | 1.4e-4 |
 
 Full fine-tuning takes a tenth of LoRA's rate at r = 16 (Schulman et al. 2025, LoRA Without Regret). A larger base wants
-less: 1e-4 for LoRA from 30 billion weights on (QLoRA, the same table), 1e-5 for full fine-tuning of 7 to 9 billion. Of
-weight decay full fine-tuning takes 0.01, AdamW's own default (Loshchilov & Hutter 2019); adapters take none.
+less, which the operator gives: 1e-4 for QLoRA from 33 billion weights on (the same table). Of weight decay full
+fine-tuning takes 0.01, the default of PyTorch's AdamW; adapters take none, as QLoRA's.
 """
 
 import math

@@ -1,0 +1,39 @@
+"""What `scripts/bench recipes` makes of its cells; training them takes hours."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from recipes_table import goals, table
+
+
+def cells(**agreements: list[float]) -> dict[str, Any]:
+    """Of the task `section`: a recipe's agreements, one a seed."""
+    return {
+        f"section; {name}; {seed}": {"agreement": value, "ece": None, "tokens_per_second": 20.0, "made_by": "x"}
+        for name, values in agreements.items()
+        for seed, value in enumerate(values)
+    }
+
+
+def test_rows_are_means_over_seeds_and_closed_students_are_not_timed_in_tokens() -> None:
+    rows = table(cells(lora=[0.7, 0.74], linear=[0.75]))["section"]
+    assert rows["lora"] == {"seeds": 2, "agreement": 0.72, "tokens_per_second": 20.0}
+    assert rows["linear"] == {"seeds": 1, "agreement": 0.75, "answers_per_second": 20.0}
+
+
+def test_the_best_recipe_is_one_of_those_named_before_by_its_mean_over_three_seeds() -> None:
+    lucky = {"adapters": [0.99, 0.99, 0.99], "logits": [0.98], "topk": [0.97, 0.70, 0.70]}
+    (goal,) = goals(table(cells(lora=[0.70, 0.71, 0.72], encoder=[0.80, 0.82, 0.84], **lucky)))
+    assert goal["name"] == "best recipe on section (encoder): points above LoRA"
+    assert round(goal["value"], 6) == 11.0
+    assert goal["met"]
+    seeded = lucky | {"logits": [0.98, 0.98, 0.98]}
+    (goal,) = goals(table(cells(lora=[0.70, 0.71, 0.72], encoder=[0.80, 0.82, 0.84], **seeded)))
+    assert goal["name"].startswith("best recipe on section (logits)")
+
+
+def test_one_seed_of_lora_is_nothing_to_compare_with() -> None:
+    assert goals(table(cells(lora=[0.70], encoder=[0.80, 0.82, 0.84]))) == []
