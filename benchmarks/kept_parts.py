@@ -22,7 +22,8 @@ def run(
 ) -> tuple[float, dict[str, Any]]:
     """What `make` gives for each part, in the order of `costs` (about how many seconds each takes), and the seconds
     that they took, divided by the processes. Parts are kept in out/NAME/; `anew` makes every one again. Each is made in
-    a process of its own, so `make` must be picklable, and what it gives JSON; infinity becomes null."""
+    a process of its own, so `make` must be picklable, and what it gives JSON; infinity becomes null. A part that fails
+    ends the run once the others are done."""
     folder = OUT / name
     folder.mkdir(parents=True, exist_ok=True)
     done: dict[str, tuple[float, Any]] = {}
@@ -31,12 +32,15 @@ def run(
         if not anew and file.exists() and (kept := json.loads(file.read_text()))["key"] == key:
             done[part] = (kept["seconds"], kept["result"])
     left = {part: cost for part, cost in costs.items() if part not in done}
+    failed: list[BaseException] = []
     with ProcessPoolExecutor(processes) as pool:
         running = {pool.submit(timed, make, part): part for part in sorted(left, key=lambda part: -left[part])}
-        for part, took, result in _progress(running, left, processes):
+        for part, took, result in _progress(running, left, processes, failed):
             kept = {"key": key, "seconds": took, "result": finite(result)}
             write_atomic(_file(folder, part), json.dumps(kept).encode())
             done[part] = (took, kept["result"])
+    if failed:
+        raise failed[0]
     return sum(took for took, _ in done.values()) / processes, {part: done[part][1] for part in costs}
 
 
@@ -63,12 +67,17 @@ def finite(value: Any) -> Any:
 
 
 def _progress(
-    running: dict[Future[tuple[float, Any]], str], costs: dict[str, float], processes: int
+    running: dict[Future[tuple[float, Any]], str], costs: dict[str, float], processes: int, failed: list[BaseException]
 ) -> Iterator[tuple[str, float, Any]]:
     """Parts as they are done, each with a line on stderr: done, of how many, and the minutes that are left."""
     left, spent, of = dict(costs), [0.0, 0.0], len(costs)
     for number, future in enumerate(as_completed(running), start=1):
         part = running[future]
+        if error := future.exception():
+            print(f"{number:3d}/{of}  failed  {part}: {error!r}", file=sys.stderr, flush=True)
+            failed.append(error)
+            left.pop(part)
+            continue
         took, result = future.result()
         spent = [spent[0] + took, spent[1] + left.pop(part)]
         minutes = sum(left.values()) * spent[0] / spent[1] / processes / 60

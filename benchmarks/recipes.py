@@ -56,6 +56,7 @@ SEEDED, SEEDS = ("lora", "topk", "pruned", "linear", "encoder"), 3
 # SmolLM2's head is a fifth of it and stays: to be 1.8 times as fast, half the layers lose a quarter of their neurons.
 HALF = {"keep_layers": 0.5, "keep_ffn": 0.75}
 PRUNED = ("pruned", "layerwise", "cascade")
+CLOSED, CHECKED = ("linear", "encoder"), 120
 TIMED, TURN = 60, 10  # judged examples that speed is measured on, and how many are answered before the other's turn
 
 
@@ -92,7 +93,9 @@ class Bench(msgspec.Struct, frozen=True):
         job = Job(str(self.folder / "state"), policy, folder, show, max_steps=steps or self.steps)
         lineage = {"digest": "", "first": 0, "end": 0, "read": 0, "counts": {}, "groups": 0}
         lineage |= {"dropped": {}, "upstreams": {}, "scrubbers": {}, "route": task}
-        job.data = Dataset(train=train, validation=[], test=[], manifest=DatasetManifest(**lineage))
+        checked = CHECKED if recipe in CLOSED else 0  # that temperatures are fitted on
+        parts = {"train": train[checked:], "validation": train[:checked], "test": list[Example]()}
+        job.data = Dataset(**parts, manifest=DatasetManifest(**lineage))
         return job
 
     def teacher(self, task: str) -> Path:
