@@ -29,7 +29,9 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     distil, names = job.policy.retrain.distil, _names(job)
     said, weights = votes(job, names), distil.weights or (1.0,) * len(names)
     texts = [majority(e.answer, found, weights) for e, found in zip(job.data.train, said, strict=True)]
-    rows = [render(job.tokenizer, e.messages, text) for e, text in zip(job.data.train, texts, strict=True)]
+    rows = [
+        render(job.tokenizer, e.messages, text, weight=e.weight) for e, text in zip(job.data.train, texts, strict=True)
+    ]
     teachers = [open_teacher(job, name) for name in names]
 
     def objective(step: Step) -> torch.Tensor:

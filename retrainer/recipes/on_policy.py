@@ -16,6 +16,6 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     teacher = open_teacher(job)
     texts = Stage(name="texts", start=job.base.folder, out=job.folder / "texts", rows=job.rows, share=0.5)
     stages = [train_stage(job, texts, on_completions(job, job.rows, Step.hard))]
-    stage = Stage(name="own", start=texts.out, out=merged, rows=job.rows, share=0.5)
+    stage = Stage(name="own", start=texts.out, out=merged, rows=job.rows, share=0.5, mean="answers")
     stages.append(train_stage(job, stage, on_own_samples(job, job.rows, teacher)))
     return {**stages[-1], "stages": stages}

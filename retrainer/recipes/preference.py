@@ -18,6 +18,6 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     stages = [train_stage(job, texts, on_completions(job, job.rows, Step.hard))]
     if pairs:
         chosen = [pair.chosen for pair in pairs]
-        stage = Stage(name="pairs", start=texts.out, out=merged, rows=chosen, share=0.5)
+        stage = Stage(name="pairs", start=texts.out, out=merged, rows=chosen, share=0.5, mean="answers")
         stages.append(train_stage(job, stage, preferring(job, pairs)))
     return {**stages[-1], "pairs": len(pairs), "stages": stages}

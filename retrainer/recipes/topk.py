@@ -20,10 +20,9 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
 
     def objective(step: Step) -> torch.Tensor:
         known, ids, logprobs = stack([targets[i] for i in step.numbers], step.logits.device)
-        if not known.any():
-            return step.hard()
-        soft = top_k_divergence(step.logits[known], ids, logprobs)
-        return alpha * soft * known.float().mean() + (1 - alpha) * step.hard()
+        hard = step.hard()
+        soft = hard.masked_scatter(known, top_k_divergence(step.logits[known], ids, logprobs))
+        return alpha * soft + (1 - alpha) * hard
 
     stage = Stage(name="student", start=job.base.folder, out=merged, rows=job.rows)
     facts = train_stage(job, stage, on_completions(job, job.rows, objective))

@@ -57,7 +57,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
         validation = Validation(
             batches=[list(range(i, min(i + size, len(self.watched)))) for i in range(0, len(self.watched), size)],
             loss_of=lambda numbers: self._loss([self.watched[i] for i in numbers]),
-            weight_of=lambda i: len(self.watched[i].completion),
+            units_of=lambda i: len(self.watched[i].completion),
             looks=self.settings.looks,
             patience=self.settings.patience,
         )
@@ -67,7 +67,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
             lambda numbers: self._loss([self.rows[i] for i in numbers]),
             folder,
             self.settings,
-            weight_of=lambda i: len(self.rows[i].completion),
+            units_of=lambda i: len(self.rows[i].completion),
             validation=validation,
             progress=progress,
         )
@@ -136,12 +136,11 @@ def adapted(model: Any, settings: Settings) -> Any:
 
 
 def loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the batch's completion tokens, each times its example's weight (1 in the data set's
-    mean)."""
+    """The sum of the cross-entropies of the batch's completion tokens, each times its example's weight."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     targets = batch.labels[batch.labels != IGNORED]
     logits = completion_logits(causal, batch)
-    return (batch.weights * torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")).mean()
+    return (batch.weights * torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")).sum()
 
 
 def _load(base: Path, settings: Settings) -> Any:

@@ -6,7 +6,7 @@ folder is not trained again, so that a killed chain goes on where it was.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -33,7 +33,7 @@ FULL_RATE = 0.1
 _DONE = "retort-stage.json"
 
 Build = Callable[[Any], tuple[torch.nn.Module, Loss]]  # of a student: what is trained, and its loss
-Objective = Callable[["Step"], torch.Tensor]
+Objective = Callable[["Step"], torch.Tensor]  # one value for each token to predict, [N]
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -46,13 +46,14 @@ class Step(msgspec.Struct, frozen=True):
     labels: torch.Tensor
 
     def hard(self) -> torch.Tensor:
-        """The cross-entropy of the logged answers, each token's times its example's weight."""
-        return (self.batch.weights * cross_entropy(self.logits.float(), self.labels, reduction="none")).mean()
+        """The cross-entropy of the logged answers, [N]."""
+        return cross_entropy(self.logits.float(), self.labels, reduction="none")
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """`start`: the folder that the student starts from; `out`: where the trained one will be. `full`: train all
-    weights, else a LoRA adapter, which is merged. `share`: of the epochs (and of `max_steps`) that the route allows."""
+    weights, else a LoRA adapter, which is merged. `share`: of the epochs (and of `max_steps`) that the route allows.
+    `mean`: over what a step's loss is one."""
 
     name: str
     start: Path
@@ -60,6 +61,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     rows: Sequence[Row]
     full: bool = False
     share: float = 1.0
+    mean: Literal["tokens", "answers"] = "tokens"
 
 
 def train_stage(job: Job, stage: Stage, build: Build, *, finish: Callable[[Any], None] | None = None) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def train_stage(job: Job, stage: Stage, build: Build, *, finish: Callable[[Any],
         loss,
         folder,
         settings,
-        weight_of=lambda i: len(stage.rows[i].completion),
+        units_of=lambda i: len(stage.rows[i].completion) if stage.mean == "tokens" else 1,
         progress=job.progress,
     )
     facts = {"stage": stage.name, "settings": msgspec.to_builtins(settings), **msgspec.to_builtins(trained)}
@@ -152,7 +154,7 @@ def taught(teacher: Any, step: Step) -> torch.Tensor:
 
 
 def soft_and_hard(teacher: Any, distil: DistilPolicy) -> Objective:
-    """alpha T^2 KL(teacher || student) at T + (1 - alpha) cross-entropy of the logged answers."""
+    """alpha T^2 KL(teacher || student) at T + (1 - alpha) cross-entropy of the logged answers, [N]."""
 
     def objective(step: Step) -> torch.Tensor:
         soft = divergence(step.logits, soften(taught(teacher, step), distil.temperature), distil.temperature)
@@ -162,14 +164,15 @@ def soft_and_hard(teacher: Any, distil: DistilPolicy) -> Objective:
 
 
 def on_completions(job: Job, rows: Sequence[Row], objective: Objective) -> Build:
-    """The usual way to train: an objective of the student's logits at the completions' tokens."""
+    """The usual way to train: an objective of the student's logits at the completions' tokens, each token's times its
+    example's weight."""
 
     def build(student: Any) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:
             batch = batch_of(job, [rows[i] for i in numbers])
             labels = batch.labels[batch.labels != IGNORED]
             step = Step(numbers, batch, completion_logits(causal(student), batch), labels)
-            return objective(step), batch.tokens
+            return (batch.weights * objective(step)).sum(), batch.tokens
 
         return student, loss
 

@@ -1,8 +1,8 @@
 """Pairs of answers, the better first, and a student that learns to prefer it.
 
-The loss is DPO + the cross-entropy of the chosen answer (Pang et al. 2024, "Iterative reasoning preference
-optimization", who give it the weight 1): without it, DPO lowers the probability of both where they differ in a token or
-two (Pal et al. 2024, "Smaug"), as labels and JSON do.
+The loss is DPO + the mean cross-entropy of the chosen answer's tokens (Pang et al. 2024, "Iterative reasoning
+preference optimization", who give it the weight 1): without it, DPO lowers the probability of both where they differ in
+a token or two (Pal et al. 2024, "Smaug"), as labels and JSON do.
 """
 
 from collections.abc import Sequence
@@ -57,9 +57,12 @@ def preferring(job: Job, pairs: Sequence[Pair]) -> Build:
             with torch.no_grad(), student.disable_adapter():
                 reference = _answers(student, batch)
             chosen, rejected = (mine - reference).chunk(2)
-            tokens = sum(len(pair.chosen.completion) for pair in some)
-            hard = -mine[: len(some)].sum() / tokens
-            return preference(chosen, rejected, beta=beta) + hard, 2 * batch.tokens
+            lengths, weights = (
+                torch.tensor(values, device=mine.device)
+                for values in ([len(p.chosen.completion) for p in some], [p.chosen.weight for p in some])
+            )
+            each = preference(chosen, rejected, beta=beta) - mine[: len(some)] / lengths
+            return (weights * each).sum(), 2 * batch.tokens
 
         return student, loss
 
@@ -67,9 +70,6 @@ def preferring(job: Job, pairs: Sequence[Pair]) -> Build:
 
 
 def _answers(student: Any, batch: Batch) -> torch.Tensor:
-    """log p of each row's completion, [B]: the sum over its tokens."""
-    labelled = batch.labels != IGNORED
+    """log p of each example's completion, [examples]: the sum over its tokens."""
     logs = torch.log_softmax(completion_logits(causal(student), batch).float(), dim=-1)
-    each = logs.gather(-1, batch.labels[labelled][:, None])[:, 0]
-    row = torch.nonzero(labelled)[:, 0]
-    return torch.zeros(len(labelled), device=each.device).index_add(0, row, each)
+    return batch.summed(logs.gather(-1, batch.labels[batch.labels != IGNORED][:, None])[:, 0])

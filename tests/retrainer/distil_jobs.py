@@ -1,11 +1,14 @@
 """Jobs of the distillation recipes: the tiny task, a tiny teacher that knows it, no cycle around."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from retrainer_fakes import example
 
+from collector.record import TokenLogprob
 from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, DatasetManifest
 from retrainer.progress import Progress, silent
@@ -13,6 +16,7 @@ from retrainer.recipes import RECIPES, Job, Recipe
 from router.policy import RoutePolicy
 
 RATE = 5e-3  # of a tiny model's adapters; all its weights learn at a tenth of what the policy says
+FULL = {"learning_rate": 5e-2, "epochs": 2}
 
 
 def job(
@@ -48,3 +52,12 @@ def trained(made: Job) -> tuple[Recipe, dict[str, Any]]:
     recipe = RECIPES[made.student.recipe](made)
     assert recipe.prepare() == made.base.revision
     return recipe, recipe.train()
+
+
+def with_logprobs(one: Example, tokenizer: Any, *, odds: float) -> Example:
+    """The answer's tokens as an API tells them, each with `odds` of "x" as its alternative."""
+    ids = tokenizer.encode(one.answer, add_special_tokens=False)
+    texts = [tokenizer.decode([i]) for i in ids]
+    top = [{text: math.log(1 - odds), "x": math.log(odds)} for text in texts]
+    tokens = tuple(TokenLogprob(text, math.log(1 - odds), t) for text, t in zip(texts, top, strict=True))
+    return msgspec.structs.replace(one, logprobs=tokens)

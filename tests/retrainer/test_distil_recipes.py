@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import tiny_model
 import torch
-from distil_jobs import job, trained
+from distil_jobs import FULL, job, trained, with_logprobs
 from pydantic import ValidationError
 from retrainer_fakes import example
 from training_runs import right_of_100
@@ -22,7 +22,7 @@ from retrainer.errors import CycleError
 from retrainer.recipes import RECIPES
 from retrainer.recipes.adapters import tasks
 from retrainer.recipes.ensemble import majority
-from retrainer.train.distil import Stage, Step, on_completions, open_student, train_stage
+from retrainer.train.distil import open_student
 from retrainer.train.on_policy import sample
 from retrainer.train.preference import lost_pairs
 from retrainer.train.top_k import stack, told
@@ -30,19 +30,6 @@ from router.policy_distil import DistilPolicy
 from router.policy_student import StudentPolicy
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
-
-FULL = {"learning_rate": 5e-2, "epochs": 2}  # all weights learn at a tenth of it
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, all its weights trained: it knows the task."""
-    folder = tmp_path_factory.mktemp("teacher")
-    made = job(folder, tiny_base, "lora", examples=[example(n) for n in range(400)], retrain=FULL)
-    stage = Stage(name="teacher", start=tiny_base, out=folder / "teacher", rows=made.rows, full=True)
-    train_stage(made, stage, on_completions(made, made.rows, Step.hard))
-    assert right_of_100(folder / "teacher") >= 97
-    return folder / "teacher"
 
 
 def learnt(made: Any) -> dict[str, Any]:
@@ -212,15 +199,6 @@ def test_samples_are_the_students_own_and_end_where_it_ends(teacher: Path, token
     assert [row.prompt for row in drawn] == [row.prompt for row in rows[:8]]
     assert sum(a.completion == b.completion for a, b in zip(drawn, rows[:8], strict=True)) >= 6  # it knows the task
     assert all(tokenizer.eos_token_id not in row.completion[:-1] for row in drawn)
-
-
-def with_logprobs(one: Example, tokenizer: Any, *, odds: float) -> Example:
-    """The answer's tokens as an API tells them, each with `odds` of "red" as its alternative."""
-    ids = tokenizer.encode(one.answer, add_special_tokens=False)
-    texts = [tokenizer.decode([i]) for i in ids]
-    top = [{text: math.log(1 - odds), "x": math.log(odds)} for text in texts]
-    tokens = tuple(TokenLogprob(text, math.log(1 - odds), t) for text, t in zip(texts, top, strict=True))
-    return msgspec.structs.replace(one, logprobs=tokens)
 
 
 def test_only_the_teachers_log_probabilities_change_the_student(

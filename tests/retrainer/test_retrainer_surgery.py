@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from exporters.models import to_onnx, write_dense
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
-from retrainer.train.batches import collate, completion_logits
+from retrainer.train.batches import IGNORED, collate, collate_packed, completion_logits
 from retrainer.train.fake_quant import bake, fake_quantize
-from retrainer.train.features import layer_map, projections, real_tokens
+from retrainer.train.features import layer_map, mean_of_examples, projections, seen
 from retrainer.train.surgery import (
     ffn_importance,
     hidden_importance,
@@ -91,12 +91,27 @@ def test_layers_are_spread_and_matched_evenly() -> None:
     assert (rounded(0.75, 1536), rounded(1.0, 100), rounded(0.01, 64)) == (1152, 100, 64)
 
 
-def test_real_tokens_end_with_the_last_label(rows: list[Row], tokenizer: Any) -> None:
+def test_what_is_seen_and_meant_is_the_examples_own_whether_packed_or_behind_a_prefix(
+    rows: list[Row], tokenizer: Any
+) -> None:
     some = sorted(rows, key=lambda row: len(row.prompt + row.completion))
-    batch = collate([some[0], some[-1]], pad=tokenizer.pad_token_id, device="cpu")
-    lengths = [len(row.prompt + row.completion) - batch.prefix.numel() - 1 for row in (some[0], some[-1])]
-    assert real_tokens(batch).sum(dim=-1).tolist() == lengths
+    pair = [some[0], some[-1]]
+    lengths = [len(row.prompt + row.completion) - 1 for row in pair]
     assert lengths[0] < lengths[1]
+    shared = collate(pair, pad=tokenizer.pad_token_id, device="cpu")
+    packed = collate_packed(pair, pad=tokenizer.pad_token_id, width=500, device="cpu")
+    prefix = shared.prefix.numel()
+    assert prefix > 10
+    assert (packed.ids.shape, packed.owners[0, [0, -1]].tolist()) == ((1, sum(lengths)), [1, 0])
+    # each token's own id, as what is measured of it: the mean over an example's tokens
+    means = [sum((row.prompt + row.completion)[:-1]) / length for row, length in zip(pair, lengths, strict=True)]
+    parts = [shared.prefix.float(), shared.ids.float()]
+    assert mean_of_examples(shared, parts).tolist() == pytest.approx(means)
+    assert mean_of_examples(packed, [packed.ids.float()]).tolist() == pytest.approx(means)
+    for batch in (shared, packed):
+        counts = seen(batch).sum(dim=-1)[batch.labels != IGNORED]
+        for i, (row, length) in enumerate(zip(pair, lengths, strict=True)):
+            assert counts[batch.owner == i].tolist() == list(range(len(row.prompt), length + 1))
 
 
 def test_a_projection_begins_as_the_identity() -> None:
