@@ -7,6 +7,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from distil_jobs import job
+from retrainer_fakes import example
 from transformers import AutoModelForCausalLM
 
 from exporters.models import to_onnx, write_dense
@@ -15,6 +17,7 @@ from retrainer.errors import CycleError
 from retrainer.train.batches import IGNORED, collate, collate_packed, completion_logits
 from retrainer.train.fake_quant import bake, fake_quantize
 from retrainer.train.features import layer_map, mean_of_examples, projections, seen
+from retrainer.train.prune import reader
 from retrainer.train.surgery import (
     ffn_importance,
     hidden_importance,
@@ -73,6 +76,57 @@ def test_what_does_nothing_is_what_goes_and_its_going_changes_nothing(model: Any
     assert not set(left.tolist()) & set(neurons.tolist())
     keep_ffn(model, [left])
     torch.testing.assert_close(logits(model), before, rtol=1e-4, atol=1e-4)
+
+
+class Hand(torch.nn.Module):
+    """Two layers [2] that turn what they get: by 0 and by 90 degrees."""
+
+    class Layer(torch.nn.Module):
+        def __init__(self, turned: list[list[float]]) -> None:
+            super().__init__()
+            self.self_attn, self.mlp = torch.nn.Module(), torch.nn.Module()
+            self.mlp.down_proj = torch.nn.Linear(2, 2, bias=False)
+            self.turned = torch.tensor(turned)
+
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            self.mlp.down_proj(hidden_states)
+            return hidden_states @ self.turned
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(map(self.Layer, ([[2.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [-1.0, 0.0]])))
+
+    def get_decoder(self) -> Any:
+        return self
+
+
+def test_importance_by_hand_counts_every_token_once() -> None:
+    one, three = torch.tensor([[[2.0, -4.0]]]), torch.tensor([[[0.0, 4.0], [0.0, 0.0], [2.0, 0.0]]])
+
+    def read(model: Any) -> None:
+        for batch in (one, three):
+            hidden = batch
+            for layer in model.layers:
+                hidden = layer(hidden_states=hidden)
+
+    # 1 - cos: 0 for every token, and 1 for the three that aren't zero
+    assert layer_importance(Hand(), read) == [pytest.approx(0.0, abs=1e-6), pytest.approx(3 / 4)]
+    first, second = (active.tolist() for active in ffn_importance(Hand(), read))
+    assert first == [(2 + 2) / 4, (4 + 4) / 4]
+    assert second == [2 * value for value in first]
+
+
+def test_importance_is_that_of_the_examples_each_by_itself(model: Any, tiny_base: Path, tmp_path: Path) -> None:
+    """However long the prefix that they share, and whatever shares a batch."""
+    made = job(tmp_path, tiny_base, "pruned", examples=[example(n) for n in range(12)])
+    found = ffn_importance(model, reader(made))
+
+    def alone(model: Any) -> None:
+        for row in made.rows:
+            model(input_ids=torch.tensor([(row.prompt + row.completion)[:-1]]))
+
+    for active, expected in zip(found, ffn_importance(model, alone), strict=True):
+        torch.testing.assert_close(active, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_hidden_channels_that_carry_nothing_go_first(model: Any, read: Any) -> None:
