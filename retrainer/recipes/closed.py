@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,14 @@ Fit = Callable[["Task", Path], dict[str, Any]]
 LEAST_CHECKED = 20  # validation records
 
 
+class Known(NamedTuple):
+    """An example whose answer the form can express, by the numbers of its values."""
+
+    text: str
+    numbers: tuple[int, ...]
+    weight: float
+
+
 class Task:
     """A job's examples as texts with the numbers of their answers' values; those that the form can't express are left
     out. `learnt`, `checked`: the training and the validation part."""
@@ -39,11 +47,13 @@ class Task:
         self.learnt = self._known(job.data.train, choices)
         self.checked = self._known(job.data.validation, choices)
 
-    def _known(self, examples: Sequence[Example], choices: Choices) -> list[tuple[str, tuple[int, ...]]]:
+    def _known(self, examples: Sequence[Example], choices: Choices) -> list[Known]:
         from exporters.models.closed import text_of  # noqa: PLC0415 - numpy: only a cycle pays for it
 
-        chosen = ((text_of(e.messages, self.shared), choices.of(e.answer)) for e in examples)
-        return [(text, numbers) for text, numbers in chosen if numbers is not None]
+        chosen = ((e, choices.of(e.answer)) for e in examples)
+        return [
+            Known(text_of(e.messages, self.shared), numbers, e.weight) for e, numbers in chosen if numbers is not None
+        ]
 
 
 class ClosedRecipe:
@@ -162,7 +172,7 @@ def temperatures(task: Task, logits: Any) -> list[tuple[float, float]]:
     """T and log loss of each field. `logits` [n, all values]: of the validation part."""
     import numpy as np  # noqa: PLC0415 - only a cycle pays for it
 
-    chosen = np.array([numbers for _, numbers in task.checked], dtype=np.int64).reshape(-1, len(task.form.fields))
+    chosen = np.array([one.numbers for one in task.checked], dtype=np.int64).reshape(-1, len(task.form.fields))
     return [temperature(logits[:, at].astype(np.float64), chosen[:, n]) for n, at in enumerate(fields_of(task.form))]
 
 

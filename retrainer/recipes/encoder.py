@@ -77,8 +77,8 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
         checkpoint_steps=job.policy.retrain.checkpoint_steps,
         checkpoint_seconds=job.policy.retrain.checkpoint_every,
     )
-    rows = encoder.encode(source, [text for text, _ in task.learnt])
-    chosen = [numbers for _, numbers in task.learnt]
+    rows = encoder.encode(source, [one.text for one in task.learnt], [one.weight for one in task.learnt])
+    chosen = [one.numbers for one in task.learnt]
     model = encoder.ClosedEncoder(source, fields_of(task.form))
     checkpoints = job.folder / "train"
     if not (checkpoints / "checkpoint.safetensors").exists():
@@ -89,7 +89,7 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
         told = msgspec.to_builtins(trained)
     encoder.save(model, folder / DENSE)
     linear.learn(task, folder)
-    checked = encoder.encode(source, [text for text, _ in task.checked])
+    checked = encoder.encode(source, [one.text for one in task.checked])
     logits = encoder.read(model, checked).reshape(len(checked), -1)
     shares, found = _shares(task, logits, linear.checked(task, folder))
     write_card(folder, Card(kind="encoder", form=task.form, shared=task.shared, temperatures=found, shares=shares))

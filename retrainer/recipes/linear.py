@@ -47,7 +47,7 @@ def learn(task: Task, folder: Path) -> tuple[int, float]:
     from exporters.models.ngrams import Ngrams, Reader  # noqa: PLC0415 - with it
 
     job, sizes = task.job, task.form.sizes
-    texts = [text for text, _ in task.learnt]
+    texts = [one.text for one in task.learnt]
     ngrams = Ngrams.learn(texts, most=min(MOST_NGRAMS, max(1, MOST_WEIGHTS // sum(sizes) // 2)))
     reader = Reader(ngrams)
     rows = [reader.row(text) for text in texts]
@@ -55,13 +55,16 @@ def learn(task: Task, folder: Path) -> tuple[int, float]:
     columns = np.concatenate([np.asarray(c, dtype=np.int64) for c, _ in rows])
     values = np.concatenate([np.asarray(w, dtype=np.float32) for _, w in rows])
     table = csr_matrix((values, columns, ends), shape=(len(rows), len(ngrams)))
-    chosen = np.array([numbers for _, numbers in task.learnt])
+    chosen = np.array([one.numbers for one in task.learnt])
+    weighed = np.array([one.weight for one in task.learnt])
     weights = np.zeros((len(ngrams), sum(sizes)), dtype=np.float32)
     bias = np.full(sum(sizes), NEVER, dtype=np.float32)
     loss = 0.0
     for number, at in enumerate(fields_of(task.form)):
         job.progress("train", number, len(sizes), None)
-        seen, found_weights, found_bias, field_loss = _regression(table, chosen[:, number], job)
+        seen, found_weights, found_bias, field_loss = regression(
+            table, chosen[:, number], weighed, strength=job.policy.retrain.closed.strength
+        )
         weights[:, seen + at.start], bias[seen + at.start] = found_weights, found_bias
         loss += field_loss
     job.progress("train", len(sizes), len(sizes), 0.0)
@@ -76,11 +79,12 @@ def checked(task: Task, folder: Path) -> Any:
     from exporters.models.closed_linear import LinearScores  # noqa: PLC0415 - numpy
 
     scores = LinearScores.load(folder, task.form)
-    return np.array([scores(text)[0] for text, _ in task.checked]).reshape(-1, sum(task.form.sizes))
+    return np.array([scores(text)[0] for text, *_ in task.checked]).reshape(-1, sum(task.form.sizes))
 
 
-def _regression(table: Any, chosen: Any, job: Job) -> tuple[Any, Any, Any, float]:
-    """The values that occur [k], their weights [n-grams, k] and bias [k], and the mean log loss."""
+def regression(table: Any, chosen: Any, weighed: Any, *, strength: float) -> tuple[Any, Any, Any, float]:
+    """The values that occur [k], their weights [n-grams, k] and bias [k], and the mean log loss. `weighed`: of the
+    examples."""
     import warnings  # noqa: PLC0415
 
     import numpy as np  # noqa: PLC0415 - only a cycle pays for it
@@ -91,11 +95,11 @@ def _regression(table: Any, chosen: Any, job: Job) -> tuple[Any, Any, Any, float
     seen = np.unique(chosen)
     if len(seen) == 1:
         return seen, np.zeros((table.shape[1], 1)), np.zeros(1), 0.0
-    model = LogisticRegression(C=job.policy.retrain.closed.strength, max_iter=STEPS, tol=1e-3)
+    model = LogisticRegression(C=strength, max_iter=STEPS, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(table, chosen)
+        model.fit(table, chosen, weighed)
     weights, bias = model.coef_.T, model.intercept_
     if len(seen) == 2:  # scikit-learn keeps the second one's alone
         weights, bias = np.hstack([-weights / 2, weights / 2]), np.array([-bias[0] / 2, bias[0] / 2])
-    return seen, weights, bias, float(log_loss(chosen, model.predict_proba(table), labels=seen))
+    return seen, weights, bias, float(log_loss(chosen, model.predict_proba(table), labels=seen, sample_weight=weighed))

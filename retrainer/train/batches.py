@@ -26,12 +26,14 @@ IGNORED = -100
 
 class Batch(msgspec.Struct, frozen=True):
     """`prefix` [1, P]: the tokens that all examples begin with. `ids`, `labels` [B, S]: what follows it, right-padded;
-    a label is the token to predict at its place, or IGNORED. `weights` [N]: of each token to predict, its example's.
-    `positions` [B, S]: of packed examples, each from 0."""
+    a label is the token to predict at its place, or IGNORED. `owners` [B, S]: whose token it is, by the example's place
+    among those given; -1: padding. `weights` [N]: of each token to predict, its example's. `positions` [B, S]: of
+    packed examples, each from 0."""
 
     prefix: torch.Tensor
     ids: torch.Tensor
     labels: torch.Tensor
+    owners: torch.Tensor
     weights: torch.Tensor
     positions: torch.Tensor | None = None
 
@@ -39,6 +41,16 @@ class Batch(msgspec.Struct, frozen=True):
     def tokens(self) -> int:
         """Tokens that go through the model."""
         return int(self.prefix.numel() + self.ids.numel())
+
+    @property
+    def owner(self) -> torch.Tensor:
+        """[N]: of each token to predict, whose it is."""
+        return self.owners[self.labels != IGNORED]
+
+    def summed(self, each: torch.Tensor) -> torch.Tensor:
+        """What there is of each token to predict, [N], added up for each example, [examples]."""
+        size = int(self.owners.max()) + 1
+        return torch.zeros(size, dtype=each.dtype, device=each.device).index_add(0, self.owner, each)
 
 
 def order(rows: Sequence[Row], *, size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -54,58 +66,60 @@ def order(rows: Sequence[Row], *, size: int, seed: int, epoch: int) -> list[list
     return batches
 
 
-def collate(rows: Sequence[Row], *, pad: int, device: Any) -> Batch:
-    """One batch on `device`."""
+def collate(rows: Sequence[Row], *, pad: int, device: Any, width: int | None = None) -> Batch:
+    """One batch on `device`; packed, where a row's `width` is given."""
+    if width is not None:
+        return collate_packed(rows, pad=pad, width=width, device=device)
     shared = common_prefix([row.prompt for row in rows])
     inputs = [(row.prompt + row.completion)[shared:-1] for row in rows]
     width = max(map(len, inputs))
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     labels = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    owners = torch.full((len(rows), width), -1, dtype=torch.long)
     for i, (row, tokens) in enumerate(zip(rows, inputs, strict=True)):
         ids[i, : len(tokens)] = torch.tensor(tokens)
+        owners[i, : len(tokens)] = i
         first = len(row.prompt) - shared - 1  # the prompt's last token predicts the first of the completion
         labels[i, first : first + len(row.completion)] = torch.tensor(row.completion)
     prefix = torch.tensor([rows[0].prompt[:shared]], dtype=torch.long)
-    weights = torch.tensor([row.weight for row in rows]).repeat_interleave((labels != IGNORED).sum(dim=1))
-    return Batch(prefix.to(device), ids.to(device), labels.to(device), weights.to(device))
+    weights = torch.tensor([row.weight for row in rows])[owners[labels != IGNORED]]
+    return Batch(prefix.to(device), ids.to(device), labels.to(device), owners.to(device), weights.to(device))
 
 
 def collate_packed(rows: Sequence[Row], *, pad: int, width: int, device: Any) -> Batch:
     """One batch on `device`, its examples in as few rows of `width` tokens as first-fit-decreasing finds (at most 11/9
     of the fewest, Johnson 1973)."""
-    bins: list[list[Row]] = []
+    bins: list[list[int]] = []
     room: list[int] = []
-    for row in sorted(rows, key=_inputs, reverse=True):
-        place = next((i for i, left in enumerate(room) if left >= _inputs(row)), None)
+    sizes = [len(row.prompt) + len(row.completion) - 1 for row in rows]  # the last token is only predicted
+    for number in sorted(range(len(rows)), key=lambda n: sizes[n], reverse=True):
+        place = next((i for i, left in enumerate(room) if left >= sizes[number]), None)
         if place is None:
             bins.append([])
-            room.append(max(width, _inputs(row)))
+            room.append(max(width, sizes[number]))
             place = len(bins) - 1
-        bins[place].append(row)
-        room[place] -= _inputs(row)
-    longest = max(sum(map(_inputs, some)) for some in bins)
+        bins[place].append(number)
+        room[place] -= sizes[number]
+    longest = max(sum(sizes[number] for number in some) for some in bins)
     ids = torch.full((len(bins), longest), pad, dtype=torch.long)
     labels = torch.full((len(bins), longest), IGNORED, dtype=torch.long)
+    owners = torch.full((len(bins), longest), -1, dtype=torch.long)
     positions = torch.arange(longest).repeat(len(bins), 1)
     for i, some in enumerate(bins):
         at = 0
-        for row in some:
-            end = at + _inputs(row)
+        for number in some:
+            row, end = rows[number], at + sizes[number]
             ids[i, at:end] = torch.tensor((row.prompt + row.completion)[:-1])
+            owners[i, at:end] = number
             labels[i, end - len(row.completion) : end] = torch.tensor(row.completion)
             positions[i, at:] -= positions[i, at].item()
             at = end
         if at < longest:
             positions[i, at:] -= positions[i, at].item()  # padding sees itself alone
     prefix = torch.zeros((1, 0), dtype=torch.long)
-    packed = [row for some in bins for row in some]
-    sizes = torch.tensor([len(row.completion) for row in packed])
-    weights = torch.tensor([row.weight for row in packed]).repeat_interleave(sizes)
-    return Batch(prefix.to(device), ids.to(device), labels.to(device), weights.to(device), positions.to(device))
-
-
-def _inputs(row: Row) -> int:
-    return len(row.prompt) + len(row.completion) - 1  # the last token is only predicted
+    weights = torch.tensor([row.weight for row in rows])[owners[labels != IGNORED]]
+    made = (prefix, ids, labels, owners, weights, positions)
+    return Batch(*(tensor.to(device) for tensor in made))
 
 
 def completion_logits(causal: Any, batch: Batch) -> torch.Tensor:

@@ -18,8 +18,10 @@ from retrainer.errors import CycleError
 
 
 def save(path: Path, model: Any, optimizer: torch.optim.Optimizer, facts: dict[str, Any], *, main: bool = True) -> None:
-    """Write the trainable weights, the optimizer's moments, the random state, and `facts` (JSON)."""
+    """Write the trainable weights, the optimizer's moments, the random states (the CPU's, and each CUDA device's), and
+    `facts` (JSON)."""
     tensors = {"rng": torch.get_rng_state()}
+    tensors |= {f"rng:cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
     for name, weight in _trainable(model):
         tensors[f"weight:{name}"] = _whole(weight)
         tensors |= {f"{key}:{name}": _whole(value) for key, value in optimizer.state[weight].items()}
@@ -44,6 +46,9 @@ def load(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> dict[str, 
             # AdamW keeps its step count on the CPU, whatever the device of the weights.
             optimizer.state[weight] = {k: v if k == "step" else _like(v, weight) for k, v in values.items()}
         torch.set_rng_state(by_name[""]["rng"])
+        for i in range(torch.cuda.device_count()):
+            if f"cuda{i}" in by_name:  # one that was written with fewer devices goes on, too
+                torch.cuda.set_rng_state(by_name[f"cuda{i}"]["rng"], i)
     except (KeyError, RuntimeError) as error:
         raise _foreign(path, error) from error
     return facts

@@ -1,24 +1,23 @@
 """When a training is over: its validation loss no longer falls. The best look's weights are what is kept."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from retrainer.train import checkpoint
-from retrainer.train.step import Loss, Stepper
+from retrainer.train.step import Loss, Stepper, Units
 
 
 class Validation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training watches: the mean loss over `batches` (numbers of examples; weighted by `weight_of`), at `looks`
+    """What a training watches: the mean loss over `batches` (numbers of examples; by `units_of`), at `looks`
     evenly spaced steps, of which the last is the last step. `patience`: looks without a loss lower than the best so
     far after which it ends: 3, as in Keras' and transformers' examples of early stopping (Prechelt 1998, UP_3)."""
 
     batches: list[list[int]]
     loss_of: Loss
-    weight_of: Callable[[int], float]
+    units_of: Units
     looks: int = 8
     patience: int = 3
 
@@ -51,7 +50,7 @@ class Watch:
         if self._validation is None or step not in self._due:
             return
         watched = self._validation
-        self.looks.append((step, stepper.mean_loss(watched.loss_of, watched.batches, watched.weight_of)))
+        self.looks.append((step, stepper.mean_loss(watched.loss_of, watched.batches, watched.units_of)))
         if self.best_step == step:
             checkpoint.save_weights(self._best, model, main=stepper.main)
 

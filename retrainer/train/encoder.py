@@ -44,20 +44,21 @@ class ClosedEncoder(torch.nn.Module):  # type: ignore[misc]
         return self.head(self.encoder(input_ids, attention_mask))
 
     def loss(self, logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """Cross entropy, summed over the fields. `chosen` [n, fields]."""
+        """Cross entropy, summed over the fields, [n]. `chosen` [n, fields]."""
         losses = [
-            functional.cross_entropy(logits[:, at], chosen[:, n], label_smoothing=SMOOTHING)
+            functional.cross_entropy(logits[:, at], chosen[:, n], label_smoothing=SMOOTHING, reduction="none")
             for n, at in enumerate(self.fields)
         ]
-        return torch.stack(losses).sum()
+        return torch.stack(losses).sum(dim=0)
 
 
-def encode(source: Path, texts: Sequence[str]) -> list[Row]:
-    """Texts as tokens, as serving reads them."""
+def encode(source: Path, texts: Sequence[str], weights: Sequence[float] | None = None) -> list[Row]:
+    """Texts as tokens, as serving reads them; with their examples' weights, where those are to be learnt from."""
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     tokenizer.enable_truncation(MOST_TOKENS)
     tokenizer.no_padding()
-    return [Row(e.ids, []) for e in tokenizer.encode_batch([t[: MOST_TOKENS * 32] for t in texts])]
+    encoded = tokenizer.encode_batch([t[: MOST_TOKENS * 32] for t in texts])
+    return [Row(e.ids, [], weight) for e, weight in zip(encoded, weights or [1.0] * len(texts), strict=True)]
 
 
 def collate(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,6 +91,7 @@ def begin(model: ClosedEncoder, rows: Sequence[Row], chosen: Chosen, *, progress
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - heavy
 
     vectors, labels = read(model.encoder, rows, progress=progress), np.array(chosen)
+    weights = np.array([row.weight for row in rows])
     with torch.no_grad():
         model.head.weight.zero_()
         model.head.bias.fill_(-10.0)  # of values that no example has
@@ -99,11 +101,11 @@ def begin(model: ClosedEncoder, rows: Sequence[Row], chosen: Chosen, *, progress
             if len(seen) == 1:
                 model.head.bias[places] = 0.0
                 continue
-            fitted = LogisticRegression(C=STRENGTH, max_iter=300, tol=1e-3).fit(vectors, labels[:, number])
-            weights, bias = fitted.coef_, fitted.intercept_
+            fitted = LogisticRegression(C=STRENGTH, max_iter=300, tol=1e-3).fit(vectors, labels[:, number], weights)
+            slopes, bias = fitted.coef_, fitted.intercept_
             if len(seen) == 2:  # scikit-learn keeps the second one's alone
-                weights, bias = np.vstack([-weights / 2, weights / 2]), np.array([-bias[0] / 2, bias[0] / 2])
-            model.head.weight[places] = torch.from_numpy(weights).float()
+                slopes, bias = np.vstack([-slopes / 2, slopes / 2]), np.array([-bias[0] / 2, bias[0] / 2])
+            model.head.weight[places] = torch.from_numpy(slopes).float()
             model.head.bias[places] = torch.from_numpy(bias).float()
 
 
@@ -117,12 +119,13 @@ def train(
     progress: Progress,
 ) -> Trained:
     """Train heads and encoder together; goes on from the last checkpoint. Raises TrainingDiverged, CycleError."""
-    labels = torch.tensor(np.array(chosen))
+    labels, weights = torch.tensor(np.array(chosen)), torch.tensor([row.weight for row in rows])
     torch.manual_seed(settings.seed)
 
     def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
         ids, mask = collate([rows[n] for n in batch])
-        return model.loss(model(ids, mask), labels[batch]), int(mask.sum())
+        each = weights[batch] * model.loss(model(ids, mask), labels[batch])
+        return each.sum(), int(mask.sum())
 
     return run(model, plan(rows, settings), loss_of, folder, settings, progress=progress)
 

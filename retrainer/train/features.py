@@ -1,9 +1,9 @@
 """What happens inside a model while it reads a batch: hidden states, queries, keys and values, caught by hooks.
 
-Hooks leave the forward pass as it is, so that a batch's shared prefix is still computed once: what is caught is what
-follows it.
+Hooks leave the forward pass as it is, so that a batch's shared prefix is still computed once.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from math import gcd
 from typing import Any
@@ -11,27 +11,32 @@ from typing import Any
 import torch
 
 from retrainer.errors import CycleError
-from retrainer.train.batches import IGNORED, Batch
+from retrainer.train.batches import Batch
 
 RELATIONS = ("q_proj", "k_proj", "v_proj")
 
 
 class Taps:
-    """The last outputs of some modules of a model, by name."""
+    """The outputs of some modules of a model, by name, when it last read a batch."""
 
     def __init__(self, modules: dict[str, Any]) -> None:
-        self.seen: dict[str, torch.Tensor] = {}
+        self._seen: dict[str, deque[torch.Tensor]] = {name: deque(maxlen=2) for name in modules}
         for name, module in modules.items():
             module.register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Any:
         def keep(module: Any, inputs: Any, output: Any) -> None:
-            self.seen[name] = output[0] if isinstance(output, tuple) else output
+            self._seen[name].append(output[0] if isinstance(output, tuple) else output)
 
         return keep
 
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self.seen[name]
+    def of(self, name: str, batch: Batch) -> list[torch.Tensor]:
+        """Of the prefix [1, P, d], where the batch has one, and of what follows it [B, S, d]."""
+        return list(self._seen[name])[-2 if batch.prefix.numel() else -1 :]
+
+    def whole(self, name: str, batch: Batch) -> torch.Tensor:
+        """[B, P + S, d]."""
+        return torch.cat([part.expand(len(batch.ids), -1, -1) for part in self.of(name, batch)], dim=1)
 
 
 def decoder_layers(model: Any) -> Any:
@@ -60,10 +65,22 @@ def layer_map(student: int, teacher: int) -> list[int]:
     return [round((i + 1) * teacher / student) - 1 for i in range(student)]
 
 
-def real_tokens(batch: Batch) -> torch.Tensor:
-    """[B, S]: False at the padding, which follows a row's last label."""
-    labelled = (batch.labels != IGNORED).int()
-    return labelled.flip(-1).cummax(dim=-1).values.flip(-1).bool()
+def mean_of_examples(batch: Batch, each: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean over each example's tokens, [examples]. `each`: as Taps.of, without d; each example has the prefix."""
+    *prefix, rest = each
+    real = batch.owners >= 0
+    owners = batch.owners[real]
+    counts = owners.bincount()
+    sums = torch.zeros(len(counts), dtype=rest.dtype, device=rest.device).index_add(0, owners, rest[real])
+    for one in prefix:
+        sums, counts = sums + one.sum(), counts + one.numel()
+    return sums / counts
+
+
+def seen(batch: Batch) -> torch.Tensor:
+    """[B, S, P + S]: which tokens each of those behind the prefix attends to: its example's own, up to itself."""
+    own = (batch.owners[:, :, None] == batch.owners[:, None, :]).tril()
+    return torch.cat([own.new_ones(*own.shape[:2], batch.prefix.numel()), own], dim=-1)
 
 
 def projections(count: int, student: int, teacher: int) -> torch.nn.ModuleList:

@@ -7,7 +7,7 @@ weights of its best look.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from retrainer.progress import Meter, Progress, silent
 from retrainer.train import checkpoint
 from retrainer.train.batches import order
 from retrainer.train.converge import Validation, Watch
-from retrainer.train.step import Loss, Stepper
+from retrainer.train.step import Loss, Stepper, Units
 
 
 class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,18 +78,18 @@ def run(
     folder: Path,
     settings: LoopSettings,
     *,
-    weight_of: Callable[[int], float] = lambda _: 1.0,
+    units_of: Units = lambda _: 1.0,
     validation: Validation | None = None,
     progress: Progress = silent,
 ) -> Trained:
     """Train those weights of a model that ask for a gradient; resumes from `folder`/checkpoint.safetensors.
 
-    `loss_of`: a batch's loss, a mean in which example i weighs `weight_of(i)` (say, its completion tokens): by that
-    the parts of a batch are put together. bf16 autocast on CUDA. An Interrupted that `progress` raises passes through
-    after a checkpoint. Raises TrainingDiverged, OutOfMemory, CycleError.
+    A step's loss is the sum that `loss_of` gives of its batch, over its batch's units. bf16 autocast on CUDA. An
+    Interrupted that `progress` raises passes through after a checkpoint. Raises TrainingDiverged, OutOfMemory,
+    CycleError.
     """
     where = next(model.parameters()).device
-    stepper = Stepper(model, loss_of, weight_of, settings.learning_rate, settings.weight_decay, settings.clip)
+    stepper = Stepper(model, loss_of, units_of, settings.learning_rate, settings.weight_decay, settings.clip)
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "checkpoint.safetensors"
     facts: dict[str, Any] = {"step": 0, "losses": [], "tokens": 0, "seconds": 0.0, "validation": []}

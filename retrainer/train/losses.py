@@ -1,4 +1,4 @@
-"""The losses of distillation: pure functions of tensors, in nats, each a mean over tokens, pairs or vectors.
+"""The losses of distillation: pure functions of tensors, in nats, one value for each token, pair or vector.
 
 z: logits [N, V]; N: the completion tokens of a batch, V: the vocabulary. p: the teacher's distribution, q: the
 student's. Logits are taken as fp32. Hinton's T^2 keeps the gradient's size when T changes.
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax, logsigmoid, mse_loss, softmax
+from torch.nn.functional import log_softmax, logsigmoid, softmax
 
 # Below this share of the mass nothing is told apart: it keeps log(1 - sum p) finite.
 TINY = 1e-6
@@ -20,15 +20,15 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
 
 
 def divergence(student: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 KL(p || softmax(z_s / T)). `student`: logits [N, V]; `targets`: log p [N, V], already at T.
+    """T^2 KL(p || softmax(z_s / T)), [N]. `student`: logits [N, V]; `targets`: log p [N, V], already at T.
 
     Hinton, Vinyals, Dean 2015 (arXiv:1503.02531). For T to infinity it tends to |z_t - z_s|^2 / (2 V), both centred.
     """
-    return temperature**2 * kl_div(soften(student, temperature), targets, reduction="batchmean", log_target=True)
+    return temperature**2 * _kl(targets, soften(student, temperature))
 
 
 def top_k_divergence(student: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:
-    """KL over k + 1 buckets: the k tokens that an API reports, and all others together (the tail, 1 - sum p).
+    """KL over k + 1 buckets, [N]: the k tokens that an API reports, and all others together (the tail, 1 - sum p).
 
     `student`: logits [N, V]. `ids`, `logprobs` [N, K]: the teacher's; a place that is not used has the log probability
     -inf. T is 1: what the tail holds at another temperature is not known. A coarse-grained KL is a lower bound of the
@@ -39,24 +39,21 @@ def top_k_divergence(student: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:
     log_p_tail = torch.log((1 - p.sum(dim=-1)).clamp(min=TINY))
     log_q_tail = torch.log((1 - q.exp().sum(dim=-1)).clamp(min=TINY))
     known = torch.where(p > 0, p * (logprobs.float() - q), torch.zeros_like(p)).sum(dim=-1)
-    return (known + log_p_tail.exp() * (log_p_tail - log_q_tail)).mean()
+    return known + log_p_tail.exp() * (log_p_tail - log_q_tail)
 
 
 def generalised_jsd(student: Tensor, teacher: Tensor, *, beta: float, temperature: float = 1.0) -> Tensor:
-    """beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q; both from logits [N, V] at T.
+    """beta KL(p || m) + (1 - beta) KL(q || m), [N], for m = beta p + (1 - beta) q; both from logits [N, V] at T.
 
     beta 0 stands for KL(p || q), 1 for KL(q || p): the limits after division by beta and 1 - beta (Agarwal et al. 2023,
     "On-policy distillation of language models", arXiv:2306.13649).
     """
     p, q = soften(teacher, temperature), soften(student, temperature)
     if beta in (0.0, 1.0):
-        near, far = (q, p) if beta == 0.0 else (p, q)
-        return kl_div(near, far, reduction="batchmean", log_target=True)
+        return _kl(p, q) if beta == 0.0 else _kl(q, p)
     weights = torch.tensor([beta, 1 - beta], device=p.device).log()
     m = torch.logsumexp(torch.stack([p + weights[0], q + weights[1]]), dim=0)
-    to_teacher = kl_div(m, p, reduction="batchmean", log_target=True)
-    to_student = kl_div(m, q, reduction="batchmean", log_target=True)
-    return beta * to_teacher + (1 - beta) * to_student
+    return beta * _kl(p, m) + (1 - beta) * _kl(q, m)
 
 
 def mixture(teachers: Sequence[Tensor], weights: Sequence[float], temperature: float) -> Tensor:
@@ -89,34 +86,39 @@ def uncertain_targets(teacher: Tensor, labels: Tensor, *, temperature: float) ->
 
 
 def hidden_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of hidden states [N, d], the student's already projected, relative to the teacher's mean
-    square: layers whose states are large don't outweigh the others. FitNets (Romero et al. 2014), TinyBERT (Jiao et al.
-    2019)."""
-    return mse_loss(student.float(), teacher.float()) / teacher.float().square().mean()
+    """|s - t|^2 / |t|^2 of hidden states [..., d], the student's already projected: layers and tokens whose states are
+    large (the first token's are a thousand times the others': Sun et al. 2024, "Massive activations") don't outweigh
+    the others. Without that division: FitNets (Romero et al. 2014), TinyBERT (Jiao et al. 2019)."""
+    size = teacher.float().square().sum(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+    return (student.float() - teacher.float()).square().sum(dim=-1) / size
 
 
-def relation_divergence(student: Tensor, teacher: Tensor, real: Tensor, *, heads: int) -> Tensor:
-    """KL between self-attention relations, softmax(A A^T / sqrt(d_r)) over a sequence, for A: queries, keys or values.
+def relation_divergence(student: Tensor, teacher: Tensor, seen: Tensor, *, heads: int) -> Tensor:
+    """KL between self-attention relations, softmax(A A^T / sqrt(d_r)), for A: queries, keys or values; the mean over
+    heads, [B, S]. MiniLMv2 (Wang et al. 2020, arXiv:2012.15828).
 
-    `student` [B, S, D_s], `teacher` [B, S, D_t]: cut into `heads` relation heads each, so that neither the number of
-    attention heads nor the width need agree. `real` [B, S]: False at padding. Mean over heads and real tokens; MiniLMv2
-    (Wang et al. 2020, arXiv:2012.15828).
+    `student` [B, P + S, D_s], `teacher` [B, P + S, D_t]: cut into `heads` relation heads each, so that neither the
+    number of attention heads nor the width need agree. `seen` [B, S, P + S]: what each of the last S relates to.
     """
-    p, q = (_relations(vectors, real, heads) for vectors in (teacher, student))
-    each = (p.exp() * (p - q)).masked_fill(~real[:, None, None, :], 0.0).sum(dim=-1)  # [B, heads, S]
-    return each.mean(dim=1)[real].mean()
+    p, q = (_relations(vectors, seen, heads) for vectors in (teacher, student))
+    return (p.exp() * (p - q)).masked_fill(~seen[:, None], 0.0).sum(dim=-1).mean(dim=1)
 
 
-def _relations(vectors: Tensor, real: Tensor, heads: int) -> Tensor:
-    cut = vectors.float().unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, heads, S, d_r]
-    scores = cut @ cut.transpose(-1, -2) / cut.shape[-1] ** 0.5
-    return log_softmax(scores.masked_fill(~real[:, None, None, :], torch.finfo(torch.float32).min), dim=-1)
+def _relations(vectors: Tensor, seen: Tensor, heads: int) -> Tensor:
+    cut = vectors.float().unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, heads, P + S, d_r]
+    scores = cut[:, :, -seen.shape[1] :] @ cut.transpose(-1, -2) / cut.shape[-1] ** 0.5
+    return log_softmax(scores.masked_fill(~seen[:, None], torch.finfo(torch.float32).min), dim=-1)
 
 
 def preference(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
-    """Direct preference optimisation: mean of -log sigmoid(beta (chosen - rejected)).
+    """Direct preference optimisation: -log sigmoid(beta (chosen - rejected)), [B].
 
     `chosen`, `rejected` [B]: log pi(y|x) - log pi_ref(y|x) of whole answers (sums over their tokens). Rafailov et al.
     2023 (arXiv:2305.18290); beta 0.1 is their default.
     """
-    return -logsigmoid(beta * (chosen - rejected)).mean()
+    return -logsigmoid(beta * (chosen - rejected))
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) of log probabilities [N, V], [N]."""
+    return (p.exp() * (p - q)).sum(dim=-1)

@@ -18,22 +18,24 @@ from retrainer.train.losses import generalised_jsd
 from retrainer.train.step import Loss
 
 
-def on_own_samples(job: Job, rows: Sequence[Row], teacher: Any) -> Build:
-    """The generalised JSD at T = 1, on sampled answers in a share `distil.on_policy` of the batches."""
+def on_own_samples(job: Job, teacher: Any) -> Build:
+    """The generalised JSD at T = 1, on sampled answers in a share `distil.on_policy` of the batches (of those
+    that are only watched none): of each answer the
+    mean over its tokens, as Agarwal et al. take it, so that a student's long ramblings don't outweigh the others."""
     distil = job.policy.retrain.distil
     most = longest_answer(job.tokenizer, [e.answer for e in job.data.train])
 
-    def build(student: Any) -> tuple[torch.nn.Module, Loss]:
+    def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:
             chosen = [rows[i] for i in numbers]
-            if (
-                float(torch.rand(())) < distil.on_policy
-            ):  # the checkpoint keeps the random state: it draws the same again
+            # The checkpoint keeps the random state: it draws the same again.
+            if numbers[0] < len(job.rows) and float(torch.rand(())) < distil.on_policy:
                 chosen = sample(student, chosen, most=most, tokenizer=job.tokenizer)
             batch = batch_of(job, chosen)
             labels = batch.labels[batch.labels != IGNORED]
             step = Step(numbers, batch, completion_logits(causal(student), batch), labels)
-            return generalised_jsd(step.logits, taught(teacher, step), beta=distil.beta), batch.tokens
+            each = generalised_jsd(step.logits, taught(teacher, step), beta=distil.beta) * batch.weights
+            return (batch.summed(each) / batch.owner.bincount()).sum(), batch.tokens
 
         return student, loss
 
@@ -41,7 +43,7 @@ def on_own_samples(job: Job, rows: Sequence[Row], teacher: Any) -> Build:
 
 
 def sample(student: Any, rows: Sequence[Row], *, most: int, tokenizer: Any) -> list[Row]:
-    """The same prompts with completions of at most `most` tokens, drawn from the student at T = 1."""
+    """The same prompts and weights with completions of at most `most` tokens, drawn from the student at T = 1."""
     end, width = tokenizer.eos_token_id, max(len(row.prompt) for row in rows)
     pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     where = next(student.parameters()).device
@@ -65,4 +67,4 @@ def sample(student: Any, rows: Sequence[Row], *, most: int, tokenizer: Any) -> l
         )[:, width:].tolist()
     student.train()
     ends = [tokens.index(end) + 1 if end in tokens else len(tokens) for tokens in drawn]
-    return [Row(row.prompt, tokens[:stop]) for row, tokens, stop in zip(rows, drawn, ends, strict=True)]
+    return [Row(row.prompt, tokens[:stop], row.weight) for row, tokens, stop in zip(rows, drawn, ends, strict=True)]

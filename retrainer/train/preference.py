@@ -1,8 +1,8 @@
 """Pairs of answers, the better first, and a student that learns to prefer it.
 
-The loss is DPO + the cross-entropy of the chosen answer (Pang et al. 2024, "Iterative reasoning preference
-optimization", who give it the weight 1): without it, DPO lowers the probability of both where they differ in a token or
-two (Pal et al. 2024, "Smaug"), as labels and JSON do.
+The loss is DPO + the mean cross-entropy of the chosen answer's tokens (Pang et al. 2024, "Iterative reasoning
+preference optimization", who give it the weight 1): without it, DPO lowers the probability of both where they differ in
+a token or two (Pal et al. 2024, "Smaug"), as labels and JSON do.
 """
 
 from collections.abc import Sequence
@@ -32,15 +32,15 @@ def lost_pairs(job: Job) -> list[Pair]:
     """The training examples whose shadow pair the student lost by the route's score. (One that scores 1 is as good.)"""
     score = scorer(job.policy.quality.score, job.state)
     found = []
-    for example in job.data.train:
+    for example, row in zip(job.learnt, job.rows, strict=True):
         if example.rejected is None:
             continue
         answer, reference = ({"role": "assistant", "content": t} for t in (example.rejected, example.answer))
         with suppress(ValueError):  # the teacher's answer is nothing to compare with
             scored = score(answer=answer, reference=reference, finish_reason="stop", asked=example.asked)
             if scored.value < 1.0:
-                pair = Pair(job.row(example), render(job.tokenizer, example.messages, example.rejected))
-                if len(pair.rejected.prompt + pair.rejected.completion) <= job.policy.retrain.max_tokens:
+                pair = Pair(row, render(job.tokenizer, example.messages, example.rejected))
+                if job.fits(pair.rejected):
                     found.append(pair)
     return found
 
@@ -49,7 +49,7 @@ def preferring(job: Job, pairs: Sequence[Pair]) -> Build:
     """DPO + cross-entropy of the chosen; the reference is the student without its adapter."""
     beta = job.policy.retrain.distil.preference_beta
 
-    def build(student: Any) -> tuple[torch.nn.Module, Loss]:
+    def build(student: Any, _: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:
             some = [pairs[i] for i in numbers]
             batch = batch_of(job, [pair.chosen for pair in some] + [pair.rejected for pair in some])
@@ -57,9 +57,12 @@ def preferring(job: Job, pairs: Sequence[Pair]) -> Build:
             with torch.no_grad(), student.disable_adapter():
                 reference = _answers(student, batch)
             chosen, rejected = (mine - reference).chunk(2)
-            tokens = sum(len(pair.chosen.completion) for pair in some)
-            hard = -mine[: len(some)].sum() / tokens
-            return preference(chosen, rejected, beta=beta) + hard, 2 * batch.tokens
+            lengths, weights = (
+                torch.tensor(values, device=mine.device)
+                for values in ([len(p.chosen.completion) for p in some], [p.chosen.weight for p in some])
+            )
+            each = preference(chosen, rejected, beta=beta) - mine[: len(some)] / lengths
+            return (weights * each).sum(), 2 * batch.tokens
 
         return student, loss
 
@@ -67,9 +70,6 @@ def preferring(job: Job, pairs: Sequence[Pair]) -> Build:
 
 
 def _answers(student: Any, batch: Batch) -> torch.Tensor:
-    """log p of each row's completion, [B]: the sum over its tokens."""
-    labelled = batch.labels != IGNORED
+    """log p of each example's completion, [examples]: the sum over its tokens."""
     logs = torch.log_softmax(completion_logits(causal(student), batch).float(), dim=-1)
-    each = logs.gather(-1, batch.labels[labelled][:, None])[:, 0]
-    row = torch.nonzero(labelled)[:, 0]
-    return torch.zeros(len(labelled), device=each.device).index_add(0, row, each)
+    return batch.summed(logs.gather(-1, batch.labels[batch.labels != IGNORED][:, None])[:, 0])

@@ -29,15 +29,15 @@ CALIBRATED = 64  # examples that importance is measured on; Minitron takes 1,024
 
 
 def reader(job: Job) -> Read:
-    """Lets a model read a few of the route's training examples."""
+    """Lets a model read a few of the route's training examples, one by one: nothing is padded, and what their prompts
+    share is read with each."""
     rows, retrain = job.rows, job.policy.retrain
-    drawn = order(rows, size=retrain.batch_size, seed=retrain.seed, epoch=0)
-    batches = drawn[: -(-CALIBRATED // retrain.batch_size)]
+    drawn = [i for some in order(rows, size=retrain.batch_size, seed=retrain.seed, epoch=0) for i in some][:CALIBRATED]
 
     def read(model: Any) -> None:
         with torch.no_grad():
-            for numbers in batches:
-                completion_logits(model, batch_of(job, [rows[i] for i in numbers]))
+            for number in drawn:
+                completion_logits(model, batch_of(job, [rows[number]]))
 
     return read
 

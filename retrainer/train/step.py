@@ -1,8 +1,8 @@
 """One optimizer step on one batch: in as many parts as fit into memory, and over as many processes as there are.
 
-The parts' losses are weighted so that their gradients add up to the whole batch's; processes that `accelerate launch`
-started each take a share of a batch the same way. With FSDP (`fully_shard`) they also share weights, gradients and
-moments: each layer is gathered while it computes.
+Losses are sums, which the whole batch's units divide, so that the gradients of parts add up to the whole batch's;
+processes that `accelerate launch` started each take a share of a batch the same way. With FSDP (`fully_shard`) they
+also share weights, gradients and moments: each layer is gathered while it computes.
 """
 
 import gc
@@ -19,7 +19,11 @@ from torch.distributed.tensor import DTensor
 
 from retrainer.errors import OutOfMemory
 
-Loss = Callable[[list[int]], tuple[torch.Tensor, int]]  # of examples, by their numbers; and its tokens
+# Of examples, by their numbers: the sum of their losses, each times its example's weight; and the tokens read.
+Loss = Callable[[list[int]], tuple[torch.Tensor, int]]
+# How much an example adds to what a step's loss is a mean over: its completion tokens, or 1 where answers are counted.
+# Weights (1 in the data set's mean) don't count here: a batch of heavy examples moves the model more than one of light.
+Units = Callable[[int], float]
 
 
 class Stepper:
@@ -29,12 +33,12 @@ class Stepper:
         self,
         model: Any,
         loss_of: Loss,
-        weight_of: Callable[[int], float],
+        units_of: Units,
         learning_rate: float,
         weight_decay: float,
         clip: float,
     ) -> None:
-        self._loss_of, self._weight_of, self._clip = loss_of, weight_of, clip
+        self._loss_of, self._units_of, self._clip = loss_of, units_of, clip
         self._where = next(model.parameters()).device
         several = dist.is_available() and dist.is_initialized()
         self.processes = dist.get_world_size() if several else 1
@@ -62,13 +66,15 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         return (loss if finite else math.nan), tokens
 
-    def mean_loss(self, loss_of: Loss, batches: Sequence[list[int]], weight_of: Callable[[int], float]) -> float:
+    def mean_loss(self, loss_of: Loss, batches: Sequence[list[int]], units_of: Units) -> float:
         """A loss over all of some batches, without a gradient; every process computes all of it. The model stays in its
         training mode: bitsandbytes, once it has seen another, computes wrong gradients on a CPU (0.50.2)."""
-        weights = [sum(map(weight_of, numbers)) for numbers in batches]
+        units = [sum(map(units_of, numbers)) for numbers in batches]
         with torch.no_grad():
-            losses = [self._objective(loss_of, numbers)[0].item() for numbers in batches]
-        return float(sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights))
+            means = [
+                (self._objective(loss_of, numbers)[0] / n).item() for numbers, n in zip(batches, units, strict=True)
+            ]
+        return float(sum(n * mean for n, mean in zip(units, means, strict=True)) / sum(units))
 
     def agree(self, *flags: bool) -> list[bool]:
         """What any process says, all do: they must stop and save at the same step."""
@@ -96,17 +102,17 @@ class Stepper:
             clear_device_cache()
 
     def _in_parts(self, numbers: list[int]) -> tuple[float, int]:
-        whole = sum(map(self._weight_of, numbers))
+        whole = sum(map(self._units_of, numbers))
         own = numbers[self._rank :: self.processes]
         total = torch.zeros(2, dtype=torch.float64, device=self._where)  # loss, tokens
         for part in [own[start :: self.parts] for start in range(self.parts)] if own else [numbers[:1]]:
             if not part:
                 continue
-            share = sum(map(self._weight_of, part)) / whole if own else 0.0  # without an example of its own it still
-            loss, tokens = self._objective(self._loss_of, part)  #             takes part in what all compute together
-            # FSDP averages over the processes.
-            (loss * share * (self.processes if self._sharded else 1)).backward()
-            total += torch.tensor([loss.item() * share, tokens * bool(own)], dtype=torch.float64, device=self._where)
+            summed, tokens = self._objective(self._loss_of, part)
+            # Without an example of its own a process still takes part in what all compute together.
+            loss = summed / whole * bool(own)
+            (loss * (self.processes if self._sharded else 1)).backward()  # FSDP averages over the processes
+            total += torch.tensor([loss.item(), tokens * bool(own)], dtype=torch.float64, device=self._where)
         if self.processes > 1:
             dist.all_reduce(total)
             for weight in [] if self._sharded else self._weights:

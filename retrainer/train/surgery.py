@@ -54,7 +54,7 @@ def layer_importance(model: Any, read: Read) -> list[float]:
 
 
 def ffn_importance(model: Any, read: Read) -> list[torch.Tensor]:
-    """Mean absolute activation [intermediate] of each layer's neurons."""
+    """Mean absolute activation [intermediate] of each layer's neurons, over all tokens that are read."""
     return _mean_inputs(model, read, [layer.mlp.down_proj for layer in decoder_layers(model)])
 
 
@@ -112,15 +112,17 @@ def rounded(share: float, size: int) -> int:
 
 def _mean_inputs(model: Any, read: Read, modules: Sequence[Any]) -> list[torch.Tensor]:
     sums = [torch.zeros(module.in_features, device=module.weight.device) for module in modules]
+    counts = [0] * len(modules)
 
     def hook(number: int) -> Any:
         def add(module: Any, args: Any) -> None:
-            sums[number] += args[0].float().abs().flatten(0, -2).mean(dim=0)
+            sums[number] += args[0].float().abs().flatten(0, -2).sum(dim=0)
+            counts[number] += args[0].shape[:-1].numel()
 
         return add
 
     _observed(read, model, [module.register_forward_pre_hook(hook(i)) for i, module in enumerate(modules)])
-    return sums
+    return [s / n for s, n in zip(sums, counts, strict=True)]
 
 
 def _observed(read: Read, model: Any, hooks: Sequence[Any]) -> None:

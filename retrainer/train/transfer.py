@@ -8,28 +8,30 @@ import torch
 
 from retrainer.data.render import Row
 from retrainer.recipes.job import Job
+from retrainer.train.batches import IGNORED
 from retrainer.train.distil import Build, Step, causal, on_completions, soft_and_hard
 from retrainer.train.features import (
     RELATIONS,
     decoder_layers,
     layer_map,
     layer_taps,
+    mean_of_examples,
     projections,
-    real_tokens,
     relation_heads,
     relation_taps,
+    seen,
 )
 from retrainer.train.losses import hidden_distance, relation_divergence
 from retrainer.train.step import Loss
 
 
-def hidden_states(job: Job, rows: Sequence[Row], teacher: Any, *, origins: Sequence[int] | None = None) -> Build:
-    """The logit loss + the mean `hidden_distance` over the student's layers, at all real tokens.
+def hidden_states(job: Job, teacher: Any, *, origins: Sequence[int] | None = None) -> Build:
+    """The logit loss + the mean `hidden_distance` over the student's layers and the example's tokens.
 
     `origins`: the teacher's layer that each of the student's is to match; by default `layer_map`.
     """
 
-    def build(student: Any) -> tuple[torch.nn.Module, Loss]:
+    def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         mine, theirs = layer_taps(causal(student)), layer_taps(teacher)
         depth, deep = len(decoder_layers(causal(student))), len(decoder_layers(teacher))
         matched = list(origins or layer_map(depth, deep))
@@ -39,42 +41,38 @@ def hidden_states(job: Job, rows: Sequence[Row], teacher: Any, *, origins: Seque
 
         def objective(step: Step) -> torch.Tensor:
             loss = logit_loss(step)  # both have read the batch now
-            real = real_tokens(step.batch)
-            apart = [
-                hidden_distance(project(mine[str(i)][real]), theirs[str(origin)][real])
-                for i, (project, origin) in enumerate(zip(maps, matched, strict=True))
-            ]
-            return loss + torch.stack(apart).mean()
+            apart = []
+            for i, (project, origin) in enumerate(zip(maps, matched, strict=True)):
+                pairs = zip(mine.of(str(i), step.batch), theirs.of(str(origin), step.batch), strict=True)
+                apart.append(mean_of_examples(step.batch, [hidden_distance(project(s), t) for s, t in pairs]))
+            return loss + torch.stack(apart).mean(dim=0)[step.batch.owner]
 
-        return _together(student, maps, on_completions(job, rows, objective))
+        # Projections are trained with the student, and not written with it.
+        both = torch.nn.ModuleDict({"student": student, "projections": maps})
+        return both, on_completions(job, objective)(student, rows)[1]
 
     return build
 
 
-def attention_relations(job: Job, rows: Sequence[Row], teacher: Any) -> Build:
+def attention_relations(job: Job, teacher: Any) -> Build:
     """The logit loss + the mean `relation_divergence` of queries, keys and values of the last layer (MiniLMv2 takes one
-    layer alone, which leaves the student's others free)."""
+    layer alone, which leaves the student's others free), from each token that predicts one of the answer to those up to
+    it: in the last layer no other token's relations change an answer."""
 
-    def build(student: Any) -> tuple[torch.nn.Module, Loss]:
+    def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         last, deepest = len(decoder_layers(causal(student))) - 1, len(decoder_layers(teacher)) - 1
         mine, theirs = relation_taps(causal(student), [last]), relation_taps(teacher, [deepest])
         logit_loss = soft_and_hard(teacher, job.policy.retrain.distil)
 
         def objective(step: Step) -> torch.Tensor:
             loss = logit_loss(step)
-            real = real_tokens(step.batch)
             apart = []
             for name in RELATIONS:
-                pair = mine[f"{last}.{name}"], theirs[f"{deepest}.{name}"]
+                pair = mine.whole(f"{last}.{name}", step.batch), theirs.whole(f"{deepest}.{name}", step.batch)
                 heads = relation_heads(pair[0].shape[-1], pair[1].shape[-1])
-                apart.append(relation_divergence(*pair, real, heads=heads))
-            return loss + torch.stack(apart).mean()
+                apart.append(relation_divergence(*pair, seen(step.batch), heads=heads))
+            return loss + torch.stack(apart).mean(dim=0)[step.batch.labels != IGNORED]
 
-        return on_completions(job, rows, objective)(student)
+        return on_completions(job, objective)(student, rows)
 
     return build
-
-
-def _together(student: Any, maps: torch.nn.ModuleList, build: Build) -> tuple[torch.nn.Module, Loss]:
-    """Trained with the student, and not written with it."""
-    return torch.nn.ModuleDict({"student": student, "projections": maps}), build(student)[1]

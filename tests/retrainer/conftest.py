@@ -38,6 +38,23 @@ def rows(tokenizer: Any) -> list[Row]:
     return [render(tokenizer, tiny_model.messages(n), tiny_model.answer(tiny_model.question(n))) for n in range(400)]
 
 
+@pytest.fixture(scope="session")
+def teacher(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, all its weights trained: it knows the task."""
+    from distil_jobs import FULL, job
+    from retrainer_fakes import example
+    from training_runs import right_of_100
+
+    from retrainer.train.distil import Stage, Step, on_completions, train_stage
+
+    folder = tmp_path_factory.mktemp("teacher")
+    made = job(folder, tiny_base, "lora", examples=[example(n) for n in range(400)], retrain=FULL)
+    stage = Stage(name="teacher", start=tiny_base, out=folder / "teacher", full=True)
+    train_stage(made, stage, on_completions(made, Step.hard))
+    assert right_of_100(folder / "teacher") >= 97
+    return folder / "teacher"
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Two threads gain nothing on a tiny model, and lose a lot on a busy machine."""

@@ -11,6 +11,7 @@ from training_runs import right_of_100
 from exporters.models import merge
 from retrainer.data.render import Row
 from retrainer.evaluation.generate import TorchGenerator
+from retrainer.train import checkpoint
 from retrainer.train.chat import Settings, train
 
 pytestmark = [
@@ -37,6 +38,18 @@ def test_bf16_on_cuda_learns_as_fp32_on_the_cpu_does(
 
     merge(tiny_base, tmp_path / "cuda" / "adapter", tmp_path / "merged", probe=rows[0].prompt + rows[0].completion)
     assert right_of_100(tmp_path / "merged") >= 97
+
+
+def test_what_is_drawn_after_a_resumption_is_what_would_have_been_drawn(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2, device="cuda")
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2, device="cuda")).sum().backward()
+    optimizer.step()
+    checkpoint.save(tmp_path / "saved.safetensors", model, optimizer, {})
+    drawn = torch.rand(4, device="cuda")
+    assert not torch.equal(torch.rand(4, device="cuda"), drawn)
+    checkpoint.load(tmp_path / "saved.safetensors", model, optimizer)
+    assert torch.equal(torch.rand(4, device="cuda"), drawn)
 
 
 def test_a_model_answers_on_cuda_as_on_the_cpu(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from distil_jobs import job
+from retrainer_fakes import example
 from transformers import AutoModelForCausalLM
 
 from exporters.models import to_onnx, write_dense
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
-from retrainer.train.batches import collate, completion_logits
+from retrainer.train.batches import IGNORED, collate, collate_packed, completion_logits
 from retrainer.train.fake_quant import bake, fake_quantize
-from retrainer.train.features import layer_map, projections, real_tokens
+from retrainer.train.features import layer_map, mean_of_examples, projections, seen
+from retrainer.train.prune import reader
 from retrainer.train.surgery import (
     ffn_importance,
     hidden_importance,
@@ -75,6 +78,57 @@ def test_what_does_nothing_is_what_goes_and_its_going_changes_nothing(model: Any
     torch.testing.assert_close(logits(model), before, rtol=1e-4, atol=1e-4)
 
 
+class Hand(torch.nn.Module):
+    """Two layers [2] that turn what they get: by 0 and by 90 degrees."""
+
+    class Layer(torch.nn.Module):
+        def __init__(self, turned: list[list[float]]) -> None:
+            super().__init__()
+            self.self_attn, self.mlp = torch.nn.Module(), torch.nn.Module()
+            self.mlp.down_proj = torch.nn.Linear(2, 2, bias=False)
+            self.turned = torch.tensor(turned)
+
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            self.mlp.down_proj(hidden_states)
+            return hidden_states @ self.turned
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(map(self.Layer, ([[2.0, 0.0], [0.0, 2.0]], [[0.0, 1.0], [-1.0, 0.0]])))
+
+    def get_decoder(self) -> Any:
+        return self
+
+
+def test_importance_by_hand_counts_every_token_once() -> None:
+    one, three = torch.tensor([[[2.0, -4.0]]]), torch.tensor([[[0.0, 4.0], [0.0, 0.0], [2.0, 0.0]]])
+
+    def read(model: Any) -> None:
+        for batch in (one, three):
+            hidden = batch
+            for layer in model.layers:
+                hidden = layer(hidden_states=hidden)
+
+    # 1 - cos: 0 for every token, and 1 for the three that aren't zero
+    assert layer_importance(Hand(), read) == [pytest.approx(0.0, abs=1e-6), pytest.approx(3 / 4)]
+    first, second = (active.tolist() for active in ffn_importance(Hand(), read))
+    assert first == [(2 + 2) / 4, (4 + 4) / 4]
+    assert second == [2 * value for value in first]
+
+
+def test_importance_is_that_of_the_examples_each_by_itself(model: Any, tiny_base: Path, tmp_path: Path) -> None:
+    """However long the prefix that they share, and whatever shares a batch."""
+    made = job(tmp_path, tiny_base, "pruned", examples=[example(n) for n in range(12)])
+    found = ffn_importance(model, reader(made))
+
+    def alone(model: Any) -> None:
+        for row in made.rows:
+            model(input_ids=torch.tensor([(row.prompt + row.completion)[:-1]]))
+
+    for active, expected in zip(found, ffn_importance(model, alone), strict=True):
+        torch.testing.assert_close(active, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_hidden_channels_that_carry_nothing_go_first(model: Any, read: Any) -> None:
     body = model.model
     for norm in (*(n for la in body.layers for n in (la.input_layernorm, la.post_attention_layernorm)), body.norm):
@@ -91,12 +145,27 @@ def test_layers_are_spread_and_matched_evenly() -> None:
     assert (rounded(0.75, 1536), rounded(1.0, 100), rounded(0.01, 64)) == (1152, 100, 64)
 
 
-def test_real_tokens_end_with_the_last_label(rows: list[Row], tokenizer: Any) -> None:
+def test_what_is_seen_and_meant_is_the_examples_own_whether_packed_or_behind_a_prefix(
+    rows: list[Row], tokenizer: Any
+) -> None:
     some = sorted(rows, key=lambda row: len(row.prompt + row.completion))
-    batch = collate([some[0], some[-1]], pad=tokenizer.pad_token_id, device="cpu")
-    lengths = [len(row.prompt + row.completion) - batch.prefix.numel() - 1 for row in (some[0], some[-1])]
-    assert real_tokens(batch).sum(dim=-1).tolist() == lengths
+    pair = [some[0], some[-1]]
+    lengths = [len(row.prompt + row.completion) - 1 for row in pair]
     assert lengths[0] < lengths[1]
+    shared = collate(pair, pad=tokenizer.pad_token_id, device="cpu")
+    packed = collate_packed(pair, pad=tokenizer.pad_token_id, width=500, device="cpu")
+    prefix = shared.prefix.numel()
+    assert prefix > 10
+    assert (packed.ids.shape, packed.owners[0, [0, -1]].tolist()) == ((1, sum(lengths)), [1, 0])
+    # each token's own id, as what is measured of it: the mean over an example's tokens
+    means = [sum((row.prompt + row.completion)[:-1]) / length for row, length in zip(pair, lengths, strict=True)]
+    parts = [shared.prefix.float(), shared.ids.float()]
+    assert mean_of_examples(shared, parts).tolist() == pytest.approx(means)
+    assert mean_of_examples(packed, [packed.ids.float()]).tolist() == pytest.approx(means)
+    for batch in (shared, packed):
+        counts = seen(batch).sum(dim=-1)[batch.labels != IGNORED]
+        for i, (row, length) in enumerate(zip(pair, lengths, strict=True)):
+            assert counts[batch.owner == i].tolist() == list(range(len(row.prompt), length + 1))
 
 
 def test_a_projection_begins_as_the_identity() -> None:

@@ -98,12 +98,12 @@ def test_sharing_the_prefix_changes_no_gradient(tiny_base: Path, tokenizer: Any,
         whole = row.prompt + row.completion
         ids[i, : len(whole)] = torch.tensor(whole)
         labels[i, len(row.prompt) : len(whole)] = torch.tensor(row.completion)
-    plain = model(input_ids=ids, labels=labels).loss
+    plain = model(input_ids=ids, labels=labels).loss * sum(len(r.completion) for r in rows[:8])
     plain.backward()
     assert shared.item() == pytest.approx(plain.item(), rel=1e-5)
     for name, weight in model.named_parameters():
         if weight.grad is not None:
-            torch.testing.assert_close(with_sharing[name], weight.grad, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(with_sharing[name], weight.grad, rtol=1e-3, atol=1e-3)
 
 
 def test_an_examples_weight_is_how_often_its_tokens_count(tiny_base: Path, tokenizer: Any, rows: list[Row]) -> None:
@@ -117,9 +117,7 @@ def test_an_examples_weight_is_how_often_its_tokens_count(tiny_base: Path, token
 
     with torch.inference_mode():
         first, second = (float(batch_loss(wrapped, collate([row], pad=pad, device="cpu")).item()) for row in rows[:2])
-        one, two = (len(row.completion) for row in rows[:2])
-        expected = (1.5 * one * first + 0.5 * two * second) / (one + two)
-        assert loss([1.5, 0.5]) == pytest.approx(expected, rel=1e-5)
+        assert loss([1.5, 0.5]) == pytest.approx(1.5 * first + 0.5 * second, rel=1e-5)
 
 
 def test_only_the_completion_bears_a_loss(tokenizer: Any, rows: list[Row]) -> None:

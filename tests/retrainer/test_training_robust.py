@@ -33,9 +33,9 @@ def with_little_memory(training: Any, folder: Path, *, most: int, error: Runtime
             raise error
         return found
 
-    weight_of = lambda i: len(training.rows[i].completion)  # noqa: E731
+    units_of = lambda i: len(training.rows[i].completion)  # noqa: E731
     batches = plan(training.rows, training.settings)
-    return run(training.model, batches, loss_of, folder, training.settings, weight_of=weight_of), tried
+    return run(training.model, batches, loss_of, folder, training.settings, units_of=units_of), tried
 
 
 @pytest.mark.parametrize("error", [CUDA, CPU], ids=["cuda", "cpu"])
@@ -90,7 +90,7 @@ def test_a_training_ends_where_the_validation_loss_no_longer_falls_with_the_best
     """Training pulls w to 0, the validation loss is lowest at 2: it falls for a while, then rises."""
     model = Line()
     validation = Validation(
-        batches=[[0]], loss_of=lambda _: ((model.w - 2.0).square().sum(), 1), weight_of=lambda _: 1.0, looks=20
+        batches=[[0]], loss_of=lambda _: ((model.w - 2.0).square().sum(), 1), units_of=lambda _: 1.0, looks=20
     )
     settings = LoopSettings(learning_rate=0.1, warmup=0.0)
     trained = run(model, [[0]] * 40, lambda _: (model.w.square().sum(), 1), tmp_path, settings, validation=validation)
