@@ -18,6 +18,7 @@ from retrainer.evaluation.clusters import Cluster, Regressions, clusters, regres
 from retrainer.evaluation.cost import Costs, costs
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.gate import LEAST_JUDGED, Verdict
+from retrainer.evaluation.generator import with_room
 from retrainer.evaluation.grounded import context_of, grounded
 from retrainer.evaluation.limits import Evidence
 from retrainer.evaluation.scorer import similarity
@@ -33,7 +34,8 @@ SAFETY_TOKENS = 48  # of an answer to a probe, at the most
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One cycle's, for the phases of this module. `judged`: the records that all reports are of."""
+    """One cycle's, for the phases of this module. `judged`: the records that all reports are of. `most_tokens`: of an
+    answer of the candidate."""
 
     config: Config
     route: str
@@ -111,11 +113,12 @@ def _previous(setting: Setting, live: Version, quantized: Report, scorer: Scorer
     except ArtefactError as error:
         log.warning("retrainer.no_previous", extra={"version": live.id, "error": str(error)})
         return None
+    answers = {e.answer for e in (*setting.job.data.train, *setting.judged)}
     return evaluate(
         generator.generate,
         setting.judged,
         scorer,
-        max_new_tokens=setting.most_tokens,
+        max_new_tokens=with_room(max(map(generator.length, answers))),  # in its own tokens, not the candidate's
         drafts=[o.text for o in quantized.outcomes],
         phase="compare",
         progress=setting.job.progress,
