@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from retrainer.evaluation.evaluate import Report
-from retrainer.evaluation.limits import Evidence, Limits, beyond_limits, not_as_learnt, too_many_errors
+from retrainer.evaluation.limits import Evidence, Limits, beyond_limits, not_as_learnt, too_few, too_many_errors
 from retrainer.evaluation.thresholds import LEVEL, Start
 from router.policy_quality import SelectivePolicy
 
@@ -109,6 +109,7 @@ def _as_a_whole(name: str, report: Report, wanted: float, limits: Limits) -> lis
             f"the {name}'s agreement is {report.agreement:.1%} (interval from {report.lower:.1%}), "
             f"not surely at least {wanted:.1%}"
         )
+        reasons += too_few(report, wanted)
         reasons += not_as_learnt(report)
     reasons += too_many_errors(name, report, limits)
     if report.valid_json is not None and report.valid_json < VALID_JSON:

@@ -1,5 +1,6 @@
 """What else the gate asks of a student: few errors, fast enough, worth its price, safe, not forgetful. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,15 @@ def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
         f"{report.errors / n:.1%} of the {name}'s answers are errors, not fewer than {limits.error_rate:.1%} (of {n}: "
         f"{said})"
     ]
+
+
+def too_few(report: Report, wanted: float) -> list[str]:
+    """A reason for a low end of the interval that lies in the number of records: with n of n right it is
+    (alpha / 2)^(1/n)."""
+    least = math.ceil(math.log((1.0 - report.confidence) / 2.0) / math.log(wanted)) if 0.0 < wanted < 1.0 else 0
+    if report.n >= least:
+        return []
+    return [f"by {report.n} records not even a student without a fault surely reaches {wanted:.1%}; that takes {least}"]
 
 
 def not_as_learnt(report: Report) -> list[str]:

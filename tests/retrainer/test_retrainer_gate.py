@@ -68,6 +68,16 @@ def test_the_bounds_themselves_still_pass() -> None:
     assert judge(base=BASE, student=at, quantized=report(agreement=0.96), limits=LIMITS).gate == "passed"
 
 
+def test_records_too_few_for_any_student_are_a_reason_of_their_own() -> None:
+    """(0.05 / 2)^(1/n): with 50 of 50 right the lower end of the exact interval is 92.9%, with 51 of 51 93.0%."""
+    few = report(n=50, agreement=1.0, lower=0.929)
+    (low, why) = judge(base=BASE, student=few, quantized=None, limits=LIMITS).reasons
+    assert "not surely at least 93.0%" in low
+    assert why == "by 50 records not even a student without a fault surely reaches 93.0%; that takes 51"
+    enough = report(n=51, agreement=0.98, lower=0.896)
+    assert len(judge(base=BASE, student=enough, quantized=None, limits=LIMITS).reasons) == 1
+
+
 def test_answers_that_are_no_json_matter_only_where_the_teachers_are() -> None:
     assert judge(base=BASE, student=report(valid_json=None), quantized=None, limits=LIMITS).gate == "passed"
 
