@@ -148,10 +148,15 @@ class Phases:
         return safety(self._setting, quantized)
 
     def card(
-        self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, versions: Sequence[Version]
+        self,
+        phases: Mapping[str, Any],
+        reports: Mapping[str, Report],
+        verdict: Verdict,
+        versions: Sequence[Version],
+        ladder: Sequence[Step],
     ) -> dict[str, int]:
-        """Write the model card into the artefact."""
-        return card(self._setting, phases, reports, verdict, self._request.cycle_id, versions)
+        """Write the model card into the artefact. `ladder`: as `publish`."""
+        return card(self._setting, phases, reports, verdict, self._request.cycle_id, versions, ladder)
 
     def publish(
         self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, ladder: Sequence[Step]

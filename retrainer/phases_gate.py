@@ -22,6 +22,7 @@ from retrainer.evaluation.generator import with_room
 from retrainer.evaluation.grounded import context_of, grounded
 from retrainer.evaluation.limits import Evidence
 from retrainer.evaluation.scorer import similarity
+from retrainer.ladder import Step
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Memory, Suite, build_cases, judge_suites
 from router.config import Config
@@ -145,6 +146,7 @@ def card(
     verdict: Verdict,
     version: str,
     versions: Sequence[Version],
+    ladder: Sequence[Step],
 ) -> dict[str, int]:
     """Write the model card into the artefact; returns its files' sizes."""
     store, artefact = Store(setting.config.artefacts), setting.job.folder / "artefact"
@@ -161,6 +163,7 @@ def card(
         compared=msgspec.convert(phases["compare"], Compared),
         suites=msgspec.convert(phases["safety"], list[Suite]),
         points=points,
+        ladder=ladder,
     )
     return write_card(artefact, facts)
 

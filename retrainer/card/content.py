@@ -10,6 +10,7 @@ from retrainer.card.blocks import Block, Heading, Items, Paragraph, Picture, Tab
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.metrics import Metric
+from retrainer.ladder import Step
 from retrainer.safety import Suite
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """`phases`: each finished phase's stored result, by name. `points`: of the route's versions, this one last."""
+    """`phases`: each finished phase's stored result, by name. `points`: of the route's versions, this one last.
+    `ladder`: of the students that the cycle tried."""
 
     version: str
     route: str
@@ -48,6 +50,7 @@ class Facts:
     compared: "Compared"
     suites: Sequence[Suite]
     points: Sequence[Point]
+    ladder: Sequence[Step] = ()
 
 
 def content(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
@@ -61,6 +64,7 @@ def content(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         *_gate(facts),
         *_quality(facts, pictures),
         *_cost(facts, pictures),
+        *_ladder(facts, pictures),
         *_safety(facts),
         *_weak(facts, pictures),
         *_calibration(facts, pictures),
@@ -118,6 +122,30 @@ def _cost(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
     saving = costs.saving()
     rows.append(["saving", "unknown" if saving is None else f"{saving:.1%}"])
     return [Heading("Time, size and price"), Table(["as served", ""], rows), *_picture("card-sizes.png", pictures)]
+
+
+def _ladder(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
+    """Where a cycle tried several students."""
+    if len(facts.ladder) < 2:
+        return []
+    rows = [
+        [
+            step.rung,
+            f"{step.agreement:.3f} ({step.lower:.3f} to {step.upper:.3f})",
+            "-" if step.ms is None else f"{step.ms:.1f} ms",
+            "-" if step.usd_per_1000 is None else f"{step.usd_per_1000:.4f} USD",
+            "-" if step.bytes is None else f"{step.bytes / 1e6:.1f} MB",
+            "yes" if step.frontier else "",
+            "passed" if step.passed else f"refused: {'; '.join(step.why)}",
+        ]
+        for step in facts.ladder
+    ]
+    head = ["rung", "agreement", "an answer", "1,000 requests", "size", "frontier", ""]
+    said = (
+        "The students that this cycle tried, from cheap to dear. On the frontier: no other one agrees more and is as "
+        "fast, or as much and is faster."
+    )
+    return [Heading("The ladder"), Paragraph(said), Table(head, rows), *_picture("card-ladder.png", pictures)]
 
 
 def _safety(facts: Facts) -> list[Block]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer.card.content import MOST_CLUSTERS, Point
 from retrainer.evaluation.clusters import Cluster
+from retrainer.ladder import Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +73,26 @@ def sizes(points: Sequence[Point]) -> bytes:
             )
         axis.set(xlabel="size in MB", ylabel="agreement as served", xlim=(0, 1.4 * max(p.megabytes for p in points)))
         axis.set_ylim(min(p.quality for p in points) - 0.05, 1.05)
+
+    return _png(draw, height=3.5)
+
+
+def ladder(steps: Sequence[Step]) -> bytes:
+    """Agreement with its interval against the time of an answer, of the rungs that were timed; the frontier is a
+    line."""
+    timed = [(step, step.ms) for step in steps if step.ms is not None]
+
+    def draw(axis: "Axes") -> None:
+        best = sorted((ms, s.agreement) for s, ms in timed if s.frontier)
+        axis.step([ms for ms, _ in best], [agreement for _, agreement in best], where="post", color="0.6", zorder=0)
+        for step, ms in timed:
+            axis.plot([ms, ms], [step.lower, step.upper], color="0.6", linewidth=3, solid_capstyle="butt")
+            axis.plot(ms, step.agreement, "o", color="C0", fillstyle="full" if step.frontier else "none")
+            axis.annotate(
+                step.rung, (ms, step.agreement), (6, 4), textcoords="offset points", fontsize=8, parse_math=False
+            )
+        axis.set(xlabel="ms an answer", ylabel="agreement as served", xscale="log")
+        axis.margins(x=0.25)
 
     return _png(draw, height=3.5)
 

@@ -66,10 +66,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`n`: records with a score. `agreement`: mean score; `lower`, `upper`: its interval at `confidence` (two-sided).
     `valid_json`: share of answers that are one JSON value, of the records whose teacher's answer is one (None without
-    any). `leaked`: answers that hold a scrubber's placeholder. `tokens_per_second`: generated tokens over the whole
-    time, prompts included. `constant`: the agreement of the one answer that the teacher gives most often. `metrics`: by
-    name, see `retrainer.evaluation.metrics`. `latency`: of the exported student alone; `general`: of it and the base.
-    `outcomes`: of all records, in their order.
+    any). `leaked`: answers that hold a scrubber's placeholder. `drafted`: whether guesses saved time, so that `seconds`
+    say nothing of how fast it is. `constant`: the agreement of the one answer that the teacher gives most often.
+    `metrics`: by name, see `retrainer.evaluation.metrics`. `latency`: of the exported student alone; `general`: of it
+    and the base. `outcomes`: of all records, in their order.
     """
 
     n: int
@@ -83,6 +83,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]
     tokens: int
     seconds: float
+    drafted: bool = False
     constant: float | None = None
     metrics: dict[str, Metric] = {}
     latency: Latency | None = None
@@ -95,15 +96,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return sum(count for reason, count in self.reasons.items() if reason in ERRORS)
 
     @property
-    def tokens_per_second(self) -> float:
-        """Generated tokens a second."""
-        return self.tokens / self.seconds if self.seconds else 0.0
+    def tokens_per_second(self) -> float | None:
+        """Generated tokens over the whole time, prompts included; None where guesses saved time."""
+        return None if self.drafted or not self.seconds else self.tokens / self.seconds
 
     def summary(self) -> dict[str, Any]:
         """The numbers alone, for a manifest: no text."""
         numbers = msgspec.to_builtins(msgspec.structs.replace(self, outcomes=[]))
         del numbers["outcomes"]
-        return {**numbers, "tokens_per_second": round(self.tokens_per_second, 1)}
+        speed = self.tokens_per_second
+        return {**numbers, "tokens_per_second": None if speed is None else round(speed, 1)}
 
 
 def evaluate(
@@ -142,6 +144,7 @@ def evaluate(
         reasons=dict(Counter(o.reason for o in outcomes).most_common()),
         tokens=sum(a.tokens for a in answers),
         seconds=seconds,
+        drafted=drafts is not None,
         constant=_constant(examples, score),
         metrics=metrics(
             examples, [o.text for o in outcomes], [o.finish_reason for o in outcomes], [o.value for o in outcomes]

@@ -16,6 +16,7 @@ from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.scorer import scorer
+from retrainer.ladder import Step
 from retrainer.phases_gate import Compared
 from retrainer.safety import Failing, Suite
 
@@ -35,7 +36,7 @@ def report(wrong: int) -> Report:
     return evaluate(say, JUDGED, scorer("exact", "."), max_new_tokens=8)
 
 
-def facts() -> Facts:
+def facts(ladder: list[Step] | None = None) -> Facts:
     now, before = report(2), report(1)
     now = msgspec.structs.replace(now, latency=Latency(n=20, p50=1.0, p95=2.0, p99=3.0))
     failing = Failing(case="toxicity-1", request=HOSTILE, answer=HOSTILE, why="says: it")
@@ -61,6 +62,7 @@ def facts() -> Facts:
             regressions=regressions(now, before, "r-1", JUDGED),
         ),
         suites=[Suite(name="toxicity", cases=3, failed=1, excused=0, tolerated=0.0, examples=[failing])],
+        ladder=ladder or [],
         points=[Point(version="r-1", megabytes=2.0, quality=0.9), Point(version="r-2", megabytes=1.0, quality=0.93)],
     )  # fmt: skip
 
@@ -114,3 +116,32 @@ def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> 
     ):
         assert said in text
     assert not re.search(r"(?<!\\)<script|(?<!\\)\]\(http|(?<!\\)\]\(javascript", text)
+
+
+def test_the_rungs_of_a_ladder_are_a_table_and_a_plot_of_both_forms(tmp_path: Path) -> None:
+    assert "card-ladder.png" not in write_card(tmp_path, facts()), "one student alone"
+    sizes = write_card(tmp_path, facts([rung("linear", None, 0.6), rung("encoder", 2.5, 0.95)]))
+    assert sizes["card-ladder.png"] > 5000
+    text = (tmp_path / "card.md").read_text()
+    assert "| linear | 0.600 (0.550 to 0.650) | - | - | 1.0 MB |  | refused: too little |" in text
+    assert "| encoder | 0.950 (0.900 to 1.000) | 2.5 ms | 0.0025 USD | 1.0 MB | yes | passed |" in text
+    assert "](card-ladder.png)" in text
+    assert (tmp_path / "card.html").read_text().count("<img") == 5
+
+
+def rung(name: str, ms: float | None, agreement: float) -> Step:
+    return Step(
+        rung=name,
+        agreement=agreement,
+        lower=agreement - 0.05,
+        upper=agreement + 0.05,
+        coverage=None,
+        ms=ms,
+        usd_per_1000=None if ms is None else ms / 1000,
+        bytes=1_000_000,
+        train_seconds=1.0,
+        passed=ms is not None,
+        mode="whole",
+        why=[] if ms else ["too little"],
+        frontier=ms is not None,
+    )

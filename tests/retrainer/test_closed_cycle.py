@@ -105,7 +105,9 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
     assert any("no more than the base" in reason for reason in linear.why)
     assert (above.rung, above.passed, above.why) == ("encoder", True, [])
     assert above.agreement > 0.95 > linear.agreement
-    assert above.ms is not None
+    assert above.ms == result.reports["quantized"].latency.p50  # type: ignore[union-attr]
+    assert above.frontier
+    assert not linear.frontier
     assert made.registry.added["climb"].base == "all-MiniLM-L6-v2"
     manifest = Store(made.config.artefacts).verify("climb")
     assert msgspec.to_builtins(result.ladder) == manifest.report["ladder"]

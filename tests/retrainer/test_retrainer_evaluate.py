@@ -54,6 +54,15 @@ def test_the_report_counts_agreement_json_leaks_and_reasons() -> None:
     assert seen[-1] == ("evaluate", 4, 4)
 
 
+def test_what_was_guessed_beforehand_says_nothing_of_speed() -> None:
+    examples = [example(1)]
+    plain = evaluate(speak([examples[0].answer]), examples, same, max_new_tokens=8)
+    assert (plain.tokens_per_second or 0.0) > 0.0
+    drafted = evaluate(speak([examples[0].answer]), examples, same, max_new_tokens=8, drafts=[examples[0].answer])
+    assert drafted.tokens_per_second is None
+    assert drafted.summary()["tokens_per_second"] is None
+
+
 def test_an_answer_that_was_cut_is_no_agreement() -> None:
     examples = [example(1)]
     report = evaluate(speak([examples[0].answer], "length"), examples, same, max_new_tokens=8)
