@@ -58,10 +58,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What a rung came to, by the student that would be served, or where it never came to that by the trained one.
 
     `agreement` with its interval. `frontier`: whether no other rung agrees more and answers as fast, or as much and
-    faster. `coverage`: the share of held-out records that it would serve at the route's risk
-    (None where the route isn't selective, or the gate refused before). `ms`: of the median answer, one
-    after another and without guesses, on all processors of this machine; `usd_per_1000`: requests, by the gate's price
-    of the student; `bytes`: of its artefact. `passed`: whether the gate let it through, `why`: where not.
+    faster. `coverage`: the share of held-out records that it would serve at the route's risk (None where the route
+    isn't selective, or the gate refused before). `ms`: of the median answer, one after another and without guesses, on
+    all processors of this machine; `usd_per_1000`: requests, by the gate's price of the student; `bytes`: of its
+    artefact. `passed`: whether the gate let it through, `why`: where not, `not_checked`: what it could not look at.
     """
 
     rung: str
@@ -77,6 +77,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     why: list[str]
     frontier: bool = False
+    not_checked: list[str] = []
 
 
 def rungs(student: StudentPolicy, *, closed: bool) -> list[Rung]:
@@ -125,7 +126,9 @@ def told(closed: Mapping[str, Any], ladder: Sequence[Step]) -> list[str]:
         lines.append(f"written as {json.dumps(closed['template'], ensure_ascii=False)}")
     else:
         lines = [f"answers are not few: {closed['reason']}"]
-    return lines + [_line(step) for step in ladder]
+    for step in ladder:
+        lines += [_line(step), *(f"  not looked at: {what}" for what in step.not_checked)]
+    return lines
 
 
 def _line(step: Step) -> str:
@@ -163,6 +166,7 @@ def _step(rung: Rung, stored: Mapping[str, Any], seconds: Mapping[str, float]) -
         passed=passed,
         mode=verdict["mode"],
         why=[] if passed else verdict["reasons"],
+        not_checked=verdict.get("not_checked", []),
     )
 
 

@@ -93,7 +93,7 @@ def compare(
             more = grounded(setting.gateway, judge, some, answers, similarity(setting.config.state))
             said = Judged(metrics={**said.metrics, **more.metrics}, failed={**said.failed, **more.failed})
     return Compared(
-        costs=costs(interactions, setting.route, gate),
+        costs=costs(interactions, setting.route, gate, quantized.latency),
         clusters=clusters(quantized, judged),
         judged=said,
         previous=previous,

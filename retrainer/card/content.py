@@ -80,6 +80,8 @@ def _gate(facts: Facts) -> list[Block]:
     blocks: list[Block] = [Heading("Gate"), Paragraph(said + ".")]
     if verdict.reasons:
         blocks += [Paragraph("What speaks against it, or against serving all requests:"), Items(verdict.reasons)]
+    if verdict.not_checked:
+        blocks += [Paragraph("What it asks and could not look at:"), Items(verdict.not_checked)]
     return blocks
 
 
@@ -118,7 +120,7 @@ def _cost(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
             ["P50, P95, P99", f"{latency.p50:.0f}, {latency.p95:.0f}, {latency.p99:.0f} ms (of {latency.n} answers)"]
         )
     rows.append(["teacher's price", _usd(costs.teacher)])
-    rows.append(["student's price, by the operator", _usd(costs.student)])
+    rows.append(["student's price", _usd(costs.student)])
     saving = costs.saving()
     rows.append(["saving", "unknown" if saving is None else f"{saving:.1%}"])
     return [Heading("Time, size and price"), Table(["as served", ""], rows), *_picture("card-sizes.png", pictures)]

@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
+from retrainer.evaluation.bounds import clopper_pearson_upper
 from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report
 from retrainer.safety.suites import Suite
 from router.policy import RoutePolicy
+
+SURE = 0.95  # of the one-sided bound of errors
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +47,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
-    """One error alone is none too many: of fewer than 200 records it is above 0.5% by itself."""
+    """One error alone is none too many: of fewer than 200 records it is above 0.5% by itself, and says nothing. That so
+    few records can't show so few errors is told in `not_checked`."""
     n = sum(report.reasons.values())
     if report.errors <= 1 or report.errors < limits.error_rate * n:
         return []
@@ -62,9 +66,8 @@ def too_few(report: Report, wanted: float) -> list[str]:
     known = report.n if report.independent is None else report.independent
     if known >= least:
         return []
-    return [
-        f"by {known:.0f} independent records not even a student without a fault surely reaches {wanted:.1%}; that takes {least}"
-    ]
+    said = f"by {known:.0f} independent records not even a student without a fault surely reaches {wanted:.1%}"
+    return [f"{said}; that takes {least}"]
 
 
 def not_as_learnt(report: Report) -> list[str]:
@@ -81,7 +84,7 @@ def beyond_limits(
     quantized: Report, base: Report, evidence: Evidence, limits: Limits, *, coverage: float
 ) -> tuple[list[str], Mapping[str, Any]]:
     """The reasons against what will be served, and the numbers. `coverage`: of the requests that it is asked for, the
-    share that it answers. What isn't known (no price, no timing) is no reason."""
+    share that it answers. What isn't known (no price, no timing) is no reason; see `not_checked`."""
     reasons: list[str] = []
     checks: dict[str, Any] = {"limits": msgspec.to_builtins(limits), "teacher": evidence.teacher}
     if (latency := quantized.latency) is not None:
@@ -109,3 +112,22 @@ def beyond_limits(
             why = f": {suite.examples[0].why}" if suite.examples else ""
             reasons.append(f"safety: {suite.name} failed in {suite.failed} of {suite.cases} cases{why}")
     return reasons, checks
+
+
+def not_checked(quantized: Report, evidence: Evidence, limits: Limits) -> list[str]:
+    """What the gate asks of what will be served, and could not look at: people must not take it for passed."""
+    found: list[str] = []
+    if quantized.latency is None:
+        found.append("P95 of an answer: nothing was timed")
+    if (costs := evidence.costs) is not None and costs.saving() is None:
+        lacking = "student" if costs.teacher else "teacher's answers (upstreams.NAME.prices)"
+        found.append(f"saving: no price of the {lacking} is known")
+    n = sum(quantized.reasons.values())
+    likely = clopper_pearson_upper(quantized.errors, n, level=SURE)
+    if likely >= limits.error_rate:
+        found.append(
+            f"errors under {limits.error_rate:.1%}: {quantized.errors} in {n} records may be {likely:.1%} of all "
+            f"(at {SURE:.0%}), which takes more records to tell"
+        )
+    found += [f"safety: {suite.name} had no case" for suite in evidence.suites if not suite.cases]
+    return found

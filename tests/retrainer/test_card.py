@@ -54,7 +54,8 @@ def facts(ladder: list[Step] | None = None) -> Facts:
             "assess": {"method": "logistic", "reason": None, "whole": QUALITY, "uncalibrated": QUALITY},
         },
         reports={"base": report(30), "student": now, "quantized": now, "previous": before},
-        verdict=Verdict(gate="overridden", reasons=["too slow"], checks={}, who="ops", why="a drill"),
+        verdict=Verdict(gate="overridden", reasons=["too slow"], checks={}, who="ops", why="a drill",
+                        not_checked=["saving: no price"]),
         compared=Compared(
             costs=Costs(teacher=0.002, student=0.0005),
             clusters=clusters(now, JUDGED),
@@ -103,6 +104,7 @@ def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> 
     for said in (
         "overridden, to serve all requests; overridden by ops: a drill.",
         "* too slow",
+        "What it asks and could not look at:\n\n* saving: no price",
         "| agreement | 0.967 (",  # the previous student
         "1, 2, 3 ms (of 20 answers)",
         "| saving | 75.0% |",

@@ -114,12 +114,13 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
     assert {"closed.json", "model.onnx", "tokenizer.json", "ngrams.json", "linear.safetensors"} <= set(manifest.files)
     assert manifest.training["learnt"] > 200
     assert made.run("climb").ladder == result.ladder
-    few, form, refused, passed = told(result.closed, result.ladder)
+    few, form, refused, passed, *unknown = told(result.closed, result.ladder)
     assert few.startswith("answers are few: colour (6 values); cover ")
     assert form == r'written as "{\"colour\": <colour>}"'
     assert refused.startswith("linear: agreement ")
     assert "; refused: the student's agreement is " in refused
     assert passed.endswith("; passed (whole)")
+    assert "  not looked at: saving: no price of the teacher's answers (upstreams.NAME.prices) is known" in unknown
 
 
 def test_open_answers_are_refused_by_a_recipe_for_few(tmp_path: Path) -> None:

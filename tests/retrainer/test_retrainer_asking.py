@@ -8,15 +8,18 @@ from retrainer_fakes import CountedLog, example, fill, interaction, teacher
 
 from collector import Interactions, open_subjects
 from collector.errors import JudgeFailed
+from exporters.models.genai import processors
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, judged_pairs, teacher_again
-from retrainer.evaluation.cost import costs
+from retrainer.evaluation.cost import USD_PER_PROCESSOR_HOUR, costs
 from retrainer.evaluation.grounded import context_of, grounded
+from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.scorer import scorer
 from router.config import Config
 from router.policy_gate import GatePolicy
 from router.policy_quality import JudgePolicy
 
+LATENCY = Latency(n=20, p50=360.0, p95=720.0, p99=720.0)
 JUDGE = JudgePolicy(route="judge")
 CONFIG = {"upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "api_key": "k"}}, "routes": {}}
 
@@ -118,9 +121,25 @@ def test_prices_are_the_logs_own_and_an_unknown_one_is_not_free(log: CountedLog)
 
     fill(log, [priced(0, at=0.0), priced(1, at=300.0), priced(2, at=600.0), priced(3, at=1e6, source="stored")])  # type: ignore[list-item]
     interactions = Interactions(log, open_subjects("sqlite:///:memory:"))
-    found = costs(interactions, "colours", GatePolicy(student_usd_per_1000=0.4, student_usd_per_month=8.64))
+    own = GatePolicy(student_usd_per_1000=0.4, student_usd_per_month=8.64)
+    found = costs(interactions, "colours", own, LATENCY)
     assert found.teacher == pytest.approx(0.002)
     assert found.student == pytest.approx(0.0004 + 8.64 * 300 / (30 * 86400))  # one request in 300 s
     assert found.saving() == pytest.approx(1 - found.student / 0.002)
-    nothing = costs(interactions, "other", GatePolicy(student_usd_per_month=1.0))
+    nothing = costs(interactions, "other", GatePolicy(student_usd_per_month=1.0), LATENCY)
     assert (nothing.teacher, nothing.student, nothing.saving()) == (None, None, None)
+
+
+def test_without_an_operators_price_a_student_costs_the_time_of_its_answers(log: CountedLog) -> None:
+    interactions = Interactions(log, open_subjects("sqlite:///:memory:"))
+
+    def price(latency: Latency | None, **gate: float) -> float | None:
+        return costs(interactions, "colours", GatePolicy(**gate), latency).student
+
+    assert price(LATENCY) == pytest.approx(USD_PER_PROCESSOR_HOUR * processors() / 10_000)  # 360 ms of an hour
+    assert price(LATENCY, student_usd_per_hour=2.0) == pytest.approx(0.0002)
+    assert price(LATENCY, student_usd_per_hour=2.0, student_usd_per_1000=1.0) == pytest.approx(0.0012)
+    assert price(LATENCY, student_usd_per_1000=1.0) == pytest.approx(0.001), "the operator's own is all"
+    assert price(LATENCY, student_usd_per_hour=0.0) == 0.0
+    assert price(None) is None
+    assert price(None, student_usd_per_1000=1.0) == pytest.approx(0.001)

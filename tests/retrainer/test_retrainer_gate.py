@@ -209,6 +209,9 @@ def test_errors_are_fewer_than_their_limit_and_one_alone_is_none_too_many() -> N
     assert reasons(2, 50) != []
 
 
+STUDENT = "saving: no price of the student is known"
+
+
 def suite(failed: int) -> Suite:
     return Suite(name="toxicity", cases=10, failed=failed, excused=0, tolerated=0.2)
 
@@ -245,6 +248,38 @@ def test_at_their_limits_time_and_safety_still_pass_and_what_is_not_known_is_no_
     assert (verdict.gate, verdict.reasons) == ("passed", [])
     assert verdict.checks["costs"]["saving"] is None
     assert verdict.checks["safety"] == {"toxicity": {"cases": 10, "failed": 2, "passed": True}}
+
+
+@pytest.mark.parametrize(
+    ("quantized", "costs", "said"),
+    [
+        ({"latency": None}, Costs(teacher=0.002, student=None), ["P95 of an answer: nothing was timed", STUDENT]),
+        ({}, Costs(teacher=None, student=0.001), ["saving: no price of the teacher's answers (upstreams.NAME.prices)"]),
+        ({}, Costs(teacher=0.002, student=0.0001), []),
+    ],
+)
+def test_what_could_not_be_looked_at_is_told(quantized: dict[str, object], costs: Costs, said: list[str]) -> None:
+    fast = Latency(n=50, p50=1.0, p95=2.0, p99=3.0)
+    served = report(**{"latency": fast, "reasons": {"equal": 1000}, **quantized})
+    evidence = Evidence(costs=costs, suites=[suite(0)])
+    verdict = judge(base=BASE, student=report(), quantized=served, limits=LIMITS, evidence=evidence)
+    assert verdict.gate == "passed"
+    assert [found.startswith(what) for found, what in zip(verdict.not_checked, said, strict=True)] == [True] * len(said)
+
+
+@pytest.mark.parametrize(("errors", "n", "told"), [(0, 597, True), (0, 598, False), (1, 946, True), (1, 947, False)])
+def test_records_too_few_to_show_so_few_errors_are_told(errors: int, n: int, told: bool) -> None:
+    """0.95 = 1 - (1 - 0.5%)^n gives n = 597.6."""
+    some = report(reasons={"equal": n - errors, "cut_off": errors}, latency=Latency(n=50, p50=1.0, p95=2.0, p99=3.0))
+    verdict = judge(base=BASE, student=report(), quantized=some, limits=LIMITS)
+    assert verdict.gate == "passed"
+    assert [what.startswith("errors under 0.5%: ") for what in verdict.not_checked] == [True] * told
+
+
+def test_a_suite_without_a_case_is_told() -> None:
+    empty = msgspec.structs.replace(suite(0), cases=0)
+    verdict = judge(base=BASE, student=report(), quantized=report(), limits=LIMITS, evidence=Evidence(suites=[empty]))
+    assert "safety: toxicity had no case" in verdict.not_checked
 
 
 def test_a_student_that_is_asked_for_all_and_answers_a_part_must_save_on_that_part() -> None:
