@@ -17,7 +17,7 @@ from retrainer.evaluation.asking import Gateway, Judged, judged_pairs, teacher_a
 from retrainer.evaluation.clusters import Cluster, Regressions, clusters, regressions
 from retrainer.evaluation.cost import Costs, costs
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
-from retrainer.evaluation.gate import LEAST_JUDGED, Verdict
+from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.generator import with_room
 from retrainer.evaluation.grounded import context_of, grounded
 from retrainer.evaluation.limits import Evidence
@@ -63,9 +63,10 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     def evidence(self, suites: Sequence[Suite]) -> Evidence:
         """For the gate."""
-        known = self.teacher is not None and self.teacher.n >= LEAST_JUDGED
-        bar = self.teacher.agreement if known and self.teacher is not None else 1.0
-        return Evidence(teacher=bar, costs=self.costs, suites=suites)
+        if self.teacher is None:
+            return Evidence(costs=self.costs, suites=suites)
+        # The upper end: luck with a few records must not lower the bar.
+        return Evidence(teacher=self.teacher.upper, teacher_n=self.teacher.n, costs=self.costs, suites=suites)
 
     def summary(self) -> dict[str, Any]:
         """The numbers alone, for a manifest: no text."""
@@ -97,7 +98,7 @@ def compare(
         clusters=clusters(quantized, judged),
         judged=said,
         previous=previous,
-        teacher=teacher_again(setting.gateway, gate.teacher_route, some, scorer) if gate.teacher_route else None,
+        teacher=teacher_again(setting.gateway, gate.teacher_route, judged, scorer) if gate.teacher_route else None,
         regressions=regressions(quantized, previous, live.id, judged) if previous and live else None,
     )
 

@@ -31,7 +31,7 @@ class GatePolicy(Strict):
     `max_forgotten`: share of the general
     questions that the base answers and the student doesn't. `teacher_route`: where the teacher is asked again, a route
     as a judge's: how well it agrees with itself, and what it says to the safety suites. `judged`: records that the
-    route's judge compares, and that the teacher is asked again.
+    route's judge compares.
     """
 
     min_quality: OpenRate | None = None

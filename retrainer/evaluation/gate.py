@@ -76,13 +76,17 @@ def judge(
     """
     evidence = evidence or Evidence()
     wanted = limits.quality * evidence.teacher
+    bar = f"{wanted:.1%}"
+    if evidence.teacher_n:
+        known = f"by {evidence.teacher_n} records may be {evidence.teacher:.1%}"
+        bar += f" ({limits.quality:.1%} of the teacher's agreement with itself, which {known})"
     checks: dict[str, Any] = {"wanted": wanted, "valid_json_bound": VALID_JSON, "quantized_loss_bound": QUANTIZED_LOSS}
     unknown: list[str] = []
     whole: list[str] = []  # what selective serving can mend
     always: list[str] = []
     for name, report in {"student": student, "quantized student": quantized}.items():
         if report is not None:
-            whole += _as_a_whole(name, report, wanted, limits)
+            whole += _as_a_whole(name, report, wanted, bar, limits)
             always += _in_any_mode(name, report)
             checks[name.split()[0]] = _numbers(report)
     if student.agreement <= base.agreement:
@@ -114,12 +118,12 @@ def judge(
     return made
 
 
-def _as_a_whole(name: str, report: Report, wanted: float, limits: Limits) -> list[str]:
+def _as_a_whole(name: str, report: Report, wanted: float, bar: str, limits: Limits) -> list[str]:
     reasons = []
     if report.lower < wanted:
         reasons.append(
             f"the {name}'s agreement is {report.agreement:.1%} (interval from {report.lower:.1%}), "
-            f"not surely at least {wanted:.1%}"
+            f"not surely at least {bar}"
         )
         reasons += too_few(report, wanted)
         reasons += not_as_learnt(report)

@@ -38,10 +38,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known after the export, beside the reports. `teacher`: its agreement with itself, where it was asked
-    again, else 1: its answers are the reference."""
+    """What is known after the export, beside the reports. `teacher`: its agreement with itself, the upper end of the
+    interval by `teacher_n` records, where it was asked again; else 1: its answers are the reference."""
 
     teacher: float = 1.0
+    teacher_n: int = 0
     costs: Costs | None = None
     suites: Sequence[Suite] = ()
 
@@ -86,7 +87,11 @@ def beyond_limits(
     """The reasons against what will be served, and the numbers. `coverage`: of the requests that it is asked for, the
     share that it answers. What isn't known (no price, no timing) is no reason; see `not_checked`."""
     reasons: list[str] = []
-    checks: dict[str, Any] = {"limits": msgspec.to_builtins(limits), "teacher": evidence.teacher}
+    checks: dict[str, Any] = {
+        "limits": msgspec.to_builtins(limits),
+        "teacher": evidence.teacher,
+        "teacher_n": evidence.teacher_n,
+    }
     if (latency := quantized.latency) is not None:
         checks["latency"] = msgspec.to_builtins(latency)
         if latency.p95 > limits.p95_ms:

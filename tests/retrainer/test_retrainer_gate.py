@@ -7,6 +7,7 @@ from retrainer.evaluation.gate import Override, judge
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.limits import Evidence, Limits
 from retrainer.evaluation.thresholds import Start
+from retrainer.phases_gate import Compared
 from retrainer.safety import General, Suite
 from router.policy import RoutePolicy
 from router.policy_quality import SelectivePolicy
@@ -298,6 +299,17 @@ def test_a_teacher_that_does_not_agree_with_itself_lowers_the_bar() -> None:
     assert judge(base=BASE, student=weak, quantized=weak, limits=LIMITS).gate == "refused"
     passed = judge(base=BASE, student=weak, quantized=weak, limits=LIMITS, evidence=Evidence(teacher=0.94))
     assert (passed.gate, passed.checks["wanted"]) == ("passed", pytest.approx(0.8742))
+
+
+def test_the_teachers_bar_is_the_upper_end_of_all_that_came_back_and_the_reason_says_of_how_many() -> None:
+    again = report(n=50, agreement=0.9, lower=0.78, upper=0.967)
+    evidence = Compared(costs=Costs(teacher=None, student=None), clusters=[], teacher=again).evidence([])
+    assert evidence == Evidence(teacher=0.967, teacher_n=50, costs=Costs(teacher=None, student=None), suites=[])
+    weak = report(agreement=0.9, lower=0.88)
+    verdict = judge(base=BASE, student=report(), quantized=weak, limits=LIMITS, evidence=evidence)
+    assert verdict.checks["wanted"] == pytest.approx(0.93 * 0.967)
+    said = "89.9% (93.0% of the teacher's agreement with itself, which by 50 records may be 96.7%)"
+    assert any(said in reason for reason in verdict.reasons)
 
 
 def test_forgetting_refuses_only_where_the_route_says_so() -> None:
