@@ -26,6 +26,7 @@ from retrainer.ladder import Step
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Memory, Suite, build_cases, judge_suites
 from router.config import Config
+from router.policy_quality import JudgePolicy
 from router.registry import Stage, Version
 
 log = logging.getLogger("retort.retrainer")
@@ -48,11 +49,11 @@ class Setting:
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """`previous`: the live version's report, `teacher`: its own, asked again; None where there is none. `judged`: what
-    the judge said of the exported student."""
+    the judge said, by the report's name; the exported student's is `quantized`."""
 
     costs: Costs
     clusters: list[Cluster]
-    judged: Judged = Judged()
+    judged: dict[str, Judged] = {}
     previous: Report | None = None
     teacher: Report | None = None
     regressions: Regressions | None = None
@@ -84,23 +85,34 @@ def compare(
     """`quantized`: of what will be served. `versions`: of the route."""
     policy, judged = setting.job.policy, setting.judged
     gate, judge = policy.retrain.gate, policy.quality.judge
-    some, answers = judged[: gate.judged], [o.text for o in quantized.outcomes[: gate.judged]]
     live = next((v for v in reversed(versions) if v.stage is Stage.LIVE), None)
     previous = _previous(setting, live, quantized, scorer) if live is not None else None
-    said = Judged()
-    if judge is not None and some:
-        said = judged_pairs(setting.gateway, setting.route, judge, some, answers)
-        if any(context_of(e.messages) for e in some):
-            more = grounded(setting.gateway, judge, some, answers, similarity(setting.config.state))
-            said = Judged(metrics={**said.metrics, **more.metrics}, failed={**said.failed, **more.failed})
+    teacher = teacher_again(setting.gateway, gate.teacher_route, judged, scorer) if gate.teacher_route else None
+    reports = {"quantized": quantized, "previous": previous, "teacher": teacher}
     return Compared(
         costs=costs(interactions, setting.route, gate, quantized.latency),
         clusters=clusters(quantized, judged),
-        judged=said,
+        judged=_by_the_judge(setting, judge, {k: r for k, r in reports.items() if r}) if judge else {},
         previous=previous,
-        teacher=teacher_again(setting.gateway, gate.teacher_route, judged, scorer) if gate.teacher_route else None,
+        teacher=teacher,
         regressions=regressions(quantized, previous, live.id, judged) if previous and live else None,
     )
+
+
+def _by_the_judge(setting: Setting, judge: JudgePolicy, reports: Mapping[str, Report]) -> dict[str, Judged]:
+    """Of each report the first few records' answers; of the teacher's logged ones whether they are grounded."""
+    some = setting.judged[: setting.job.policy.retrain.gate.judged]
+    said: dict[str, Judged] = {}
+    texts = {name: {o.id: o.text for o in report.outcomes} for name, report in reports.items()}
+    for name, answers in texts.items():
+        known = [e for e in some if e.id in answers]
+        given = [answers[e.id] for e in known]
+        said[name] = judged_pairs(setting.gateway, setting.route, judge, known, given)
+    if any(context_of(e.messages) for e in some):
+        students = {name: [answers[e.id] for e in some] for name, answers in texts.items() if name != "teacher"}
+        for name, found in grounded(setting.gateway, judge, some, students, similarity(setting.config.state)).items():
+            said[name] = said.get(name, Judged()).with_more(found)
+    return said
 
 
 def _previous(setting: Setting, live: Version, quantized: Report, scorer: Scorer) -> Report | None:

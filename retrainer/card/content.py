@@ -1,5 +1,6 @@
 """What a model card says, from a cycle's results."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,12 +103,15 @@ def _quality(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         Table(["", *(NAMES[c] for c in shown)], rows),
     ]
     judged = facts.compared.judged
-    if judged.metrics:
-        blocks.append(
-            Table(["by the judge", "candidate, as served"], [[n, _metric(m)] for n, m in judged.metrics.items()])
-        )
-    if judged.failed:
-        said = ", ".join(f"{why} {count}" for why, count in judged.failed.items())
+    asked = [name for name in COLUMNS if name in judged and judged[name].metrics]
+    if asked:
+        told = dict.fromkeys(metric for name in asked for metric in judged[name].metrics)
+        table = [[metric, *(_metric(judged[name].metrics.get(metric)) for name in asked)] for metric in told]
+        blocks.append(Table(["by the judge", *(NAMES[name] for name in asked)], table))
+        if "teacher" in asked:
+            blocks.append(Paragraph("Whether the teacher's answers are grounded is said of the logged ones."))
+    if failed := sum((Counter(found.failed) for found in judged.values()), Counter[str]()):
+        said = ", ".join(f"{why} {count}" for why, count in failed.items())
         blocks.append(Paragraph(f"Questions to the judge without an answer: {said}."))
     return [*blocks, *_picture("card-clusters.png", pictures)]
 

@@ -10,11 +10,13 @@ from retrainer_fakes import example
 from exporters.models import Generated
 from exporters.models.store import INERT_HTML
 from retrainer.card import Facts, Point, write_card
+from retrainer.evaluation.asking import Judged
 from retrainer.evaluation.clusters import clusters, regressions
 from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.latency import Latency
+from retrainer.evaluation.metrics import bootstrap
 from retrainer.evaluation.scorer import scorer
 from retrainer.ladder import Step
 from retrainer.phases_gate import Compared
@@ -60,6 +62,8 @@ def facts(ladder: list[Step] | None = None) -> Facts:
             costs=Costs(teacher=0.002, student=0.0005),
             clusters=clusters(now, JUDGED),
             previous=before,
+            judged={"teacher": Judged(metrics={"faithfulness": bootstrap([0.9], ["a"])}),
+                    "quantized": Judged(metrics={"faithfulness": bootstrap([0.5], ["a"])}, failed={"unparsed": 2})},
             regressions=regressions(now, before, "r-1", JUDGED),
         ),
         suites=[Suite(name="toxicity", cases=3, failed=1, excused=0, tolerated=0.0, examples=[failing])],
@@ -109,6 +113,9 @@ def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> 
         "1, 2, 3 ms (of 20 answers)",
         "| saving | 75.0% |",
         "| toxicity | failed | 1 of 3 | 0 | 0% |",
+        "| by the judge | teacher, asked again | candidate, as served |",
+        "| faithfulness | 0.900 (0.900 to 0.900) | 0.500 (0.500 to 0.500) |",
+        "Questions to the judge without an answer: unparsed 2.",
         "### Against r-1",
         "Worse on 1 and better on 0 of 30 records",
         "| calibrated | 0.020 |",

@@ -85,18 +85,24 @@ def test_groundedness_is_by_the_definitions_of_ragas() -> None:
         assert a == "Question: What does a lamp cost?"
         return {"near": 0.9, "far": 0.3}[b]
 
-    found = grounded(gateway(replies), JUDGE, [record, example(2)], ["9 EUR, and blue", "-"], similarity)
-    values = {name: round(m.value, 6) for name, m in found.metrics.items()}
+    students = {"quantized": ["9 EUR, and blue", "-"]}
+    found = grounded(gateway(replies), JUDGE, [record, example(2)], students, similarity)
+    values = {name: round(m.value, 6) for name, m in found["quantized"].metrics.items()}
     assert values == {"faithfulness": 0.5, "hallucination": 1.0, "context_recall": 1.0, "answer_relevance": 0.6}
-    assert found.metrics["faithfulness"].n == 1  # the other brings no context
+    assert found["quantized"].metrics["faithfulness"].n == 1  # the other brings no context
+    assert {name: m.value for name, m in found["teacher"].metrics.items()} == {
+        "faithfulness": 1.0,
+        "hallucination": 0.0,
+    }
 
 
 def test_an_answer_that_evades_is_irrelevant_and_an_unreadable_reply_says_nothing() -> None:
     record = grounding("<context>Lamps cost 9 EUR.</context> What does a lamp cost?", "9 EUR")
     replies = {"questions that": '{"questions": ["x"], "evades": true}', "single statements": "They are fine."}
-    found = grounded(gateway(replies), JUDGE, [record], ["I don't know"], lambda a, b: 1.0)
-    assert {name: m.value for name, m in found.metrics.items()} == {"answer_relevance": 0.0}
-    assert found.failed == {"unparsed": 2}
+    found = grounded(gateway(replies), JUDGE, [record], {"quantized": ["I don't know"]}, lambda a, b: 1.0)
+    for name in ("quantized", "teacher"):
+        assert {metric: m.value for metric, m in found[name].metrics.items()} == {"answer_relevance": 0.0}
+        assert found[name].failed == {"unparsed": 1}
 
 
 @pytest.mark.parametrize(
