@@ -230,6 +230,10 @@ def _training(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         ["quantization", str(facts.phases["export"]["quantization"])],
         *([key, str(value)] for key, value in training.get("settings", {}).items()),
     ]
+    if looks := training.get("validation"):
+        best = training["best_step"]
+        rows.append(["validation loss", ", ".join(f"{loss:.4f} (step {step})" for step, loss in looks)])
+        rows.append(["weights taken", f"of step {best}, the lowest, of {len(training['losses'])}"])
     return [Heading("Training"), Table(["", ""], rows), *_picture("card-learning.png", pictures)]
 
 

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 WINDOW = 20  # steps of a moving mean
 
 
-def learning(losses: Sequence[float]) -> bytes:
-    """The loss of each step, and its moving mean."""
+def learning(losses: Sequence[float], looks: Sequence[tuple[int, float]], best: int | None) -> bytes:
+    """The loss of each step, and its moving mean; the validation loss at the `looks` [step, loss], with the `best`
+    step, whose weights were taken."""
 
     def draw(axis: "Axes") -> None:
         axis.plot(range(1, len(losses) + 1), losses, color="0.75", linewidth=0.8, label="a step")
         means = [sum(losses[max(0, i - WINDOW + 1) : i + 1]) / min(i + 1, WINDOW) for i in range(len(losses))]
         axis.plot(range(1, len(losses) + 1), means, linewidth=1.6, label=f"mean of {WINDOW} steps")
-        axis.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+        if looks:
+            axis.plot([step for step, _ in looks], [loss for _, loss in looks], "o-", markersize=4, label="validation")
+        if best is not None:
+            axis.axvline(best, color="0.4", linestyle=":", linewidth=1, label=f"taken: step {best}")
+        axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
         axis.legend()
 
     return _png(draw)

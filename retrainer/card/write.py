@@ -14,8 +14,11 @@ def write_card(folder: Path, facts: Facts) -> dict[str, int]:
     """Write the card into an artefact's folder; returns each file's bytes."""
     curves = {name: found["reliability"] for name, found in qualities(facts.phases["assess"]).items()}
     pictures = {"card-sizes.png": (sizes(facts.points), "Quality against size of the route's versions")}
-    if losses := facts.phases["train"].get("losses"):
-        pictures["card-learning.png"] = (learning(losses), "Learning curve: training loss by step")
+    train = facts.phases["train"]
+    if losses := train.get("losses"):
+        looks = train.get("validation") or []
+        says = f"Learning curve: {'training and validation loss' if looks else 'training loss'} by step"
+        pictures["card-learning.png"] = (learning(losses, looks, train.get("best_step")), says)
     if len(facts.ladder) > 1 and any(step.ms is not None for step in facts.ladder):
         pictures["card-ladder.png"] = (ladder(facts.ladder), "The ladder: agreement against the time of an answer")
     if facts.compared.clusters:

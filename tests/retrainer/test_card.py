@@ -10,6 +10,7 @@ from retrainer_fakes import example
 from exporters.models import Generated
 from exporters.models.store import INERT_HTML
 from retrainer.card import Facts, Point, write_card
+from retrainer.card.plots import learning
 from retrainer.evaluation.asking import Judged
 from retrainer.evaluation.clusters import clusters, regressions
 from retrainer.evaluation.cost import Costs
@@ -51,7 +52,8 @@ def facts(ladder: list[Step] | None = None) -> Facts:
             "prepare": "abc",
             "dataset": {"digest": "sha256:1", "first": 0, "end": 9, "counts": {"train": 5}, "upstreams": {"up/m": 9},
                         "dropped": {"torn": {"count": 3}}},
-            "train": {"losses": [2.0, 1.0, 0.5], "settings": {"rank": 8}},
+            "train": {"losses": [2.0, 1.0, 0.5], "settings": {"rank": 8}, "validation": [[1, 1.9], [2, 1.25], [3, 1.5]],
+                      "best_step": 2},
             "export": {"quantization": "int8"},
             "assess": {"method": "logistic", "reason": None, "whole": QUALITY, "uncalibrated": QUALITY},
         },
@@ -121,7 +123,9 @@ def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> 
         "| calibrated | 0.020 |",
         "sha256:1",
         "3 torn",
-        "![Learning curve: training loss by step](card-learning.png)",
+        "![Learning curve: training and validation loss by step](card-learning.png)",
+        "| validation loss | 1.9000 (step 1), 1.2500 (step 2), 1.5000 (step 3) |",
+        "| weights taken | of step 2, the lowest, of 3 |",
     ):
         assert said in text
     assert not re.search(r"(?<!\\)<script|(?<!\\)\]\(http|(?<!\\)\]\(javascript", text)
@@ -154,3 +158,9 @@ def rung(name: str, ms: float | None, agreement: float) -> Step:
         why=[] if ms else ["too little"],
         frontier=ms is not None,
     )
+
+
+def test_the_learning_curve_shows_the_validation_looks_and_the_best_step() -> None:
+    losses, looks = [2.0, 1.0, 0.5], [(1, 1.9), (2, 1.25), (3, 1.5)]
+    drawn = [learning(losses, [], None), learning(losses, looks, None), learning(losses, looks, 2)]
+    assert len(set(drawn)) == 3
