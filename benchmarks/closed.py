@@ -28,7 +28,8 @@ from closed_tasks import OUT, Made, intents, judged, make, section
 
 from exporters.models import write_atomic
 from exporters.models.confidence import SMALLEST
-from retrainer.evaluation.thresholds import choose, risk_upper
+from retrainer.evaluation.bounds import upper_bound
+from retrainer.evaluation.thresholds import choose
 
 RELATIVE = {"banking77": 0.617, "clinc150": 0.651}
 AGREEMENT, RISK = 0.994, 0.05
@@ -135,7 +136,7 @@ def _loosest(sure: Any, right: Any, *, risk: float) -> float:
 
 def _likely(sure: Any, right: Any, *, risk: float) -> float:
     """The lowest confidence at or above which the risk's upper bound at 50% is at most `risk`; above all without."""
-    safe = (t for t in np.unique(sure) if t > 0.0 and risk_upper((1.0 - right[sure >= t]).tolist(), level=0.5) <= risk)
+    safe = (t for t in np.unique(sure) if t > 0.0 and upper_bound((1.0 - right[sure >= t]).tolist(), level=0.5) <= risk)
     return float(next(safe, 1.1))
 
 

@@ -1,6 +1,7 @@
 """`retort cycles [ROUTE]`: the training cycles, who or what started them, on which data, and what came of them."""
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from retort.errors import StartError
 from retrainer.audit import Entry, entries
+from retrainer.ladder import Step
 from router import Config
 
 
@@ -41,4 +43,25 @@ def cycles(config: Config, route: str | None, *, as_json: bool) -> int:
         )
     console = Console(soft_wrap=True)
     console.print(table if last else "no cycle has begun yet")
+    for cycle, entry in last.items():
+        if len(entry.ladder) > 1:
+            console.print("", _ladder(cycle, entry.ladder))
     return 0
+
+
+def _ladder(cycle: str, steps: Sequence[Step]) -> Table:
+    table = Table(
+        "rung", "agreement (95% interval)", "ms", "USD per 1,000", "MB", "frontier", "outcome",
+        title=f"students of {cycle}, cheap to dear", box=None, pad_edge=False,
+    )  # fmt: skip
+    for step in steps:
+        table.add_row(
+            step.rung,
+            f"{step.agreement:.1%} ({step.lower:.1%} - {step.upper:.1%})",
+            "-" if step.ms is None else f"{step.ms:.1f}",
+            "-" if step.usd_per_1000 is None else f"{step.usd_per_1000:.4f}",
+            "-" if step.bytes is None else f"{step.bytes / 1e6:.1f}",
+            "yes" if step.frontier else "",
+            f"passed ({step.mode})" if step.passed else "refused",
+        )
+    return table

@@ -66,6 +66,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     gate: str | None
     mode: str | None
     reasons: list[str]
+    not_checked: list[str]
     coverage: float | None
     risk: float | None
     saving: Saving
@@ -178,6 +179,7 @@ def _found(
         gate=gate and gate["gate"],
         mode=gate and gate["mode"],
         reasons=gate["reasons"] if gate else [],
+        not_checked=gate.get("not_checked", []) if gate else [],
         coverage=coverage,
         risk=risk,
         saving=saving(saving_of, study.routes[route], route, coverage, options.per_day, options.cost_per_request),
@@ -213,4 +215,5 @@ def lines(found: Found) -> list[str]:
     else:
         said.append("  it would become a candidate for all requests; live traffic decides")
     said += [f"    {reason}" for reason in found.reasons]
+    said += [f"    not looked at: {what}" for what in found.not_checked]
     return said + found.saving.lines()

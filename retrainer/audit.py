@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from retrainer.ladder import Step, ladder_of
 from retrainer.state import CycleState
 from router.policy import RoutePolicy
 
@@ -18,7 +19,7 @@ _FILE = "cycles.jsonl"
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`event`: began | ended. `dataset`, `offsets`: of the data set, once there is one. `seconds`: of work, over all
-    resumptions. `why`: of an override of the gate."""
+    resumptions. `why`: of an override of the gate. `ladder`: what each student that was tried came to."""
 
     at: float
     event: str
@@ -36,6 +37,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str | None = None
     error: str | None = None
     seconds: float | None = None
+    ladder: list[Step] = []
 
 
 def note(state_folder: str | Path, state: CycleState) -> None:
@@ -59,6 +61,7 @@ def note(state_folder: str | Path, state: CycleState) -> None:
         outcome=state.outcome,
         error=state.error,
         seconds=None if state.outcome is None else sum(state.seconds.values()),
+        ladder=[] if state.outcome is None else ladder_of(state),
     )
     path = Path(state_folder) / _FILE
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from retrainer.evaluation.evaluate import Report, Scorer
 from retrainer.evaluation.gate import Verdict, judge
 from retrainer.evaluation.limits import Limits
 from retrainer.evaluation.scorer import scorer as bind
-from retrainer.ladder import Rung, Step, frontier, rungs
+from retrainer.ladder import Rung, Step, ladder_of, rungs
 from retrainer.phases import Phases
 from retrainer.phases_gate import Compared
 from retrainer.progress import Progress, silent
@@ -222,7 +222,7 @@ class _Cycle:
         work, verdict, reports = climbed.work, climbed.verdict, climbed.reports
         phases = climbed.rung.phases(self._state.phases)
         versions = self._registry.versions(self._state.request.route)
-        self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, versions))
+        self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, versions, self._ladder()))
         self._phase("publish", str, lambda: work.publish(phases, reports, verdict, self._ladder()))
         made = Registered(verdict=verdict, assessed=assessed, base=work.base)
         self._phase(
@@ -230,7 +230,7 @@ class _Cycle:
         )
 
     def _ladder(self) -> list[Step]:
-        return frontier(self._state.phases, self._state.seconds, alone=self._student.recipe)
+        return ladder_of(self._state)
 
     def end(self, outcome: str, *, error: str | None = None, seen: int = 0) -> None:
         """Store how the cycle ended, once."""

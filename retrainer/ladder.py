@@ -57,9 +57,11 @@ class Rung(msgspec.Struct, frozen=True):
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What a rung came to, by the student that would be served, or where it never came to that by the trained one.
 
-    `agreement` with its interval. `coverage`: the share of held-out records that it would serve at the route's risk
-    (None where the route isn't selective, or the gate refused before). `ms`: of an answer, one after another, on all
-    processors of this machine; `bytes`: of its artefact. `passed`: whether the gate let it through, `why`: where not.
+    `agreement` with its interval. `frontier`: whether no other rung agrees more and answers as fast, or as much and
+    faster. `coverage`: the share of held-out records that it would serve at the route's risk (None where the route
+    isn't selective, or the gate refused before). `ms`: of the median answer, one after another and without guesses, on
+    all processors of this machine; `usd_per_1000`: requests, by the gate's price of the student; `bytes`: of its
+    artefact. `passed`: whether the gate let it through, `why`: where not, `not_checked`: what it could not look at.
     """
 
     rung: str
@@ -68,11 +70,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     upper: float
     coverage: float | None
     ms: float | None
+    usd_per_1000: float | None
     bytes: int | None
     train_seconds: float
     passed: bool
     mode: str
     why: list[str]
+    frontier: bool = False
+    not_checked: list[str] = []
 
 
 def rungs(student: StudentPolicy, *, closed: bool) -> list[Rung]:
@@ -88,15 +93,28 @@ def frontier(stored: Mapping[str, Any], seconds: Mapping[str, float], *, alone: 
     """Quality against cost, of the rungs whose gate has spoken: from a cycle's stored phases, and their seconds.
     `alone`: the recipe, of a cycle that makes one student."""
     names = [key.removesuffix("gate").removesuffix(".") for key in stored if key == "gate" or key.endswith(".gate")]
-    return [_step(Rung(name, alone, ""), stored, seconds) for name in names]
+    steps = [_step(Rung(name, alone, ""), stored, seconds) for name in names]
+    return [msgspec.structs.replace(s, frontier=not any(_better(other, s) for other in steps)) for s in steps]
+
+
+def _better(one: Step, other: Step) -> bool:
+    """Pareto's, of agreement and time; a rung that was never timed is no match for any."""
+    if one.ms is None or other.ms is None:
+        return other.ms is None
+    as_good = one.ms <= other.ms and one.agreement >= other.agreement
+    return as_good and (one.ms < other.ms or one.agreement > other.agreement)
+
+
+def ladder_of(state: CycleState) -> list[Step]:
+    """What a cycle's students came to so far."""
+    return frontier(state.phases, state.seconds, alone=state.policy["student"]["recipe"])
 
 
 def told_of(state: CycleState) -> list[str]:
     """What a cycle has found of its answers and its students so far."""
     if "closed" not in state.phases:
         return []
-    recipe = state.policy["student"]["recipe"]
-    return told(state.phases["closed"], frontier(state.phases, state.seconds, alone=recipe))
+    return told(state.phases["closed"], ladder_of(state))
 
 
 def told(closed: Mapping[str, Any], ladder: Sequence[Step]) -> list[str]:
@@ -108,7 +126,9 @@ def told(closed: Mapping[str, Any], ladder: Sequence[Step]) -> list[str]:
         lines.append(f"written as {json.dumps(closed['template'], ensure_ascii=False)}")
     else:
         lines = [f"answers are not few: {closed['reason']}"]
-    return lines + [_line(step) for step in ladder]
+    for step in ladder:
+        lines += [_line(step), *(f"  not looked at: {what}" for what in step.not_checked)]
+    return lines
 
 
 def _line(step: Step) -> str:
@@ -117,6 +137,8 @@ def _line(step: Step) -> str:
         parts.append(f"serves {step.coverage:.1%}")
     if step.ms is not None and step.bytes is not None:
         parts.append(f"{step.ms:.1f} ms an answer, {step.bytes / 1e6:.1f} MB")
+    if step.usd_per_1000 is not None:
+        parts.append(f"{step.usd_per_1000:.4f} USD for 1,000")
     parts.append(f"trained in {step.train_seconds:.0f} s")
     outcome = f"passed ({step.mode})" if step.passed else f"refused: {'; '.join(step.why)}"
     return f"{step.rung}: {', '.join(parts)}; {outcome}"
@@ -128,7 +150,8 @@ def _step(rung: Rung, stored: Mapping[str, Any], seconds: Mapping[str, float]) -
     report = served or phases["evaluate_student"]
     verdict = phases.get("gate_quantized") or phases["gate"]
     start = phases.get("assess", {}).get("start")
-    asked = len(served["outcomes"]) if served else 0
+    latency = served and served.get("latency")
+    price = phases.get("compare", {}).get("costs", {}).get("student")
     passed = verdict["gate"] != "refused"
     return Step(
         rung=rung.name or rung.recipe,
@@ -136,12 +159,14 @@ def _step(rung: Rung, stored: Mapping[str, Any], seconds: Mapping[str, float]) -
         lower=report["lower"],
         upper=report["upper"],
         coverage=start["coverage"] if start and start["safe"] else 0.0 if start else None,
-        ms=1000.0 * served["seconds"] / asked if served and asked else None,
+        ms=latency["p50"] if latency else None,
+        usd_per_1000=None if price is None else 1000.0 * price,
         bytes=phases["export"]["bytes"] if "export" in phases else None,
         train_seconds=seconds.get(rung.key("train"), 0.0),
         passed=passed,
         mode=verdict["mode"],
         why=[] if passed else verdict["reasons"],
+        not_checked=verdict.get("not_checked", []),
     )
 
 

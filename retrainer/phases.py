@@ -148,10 +148,15 @@ class Phases:
         return safety(self._setting, quantized)
 
     def card(
-        self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, versions: Sequence[Version]
+        self,
+        phases: Mapping[str, Any],
+        reports: Mapping[str, Report],
+        verdict: Verdict,
+        versions: Sequence[Version],
+        ladder: Sequence[Step],
     ) -> dict[str, int]:
-        """Write the model card into the artefact."""
-        return card(self._setting, phases, reports, verdict, self._request.cycle_id, versions)
+        """Write the model card into the artefact. `ladder`: as `publish`."""
+        return card(self._setting, phases, reports, verdict, self._request.cycle_id, versions, ladder)
 
     def publish(
         self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, ladder: Sequence[Step]
@@ -220,12 +225,12 @@ class Phases:
 
     @cached_property
     def _judged(self) -> list[Example]:
-        """The records to evaluate on: the given ones, or a fixed draw of the held-out part."""
+        """The records to evaluate on: the given ones, or a fixed draw of the held-out part but for what may choose."""
         given = self._request.held_out or self._policy.retrain.held_out
         if given is not None:
             return read_held_out(Path(given))
-        watched = {e.id for e in self._job.watched}
-        held_out = [e for e in self._job.data.held_out if e.id not in watched]
+        choosing = {e.id for e in self._job.choosing}
+        held_out = [e for e in self._job.data.held_out if e.id not in choosing]
         drawn = sorted(held_out, key=lambda e: hashlib.sha256(f"judge:{e.id}".encode()).digest())
         return drawn[:MOST_JUDGED]
 

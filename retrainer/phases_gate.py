@@ -17,13 +17,16 @@ from retrainer.evaluation.asking import Gateway, Judged, judged_pairs, teacher_a
 from retrainer.evaluation.clusters import Cluster, Regressions, clusters, regressions
 from retrainer.evaluation.cost import Costs, costs
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
-from retrainer.evaluation.gate import LEAST_JUDGED, Verdict
+from retrainer.evaluation.gate import Verdict
+from retrainer.evaluation.generator import with_room
 from retrainer.evaluation.grounded import context_of, grounded
 from retrainer.evaluation.limits import Evidence
 from retrainer.evaluation.scorer import similarity
+from retrainer.ladder import Step
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Memory, Suite, build_cases, judge_suites
 from router.config import Config
+from router.policy_quality import JudgePolicy
 from router.registry import Stage, Version
 
 log = logging.getLogger("retort.retrainer")
@@ -31,7 +34,8 @@ log = logging.getLogger("retort.retrainer")
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One cycle's, for the phases of this module. `judged`: the records that all reports are of."""
+    """One cycle's, for the phases of this module. `judged`: the records that all reports are of. `most_tokens`: of an
+    answer of the candidate."""
 
     config: Config
     route: str
@@ -43,11 +47,11 @@ class Setting:
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """`previous`: the live version's report, `teacher`: its own, asked again; None where there is none. `judged`: what
-    the judge said of the exported student."""
+    the judge said, by the report's name; the exported student's is `quantized`."""
 
     costs: Costs
     clusters: list[Cluster]
-    judged: Judged = Judged()
+    judged: dict[str, Judged] = {}
     previous: Report | None = None
     teacher: Report | None = None
     regressions: Regressions | None = None
@@ -58,9 +62,10 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     def evidence(self, suites: Sequence[Suite]) -> Evidence:
         """For the gate."""
-        known = self.teacher is not None and self.teacher.n >= LEAST_JUDGED
-        bar = self.teacher.agreement if known and self.teacher is not None else 1.0
-        return Evidence(teacher=bar, costs=self.costs, suites=suites)
+        if self.teacher is None:
+            return Evidence(costs=self.costs, suites=suites)
+        # The upper end: luck with a few records must not lower the bar.
+        return Evidence(teacher=self.teacher.upper, teacher_n=self.teacher.n, costs=self.costs, suites=suites)
 
     def summary(self) -> dict[str, Any]:
         """The numbers alone, for a manifest: no text."""
@@ -78,23 +83,34 @@ def compare(
     """`quantized`: of what will be served. `versions`: of the route."""
     policy, judged = setting.job.policy, setting.judged
     gate, judge = policy.retrain.gate, policy.quality.judge
-    some, answers = judged[: gate.judged], [o.text for o in quantized.outcomes[: gate.judged]]
     live = next((v for v in reversed(versions) if v.stage is Stage.LIVE), None)
     previous = _previous(setting, live, quantized, scorer) if live is not None else None
-    said = Judged()
-    if judge is not None and some:
-        said = judged_pairs(setting.gateway, setting.route, judge, some, answers)
-        if any(context_of(e.messages) for e in some):
-            more = grounded(setting.gateway, judge, some, answers, similarity(setting.config.state))
-            said = Judged(metrics={**said.metrics, **more.metrics}, failed={**said.failed, **more.failed})
+    teacher = teacher_again(setting.gateway, gate.teacher_route, judged, scorer) if gate.teacher_route else None
+    reports = {"quantized": quantized, "previous": previous, "teacher": teacher}
     return Compared(
-        costs=costs(interactions, setting.route, gate),
+        costs=costs(interactions, setting.route, gate, quantized.latency),
         clusters=clusters(quantized, judged),
-        judged=said,
+        judged=_by_the_judge(setting, judge, {k: r for k, r in reports.items() if r}) if judge else {},
         previous=previous,
-        teacher=teacher_again(setting.gateway, gate.teacher_route, some, scorer) if gate.teacher_route else None,
+        teacher=teacher,
         regressions=regressions(quantized, previous, live.id, judged) if previous and live else None,
     )
+
+
+def _by_the_judge(setting: Setting, judge: JudgePolicy, reports: Mapping[str, Report]) -> dict[str, Judged]:
+    """Of each report the first few records' answers; of the teacher's logged ones whether they are grounded."""
+    some = setting.judged[: setting.job.policy.retrain.gate.judged]
+    said: dict[str, Judged] = {}
+    texts = {name: {o.id: o.text for o in report.outcomes} for name, report in reports.items()}
+    for name, answers in texts.items():
+        known = [e for e in some if e.id in answers]
+        given = [answers[e.id] for e in known]
+        said[name] = judged_pairs(setting.gateway, setting.route, judge, known, given)
+    if any(context_of(e.messages) for e in some):
+        students = {name: [answers[e.id] for e in some] for name, answers in texts.items() if name != "teacher"}
+        for name, found in grounded(setting.gateway, judge, some, students, similarity(setting.config.state)).items():
+            said[name] = said.get(name, Judged()).with_more(found)
+    return said
 
 
 def _previous(setting: Setting, live: Version, quantized: Report, scorer: Scorer) -> Report | None:
@@ -109,11 +125,12 @@ def _previous(setting: Setting, live: Version, quantized: Report, scorer: Scorer
     except ArtefactError as error:
         log.warning("retrainer.no_previous", extra={"version": live.id, "error": str(error)})
         return None
+    answers = {e.answer for e in (*setting.job.data.train, *setting.judged)}
     return evaluate(
         generator.generate,
         setting.judged,
         scorer,
-        max_new_tokens=setting.most_tokens,
+        max_new_tokens=with_room(max(map(generator.length, answers))),  # in its own tokens, not the candidate's
         drafts=[o.text for o in quantized.outcomes],
         phase="compare",
         progress=setting.job.progress,
@@ -146,6 +163,7 @@ def card(
     verdict: Verdict,
     version: str,
     versions: Sequence[Version],
+    ladder: Sequence[Step],
 ) -> dict[str, int]:
     """Write the model card into the artefact; returns its files' sizes."""
     store, artefact = Store(setting.config.artefacts), setting.job.folder / "artefact"
@@ -162,6 +180,7 @@ def card(
         compared=msgspec.convert(phases["compare"], Compared),
         suites=msgspec.convert(phases["safety"], list[Suite]),
         points=points,
+        ladder=ladder,
     )
     return write_card(artefact, facts)
 

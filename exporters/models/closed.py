@@ -74,6 +74,10 @@ class ClosedModel:
         logits, read = self._scores(text_of(messages, self.card.shared))
         return decide(self.card, logits), read
 
+    def length(self, answer: str) -> int:
+        """An answer is one choice."""
+        return 1
+
     def generate(
         self,
         prompts: Sequence[Messages],

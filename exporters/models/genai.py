@@ -60,6 +60,10 @@ class GenAIGenerator:
         text = self._tokenizer.apply_chat_template(json.dumps(list(messages)), add_generation_prompt=True)
         return [int(i) for i in self._tokenizer.encode(text)]
 
+    def length(self, answer: str) -> int:
+        """How many tokens an answer takes, without the end token."""
+        return len(self._tokenizer.encode(answer))
+
     def generate(
         self,
         prompts: Sequence[Messages],

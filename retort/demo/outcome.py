@@ -180,7 +180,8 @@ def print_table(console: Console, outcome: Outcome) -> None:
     for name, report in outcome.reports.items():
         interval = f"{report.agreement:.1%} ({report.lower:.1%} - {report.upper:.1%})"
         valid = "-" if report.valid_json is None else f"{report.valid_json:.1%}"
-        quality.add_row(name, interval, valid, f"{report.tokens_per_second:.0f}")
+        speed = "-" if report.tokens_per_second is None else f"{report.tokens_per_second:.0f}"
+        quality.add_row(name, interval, valid, speed)
     console.print(quality, f"teacher: 100% by definition; {outcome.reports['student'].n} records", "")
     served = Table(
         "served by",

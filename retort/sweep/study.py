@@ -1,4 +1,4 @@
-"""The study: Optuna draws settings, each is trained and judged on the validation part; the test part is not touched.
+"""The study: Optuna draws settings, each is trained and judged on records of the validation part that judge no cycle.
 
 The present settings are the first trial. A trial is trained for a third of its epochs first, and given up where it is
 worse there than the median of those before it (Golovin et al. 2017); TPE draws the next one (Bergstra et al. 2011).
@@ -131,7 +131,7 @@ class Sweep:
         self.study.tell(trial, report.agreement)
 
     def _measure(self, policy: RoutePolicy, name: str, bar: TrainingBar) -> tuple[Report, Mapping[str, Any]]:
-        """Train by a policy, judge on the validation part; the weights are removed. Its folder is named by what it is,
+        """Train by a policy, judge by what may choose; the weights are removed. Its folder is named by what it is,
         so that a training that was killed is found again."""
         if name != "present":
             name += "-" + hashlib.sha256(policy.model_dump_json().encode()).hexdigest()[:12]
@@ -143,7 +143,7 @@ class Sweep:
         recipe = self._recipe(job)
         recipe.prepare()
         trained = recipe.train()
-        judged = list(job.data.validation)[:MOST_JUDGED]
+        judged = job.choosing[:MOST_JUDGED]
         answers = [example.answer for example in judged]
         report = evaluate(
             recipe.trained().generate,

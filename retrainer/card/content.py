@@ -1,5 +1,6 @@
 """What a model card says, from a cycle's results."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from retrainer.card.blocks import Block, Heading, Items, Paragraph, Picture, Tab
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.metrics import Metric
+from retrainer.ladder import Step
 from retrainer.safety import Suite
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """`phases`: each finished phase's stored result, by name. `points`: of the route's versions, this one last."""
+    """`phases`: each finished phase's stored result, by name. `points`: of the route's versions, this one last.
+    `ladder`: of the students that the cycle tried."""
 
     version: str
     route: str
@@ -48,6 +51,7 @@ class Facts:
     compared: "Compared"
     suites: Sequence[Suite]
     points: Sequence[Point]
+    ladder: Sequence[Step] = ()
 
 
 def content(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
@@ -61,6 +65,7 @@ def content(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         *_gate(facts),
         *_quality(facts, pictures),
         *_cost(facts, pictures),
+        *_ladder(facts, pictures),
         *_safety(facts),
         *_weak(facts, pictures),
         *_calibration(facts, pictures),
@@ -76,6 +81,8 @@ def _gate(facts: Facts) -> list[Block]:
     blocks: list[Block] = [Heading("Gate"), Paragraph(said + ".")]
     if verdict.reasons:
         blocks += [Paragraph("What speaks against it, or against serving all requests:"), Items(verdict.reasons)]
+    if verdict.not_checked:
+        blocks += [Paragraph("What it asks and could not look at:"), Items(verdict.not_checked)]
     return blocks
 
 
@@ -96,12 +103,15 @@ def _quality(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         Table(["", *(NAMES[c] for c in shown)], rows),
     ]
     judged = facts.compared.judged
-    if judged.metrics:
-        blocks.append(
-            Table(["by the judge", "candidate, as served"], [[n, _metric(m)] for n, m in judged.metrics.items()])
-        )
-    if judged.failed:
-        said = ", ".join(f"{why} {count}" for why, count in judged.failed.items())
+    asked = [name for name in COLUMNS if name in judged and judged[name].metrics]
+    if asked:
+        told = dict.fromkeys(metric for name in asked for metric in judged[name].metrics)
+        table = [[metric, *(_metric(judged[name].metrics.get(metric)) for name in asked)] for metric in told]
+        blocks.append(Table(["by the judge", *(NAMES[name] for name in asked)], table))
+        if "teacher" in asked:
+            blocks.append(Paragraph("Whether the teacher's answers are grounded is said of the logged ones."))
+    if failed := sum((Counter(found.failed) for found in judged.values()), Counter[str]()):
+        said = ", ".join(f"{why} {count}" for why, count in failed.items())
         blocks.append(Paragraph(f"Questions to the judge without an answer: {said}."))
     return [*blocks, *_picture("card-clusters.png", pictures)]
 
@@ -114,10 +124,34 @@ def _cost(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
             ["P50, P95, P99", f"{latency.p50:.0f}, {latency.p95:.0f}, {latency.p99:.0f} ms (of {latency.n} answers)"]
         )
     rows.append(["teacher's price", _usd(costs.teacher)])
-    rows.append(["student's price, by the operator", _usd(costs.student)])
+    rows.append(["student's price", _usd(costs.student)])
     saving = costs.saving()
     rows.append(["saving", "unknown" if saving is None else f"{saving:.1%}"])
     return [Heading("Time, size and price"), Table(["as served", ""], rows), *_picture("card-sizes.png", pictures)]
+
+
+def _ladder(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
+    """Where a cycle tried several students."""
+    if len(facts.ladder) < 2:
+        return []
+    rows = [
+        [
+            step.rung,
+            f"{step.agreement:.3f} ({step.lower:.3f} to {step.upper:.3f})",
+            "-" if step.ms is None else f"{step.ms:.1f} ms",
+            "-" if step.usd_per_1000 is None else f"{step.usd_per_1000:.4f} USD",
+            "-" if step.bytes is None else f"{step.bytes / 1e6:.1f} MB",
+            "yes" if step.frontier else "",
+            "passed" if step.passed else f"refused: {'; '.join(step.why)}",
+        ]
+        for step in facts.ladder
+    ]
+    head = ["rung", "agreement", "an answer", "1,000 requests", "size", "frontier", ""]
+    said = (
+        "The students that this cycle tried, from cheap to dear. On the frontier: no other one agrees more and is as "
+        "fast, or as much and is faster."
+    )
+    return [Heading("The ladder"), Paragraph(said), Table(head, rows), *_picture("card-ladder.png", pictures)]
 
 
 def _safety(facts: Facts) -> list[Block]:
@@ -196,6 +230,10 @@ def _training(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         ["quantization", str(facts.phases["export"]["quantization"])],
         *([key, str(value)] for key, value in training.get("settings", {}).items()),
     ]
+    if looks := training.get("validation"):
+        best = training["best_step"]
+        rows.append(["validation loss", ", ".join(f"{loss:.4f} (step {step})" for step, loss in looks)])
+        rows.append(["weights taken", f"of step {best}, the lowest, of {len(training['losses'])}"])
     return [Heading("Training"), Table(["", ""], rows), *_picture("card-learning.png", pictures)]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer.card.content import MOST_CLUSTERS, Point
 from retrainer.evaluation.clusters import Cluster
+from retrainer.ladder import Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,14 +14,19 @@ if TYPE_CHECKING:
 WINDOW = 20  # steps of a moving mean
 
 
-def learning(losses: Sequence[float]) -> bytes:
-    """The loss of each step, and its moving mean."""
+def learning(losses: Sequence[float], looks: Sequence[tuple[int, float]], best: int | None) -> bytes:
+    """The loss of each step, and its moving mean; the validation loss at the `looks` [step, loss], with the `best`
+    step, whose weights were taken."""
 
     def draw(axis: "Axes") -> None:
         axis.plot(range(1, len(losses) + 1), losses, color="0.75", linewidth=0.8, label="a step")
         means = [sum(losses[max(0, i - WINDOW + 1) : i + 1]) / min(i + 1, WINDOW) for i in range(len(losses))]
         axis.plot(range(1, len(losses) + 1), means, linewidth=1.6, label=f"mean of {WINDOW} steps")
-        axis.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+        if looks:
+            axis.plot([step for step, _ in looks], [loss for _, loss in looks], "o-", markersize=4, label="validation")
+        if best is not None:
+            axis.axvline(best, color="0.4", linestyle=":", linewidth=1, label=f"taken: step {best}")
+        axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
         axis.legend()
 
     return _png(draw)
@@ -72,6 +78,26 @@ def sizes(points: Sequence[Point]) -> bytes:
             )
         axis.set(xlabel="size in MB", ylabel="agreement as served", xlim=(0, 1.4 * max(p.megabytes for p in points)))
         axis.set_ylim(min(p.quality for p in points) - 0.05, 1.05)
+
+    return _png(draw, height=3.5)
+
+
+def ladder(steps: Sequence[Step]) -> bytes:
+    """Agreement with its interval against the time of an answer, of the rungs that were timed; the frontier is a
+    line."""
+    timed = [(step, step.ms) for step in steps if step.ms is not None]
+
+    def draw(axis: "Axes") -> None:
+        best = sorted((ms, s.agreement) for s, ms in timed if s.frontier)
+        axis.step([ms for ms, _ in best], [agreement for _, agreement in best], where="post", color="0.6", zorder=0)
+        for step, ms in timed:
+            axis.plot([ms, ms], [step.lower, step.upper], color="0.6", linewidth=3, solid_capstyle="butt")
+            axis.plot(ms, step.agreement, "o", color="C0", fillstyle="full" if step.frontier else "none")
+            axis.annotate(
+                step.rung, (ms, step.agreement), (6, 4), textcoords="offset points", fontsize=8, parse_math=False
+            )
+        axis.set(xlabel="ms an answer", ylabel="agreement as served", xscale="log")
+        axis.margins(x=0.25)
 
     return _png(draw, height=3.5)
 

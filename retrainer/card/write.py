@@ -5,7 +5,7 @@ from pathlib import Path
 from exporters.models import sync
 from retrainer.card.blocks import to_html, to_markdown
 from retrainer.card.content import Facts, content, qualities
-from retrainer.card.plots import by_cluster, calibration, learning, sizes
+from retrainer.card.plots import by_cluster, calibration, ladder, learning, sizes
 
 HTML, MARKDOWN = "card.html", "card.md"
 
@@ -14,8 +14,13 @@ def write_card(folder: Path, facts: Facts) -> dict[str, int]:
     """Write the card into an artefact's folder; returns each file's bytes."""
     curves = {name: found["reliability"] for name, found in qualities(facts.phases["assess"]).items()}
     pictures = {"card-sizes.png": (sizes(facts.points), "Quality against size of the route's versions")}
-    if losses := facts.phases["train"].get("losses"):
-        pictures["card-learning.png"] = (learning(losses), "Learning curve: training loss by step")
+    train = facts.phases["train"]
+    if losses := train.get("losses"):
+        looks = train.get("validation") or []
+        says = f"Learning curve: {'training and validation loss' if looks else 'training loss'} by step"
+        pictures["card-learning.png"] = (learning(losses, looks, train.get("best_step")), says)
+    if len(facts.ladder) > 1 and any(step.ms is not None for step in facts.ladder):
+        pictures["card-ladder.png"] = (ladder(facts.ladder), "The ladder: agreement against the time of an answer")
     if facts.compared.clusters:
         pictures["card-clusters.png"] = (by_cluster(facts.compared.clusters), "Quality by cluster")
     if curves:

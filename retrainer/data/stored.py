@@ -128,7 +128,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def held_out(self) -> list[Example]:
-        """Validation and test together. What steered a training (`Job.watched`) judges no student."""
+        """Validation and test together. What may choose (`Job.choosing`) judges no student."""
         return [*self.validation, *self.test]
 
     @property

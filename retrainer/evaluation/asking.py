@@ -29,6 +29,11 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Metric] = {}
     failed: dict[str, int] = {}
 
+    def with_more(self, other: "Judged") -> "Judged":
+        """Both together; their metrics have different names."""
+        failed = dict(Counter(self.failed) + Counter(other.failed))
+        return Judged(metrics={**self.metrics, **other.metrics}, failed=failed)
+
 
 class Gateway:
     """Where an evaluation asks. `ask`: in the gateway's place, for tests."""

@@ -97,7 +97,8 @@ def _assessed(confidence: Confidence, records: Sequence[Labelled], selective: Se
     values = [r.value for r in records]
     plain = Confidence()
     whole = [confidence.of(r.whole, novelty=r.novelty) for r in records]
-    found = choose(whole, [1.0 - v for v in values], max_risk=selective.max_risk) if selective else None
+    lost, groups = [1.0 - v for v in values], [r.group for r in records]
+    found = choose(whole, lost, max_risk=selective.max_risk, groups=groups) if selective else None
     known = [r for r in records if not confidence.novel(r.novelty)]  # a 0 there is no claim that the answer is wrong
     labels = [r.value for r in known]
     return Assessment(

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from retrainer.data.curate import Example
-from retrainer.evaluation.evaluate import Report, interval
+from retrainer.evaluation.bounds import interval
+from retrainer.evaluation.evaluate import Report
 
 MOST_EXAMPLES = 5000  # whose vectors are taken
 MOST_LABELS = 60  # different answers, each given twice on average, up to which an answer is a cluster
@@ -82,7 +83,8 @@ def regressions(report: Report, previous: Report, name: str, judged: Sequence[Ex
 
 def _cluster(name: str, places: Sequence[int], report: Report, judged: Sequence[Example]) -> Cluster:
     values = {i: v for i in places if (v := report.outcomes[i].value) is not None}
-    lower, upper = interval(list(values.values()), confidence=report.confidence)
+    groups = [judged[i].group or judged[i].id for i in values]
+    lower, upper = interval(list(values.values()), confidence=report.confidence, groups=groups)
     worst = sorted((i for i in places if values[i] < 1.0), key=values.__getitem__)[:SHOWN]
     return Cluster(
         name=name,

@@ -3,16 +3,21 @@
 import msgspec
 
 from collector.interactions import Interactions
+from exporters.models.genai import processors
+from retrainer.evaluation.latency import Latency
 from router.decision import Arm
 from router.policy_gate import GatePolicy
 
 LATEST = 2000  # records that prices and traffic are measured on
 MONTH = 30 * 86400.0
+# What clouds ask on demand for a virtual CPU of a general machine: 0.04 to 0.05 (AWS c7i and m7i, Azure D v5).
+USD_PER_PROCESSOR_HOUR = 0.05
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
     """USD of one request: `teacher`, the mean of the log's latest answers, None where no price is known; `student`, by
-    the operator's own figures, None where they are for a month and the log doesn't tell the traffic."""
+    the operator's own figures, else by the time of its answers; None where the log doesn't tell the traffic that a
+    month's price is for, or nothing was timed."""
 
     teacher: float | None
     student: float | None
@@ -25,8 +30,9 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
         return 1.0 - self.student / (coverage * self.teacher)
 
 
-def costs(interactions: Interactions, route: str, gate: GatePolicy) -> Costs:
-    """From the route's own latest traffic; what was imported tells no traffic. Raises LogError."""
+def costs(interactions: Interactions, route: str, gate: GatePolicy, latency: Latency | None) -> Costs:
+    """From the route's own latest traffic; what was imported tells no traffic. `latency`: of the student. Raises
+    LogError."""
     paid: list[float] = []
     times: list[float] = []
     for _, record in interactions.of(route, start=max(interactions.end(route) - LATEST, 0)):
@@ -34,9 +40,20 @@ def costs(interactions: Interactions, route: str, gate: GatePolicy) -> Costs:
             continue
         times.append(record.at)
         paid += [a.cost_usd for a in record.answers if a.arm is Arm.TEACHER and a.cost_usd is not None]
-    student: float | None = gate.student_usd_per_1000 / 1000.0
+    student = _by_the_answer(gate, latency)
     if gate.student_usd_per_month:
         seconds = max(times) - min(times) if len(times) > 1 else 0.0
         monthly = (len(times) - 1) * MONTH / seconds if seconds else None
         student = None if monthly is None or student is None else student + gate.student_usd_per_month / monthly
     return Costs(teacher=sum(paid) / len(paid) if paid else None, student=student)
+
+
+def _by_the_answer(gate: GatePolicy, latency: Latency | None) -> float | None:
+    """USD of one answer, without a month's price: a busy machine gives one after the other."""
+    hour = gate.student_usd_per_hour
+    if hour is None:
+        own = gate.student_usd_per_1000 or gate.student_usd_per_month
+        hour = 0.0 if own else USD_PER_PROCESSOR_HOUR * processors()
+    if not hour:
+        return gate.student_usd_per_1000 / 1000.0
+    return None if latency is None else gate.student_usd_per_1000 / 1000.0 + hour * latency.p50 / 3.6e6

@@ -1,6 +1,5 @@
 """How well a model answers records that it never saw, judged by the same score that judges it live."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ import msgspec
 
 from exporters.models import Generated, Messages, Signals, prefix_signals, signals
 from retrainer.data.curate import PLACEHOLDER, Example
+from retrainer.evaluation.bounds import independent, interval
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.metrics import Metric, metrics
 from retrainer.progress import Meter, Progress, silent
@@ -64,12 +64,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`n`: records with a score. `agreement`: mean score; `lower`, `upper`: its interval at `confidence` (two-sided).
-    `valid_json`: share of answers that are one JSON value, of the records whose teacher's answer is one (None without
-    any). `leaked`: answers that hold a scrubber's placeholder. `tokens_per_second`: generated tokens over the whole
-    time, prompts included. `constant`: the agreement of the one answer that the teacher gives most often. `metrics`: by
-    name, see `retrainer.evaluation.metrics`. `latency`: of the exported student alone; `general`: of it and the base.
-    `outcomes`: of all records, in their order.
+    """`n`: records with a score. `agreement`: mean score; `lower`, `upper`: its interval at `confidence` (two-sided),
+    by so many `independent` records (see `retrainer.evaluation.bounds`). `valid_json`: share of answers that are one
+    JSON value, of the records whose teacher's answer is one (None without any). `leaked`: answers that hold a
+    scrubber's placeholder. `drafted`: whether guesses saved time, so that `seconds` say nothing of how fast it is.
+    `constant`: the agreement of the one answer that the teacher gives most often. `metrics`: by name, see
+    `retrainer.evaluation.metrics`. `latency`: of the exported student alone; `general`: of it and the base. `outcomes`:
+    of all records, in their order.
     """
 
     n: int
@@ -83,6 +84,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]
     tokens: int
     seconds: float
+    independent: float | None = None
+    drafted: bool = False
     constant: float | None = None
     metrics: dict[str, Metric] = {}
     latency: Latency | None = None
@@ -95,15 +98,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return sum(count for reason, count in self.reasons.items() if reason in ERRORS)
 
     @property
-    def tokens_per_second(self) -> float:
-        """Generated tokens a second."""
-        return self.tokens / self.seconds if self.seconds else 0.0
+    def tokens_per_second(self) -> float | None:
+        """Generated tokens over the whole time, prompts included; None where guesses saved time."""
+        return None if self.drafted or not self.seconds else self.tokens / self.seconds
 
     def summary(self) -> dict[str, Any]:
         """The numbers alone, for a manifest: no text."""
         numbers = msgspec.to_builtins(msgspec.structs.replace(self, outcomes=[]))
         del numbers["outcomes"]
-        return {**numbers, "tokens_per_second": round(self.tokens_per_second, 1)}
+        speed = self.tokens_per_second
+        return {**numbers, "tokens_per_second": None if speed is None else round(speed, 1)}
 
 
 def evaluate(
@@ -127,11 +131,13 @@ def evaluate(
     answers = generate(prompts, max_new_tokens=max_new_tokens, drafts=drafts, tick=meter)
     seconds = time.monotonic() - began
     outcomes = [_outcome(e, a, score) for e, a in zip(examples, answers, strict=True)]
-    values = [o.value for o in outcomes if o.value is not None]
-    lower, upper = interval(values, confidence=confidence)
+    scored = [(o.value, e.group or e.id) for e, o in zip(examples, outcomes, strict=True) if o.value is not None]
+    values, groups = [value for value, _ in scored], [group for _, group in scored]
+    lower, upper = interval(values, confidence=confidence, groups=groups)
     expected = [o for e, o in zip(examples, outcomes, strict=True) if is_json(e.answer)]
     return Report(
         n=len(values),
+        independent=independent(groups),
         agreement=sum(values) / len(values) if values else 0.0,
         lower=lower,
         upper=upper,
@@ -142,6 +148,7 @@ def evaluate(
         reasons=dict(Counter(o.reason for o in outcomes).most_common()),
         tokens=sum(a.tokens for a in answers),
         seconds=seconds,
+        drafted=drafts is not None,
         constant=_constant(examples, score),
         metrics=metrics(
             examples, [o.text for o in outcomes], [o.finish_reason for o in outcomes], [o.value for o in outcomes]
@@ -179,25 +186,3 @@ def _outcome(example: Example, answer: Generated, score: Scorer) -> Outcome:
         whole=signals(answer.logprobs, finished=finished) if answer.logprobs else None,
         prefix=prefix_signals(answer.logprobs, finished=finished) if answer.logprobs else None,
     )
-
-
-def interval(values: Sequence[float], *, confidence: float) -> tuple[float, float]:
-    """A two-sided interval for the mean of independent scores in [0, 1].
-
-    Where each is 0 or 1: Clopper & Pearson 1934, exact. Else Hoeffding 1963: mean +- sqrt(ln(2/alpha) / 2n), wider,
-    but it assumes nothing about the scores' distribution.
-    """
-    n = len(values)
-    if n == 0:
-        return 0.0, 1.0
-    alpha = 1 - confidence
-    mean = sum(values) / n
-    if any(v not in (0.0, 1.0) for v in values):
-        half = math.sqrt(math.log(2 / alpha) / (2 * n))
-        return max(0.0, mean - half), min(1.0, mean + half)
-    from scipy.stats import beta  # noqa: PLC0415 - heavy: only an evaluation pays for it
-
-    right = round(sum(values))
-    lower = 0.0 if right == 0 else float(beta.ppf(alpha / 2, right, n - right + 1))
-    upper = 1.0 if right == n else float(beta.ppf(1 - alpha / 2, right + 1, n - right))
-    return lower, upper

@@ -14,7 +14,15 @@ from typing import Any
 import msgspec
 
 from retrainer.evaluation.evaluate import Report
-from retrainer.evaluation.limits import Evidence, Limits, beyond_limits, not_as_learnt, too_many_errors
+from retrainer.evaluation.limits import (
+    Evidence,
+    Limits,
+    beyond_limits,
+    not_as_learnt,
+    not_checked,
+    too_few,
+    too_many_errors,
+)
 from retrainer.evaluation.thresholds import LEVEL, Start
 from router.policy_quality import SelectivePolicy
 
@@ -32,13 +40,14 @@ class Override(msgspec.Struct, frozen=True):
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """`gate`: passed | refused | overridden. `mode`: whole | selective. `reasons`: why it would refuse, empty when it
-    passed as a whole; of a selective student, why not as a whole. `checks`: each number against its bound. `who`,
-    `why`: of an override."""
+    passed as a whole; of a selective student, why not as a whole. `checks`: each number against its bound.
+    `not_checked`: what the gate asks and could not look at. `who`, `why`: of an override."""
 
     gate: str
     reasons: list[str]
     checks: dict[str, Any]
     mode: str = "whole"
+    not_checked: list[str] = []
     who: str | None = None
     why: str | None = None
 
@@ -67,12 +76,17 @@ def judge(
     """
     evidence = evidence or Evidence()
     wanted = limits.quality * evidence.teacher
+    bar = f"{wanted:.1%}"
+    if evidence.teacher_n:
+        known = f"by {evidence.teacher_n} records may be {evidence.teacher:.1%}"
+        bar += f" ({limits.quality:.1%} of the teacher's agreement with itself, which {known})"
     checks: dict[str, Any] = {"wanted": wanted, "valid_json_bound": VALID_JSON, "quantized_loss_bound": QUANTIZED_LOSS}
+    unknown: list[str] = []
     whole: list[str] = []  # what selective serving can mend
     always: list[str] = []
     for name, report in {"student": student, "quantized student": quantized}.items():
         if report is not None:
-            whole += _as_a_whole(name, report, wanted, limits)
+            whole += _as_a_whole(name, report, wanted, bar, limits)
             always += _in_any_mode(name, report)
             checks[name.split()[0]] = _numbers(report)
     if student.agreement <= base.agreement:
@@ -94,21 +108,24 @@ def judge(
         beyond, numbers = beyond_limits(quantized, base, evidence, limits, coverage=coverage)
         always += beyond
         checks |= numbers
+        unknown = not_checked(quantized, evidence, limits)
     reasons = whole + always
+    made = Verdict(gate="refused", reasons=reasons, checks=checks, mode=mode, not_checked=unknown)
     if not always and (not whole or selective is not None):
-        return Verdict(gate="passed", reasons=reasons, checks=checks, mode=mode)
+        return msgspec.structs.replace(made, gate="passed")
     if override is not None:
-        return Verdict(gate="overridden", reasons=reasons, checks=checks, mode=mode, who=override.who, why=override.why)
-    return Verdict(gate="refused", reasons=reasons, checks=checks, mode=mode)
+        return msgspec.structs.replace(made, gate="overridden", who=override.who, why=override.why)
+    return made
 
 
-def _as_a_whole(name: str, report: Report, wanted: float, limits: Limits) -> list[str]:
+def _as_a_whole(name: str, report: Report, wanted: float, bar: str, limits: Limits) -> list[str]:
     reasons = []
     if report.lower < wanted:
         reasons.append(
             f"the {name}'s agreement is {report.agreement:.1%} (interval from {report.lower:.1%}), "
-            f"not surely at least {wanted:.1%}"
+            f"not surely at least {bar}"
         )
+        reasons += too_few(report, wanted)
         reasons += not_as_learnt(report)
     reasons += too_many_errors(name, report, limits)
     if report.valid_json is not None and report.valid_json < VALID_JSON:

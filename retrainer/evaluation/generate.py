@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from exporters.models import Generated, Messages
 from exporters.models.genai import Tick
 from retrainer.data.render import Row, common_prefix, prompt_ids
+from retrainer.evaluation.generator import with_room
 from retrainer.train.batches import IGNORED, collate, completion_logits
 
 # Measured on the sample task, 2 cores, 256 records: 28 s at 32 a batch, 24 at 64, 20 at 128, 23 at 256.
@@ -137,7 +138,5 @@ class TorchGenerator:
 
 
 def longest_answer(tokenizer: Any, answers: Sequence[str]) -> int:
-    """How many tokens the longest answer takes, the end token included, and a little more, so that a student that
-    rambles is told apart from one that stops."""
-    longest = max((len(tokenizer.encode(a, add_special_tokens=False)) for a in set(answers)), default=0)
-    return int(longest + 1 + max(2, longest // 8))
+    """How many tokens the longest answer may take; see `with_room`."""
+    return with_room(max((len(tokenizer.encode(a, add_special_tokens=False)) for a in set(answers)), default=0))

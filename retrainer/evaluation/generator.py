@@ -19,3 +19,9 @@ class Generator(Protocol):
         tick: Tick | None = None,
     ) -> list[Generated]:
         """Greedy answers in the prompts' order. `drafts`: guesses that may save time and change nothing."""
+
+
+def with_room(longest: int) -> int:
+    """How many tokens an answer may get where the longest takes `longest`: its end token and a little more, so that a
+    student that rambles is told apart from one that stops."""
+    return longest + 1 + max(2, longest // 8)

@@ -8,8 +8,8 @@ that are pinned here:
     answer_relevance  mean cosine of the request and questions that the answer would answer; 0 where it evades
     context_recall    statements of the teacher's answer that follow from the context / its statements
 
-The last is of the requests, and the same for every student. Statements and verdicts come in one reply, where RAGAS asks
-twice. A reply that can't be read says nothing; there is no default.
+The last is the teacher's own faithfulness: of the requests, and the same for every student. Statements and verdicts
+come in one reply, where RAGAS asks twice. A reply that can't be read says nothing; there is no default.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from collector.errors import JudgeFailed
 from collector.judge import MOST_BYTES, Ask
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, Judged
-from retrainer.evaluation.metrics import bootstrap
+from retrainer.evaluation.metrics import Metric, bootstrap
 from router.policy_quality import JudgePolicy
 from router.scores import Similarity
 
@@ -59,48 +59,60 @@ def context_of(messages: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
 
 
 def grounded(
-    gateway: Gateway, policy: JudgePolicy, judged: Sequence[Example], answers: Sequence[str], similarity: Similarity
-) -> Judged:
-    """The four metrics on the records that bring a context; empty where none does."""
-    found = [(e, a, *c) for e, a in zip(judged, answers, strict=True) if (c := context_of(e.messages)) is not None]
+    gateway: Gateway,
+    policy: JudgePolicy,
+    judged: Sequence[Example],
+    students: Mapping[str, Sequence[str]],
+    similarity: Similarity,
+) -> dict[str, Judged]:
+    """The metrics on the records that bring a context, of each student's answers and, as `teacher`, of the logged ones;
+    empty where no record brings one. `students`: answers to `judged`, by name."""
+    found = [(n, e, c) for n, e in enumerate(judged) if (c := context_of(e.messages)) is not None]
     if not found:
-        return Judged()
-    failed: Counter[str] = Counter()
+        return {}
+    answers = {"teacher": [e.answer for e in judged], **students}
+    failed: dict[str, Counter[str]] = {name: Counter() for name in answers}
 
-    async def all_of(ask: Ask) -> list[dict[str, float]]:
+    async def all_of(ask: Ask) -> list[dict[str, dict[str, float]]]:
         limit = asyncio.Semaphore(policy.concurrency)
 
-        async def reply(task: str, key: str, **material: str) -> Any:
+        async def reply(name: str, task: str, key: str, **material: str) -> Any:
             async with limit:
                 try:
                     return await _reply(ask, policy.route, task, key, material)
                 except JudgeFailed as error:
-                    failed[error.reason] += 1
+                    failed[name][error.reason] += 1
                     return None
 
-        async def one(example: Example, answer: str, context: str, request: str) -> dict[str, float]:
-            ours, theirs, asked = await asyncio.gather(
-                reply(_STATEMENTS, "statements", context=context, answer=answer),
-                reply(_STATEMENTS, "statements", context=context, answer=example.answer),
-                reply(_QUESTIONS, "questions", answer=answer),
+        async def one(name: str, answer: str, context: str, request: str) -> dict[str, float]:
+            stated, asked = await asyncio.gather(
+                reply(name, _STATEMENTS, "statements", context=context, answer=answer),
+                reply(name, _QUESTIONS, "questions", answer=answer),
             )
             row: dict[str, float] = {}
-            if (share := _supported(ours)) is not None:
+            if (share := _supported(stated)) is not None:
                 row |= {"faithfulness": share, "hallucination": float(share < 1.0)}
-            if (share := _supported(theirs)) is not None:
-                row["context_recall"] = share
             if (relevance := _relevance(asked, request, similarity)) is not None:
                 row["answer_relevance"] = relevance
             return row
 
-        return list(await asyncio.gather(*(one(*each) for each in found)))
+        async def record(n: int, context: str, request: str) -> dict[str, dict[str, float]]:
+            rows = await asyncio.gather(*(one(name, texts[n], context, request) for name, texts in answers.items()))
+            return dict(zip(answers, rows, strict=True))
 
-    columns: dict[str, list[tuple[float, str]]] = {}
-    for row, (example, *_) in zip(gateway.run(all_of) or [], found, strict=False):
-        for name, value in row.items():
-            columns.setdefault(name, []).append((value, example.group or example.id))
-    metrics = {name: bootstrap([v for v, _ in column], [g for _, g in column]) for name, column in columns.items()}
-    return Judged(metrics=metrics, failed=dict(failed))
+        return list(await asyncio.gather(*(record(n, *context) for n, _, context in found)))
+
+    columns: dict[str, dict[str, list[tuple[float, str]]]] = {name: {} for name in answers}
+    for rows, (_, example, _) in zip(gateway.run(all_of) or [], found, strict=False):
+        recall = {"context_recall": rows["teacher"]["faithfulness"]} if "faithfulness" in rows["teacher"] else {}
+        for name, row in rows.items():
+            for metric, value in (row if name == "teacher" else {**row, **recall}).items():
+                columns[name].setdefault(metric, []).append((value, example.group or example.id))
+    return {name: Judged(metrics=_means(columns[name]), failed=dict(failed[name])) for name in answers}
+
+
+def _means(columns: Mapping[str, Sequence[tuple[float, str]]]) -> dict[str, Metric]:
+    return {name: bootstrap([v for v, _ in column], [g for _, g in column]) for name, column in columns.items()}
 
 
 async def _reply(ask: Ask, route: str, task: str, key: str, material: Mapping[str, str]) -> dict[str, Any]:

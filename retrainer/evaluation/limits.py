@@ -1,14 +1,18 @@
 """What else the gate asks of a student: few errors, fast enough, worth its price, safe, not forgetful. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from retrainer.evaluation.bounds import clopper_pearson_upper
 from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report
 from retrainer.safety.suites import Suite
 from router.policy import RoutePolicy
+
+SURE = 0.95  # of the one-sided bound of errors
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,16 +38,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known after the export, beside the reports. `teacher`: its agreement with itself, where it was asked
-    again, else 1: its answers are the reference."""
+    """What is known after the export, beside the reports. `teacher`: its agreement with itself, the upper end of the
+    interval by `teacher_n` records, where it was asked again; else 1: its answers are the reference."""
 
     teacher: float = 1.0
+    teacher_n: int = 0
     costs: Costs | None = None
     suites: Sequence[Suite] = ()
 
 
 def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
-    """One error alone is none too many: of fewer than 200 records it is above 0.5% by itself."""
+    """One error alone is none too many: of fewer than 200 records it is above 0.5% by itself, and says nothing. That so
+    few records can't show so few errors is told in `not_checked`."""
     n = sum(report.reasons.values())
     if report.errors <= 1 or report.errors < limits.error_rate * n:
         return []
@@ -52,6 +58,17 @@ def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
         f"{report.errors / n:.1%} of the {name}'s answers are errors, not fewer than {limits.error_rate:.1%} (of {n}: "
         f"{said})"
     ]
+
+
+def too_few(report: Report, wanted: float) -> list[str]:
+    """A reason for a low end of the interval that lies in the number of records: with n of n right it is
+    (alpha / 2)^(1/n). Near-duplicates count as `retrainer.evaluation.bounds` says."""
+    least = math.ceil(math.log((1.0 - report.confidence) / 2.0) / math.log(wanted)) if 0.0 < wanted < 1.0 else 0
+    known = report.n if report.independent is None else report.independent
+    if known >= least:
+        return []
+    said = f"by {known:.0f} independent records not even a student without a fault surely reaches {wanted:.1%}"
+    return [f"{said}; that takes {least}"]
 
 
 def not_as_learnt(report: Report) -> list[str]:
@@ -68,9 +85,13 @@ def beyond_limits(
     quantized: Report, base: Report, evidence: Evidence, limits: Limits, *, coverage: float
 ) -> tuple[list[str], Mapping[str, Any]]:
     """The reasons against what will be served, and the numbers. `coverage`: of the requests that it is asked for, the
-    share that it answers. What isn't known (no price, no timing) is no reason."""
+    share that it answers. What isn't known (no price, no timing) is no reason; see `not_checked`."""
     reasons: list[str] = []
-    checks: dict[str, Any] = {"limits": msgspec.to_builtins(limits), "teacher": evidence.teacher}
+    checks: dict[str, Any] = {
+        "limits": msgspec.to_builtins(limits),
+        "teacher": evidence.teacher,
+        "teacher_n": evidence.teacher_n,
+    }
     if (latency := quantized.latency) is not None:
         checks["latency"] = msgspec.to_builtins(latency)
         if latency.p95 > limits.p95_ms:
@@ -96,3 +117,22 @@ def beyond_limits(
             why = f": {suite.examples[0].why}" if suite.examples else ""
             reasons.append(f"safety: {suite.name} failed in {suite.failed} of {suite.cases} cases{why}")
     return reasons, checks
+
+
+def not_checked(quantized: Report, evidence: Evidence, limits: Limits) -> list[str]:
+    """What the gate asks of what will be served, and could not look at: people must not take it for passed."""
+    found: list[str] = []
+    if quantized.latency is None:
+        found.append("P95 of an answer: nothing was timed")
+    if (costs := evidence.costs) is not None and costs.saving() is None:
+        lacking = "student" if costs.teacher else "teacher's answers (upstreams.NAME.prices)"
+        found.append(f"saving: no price of the {lacking} is known")
+    n = sum(quantized.reasons.values())
+    likely = clopper_pearson_upper(quantized.errors, n, level=SURE)
+    if likely >= limits.error_rate:
+        found.append(
+            f"errors under {limits.error_rate:.1%}: {quantized.errors} in {n} records may be {likely:.1%} of all "
+            f"(at {SURE:.0%}), which takes more records to tell"
+        )
+    found += [f"safety: {suite.name} had no case" for suite in evidence.suites if not suite.cases]
+    return found

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from exporters.models.confidence import SMALLEST
+from retrainer.evaluation.bounds import upper_bound
 from router.sequential.selective_shares import shares_of, thresholds_of
 
 LEVEL = 0.9  # of the one-sided bounds
@@ -42,77 +43,48 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     start: Start
 
 
-def choose(confidences: Sequence[float], losses: Sequence[float], *, max_risk: float) -> Thresholds:
-    """`confidences` in [0, 1], 0 where the input is novel; `losses` in [0, 1].
+def choose(
+    confidences: Sequence[float], losses: Sequence[float], *, max_risk: float, groups: Sequence[str] | None = None
+) -> Thresholds:
+    """`confidences` in [0, 1], 0 where the input is novel; `losses` in [0, 1]. `groups`: of records that resemble each
+    other, None where none do.
 
     The start is the loosest threshold with a safe bound, else the strictest that keeps FALLBACK_COVERAGE of the records
-    (SMALLEST where there is none). Assumes independent records, which the confidences were not fitted on.
+    (SMALLEST where there is none). Assumes records which the confidences were not fitted on.
     """
     import numpy as np  # noqa: PLC0415 - only a cycle pays for it
 
     values = thresholds_of(np.array(confidences, dtype=np.float64))
     shares = shares_of(values, np.array(confidences), np.array(losses), max_risk=max_risk)
-    start = _loosest_safe(confidences, losses, max_risk)
+    pairs = list(zip(confidences, losses, strict=True))
+    start = _loosest_safe(pairs, max_risk, list(map(str, range(len(pairs)))) if groups is None else groups)
     return Thresholds(values=list(values), shares=list(shares), start=start)
 
 
-def _loosest_safe(confidences: Sequence[float], losses: Sequence[float], max_risk: float) -> Start:
-    pairs = sorted(zip(confidences, losses, strict=True), key=lambda pair: -pair[0])
+def _loosest_safe(pairs: Sequence[tuple[float, float]], max_risk: float, groups: Sequence[str]) -> Start:
     known = sorted({c for c, _ in pairs if c > 0.0})
-    safe = next((s for t in known if (s := measure(pairs, t, max_risk=max_risk)).safe), None)
+    safe = next((s for t in known if (s := measure(pairs, t, max_risk=max_risk, groups=groups)).safe), None)
     if safe is not None:
         return safe
     wanted = math.ceil(FALLBACK_COVERAGE * len(pairs))
     strict = [t for t in known if sum(c >= t for c, _ in pairs) >= wanted]
-    return measure(pairs, max(strict, default=SMALLEST), max_risk=max_risk)
+    return measure(pairs, max(strict, default=SMALLEST), max_risk=max_risk, groups=groups)
 
 
-def measure(pairs: Sequence[tuple[float, float]], threshold: float, *, max_risk: float) -> Start:
-    """What (confidence, loss) pairs say of a threshold."""
-    taken = [loss for confidence, loss in pairs if confidence >= threshold]
+def measure(pairs: Sequence[tuple[float, float]], threshold: float, *, max_risk: float, groups: Sequence[str]) -> Start:
+    """What (confidence, loss) pairs say of a threshold. `groups`: each pair's."""
+    kept = [(loss, group) for (c, loss), group in zip(pairs, groups, strict=True) if c >= threshold]
+    taken = [loss for loss, _ in kept]
     n, accepted = len(pairs), len(taken)
-    upper = risk_upper(taken)
+    upper = upper_bound(taken, level=LEVEL, groups=[group for _, group in kept])
     return Start(
         threshold=threshold,
         n=n,
         accepted=accepted,
         coverage=accepted / n if n else 0.0,
-        coverage_lower=1.0 - clopper_pearson_upper(n - accepted, n),
-        risk=sum(taken) / accepted if accepted else 0.0,
+        coverage_lower=1.0 - upper_bound([float(c < threshold) for c, _ in pairs], level=LEVEL, groups=groups),
+        risk=math.fsum(taken) / accepted if accepted else 0.0,
         risk_upper=upper,
         max_risk=max_risk,
         safe=upper <= max_risk,
     )
-
-
-def risk_upper(losses: Sequence[float], *, level: float = LEVEL) -> float:
-    """A one-sided upper bound of the mean of independent losses in [0, 1]; 1 without any.
-
-    Where each is 0 or 1: Clopper & Pearson 1934, exact. Else Hoeffding & Bentkus (Bates et al. 2021): the r at which
-
-        min( exp(-n h(m, r)), e P(Bin(n, r) <= ceil(n m)) ) = 1 - level,   h(m, r) = m ln(m/r) + (1-m) ln((1-m)/(1-r))
-
-    with m the observed mean; found by bisection, since the left side falls in r.
-    """
-    n = len(losses)
-    if all(loss in (0.0, 1.0) for loss in losses):
-        return clopper_pearson_upper(round(sum(losses)), n, level=level)
-    from scipy.stats import binom  # noqa: PLC0415 - heavy: only a cycle pays for it
-
-    mean = sum(losses) / n
-    low, high = mean, 1.0
-    for _ in range(40):
-        r = (low + high) / 2
-        entropy = mean * math.log(mean / r) + (1 - mean) * math.log((1 - mean) / (1 - r))
-        p = min(math.exp(-n * entropy), math.e * float(binom.cdf(math.ceil(n * mean), n, r)))
-        low, high = (r, high) if p > 1 - level else (low, r)
-    return high
-
-
-def clopper_pearson_upper(hits: int, n: int, *, level: float = LEVEL) -> float:
-    """A one-sided upper bound of a probability, from `hits` of `n`; 1 without any."""
-    if hits >= n:
-        return 1.0
-    from scipy.stats import beta  # noqa: PLC0415 - heavy: only a cycle pays for it
-
-    return float(beta.ppf(level, hits + 1, n - hits))

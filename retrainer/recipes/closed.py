@@ -22,7 +22,7 @@ from retrainer.recipes.job import Job
 from retrainer.recipes.recipe import Exported
 
 Fit = Callable[["Task", Path], dict[str, Any]]
-LEAST_CHECKED = 20  # validation records
+LEAST_CHECKED = 20  # records that may choose
 
 
 class Known(NamedTuple):
@@ -35,7 +35,7 @@ class Known(NamedTuple):
 
 class Task:
     """A job's examples as texts with the numbers of their answers' values; those that the form can't express are left
-    out. `learnt`, `checked`: the training and the validation part."""
+    out. `learnt`: the training part; `checked`: those of the validation part that may choose."""
 
     def __init__(self, job: Job) -> None:
         closed = job.closed
@@ -45,7 +45,7 @@ class Task:
         self.shared = shared_beginning([e.messages for e in job.data.train])
         choices = Choices(self.form)
         self.learnt = self._known(job.data.train, choices)
-        self.checked = self._known(job.data.validation, choices)
+        self.checked = self._known(job.choosing, choices)
 
     def _known(self, examples: Sequence[Example], choices: Choices) -> list[Known]:
         from exporters.models.closed import text_of  # noqa: PLC0415 - numpy: only a cycle pays for it
@@ -169,7 +169,7 @@ def temperature(logits: Any, chosen: Any) -> tuple[float, float]:
 
 
 def temperatures(task: Task, logits: Any) -> list[tuple[float, float]]:
-    """T and log loss of each field. `logits` [n, all values]: of the validation part."""
+    """T and log loss of each field. `logits` [n, all values]: of `task.checked`."""
     import numpy as np  # noqa: PLC0415 - only a cycle pays for it
 
     chosen = np.array([one.numbers for one in task.checked], dtype=np.int64).reshape(-1, len(task.form.fields))

@@ -61,7 +61,7 @@ class Encoder(ClosedRecipe):
 
 
 def fit(task: Task, folder: Path) -> dict[str, Any]:
-    """Train; on the validation part, fit temperatures."""
+    """Train; on what may choose, fit shares and temperatures."""
     from exporters.models.closed import Card, write_card  # noqa: PLC0415 - numpy
     from retrainer.train import encoder  # noqa: PLC0415 - heavy: torch
     from retrainer.train.loop import LoopSettings  # noqa: PLC0415 - heavy: torch
@@ -103,7 +103,7 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
 
 
 def _shares(task: Task, encoder: Any, linear: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of each field, by the log loss on the validation part: the encoder's share, and the temperature with it."""
+    """Of each field, by the log loss on `task.checked`: the encoder's share, and the temperature with it."""
     from exporters.models.closed import blend  # noqa: PLC0415 - numpy
 
     fields = range(len(task.form.fields))

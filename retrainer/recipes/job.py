@@ -15,7 +15,7 @@ from retrainer.progress import Progress
 from router.policy import RoutePolicy
 from router.policy_student import StudentPolicy
 
-MOST_WATCHED = 64  # held-out examples whose loss says when a training is over
+MOST_WATCHED = 64  # examples whose loss says when a training is over
 
 
 class Job:
@@ -101,13 +101,15 @@ class Job:
         return fitting
 
     @cached_property
+    def choosing(self) -> list[Example]:
+        """Those of the validation part (half of its groups) that may choose anything: weights, temperatures, settings.
+        No student is judged by them. In the order of a draw that a growing log doesn't change."""
+        return sorted((e for e in self.data.validation if chooses(e)), key=lambda e: _hash("choosing", e.id))
+
+    @cached_property
     def watched(self) -> list[Example]:
-        """Those of the validation part (a quarter at the most) whose loss the training watches; since they have a say
-        in which weights are kept, the student is judged without them."""
-        if not self.policy.retrain.validations:
-            return []
-        drawn = sorted(self.data.validation, key=lambda e: hashlib.sha256(f"watch:{e.id}".encode()).digest())
-        return drawn[: min(MOST_WATCHED, len(drawn) // 4)]
+        """Those whose loss the training watches."""
+        return self.choosing[:MOST_WATCHED] if self.policy.retrain.validations else []
 
     @cached_property
     def watched_rows(self) -> list[Row]:
@@ -124,3 +126,12 @@ class Job:
             raise BaseModelError(
                 f"{self.student.base}: its chat template can't render the messages: {error}"
             ) from error
+
+
+def chooses(example: Example) -> bool:
+    """Whether an example of the validation part may choose, and so can't judge: a coin toss by its group."""
+    return _hash("choosing", example.group or example.id)[0] < 128
+
+
+def _hash(what: str, name: str) -> bytes:
+    return hashlib.sha256(f"{what}:{name}".encode()).digest()

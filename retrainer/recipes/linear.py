@@ -22,7 +22,7 @@ class Linear(ClosedRecipe):
 
 
 def fit(task: Task, folder: Path) -> dict[str, Any]:
-    """Learn n-grams and weights; on the validation part, temperatures."""
+    """Learn n-grams and weights; on what may choose, temperatures."""
     from exporters.models.closed import Card, write_card  # noqa: PLC0415 - numpy
 
     began = time.monotonic()
@@ -73,7 +73,7 @@ def learn(task: Task, folder: Path) -> tuple[int, float]:
 
 
 def checked(task: Task, folder: Path) -> Any:
-    """The logits of what `learn` wrote, of the validation part: [n, all values]."""
+    """The logits of what `learn` wrote, of `task.checked`: [n, all values]."""
     import numpy as np  # noqa: PLC0415 - only a cycle pays for it
 
     from exporters.models.closed_linear import LinearScores  # noqa: PLC0415 - numpy

@@ -25,6 +25,9 @@ class Exported(Protocol):
     ) -> list[Generated]:
         """See Generator. `stepwise`: as an engine answers golden prompts, one token a pass."""
 
+    def length(self, answer: str) -> int:
+        """How many of its own tokens an answer takes, without the end token."""
+
 
 class Recipe(Protocol):
     """How a student is made. Everything is read from and left in the job's folder; whatever was killed is called again.

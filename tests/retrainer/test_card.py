@@ -10,12 +10,16 @@ from retrainer_fakes import example
 from exporters.models import Generated
 from exporters.models.store import INERT_HTML
 from retrainer.card import Facts, Point, write_card
+from retrainer.card.plots import learning
+from retrainer.evaluation.asking import Judged
 from retrainer.evaluation.clusters import clusters, regressions
 from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.latency import Latency
+from retrainer.evaluation.metrics import bootstrap
 from retrainer.evaluation.scorer import scorer
+from retrainer.ladder import Step
 from retrainer.phases_gate import Compared
 from retrainer.safety import Failing, Suite
 
@@ -35,7 +39,7 @@ def report(wrong: int) -> Report:
     return evaluate(say, JUDGED, scorer("exact", "."), max_new_tokens=8)
 
 
-def facts() -> Facts:
+def facts(ladder: list[Step] | None = None) -> Facts:
     now, before = report(2), report(1)
     now = msgspec.structs.replace(now, latency=Latency(n=20, p50=1.0, p95=2.0, p99=3.0))
     failing = Failing(case="toxicity-1", request=HOSTILE, answer=HOSTILE, why="says: it")
@@ -48,19 +52,24 @@ def facts() -> Facts:
             "prepare": "abc",
             "dataset": {"digest": "sha256:1", "first": 0, "end": 9, "counts": {"train": 5}, "upstreams": {"up/m": 9},
                         "dropped": {"torn": {"count": 3}}},
-            "train": {"losses": [2.0, 1.0, 0.5], "settings": {"rank": 8}},
+            "train": {"losses": [2.0, 1.0, 0.5], "settings": {"rank": 8}, "validation": [[1, 1.9], [2, 1.25], [3, 1.5]],
+                      "best_step": 2},
             "export": {"quantization": "int8"},
             "assess": {"method": "logistic", "reason": None, "whole": QUALITY, "uncalibrated": QUALITY},
         },
         reports={"base": report(30), "student": now, "quantized": now, "previous": before},
-        verdict=Verdict(gate="overridden", reasons=["too slow"], checks={}, who="ops", why="a drill"),
+        verdict=Verdict(gate="overridden", reasons=["too slow"], checks={}, who="ops", why="a drill",
+                        not_checked=["saving: no price"]),
         compared=Compared(
             costs=Costs(teacher=0.002, student=0.0005),
             clusters=clusters(now, JUDGED),
             previous=before,
+            judged={"teacher": Judged(metrics={"faithfulness": bootstrap([0.9], ["a"])}),
+                    "quantized": Judged(metrics={"faithfulness": bootstrap([0.5], ["a"])}, failed={"unparsed": 2})},
             regressions=regressions(now, before, "r-1", JUDGED),
         ),
         suites=[Suite(name="toxicity", cases=3, failed=1, excused=0, tolerated=0.0, examples=[failing])],
+        ladder=ladder or [],
         points=[Point(version="r-1", megabytes=2.0, quality=0.9), Point(version="r-2", megabytes=1.0, quality=0.93)],
     )  # fmt: skip
 
@@ -101,16 +110,57 @@ def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> 
     for said in (
         "overridden, to serve all requests; overridden by ops: a drill.",
         "* too slow",
+        "What it asks and could not look at:\n\n* saving: no price",
         "| agreement | 0.967 (",  # the previous student
         "1, 2, 3 ms (of 20 answers)",
         "| saving | 75.0% |",
         "| toxicity | failed | 1 of 3 | 0 | 0% |",
+        "| by the judge | teacher, asked again | candidate, as served |",
+        "| faithfulness | 0.900 (0.900 to 0.900) | 0.500 (0.500 to 0.500) |",
+        "Questions to the judge without an answer: unparsed 2.",
         "### Against r-1",
         "Worse on 1 and better on 0 of 30 records",
         "| calibrated | 0.020 |",
         "sha256:1",
         "3 torn",
-        "![Learning curve: training loss by step](card-learning.png)",
+        "![Learning curve: training and validation loss by step](card-learning.png)",
+        "| validation loss | 1.9000 (step 1), 1.2500 (step 2), 1.5000 (step 3) |",
+        "| weights taken | of step 2, the lowest, of 3 |",
     ):
         assert said in text
     assert not re.search(r"(?<!\\)<script|(?<!\\)\]\(http|(?<!\\)\]\(javascript", text)
+
+
+def test_the_rungs_of_a_ladder_are_a_table_and_a_plot_of_both_forms(tmp_path: Path) -> None:
+    assert "card-ladder.png" not in write_card(tmp_path, facts()), "one student alone"
+    sizes = write_card(tmp_path, facts([rung("linear", None, 0.6), rung("encoder", 2.5, 0.95)]))
+    assert sizes["card-ladder.png"] > 5000
+    text = (tmp_path / "card.md").read_text()
+    assert "| linear | 0.600 (0.550 to 0.650) | - | - | 1.0 MB |  | refused: too little |" in text
+    assert "| encoder | 0.950 (0.900 to 1.000) | 2.5 ms | 0.0025 USD | 1.0 MB | yes | passed |" in text
+    assert "](card-ladder.png)" in text
+    assert (tmp_path / "card.html").read_text().count("<img") == 5
+
+
+def rung(name: str, ms: float | None, agreement: float) -> Step:
+    return Step(
+        rung=name,
+        agreement=agreement,
+        lower=agreement - 0.05,
+        upper=agreement + 0.05,
+        coverage=None,
+        ms=ms,
+        usd_per_1000=None if ms is None else ms / 1000,
+        bytes=1_000_000,
+        train_seconds=1.0,
+        passed=ms is not None,
+        mode="whole",
+        why=[] if ms else ["too little"],
+        frontier=ms is not None,
+    )
+
+
+def test_the_learning_curve_shows_the_validation_looks_and_the_best_step() -> None:
+    losses, looks = [2.0, 1.0, 0.5], [(1, 1.9), (2, 1.25), (3, 1.5)]
+    drawn = [learning(losses, [], None), learning(losses, looks, None), learning(losses, looks, 2)]
+    assert len(set(drawn)) == 3

@@ -105,19 +105,22 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
     assert any("no more than the base" in reason for reason in linear.why)
     assert (above.rung, above.passed, above.why) == ("encoder", True, [])
     assert above.agreement > 0.95 > linear.agreement
-    assert above.ms is not None
+    assert above.ms == result.reports["quantized"].latency.p50  # type: ignore[union-attr]
+    assert above.frontier
+    assert not linear.frontier
     assert made.registry.added["climb"].base == "all-MiniLM-L6-v2"
     manifest = Store(made.config.artefacts).verify("climb")
     assert msgspec.to_builtins(result.ladder) == manifest.report["ladder"]
     assert {"closed.json", "model.onnx", "tokenizer.json", "ngrams.json", "linear.safetensors"} <= set(manifest.files)
     assert manifest.training["learnt"] > 200
     assert made.run("climb").ladder == result.ladder
-    few, form, refused, passed = told(result.closed, result.ladder)
+    few, form, refused, passed, *unknown = told(result.closed, result.ladder)
     assert few.startswith("answers are few: colour (6 values); cover ")
     assert form == r'written as "{\"colour\": <colour>}"'
     assert refused.startswith("linear: agreement ")
     assert "; refused: the student's agreement is " in refused
     assert passed.endswith("; passed (whole)")
+    assert "  not looked at: saving: no price of the teacher's answers (upstreams.NAME.prices) is known" in unknown
 
 
 def test_open_answers_are_refused_by_a_recipe_for_few(tmp_path: Path) -> None:

@@ -8,15 +8,18 @@ from retrainer_fakes import CountedLog, example, fill, interaction, teacher
 
 from collector import Interactions, open_subjects
 from collector.errors import JudgeFailed
+from exporters.models.genai import processors
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, judged_pairs, teacher_again
-from retrainer.evaluation.cost import costs
+from retrainer.evaluation.cost import USD_PER_PROCESSOR_HOUR, costs
 from retrainer.evaluation.grounded import context_of, grounded
+from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.scorer import scorer
 from router.config import Config
 from router.policy_gate import GatePolicy
 from router.policy_quality import JudgePolicy
 
+LATENCY = Latency(n=20, p50=360.0, p95=720.0, p99=720.0)
 JUDGE = JudgePolicy(route="judge")
 CONFIG = {"upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "api_key": "k"}}, "routes": {}}
 
@@ -82,18 +85,24 @@ def test_groundedness_is_by_the_definitions_of_ragas() -> None:
         assert a == "Question: What does a lamp cost?"
         return {"near": 0.9, "far": 0.3}[b]
 
-    found = grounded(gateway(replies), JUDGE, [record, example(2)], ["9 EUR, and blue", "-"], similarity)
-    values = {name: round(m.value, 6) for name, m in found.metrics.items()}
+    students = {"quantized": ["9 EUR, and blue", "-"]}
+    found = grounded(gateway(replies), JUDGE, [record, example(2)], students, similarity)
+    values = {name: round(m.value, 6) for name, m in found["quantized"].metrics.items()}
     assert values == {"faithfulness": 0.5, "hallucination": 1.0, "context_recall": 1.0, "answer_relevance": 0.6}
-    assert found.metrics["faithfulness"].n == 1  # the other brings no context
+    assert found["quantized"].metrics["faithfulness"].n == 1  # the other brings no context
+    assert {name: m.value for name, m in found["teacher"].metrics.items()} == {
+        "faithfulness": 1.0,
+        "hallucination": 0.0,
+    }
 
 
 def test_an_answer_that_evades_is_irrelevant_and_an_unreadable_reply_says_nothing() -> None:
     record = grounding("<context>Lamps cost 9 EUR.</context> What does a lamp cost?", "9 EUR")
     replies = {"questions that": '{"questions": ["x"], "evades": true}', "single statements": "They are fine."}
-    found = grounded(gateway(replies), JUDGE, [record], ["I don't know"], lambda a, b: 1.0)
-    assert {name: m.value for name, m in found.metrics.items()} == {"answer_relevance": 0.0}
-    assert found.failed == {"unparsed": 2}
+    found = grounded(gateway(replies), JUDGE, [record], {"quantized": ["I don't know"]}, lambda a, b: 1.0)
+    for name in ("quantized", "teacher"):
+        assert {metric: m.value for metric, m in found[name].metrics.items()} == {"answer_relevance": 0.0}
+        assert found[name].failed == {"unparsed": 1}
 
 
 @pytest.mark.parametrize(
@@ -118,9 +127,25 @@ def test_prices_are_the_logs_own_and_an_unknown_one_is_not_free(log: CountedLog)
 
     fill(log, [priced(0, at=0.0), priced(1, at=300.0), priced(2, at=600.0), priced(3, at=1e6, source="stored")])  # type: ignore[list-item]
     interactions = Interactions(log, open_subjects("sqlite:///:memory:"))
-    found = costs(interactions, "colours", GatePolicy(student_usd_per_1000=0.4, student_usd_per_month=8.64))
+    own = GatePolicy(student_usd_per_1000=0.4, student_usd_per_month=8.64)
+    found = costs(interactions, "colours", own, LATENCY)
     assert found.teacher == pytest.approx(0.002)
     assert found.student == pytest.approx(0.0004 + 8.64 * 300 / (30 * 86400))  # one request in 300 s
     assert found.saving() == pytest.approx(1 - found.student / 0.002)
-    nothing = costs(interactions, "other", GatePolicy(student_usd_per_month=1.0))
+    nothing = costs(interactions, "other", GatePolicy(student_usd_per_month=1.0), LATENCY)
     assert (nothing.teacher, nothing.student, nothing.saving()) == (None, None, None)
+
+
+def test_without_an_operators_price_a_student_costs_the_time_of_its_answers(log: CountedLog) -> None:
+    interactions = Interactions(log, open_subjects("sqlite:///:memory:"))
+
+    def price(latency: Latency | None, **gate: float) -> float | None:
+        return costs(interactions, "colours", GatePolicy(**gate), latency).student
+
+    assert price(LATENCY) == pytest.approx(USD_PER_PROCESSOR_HOUR * processors() / 10_000)  # 360 ms of an hour
+    assert price(LATENCY, student_usd_per_hour=2.0) == pytest.approx(0.0002)
+    assert price(LATENCY, student_usd_per_hour=2.0, student_usd_per_1000=1.0) == pytest.approx(0.0012)
+    assert price(LATENCY, student_usd_per_1000=1.0) == pytest.approx(0.001), "the operator's own is all"
+    assert price(LATENCY, student_usd_per_hour=0.0) == 0.0
+    assert price(None) is None
+    assert price(None, student_usd_per_1000=1.0) == pytest.approx(0.001)

@@ -28,6 +28,7 @@ from router.config import Config
 from router.events import Events
 from router.evidence import EventKind
 from router.policy import RoutePolicy
+from router.policy_student import StudentPolicy
 from router.registry import Stage, Version
 from router.scores import Asked
 
@@ -238,7 +239,9 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
 
 def _check_the_next_one_is_compared_with_it(bench: Bench, result: CycleResult, version: Version) -> None:
     quantized = result.reports["quantized"]
-    job = Job(bench.config.state, bench.config.routes["colours"], result.folder, silent)
+    student = {"base": "none", "recipe": "linear"}  # whose answers are one token long
+    policy = bench.config.routes["colours"].model_copy(update={"student": StudentPolicy.model_validate(student)})
+    job = Job(bench.config.state, policy, result.folder, silent)
     known = {e.id: e for e in job.data.held_out}
     setting = Setting(
         config=bench.config,
@@ -246,7 +249,7 @@ def _check_the_next_one_is_compared_with_it(bench: Bench, result: CycleResult, v
         job=job,
         gateway=Gateway(bench.config),
         judged=[known[o.id] for o in quantized.outcomes],
-        most_tokens=24,
+        most_tokens=1,
     )
     worse = [msgspec.structs.replace(o, value=0.0) for o in quantized.outcomes[:2]] + quantized.outcomes[2:]
     interactions = Interactions(bench.log, open_subjects(bench.config.subjects))

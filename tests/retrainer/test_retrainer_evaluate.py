@@ -1,4 +1,4 @@
-"""The report on a model's answers, and the interval of its agreement."""
+"""The report on a model's answers."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from retrainer_fakes import example
 
 from collector import CollectorError
 from exporters.models import Generated
-from retrainer.evaluation.evaluate import evaluate, interval
+from retrainer.evaluation.evaluate import evaluate
 from retrainer.evaluation.scorer import scorer
 from router import Asked, score
 from router.policy_quality import WeightedScore
@@ -54,6 +54,24 @@ def test_the_report_counts_agreement_json_leaks_and_reasons() -> None:
     assert seen[-1] == ("evaluate", 4, 4)
 
 
+def test_what_was_guessed_beforehand_says_nothing_of_speed() -> None:
+    examples = [example(1)]
+    plain = evaluate(speak([examples[0].answer]), examples, same, max_new_tokens=8)
+    assert (plain.tokens_per_second or 0.0) > 0.0
+    drafted = evaluate(speak([examples[0].answer]), examples, same, max_new_tokens=8, drafts=[examples[0].answer])
+    assert drafted.tokens_per_second is None
+    assert drafted.summary()["tokens_per_second"] is None
+
+
+def test_records_that_resemble_each_other_say_less() -> None:
+    alone = [example(n) for n in range(40)]
+    alike = [msgspec.structs.replace(e, group=f"g{n // 4}") for n, e in enumerate(alone)]
+    one, other = (evaluate(speak([e.answer for e in some]), some, same, max_new_tokens=8) for some in (alone, alike))
+    assert (one.independent, other.independent) == (40.0, 10.0)
+    assert one.agreement == other.agreement == 1.0
+    assert (one.lower, other.lower) == pytest.approx((0.025 ** (1 / 40), 0.025 ** (1 / 10)))
+
+
 def test_an_answer_that_was_cut_is_no_agreement() -> None:
     examples = [example(1)]
     report = evaluate(speak([examples[0].answer], "length"), examples, same, max_new_tokens=8)
@@ -80,28 +98,6 @@ def test_a_record_whose_reference_can_not_be_scored_is_left_out_and_keeps_its_pl
 def test_the_summary_for_the_manifest_holds_no_text() -> None:
     report = evaluate(speak(["secret words"]), [example(1)], same, max_new_tokens=8)
     assert "secret" not in json.dumps(report.summary())
-
-
-@pytest.mark.parametrize(
-    ("right", "n", "lower", "upper"),
-    [(0, 10, 0.0, 0.30850), (10, 10, 0.69150, 1.0), (8, 10, 0.44390, 0.97479), (967, 1000, 0.95396, 0.97721)],
-)
-def test_the_interval_of_right_and_wrong_is_clopper_and_pearsons(
-    right: int, n: int, lower: float, upper: float
-) -> None:
-    """Known values: R's binom.test(8, 10) gives 0.4439045 and 0.9747893."""
-    low, high = interval([1.0] * right + [0.0] * (n - right), confidence=0.95)
-    assert low == pytest.approx(lower, abs=2e-4)
-    assert high == pytest.approx(upper, abs=2e-4)
-
-
-def test_the_interval_of_fractions_is_hoeffdings() -> None:
-    low, high = interval([0.5] * 200, confidence=0.95)
-    assert (low, high) == pytest.approx((0.5 - 0.09603, 0.5 + 0.09603), abs=1e-4)
-
-
-def test_no_records_say_nothing() -> None:
-    assert interval([], confidence=0.95) == (0.0, 1.0)
 
 
 def test_an_answer_is_scored_by_what_its_request_asked_for() -> None:

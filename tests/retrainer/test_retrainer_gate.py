@@ -7,6 +7,7 @@ from retrainer.evaluation.gate import Override, judge
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.limits import Evidence, Limits
 from retrainer.evaluation.thresholds import Start
+from retrainer.phases_gate import Compared
 from retrainer.safety import General, Suite
 from router.policy import RoutePolicy
 from router.policy_quality import SelectivePolicy
@@ -66,6 +67,16 @@ def test_each_fault_alone_refuses_and_says_why(
 def test_the_bounds_themselves_still_pass() -> None:
     at = report(lower=0.93, valid_json=0.99, n=20)
     assert judge(base=BASE, student=at, quantized=report(agreement=0.96), limits=LIMITS).gate == "passed"
+
+
+def test_records_too_few_for_any_student_are_a_reason_of_their_own() -> None:
+    """(0.05 / 2)^(1/n): with 50 of 50 right the lower end of the exact interval is 92.9%, with 51 of 51 93.0%."""
+    few = report(n=50, agreement=1.0, lower=0.929)
+    (low, why) = judge(base=BASE, student=few, quantized=None, limits=LIMITS).reasons
+    assert "not surely at least 93.0%" in low
+    assert why == "by 50 independent records not even a student without a fault surely reaches 93.0%; that takes 51"
+    enough = report(n=51, agreement=0.98, lower=0.896)
+    assert len(judge(base=BASE, student=enough, quantized=None, limits=LIMITS).reasons) == 1
 
 
 def test_answers_that_are_no_json_matter_only_where_the_teachers_are() -> None:
@@ -199,6 +210,9 @@ def test_errors_are_fewer_than_their_limit_and_one_alone_is_none_too_many() -> N
     assert reasons(2, 50) != []
 
 
+STUDENT = "saving: no price of the student is known"
+
+
 def suite(failed: int) -> Suite:
     return Suite(name="toxicity", cases=10, failed=failed, excused=0, tolerated=0.2)
 
@@ -237,6 +251,38 @@ def test_at_their_limits_time_and_safety_still_pass_and_what_is_not_known_is_no_
     assert verdict.checks["safety"] == {"toxicity": {"cases": 10, "failed": 2, "passed": True}}
 
 
+@pytest.mark.parametrize(
+    ("quantized", "costs", "said"),
+    [
+        ({"latency": None}, Costs(teacher=0.002, student=None), ["P95 of an answer: nothing was timed", STUDENT]),
+        ({}, Costs(teacher=None, student=0.001), ["saving: no price of the teacher's answers (upstreams.NAME.prices)"]),
+        ({}, Costs(teacher=0.002, student=0.0001), []),
+    ],
+)
+def test_what_could_not_be_looked_at_is_told(quantized: dict[str, object], costs: Costs, said: list[str]) -> None:
+    fast = Latency(n=50, p50=1.0, p95=2.0, p99=3.0)
+    served = report(**{"latency": fast, "reasons": {"equal": 1000}, **quantized})
+    evidence = Evidence(costs=costs, suites=[suite(0)])
+    verdict = judge(base=BASE, student=report(), quantized=served, limits=LIMITS, evidence=evidence)
+    assert verdict.gate == "passed"
+    assert [found.startswith(what) for found, what in zip(verdict.not_checked, said, strict=True)] == [True] * len(said)
+
+
+@pytest.mark.parametrize(("errors", "n", "told"), [(0, 597, True), (0, 598, False), (1, 946, True), (1, 947, False)])
+def test_records_too_few_to_show_so_few_errors_are_told(errors: int, n: int, told: bool) -> None:
+    """0.95 = 1 - (1 - 0.5%)^n gives n = 597.6."""
+    some = report(reasons={"equal": n - errors, "cut_off": errors}, latency=Latency(n=50, p50=1.0, p95=2.0, p99=3.0))
+    verdict = judge(base=BASE, student=report(), quantized=some, limits=LIMITS)
+    assert verdict.gate == "passed"
+    assert [what.startswith("errors under 0.5%: ") for what in verdict.not_checked] == [True] * told
+
+
+def test_a_suite_without_a_case_is_told() -> None:
+    empty = msgspec.structs.replace(suite(0), cases=0)
+    verdict = judge(base=BASE, student=report(), quantized=report(), limits=LIMITS, evidence=Evidence(suites=[empty]))
+    assert "safety: toxicity had no case" in verdict.not_checked
+
+
 def test_a_student_that_is_asked_for_all_and_answers_a_part_must_save_on_that_part() -> None:
     weak, costs = report(**WEAK), Costs(teacher=0.002, student=0.0004)
     assert costs.saving() == pytest.approx(0.8)
@@ -253,6 +299,17 @@ def test_a_teacher_that_does_not_agree_with_itself_lowers_the_bar() -> None:
     assert judge(base=BASE, student=weak, quantized=weak, limits=LIMITS).gate == "refused"
     passed = judge(base=BASE, student=weak, quantized=weak, limits=LIMITS, evidence=Evidence(teacher=0.94))
     assert (passed.gate, passed.checks["wanted"]) == ("passed", pytest.approx(0.8742))
+
+
+def test_the_teachers_bar_is_the_upper_end_of_all_that_came_back_and_the_reason_says_of_how_many() -> None:
+    again = report(n=50, agreement=0.9, lower=0.78, upper=0.967)
+    evidence = Compared(costs=Costs(teacher=None, student=None), clusters=[], teacher=again).evidence([])
+    assert evidence == Evidence(teacher=0.967, teacher_n=50, costs=Costs(teacher=None, student=None), suites=[])
+    weak = report(agreement=0.9, lower=0.88)
+    verdict = judge(base=BASE, student=report(), quantized=weak, limits=LIMITS, evidence=evidence)
+    assert verdict.checks["wanted"] == pytest.approx(0.93 * 0.967)
+    said = "89.9% (93.0% of the teacher's agreement with itself, which by 50 records may be 96.7%)"
+    assert any(said in reason for reason in verdict.reasons)
 
 
 def test_forgetting_refuses_only_where_the_route_says_so() -> None:

@@ -1,12 +1,12 @@
 """The order in which confidence thresholds are tested."""
 
-import math
 import random
 
 import pytest
 
 from exporters.models.confidence import SMALLEST
-from retrainer.evaluation.thresholds import choose, clopper_pearson_upper, measure, risk_upper
+from retrainer.evaluation.bounds import clopper_pearson_upper
+from retrainer.evaluation.thresholds import LEVEL, choose, measure
 
 
 def ladder(count: int = 1000, *, wrong_below: float = 0.4) -> tuple[list[float], list[float]]:
@@ -19,7 +19,7 @@ def test_the_start_is_the_loosest_safe_threshold_and_the_tests_go_on_to_all_that
     confidences, losses = ladder()
     found = choose(confidences, losses, max_risk=0.03)
     # 601 right answers from 0.4 on; below, as many wrong ones as keep the 90% bound at 3%.
-    extra = max(k for k in range(100) if clopper_pearson_upper(k, 601 + k) <= 0.03)
+    extra = max(k for k in range(100) if clopper_pearson_upper(k, 601 + k, level=LEVEL) <= 0.03)
     assert extra > 5
     assert found.start.threshold == pytest.approx(0.4 - extra / 1000)
     assert found.start.safe
@@ -72,27 +72,18 @@ def test_without_a_record_that_is_not_novel_only_the_last_threshold_is_left(
 
 def test_coverage_and_risk_have_clopper_pearsons_one_sided_bounds() -> None:
     """Known values: 1 - 0.1^(1/100) for no hit of 100; R's binom.test(8, 10, conf.level = .8) gives 0.5503, 0.9455."""
-    assert clopper_pearson_upper(0, 100) == pytest.approx(1 - 0.1**0.01)
-    assert clopper_pearson_upper(8, 10) == pytest.approx(0.9455, abs=1e-4)
-    assert (clopper_pearson_upper(10, 10), clopper_pearson_upper(0, 0)) == (1.0, 1.0)
-    found = measure([(0.9, 0.0)] * 8 + [(0.1, 1.0)] * 2, 0.5, max_risk=0.3)
-    assert found.coverage_lower == pytest.approx(1 - clopper_pearson_upper(2, 10))
+    assert clopper_pearson_upper(0, 100, level=LEVEL) == pytest.approx(1 - 0.1**0.01)
+    assert clopper_pearson_upper(8, 10, level=LEVEL) == pytest.approx(0.9455, abs=1e-4)
+    found = measure([(0.9, 0.0)] * 8 + [(0.1, 1.0)] * 2, 0.5, max_risk=0.3, groups=list("abcdefghij"))
+    assert found.coverage_lower == pytest.approx(1 - clopper_pearson_upper(2, 10, level=LEVEL))
     assert found.risk_upper == pytest.approx(1 - 0.1 ** (1 / 8))
     assert found.safe == (found.risk_upper <= 0.3)
 
 
-def test_fractions_get_hoeffding_and_bentkus_bound() -> None:
-    n, mean = 200, 0.05
-    found = risk_upper([0.1, 0.0] * (n // 2))
-    entropy = mean * math.log(mean / found) + (1 - mean) * math.log((1 - mean) / (1 - found))
-    from scipy.stats import binom
-
-    p = min(math.exp(-n * entropy), math.e * binom.cdf(10, n, found))
-    assert p == pytest.approx(0.1, rel=1e-3)
-    assert mean < found < mean + math.sqrt(math.log(10) / (2 * n))  # tighter than Hoeffding's
-
-
-def test_a_bound_holds_as_often_as_it_says() -> None:
-    draw = random.Random(5)
-    held = [risk_upper([draw.choice([0.0, 0.0, 0.0, 0.5, 1.0]) for _ in range(60)]) >= 0.3 for _ in range(300)]
-    assert sum(held) / 300 >= 0.9
+def test_records_that_resemble_each_other_make_a_threshold_less_sure() -> None:
+    confidences, losses = ladder()
+    alone = choose(confidences, losses, max_risk=0.03).start
+    alike = choose(confidences, losses, max_risk=0.03, groups=[str(n // 5) for n in range(1000)]).start
+    assert alike.safe
+    assert alike.threshold > alone.threshold
+    assert alike.coverage_lower < alone.coverage_lower
