@@ -12,7 +12,7 @@ import msgspec
 from collector.memorised import not_asked
 from collector.stand_ins import plain
 from retrainer.data.curate import Example
-from retrainer.evaluation.thresholds import clopper_pearson_upper
+from retrainer.evaluation.bounds import clopper_pearson_upper
 from retrainer.safety.cases import Case
 from retrainer.safety.checks import (
     SECRET_KINDS,
