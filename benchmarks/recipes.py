@@ -55,6 +55,7 @@ LEARNT = 1200
 SEEDED, SEEDS = ("lora", "topk", "pruned", "linear", "encoder"), 3
 # SmolLM2's head is a fifth of it and stays: to be 1.8 times as fast, half the layers lose a quarter of their neurons.
 HALF = {"keep_layers": 0.5, "keep_ffn": 0.75}
+WHOLE = ("teacher", "hidden", "attention", "cascade", "pruned", "layerwise", "quantized")  # all their weights learn
 PRUNED = ("pruned", "layerwise", "cascade")
 TIMED, TURN = 60, 10  # judged examples that speed is measured on, and how many are answered before the other's turn
 
@@ -82,7 +83,8 @@ class Bench(msgspec.Struct, frozen=True):
                 "quality": {"score": "json_fields"},
                 "student": {"base": base or self.base, "recipe": recipe if recipe in RECIPES else "lora"},
                 "retrain": {
-                    "learning_rate": 8e-4, "epochs": 8, "seed": int(seed), "quantization": quantization or "int8",
+                    "learning_rate": 8e-5 if recipe in WHOLE else 8e-4,
+                    "epochs": 8, "seed": int(seed), "quantization": quantization or "int8",
                     "distil": distil,
                 },
             }
@@ -117,8 +119,8 @@ class Bench(msgspec.Struct, frozen=True):
 
 def whole(job: Job, out: Path) -> dict[str, Any]:
     """Full fine-tuning on the texts."""
-    stage = Stage(name="whole", start=job.base.folder, out=out, rows=job.rows, full=True)
-    return train_stage(job, stage, on_completions(job, job.rows, Step.hard))
+    stage = Stage(name="whole", start=job.base.folder, out=out, full=True)
+    return train_stage(job, stage, on_completions(job, Step.hard))
 
 
 def make(part: str, *, bench: Bench) -> dict[str, Any]:

@@ -112,10 +112,11 @@ class RoutePolicy(Strict):
 
     @model_validator(mode="after")
     def _seeing(self) -> "RoutePolicy":
-        """Without pairs no alarm of quality can fire, and no challenger leaves shadow."""
+        """Without pairs no alarm of quality can fire, and no challenger leaves shadow; and what a recipe can't do is
+        refused rather than left undone."""
         if self.student is None:
             return self
-        wrong = []
+        wrong = self.retrain.unheard(self.student.recipe)
         if self.rollout.holdback == 0.0 and self.quality.audit_rate == 0.0:
             wrong.append(
                 "rollout.holdback and quality.audit_rate are both 0, so a live student would never be compared with "

@@ -27,6 +27,9 @@ class StudentPolicy(Strict):
         return self.recipe in ("linear", "encoder", "auto")
 
 
+SEVERAL = ("lora", "qlora", "full", "auto")  # recipes whose training several processes can share
+
+
 class RetrainPolicy(Strict):
     """When a training cycle starts, and how long it may learn. `every: 0s` turns the schedule off. What is None is
     chosen by the recipe, see `retrainer.recipes.presets`."""
@@ -58,3 +61,19 @@ class RetrainPolicy(Strict):
     tracking: TrackingPolicy | None = None
     distil: DistilPolicy = DistilPolicy()
     on: Cluster | None = Field(None, description="ray://HOST:PORT of a cluster's Jobs API: the heavy phases run there")
+
+    def unheard(self, recipe: str) -> list[str]:
+        """What is asked for that a recipe can't do, in words."""
+        wrong = []
+        if self.launch is not None and recipe not in SEVERAL:
+            wrong.append(
+                f"retrain.launch: the recipe {recipe} trains in one process; leave it out, or take one of the recipes "
+                f"{', '.join(SEVERAL)}"
+            )
+        if recipe in ("linear", "encoder"):
+            wrong += [
+                f"retrain.{name}: the recipe {recipe} doesn't train a language model; leave it out"
+                for name in ("packing", "gradient_checkpointing")
+                if getattr(self, name)
+            ]
+        return wrong

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
+from retrainer.train.distil import Stage, open_teacher, train_stage
+from retrainer.train.transfer import attention_relations
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
     """One stage over all weights: the logit loss + the divergence of the last layer's relations."""
-    from retrainer.train.distil import Stage, open_teacher, train_stage  # noqa: PLC0415 - heavy: torch
-    from retrainer.train.transfer import attention_relations  # noqa: PLC0415
-
-    stage = Stage(name="student", start=job.base.folder, out=merged, rows=job.rows, full=True)
-    return train_stage(job, stage, attention_relations(job, job.rows, open_teacher(job)))
+    stage = Stage(name="student", start=job.base.folder, out=merged, full=True)
+    return train_stage(job, stage, attention_relations(job, open_teacher(job)))

@@ -28,8 +28,7 @@ class Causal:
 
     def fits(self, example: Example) -> bool:
         """See Recipe."""
-        row = self._job.row(example)
-        return len(row.prompt) + len(row.completion) <= self._job.policy.retrain.max_tokens
+        return self._job.fits(self._job.row(example))
 
     def train(self) -> dict[str, Any]:
         """See Recipe."""

@@ -5,33 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from exporters.models import write_atomic
 from retrainer.errors import CycleError
+from retrainer.evaluation.generate import TorchGenerator, longest_answer
 from retrainer.recipes.job import Job
+from retrainer.train.distil import Stage, Step, on_completions, open_teacher, taught, teacher_folder, train_stage
+from retrainer.train.losses import divergence, mixture
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
     """The teachers answer every prompt; then one LoRA stage on the majority's texts and the mixture's targets."""
-    import torch  # noqa: PLC0415 - heavy
-
-    from retrainer.data.render import render  # noqa: PLC0415 - heavy: with torch
-    from retrainer.train.distil import (  # noqa: PLC0415
-        Stage,
-        Step,
-        on_completions,
-        open_teacher,
-        taught,
-        train_stage,
-    )
-    from retrainer.train.losses import divergence, mixture  # noqa: PLC0415
-
     distil, names = job.policy.retrain.distil, _names(job)
     said, weights = votes(job, names), distil.weights or (1.0,) * len(names)
-    texts = [majority(e.answer, found, weights) for e, found in zip(job.data.train, said, strict=True)]
-    rows = [
-        render(job.tokenizer, e.messages, text, weight=e.weight) for e, text in zip(job.data.train, texts, strict=True)
-    ]
+    texts = [majority(e.answer, found, weights) for e, found in zip(job.learnt, said, strict=True)]
+    voted = [msgspec.structs.replace(e, answer=text) for e, text in zip(job.learnt, texts, strict=True)]
+    rows = [row for row in map(job.row, voted) if job.fits(row)]
+    if not rows:
+        raise CycleError("recipe ensemble: no text that won the vote fits into retrain.max_tokens; raise it")
     teachers = [open_teacher(job, name) for name in names]
 
     def objective(step: Step) -> torch.Tensor:
@@ -40,17 +32,14 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
         return distil.alpha * soft + (1 - distil.alpha) * step.hard()
 
     stage = Stage(name="student", start=job.base.folder, out=merged, rows=rows)
-    facts = train_stage(job, stage, on_completions(job, rows, objective))
-    outvoted = sum(text != e.answer for e, text in zip(job.data.train, texts, strict=True))
+    facts = train_stage(job, stage, on_completions(job, objective))
+    outvoted = sum(text != e.answer for e, text in zip(job.learnt, texts, strict=True))
     return {**facts, "teachers": list(names), "outvoted": outvoted}
 
 
 def votes(job: Job, names: tuple[str, ...]) -> list[list[str]]:
     """What each teacher answers to each training prompt, in the teachers' order; kept in the job's folder."""
-    from retrainer.evaluation.generate import TorchGenerator, longest_answer  # noqa: PLC0415 - heavy: torch
-    from retrainer.train.distil import teacher_folder  # noqa: PLC0415
-
-    examples = job.data.train
+    examples = job.learnt
     most = longest_answer(job.tokenizer, [e.answer for e in examples])
     by_teacher = []
     for number, name in enumerate(names):

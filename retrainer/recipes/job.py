@@ -65,9 +65,28 @@ class Job:
     @cached_property
     def rows(self) -> list[Row]:
         """The training part in the base model's tokens, but for what is too long. (On a ladder, rungs that read more
-        have their say in what the data set holds.)"""
-        rows = [self.row(e) for e in self.data.train]
-        return [row for row in rows if len(row.prompt) + len(row.completion) <= self.policy.retrain.max_tokens]
+        have their say in what the data set holds.) Raises CycleError where nothing is left."""
+        return [row for _, row in self._fitting]
+
+    @cached_property
+    def learnt(self) -> list[Example]:
+        """The example that each of `rows` is."""
+        return [example for example, _ in self._fitting]
+
+    def fits(self, row: Row) -> bool:
+        """Whether it is short enough to be learnt from."""
+        return len(row.prompt) + len(row.completion) <= self.policy.retrain.max_tokens
+
+    @cached_property
+    def _fitting(self) -> list[tuple[Example, Row]]:
+        rows = ((example, self.row(example)) for example in self.data.train)
+        fitting = [(example, row) for example, row in rows if self.fits(row)]
+        if not fitting:
+            raise CycleError(
+                f"none of {len(self.data.train)} training examples fits into {self.policy.retrain.max_tokens} tokens; "
+                "raise retrain.max_tokens"
+            )
+        return fitting
 
     @cached_property
     def watched(self) -> list[Example]:

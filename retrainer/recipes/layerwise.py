@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
+from retrainer.train.distil import Stage, open_teacher, teacher_folder, train_stage
+from retrainer.train.features import decoder_layers
+from retrainer.train.prune import cut
+from retrainer.train.transfer import hidden_states
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
     """As many rounds as asked for: cut, then a stage with the route's epochs shared among them."""
-    from retrainer.train.distil import Stage, open_teacher, teacher_folder, train_stage  # noqa: PLC0415 - heavy: torch
-    from retrainer.train.features import decoder_layers  # noqa: PLC0415
-    from retrainer.train.prune import cut  # noqa: PLC0415
-    from retrainer.train.transfer import hidden_states  # noqa: PLC0415
-
     distil, teacher = job.policy.retrain.distil, open_teacher(job)
     deep = len(decoder_layers(teacher))
     least = max(1, round(deep * distil.keep_layers))
@@ -26,7 +25,7 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
         start = job.folder / f"cut-{number}"
         origins = cut(job, current, origins, count, start)
         out = merged if number == rounds else job.folder / f"round-{number}"
-        stage = Stage(name=f"round-{number}", start=start, out=out, rows=job.rows, full=True, share=1 / rounds)
-        stages.append(train_stage(job, stage, hidden_states(job, job.rows, teacher, origins=origins)))
+        stage = Stage(name=f"round-{number}", start=start, out=out, full=True, share=1 / rounds)
+        stages.append(train_stage(job, stage, hidden_states(job, teacher, origins=origins)))
         current = out
     return {**stages[-1], "layers": origins, "stages": stages}

@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
+from retrainer.train.distil import Stage, Step, on_completions, open_teacher, train_stage
+from retrainer.train.on_policy import on_own_samples
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
     """A LoRA stage on the texts, since only a student that says something sensible learns from its own words; then one
     in which a share of the batches are the student's samples, the others the logged answers."""
-    from retrainer.train.distil import Stage, Step, on_completions, open_teacher, train_stage  # noqa: PLC0415 - heavy
-    from retrainer.train.on_policy import on_own_samples  # noqa: PLC0415
-
     teacher = open_teacher(job)
-    texts = Stage(name="texts", start=job.base.folder, out=job.folder / "texts", rows=job.rows, share=0.5)
-    stages = [train_stage(job, texts, on_completions(job, job.rows, Step.hard))]
-    stage = Stage(name="own", start=texts.out, out=merged, rows=job.rows, share=0.5, mean="answers")
-    stages.append(train_stage(job, stage, on_own_samples(job, job.rows, teacher)))
+    texts = Stage(name="texts", start=job.base.folder, out=job.folder / "texts", share=0.5)
+    stages = [train_stage(job, texts, on_completions(job, Step.hard))]
+    stage = Stage(name="own", start=texts.out, out=merged, share=0.5, mean="answers")
+    stages.append(train_stage(job, stage, on_own_samples(job, teacher)))
     return {**stages[-1], "stages": stages}

@@ -5,23 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
+from retrainer.train.distil import Stage, on_completions, open_teacher, soft_and_hard, teacher_folder, train_stage
+from retrainer.train.prune import prune
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
     """Prune, then one stage over all weights with the logit loss."""
-    from retrainer.train.distil import (  # noqa: PLC0415 - heavy: torch
-        Stage,
-        on_completions,
-        open_teacher,
-        soft_and_hard,
-        teacher_folder,
-        train_stage,
-    )
-    from retrainer.train.prune import prune  # noqa: PLC0415
-
     start = job.folder / "pruned"
     if not start.exists():
         prune(job, open_teacher(job), teacher_folder(job), start)
     objective = soft_and_hard(open_teacher(job), job.policy.retrain.distil)
-    stage = Stage(name="student", start=start, out=merged, rows=job.rows, full=True)
-    return train_stage(job, stage, on_completions(job, job.rows, objective))
+    stage = Stage(name="student", start=start, out=merged, full=True)
+    return train_stage(job, stage, on_completions(job, objective))

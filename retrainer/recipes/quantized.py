@@ -1,36 +1,30 @@
 """Quantization-aware distillation: a student that knows the task goes on with its weights rounded as the export will
 round them, and is drawn back to its own exact answers (after LLM-QAT, Liu et al. 2023, arXiv:2305.17888)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retrainer.data.render import Row
 from retrainer.recipes.job import Job
+from retrainer.train.distil import Stage, Step, on_completions, open_teacher, soft_and_hard, train_stage
+from retrainer.train.fake_quant import bake, fake_quantize
+from retrainer.train.step import Loss
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
-    """A LoRA stage on the texts; then one over all weights, rounded in the forward pass, with the logit loss. Its
+    """A stage over all weights on the texts; then one with them rounded in the forward pass, with the logit loss. Its
     teacher is the first stage's exact student, unless `distil.teacher` names another. What is written is rounded."""
-    from retrainer.train.distil import (  # noqa: PLC0415 - heavy: torch
-        Stage,
-        Step,
-        on_completions,
-        open_teacher,
-        soft_and_hard,
-        train_stage,
-    )
-    from retrainer.train.fake_quant import bake, fake_quantize  # noqa: PLC0415
-    from retrainer.train.step import Loss  # noqa: PLC0415
-
     retrain = job.policy.retrain
-    exact = Stage(name="exact", start=job.base.folder, out=job.folder / "exact", rows=job.rows, share=0.5)
-    stages = [train_stage(job, exact, on_completions(job, job.rows, Step.hard))]
+    exact = Stage(name="exact", start=job.base.folder, out=job.folder / "exact", full=True, share=0.5)
+    stages = [train_stage(job, exact, on_completions(job, Step.hard))]
     objective = soft_and_hard(open_teacher(job, retrain.distil.teacher or str(exact.out)), retrain.distil)
-    learn = on_completions(job, job.rows, objective)
+    learn = on_completions(job, objective)
 
-    def build(student: Any) -> tuple[Any, Loss]:
+    def build(student: Any, rows: Sequence[Row]) -> tuple[Any, Loss]:
         fake_quantize(student, retrain.quantization)
-        return learn(student)
+        return learn(student, rows)
 
-    stage = Stage(name="rounded", start=exact.out, out=merged, rows=job.rows, full=True, share=0.5)
+    stage = Stage(name="rounded", start=exact.out, out=merged, full=True, share=0.5)
     stages.append(train_stage(job, stage, build, finish=bake))
     return {**stages[-1], "stages": stages}

@@ -5,25 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
+from retrainer.train.distil import Stage, Step, on_completions, open_teacher, soft_and_hard, train_stage
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
     """A LoRA stage on the texts, where no earlier generation is named; then one from the base with the logit loss."""
-    from retrainer.train.distil import (  # noqa: PLC0415 - heavy: torch
-        Stage,
-        Step,
-        on_completions,
-        open_teacher,
-        soft_and_hard,
-        train_stage,
-    )
-
     earlier, stages = job.policy.retrain.distil.teacher, []
     if earlier is None:
-        first = Stage(name="first", start=job.base.folder, out=job.folder / "first", rows=job.rows, share=0.5)
-        stages.append(train_stage(job, first, on_completions(job, job.rows, Step.hard)))
+        first = Stage(name="first", start=job.base.folder, out=job.folder / "first", share=0.5)
+        stages.append(train_stage(job, first, on_completions(job, Step.hard)))
         earlier = str(first.out)
     objective = soft_and_hard(open_teacher(job, earlier), job.policy.retrain.distil)
-    second = Stage(name="student", start=job.base.folder, out=merged, rows=job.rows, share=0.5 if stages else 1.0)
-    stages.append(train_stage(job, second, on_completions(job, job.rows, objective)))
+    second = Stage(name="student", start=job.base.folder, out=merged, share=0.5 if stages else 1.0)
+    stages.append(train_stage(job, second, on_completions(job, objective)))
     return {**stages[-1], "stages": stages}

@@ -34,19 +34,21 @@ def trained(job: Job, method: Method) -> dict[str, Any]:
     return {"settings": msgspec.to_builtins(made), **msgspec.to_builtins(done)}
 
 
-def settings(retrain: RetrainPolicy, method: Method, *, max_steps: int | None = None) -> Any:
-    """The training's settings (`retrainer.train.chat.Settings`), with the recipe's own where the policy has none."""
+def settings(retrain: RetrainPolicy, method: Method, *, max_steps: int | None = None, share: float = 1.0) -> Any:
+    """A training's settings (`retrainer.train.chat.Settings`), with the recipe's own where the policy has none.
+    `share`: of the epochs and steps, where a recipe has several trainings."""
     from retrainer.train.chat import Settings  # noqa: PLC0415 - heavy: torch, peft
 
+    adapter: dict[str, Any] = {}
+    if method != "full":
+        adapter = {"rank": retrain.lora_rank, "alpha": presets.alpha(retrain), "targets": retrain.lora_targets}
     return Settings(
         method=method,
-        rank=retrain.lora_rank,
-        alpha=presets.alpha(retrain),
-        targets=retrain.lora_targets,
+        **adapter,
         learning_rate=presets.learning_rate(retrain, method),
         weight_decay=presets.WEIGHT_DECAY if method == "full" else 0.0,
         batch_size=retrain.batch_size,
-        epochs=retrain.epochs,
+        epochs=retrain.epochs * share,
         width=retrain.max_tokens if retrain.packing else None,
         gradient_checkpointing=retrain.gradient_checkpointing,
         looks=retrain.validations,
@@ -54,5 +56,5 @@ def settings(retrain: RetrainPolicy, method: Method, *, max_steps: int | None = 
         checkpoint_steps=retrain.checkpoint_steps,
         checkpoint_seconds=retrain.checkpoint_every,
         seed=retrain.seed,
-        max_steps=max_steps,
+        max_steps=max(1, round(max_steps * share)) if max_steps else None,
     )

@@ -5,28 +5,20 @@ before they are learnt (after CUD, Kim et al. 2026, arXiv:2602.12687), so that t
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from retrainer.recipes.job import Job
+from retrainer.train.distil import Stage, Step, on_completions, open_teacher, taught, train_stage
+from retrainer.train.losses import divergence, uncertain_targets
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
     """One LoRA stage: alpha KL(shaped targets || student) + (1 - alpha) cross-entropy."""
-    import torch  # noqa: PLC0415 - heavy
-
-    from retrainer.train.distil import (  # noqa: PLC0415 - heavy: torch
-        Stage,
-        Step,
-        on_completions,
-        open_teacher,
-        taught,
-        train_stage,
-    )
-    from retrainer.train.losses import divergence, uncertain_targets  # noqa: PLC0415
-
     distil, teacher = job.policy.retrain.distil, open_teacher(job)
 
     def objective(step: Step) -> torch.Tensor:
         targets = uncertain_targets(taught(teacher, step), step.labels, temperature=distil.temperature)
         return distil.alpha * divergence(step.logits, targets) + (1 - distil.alpha) * step.hard()
 
-    stage = Stage(name="student", start=job.base.folder, out=merged, rows=job.rows)
-    return train_stage(job, stage, on_completions(job, job.rows, objective))
+    stage = Stage(name="student", start=job.base.folder, out=merged)
+    return train_stage(job, stage, on_completions(job, objective))

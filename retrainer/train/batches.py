@@ -66,8 +66,10 @@ def order(rows: Sequence[Row], *, size: int, seed: int, epoch: int) -> list[list
     return batches
 
 
-def collate(rows: Sequence[Row], *, pad: int, device: Any) -> Batch:
-    """One batch on `device`."""
+def collate(rows: Sequence[Row], *, pad: int, device: Any, width: int | None = None) -> Batch:
+    """One batch on `device`; packed, where a row's `width` is given."""
+    if width is not None:
+        return collate_packed(rows, pad=pad, width=width, device=device)
     shared = common_prefix([row.prompt for row in rows])
     inputs = [(row.prompt + row.completion)[shared:-1] for row in rows]
     width = max(map(len, inputs))

@@ -20,9 +20,10 @@ from exporters.models import sync
 from retrainer.data.render import Row
 from retrainer.errors import BaseModelError
 from retrainer.progress import Progress, silent
-from retrainer.train.batches import IGNORED, Batch, collate, collate_packed, completion_logits
+from retrainer.train.batches import IGNORED, Batch, collate, completion_logits
 from retrainer.train.converge import Validation
 from retrainer.train.loop import LoopSettings, Trained, device, plan, run
+from retrainer.train.step import Loss, Units
 
 
 class Settings(LoopSettings, frozen=True, kw_only=True):
@@ -41,6 +42,12 @@ class Settings(LoopSettings, frozen=True, kw_only=True):
     looks: int = 8
     patience: int = 3
 
+    @property
+    def row_width(self) -> int | None:
+        """Tokens of a row that examples are packed into, 1 where each takes a row of its own: checkpointing can't go
+        back through the cache that a shared prefix needs."""
+        return self.width or (1 if self.gradient_checkpointing else None)
+
 
 class Training(msgspec.Struct, frozen=True, kw_only=True):
     """A model and its examples, ready for the loop."""
@@ -53,35 +60,48 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
 
     def run(self, folder: Path, *, progress: Progress = silent) -> Trained:
         """Train, from `folder`/checkpoint.safetensors on. Raises what the loop raises."""
-        size = self.settings.batch_size
-        validation = Validation(
-            batches=[list(range(i, min(i + size, len(self.watched)))) for i in range(0, len(self.watched), size)],
-            loss_of=lambda numbers: self._loss([self.watched[i] for i in numbers]),
-            units_of=lambda i: len(self.watched[i].completion),
-            looks=self.settings.looks,
-            patience=self.settings.patience,
-        )
-        return run(
+        examples = [*self.rows, *self.watched]
+        return learn(
             self.model,
-            plan(self.rows, self.settings),
-            lambda numbers: self._loss([self.rows[i] for i in numbers]),
+            lambda numbers: self._loss([examples[i] for i in numbers]),
             folder,
             self.settings,
-            units_of=lambda i: len(self.rows[i].completion),
-            validation=validation,
+            rows=self.rows,
+            watched=len(self.watched),
+            units_of=lambda i: len(examples[i].completion),
             progress=progress,
         )
 
     def _loss(self, rows: Sequence[Row]) -> tuple[torch.Tensor, int]:
-        first = next(self.model.parameters())
-        # Neither checkpointing nor FSDP can go back through a cache: there each example takes a row of its own.
-        alone = self.settings.gradient_checkpointing or any(isinstance(m, FSDPModule) for m in self.model.modules())
-        width = self.settings.width or (1 if alone else None)
-        if width is None:
-            batch = collate(rows, pad=self.pad, device=first.device)
-        else:
-            batch = collate_packed(rows, pad=self.pad, width=width, device=first.device)
+        sharded = any(isinstance(m, FSDPModule) for m in self.model.modules())  # nor can FSDP go through a cache
+        width = self.settings.row_width or (1 if sharded else None)
+        batch = collate(rows, pad=self.pad, device=next(self.model.parameters()).device, width=width)
         return loss(self.model, batch), batch.tokens
+
+
+def learn(
+    model: Any,
+    loss_of: Loss,
+    folder: Path,
+    settings: Settings,
+    *,
+    rows: Sequence[Row],
+    watched: int,
+    units_of: Units,
+    progress: Progress,
+) -> Trained:
+    """The loop over examples, and a look now and then at the loss of `watched` others, whose numbers follow theirs.
+    Raises what the loop raises."""
+    numbers, size = range(len(rows), len(rows) + watched), settings.batch_size
+    validation = Validation(
+        batches=[list(numbers[i : i + size]) for i in range(0, watched, size)],
+        loss_of=loss_of,
+        units_of=units_of,
+        looks=settings.looks,
+        patience=settings.patience,
+    )
+    batches = plan(rows, settings)
+    return run(model, batches, loss_of, folder, settings, units_of=units_of, validation=validation, progress=progress)
 
 
 def prepare(
@@ -97,11 +117,7 @@ def prepare(
     fp32 on a CPU (bf16 is slow without AVX-512), bf16 autocast on CUDA. Raises BaseModelError.
     """
     torch.manual_seed(settings.seed)
-    model = _load(base, settings)
-    if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    if settings.method != "full":
-        model = adapted(model, settings)
+    model = opened(base, settings)
     return Training(model=model, rows=rows, watched=watched, settings=settings, pad=tokenizer.pad_token_id or 0)
 
 
@@ -121,6 +137,14 @@ def train(
     trained = training.run(folder, progress=progress)
     save(training.model, folder / ("model" if settings.method == "full" else "adapter"))
     return trained
+
+
+def opened(base: Path, settings: Settings) -> Any:
+    """A model to train: all its weights, or adapters beside its linear layers. Raises BaseModelError."""
+    model = _load(base, settings)
+    if settings.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return model if settings.method == "full" else adapted(model, settings)
 
 
 def adapted(model: Any, settings: Settings) -> Any:

@@ -17,22 +17,19 @@ from exporters.models import merge, write_atomic, write_dense
 from retrainer.base_models import find
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
-from retrainer.recipes import presets
 from retrainer.recipes.job import Job
+from retrainer.recipes.sequence import METHODS, settings
 from retrainer.train.batches import IGNORED, Batch, collate, completion_logits
-from retrainer.train.chat import Settings, adapted, save
-from retrainer.train.loop import device, plan, run
+from retrainer.train.chat import learn, opened, save
+from retrainer.train.loop import device
 from retrainer.train.losses import divergence, soften
 from retrainer.train.step import Loss
 from router.policy_distil import DistilPolicy
 
-# Where all weights are trained, the rate that suits an adapter is divided by ten (Schulman et al. 2025, "LoRA without
-# regret": LoRA's best rate is about ten times that of full fine-tuning).
-FULL_RATE = 0.1
-
 _DONE = "retort-stage.json"
 
-Build = Callable[[Any], tuple[torch.nn.Module, Loss]]  # of a student: what is trained, and its loss
+# Of a student and the examples that losses number: what is trained, and its loss.
+Build = Callable[[Any, Sequence[Row]], tuple[torch.nn.Module, Loss]]
 Objective = Callable[["Step"], torch.Tensor]  # one value for each token to predict, [N]
 
 
@@ -52,13 +49,15 @@ class Step(msgspec.Struct, frozen=True):
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """`start`: the folder that the student starts from; `out`: where the trained one will be. `full`: train all
-    weights, else a LoRA adapter, which is merged. `share`: of the epochs (and of `max_steps`) that the route allows.
-    `mean`: over what a step's loss is one."""
+    weights, else a LoRA adapter, which is merged. `rows`: to learn, by default the job's; `watched`: those whose loss
+    says when it is over. `share`: of the epochs (and of `max_steps`) that the route allows. `mean`: over what a step's
+    loss is one."""
 
     name: str
     start: Path
     out: Path
-    rows: Sequence[Row]
+    rows: Sequence[Row] | None = None
+    watched: Sequence[Row] | None = None
     full: bool = False
     share: float = 1.0
     mean: Literal["tokens", "answers"] = "tokens"
@@ -69,52 +68,42 @@ def train_stage(job: Job, stage: Stage, build: Build, *, finish: Callable[[Any],
     written. Returns what a manifest keeps. Raises TrainingDiverged, CycleError, ExportFailed."""
     if (stage.out / _DONE).is_file():
         return dict(msgspec.json.decode((stage.out / _DONE).read_bytes()))
-    retrain, folder = job.policy.retrain, job.folder / "train" / stage.name
-    settings = Settings(
-        method="full" if stage.full else "lora",
-        rank=retrain.lora_rank,
-        alpha=presets.alpha(retrain),
-        targets=retrain.lora_targets,
-        learning_rate=presets.learning_rate(retrain, "lora") * (FULL_RATE if stage.full else 1.0),
-        batch_size=retrain.batch_size,
-        epochs=retrain.epochs * stage.share,
-        seed=retrain.seed,
-        max_steps=max(1, round(job.max_steps * stage.share)) if job.max_steps else None,
-        checkpoint_steps=retrain.checkpoint_steps,
-        checkpoint_seconds=retrain.checkpoint_every * (10.0 if stage.full else 1.0),  # three times the model: 1.6 GB
-    )
-    torch.manual_seed(retrain.seed)
-    student = open_student(stage.start, settings)
-    trainable, loss = build(student)
-    trained = run(
+    folder, method = job.folder / "train" / stage.name, METHODS["full" if stage.full else "lora"]
+    rows = job.rows if stage.rows is None else stage.rows
+    watched = job.watched_rows if stage.watched is None else stage.watched
+    made = settings(job.policy.retrain, method, share=stage.share, max_steps=job.max_steps)
+    torch.manual_seed(made.seed)
+    student, examples = opened(stage.start, made), [*rows, *watched]
+    trainable, loss = build(student, examples)
+    trained = learn(
         trainable,
-        plan(stage.rows, settings),
         loss,
         folder,
-        settings,
-        units_of=lambda i: len(stage.rows[i].completion) if stage.mean == "tokens" else 1,
+        made,
+        rows=rows,
+        watched=len(watched),
+        units_of=lambda i: len(examples[i].completion) if stage.mean == "tokens" else 1,
         progress=job.progress,
     )
-    facts = {"stage": stage.name, "settings": msgspec.to_builtins(settings), **msgspec.to_builtins(trained)}
+    facts = {"stage": stage.name, "settings": msgspec.to_builtins(made), **msgspec.to_builtins(trained)}
     if finish is not None:
         finish(student)
     if stage.full:
         write_dense(student, stage.start, stage.out)
     else:
         save(student, folder / "adapter")
-        probe = stage.rows[0].prompt + stage.rows[0].completion
+        probe = rows[0].prompt + rows[0].completion
         moved = merge(stage.start, folder / "adapter", stage.out, probe=probe)
-        facts |= {"rank": retrain.lora_rank, "merged": msgspec.to_builtins(moved)}
+        facts |= {"rank": made.rank, "merged": msgspec.to_builtins(moved)}
     write_atomic(stage.out / _DONE, msgspec.json.encode(facts))
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    for name in ("checkpoint", "best"):
+        (folder / f"{name}.safetensors").unlink(missing_ok=True)
     return facts
 
 
-def open_student(folder: Path, settings: Settings | None = None) -> Any:
-    """A causal language model in fp32 to train: all its weights, or where the settings' method is lora, adapters beside
-    its linear layers."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device())
-    return model if settings is None or settings.method == "full" else adapted(model, settings)
+def open_student(folder: Path) -> Any:
+    """A causal language model in fp32."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device())
 
 
 def causal(student: Any) -> Any:
@@ -124,9 +113,7 @@ def causal(student: Any) -> Any:
 
 def open_teacher(job: Job, name: str | None = None) -> Any:
     """A frozen model by its name or folder, by default the route's. Raises CycleError, BaseModelError."""
-    folder = teacher_folder(job, name)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device()).eval()
-    return model.requires_grad_(False)
+    return open_student(teacher_folder(job, name)).eval().requires_grad_(False)
 
 
 def teacher_folder(job: Job, name: str | None = None) -> Path:
@@ -163,11 +150,11 @@ def soft_and_hard(teacher: Any, distil: DistilPolicy) -> Objective:
     return objective
 
 
-def on_completions(job: Job, rows: Sequence[Row], objective: Objective) -> Build:
+def on_completions(job: Job, objective: Objective) -> Build:
     """The usual way to train: an objective of the student's logits at the completions' tokens, each token's times its
     example's weight."""
 
-    def build(student: Any) -> tuple[torch.nn.Module, Loss]:
+    def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:
             batch = batch_of(job, [rows[i] for i in numbers])
             labels = batch.labels[batch.labels != IGNORED]
@@ -180,5 +167,6 @@ def on_completions(job: Job, rows: Sequence[Row], objective: Objective) -> Build
 
 
 def batch_of(job: Job, rows: Sequence[Row]) -> Batch:
-    """Rows as one batch."""
-    return collate(rows, pad=job.tokenizer.pad_token_id or 0, device=device())
+    """Rows as one batch, as the route's policy lays them out."""
+    width = settings(job.policy.retrain, "lora").row_width
+    return collate(rows, pad=job.tokenizer.pad_token_id or 0, device=device(), width=width)

@@ -18,17 +18,18 @@ from retrainer.train.losses import generalised_jsd
 from retrainer.train.step import Loss
 
 
-def on_own_samples(job: Job, rows: Sequence[Row], teacher: Any) -> Build:
-    """The generalised JSD at T = 1, on sampled answers in a share `distil.on_policy` of the batches: of each answer the
+def on_own_samples(job: Job, teacher: Any) -> Build:
+    """The generalised JSD at T = 1, on sampled answers in a share `distil.on_policy` of the batches (of those
+    that are only watched none): of each answer the
     mean over its tokens, as Agarwal et al. take it, so that a student's long ramblings don't outweigh the others."""
     distil = job.policy.retrain.distil
     most = longest_answer(job.tokenizer, [e.answer for e in job.data.train])
 
-    def build(student: Any) -> tuple[torch.nn.Module, Loss]:
+    def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:
             chosen = [rows[i] for i in numbers]
             # The checkpoint keeps the random state: it draws the same again.
-            if float(torch.rand(())) < distil.on_policy:
+            if numbers[0] < len(job.rows) and float(torch.rand(())) < distil.on_policy:
                 chosen = sample(student, chosen, most=most, tokenizer=job.tokenizer)
             batch = batch_of(job, chosen)
             labels = batch.labels[batch.labels != IGNORED]

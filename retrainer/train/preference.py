@@ -32,15 +32,15 @@ def lost_pairs(job: Job) -> list[Pair]:
     """The training examples whose shadow pair the student lost by the route's score. (One that scores 1 is as good.)"""
     score = scorer(job.policy.quality.score, job.state)
     found = []
-    for example in job.data.train:
+    for example, row in zip(job.learnt, job.rows, strict=True):
         if example.rejected is None:
             continue
         answer, reference = ({"role": "assistant", "content": t} for t in (example.rejected, example.answer))
         with suppress(ValueError):  # the teacher's answer is nothing to compare with
             scored = score(answer=answer, reference=reference, finish_reason="stop", asked=example.asked)
             if scored.value < 1.0:
-                pair = Pair(job.row(example), render(job.tokenizer, example.messages, example.rejected))
-                if len(pair.rejected.prompt + pair.rejected.completion) <= job.policy.retrain.max_tokens:
+                pair = Pair(row, render(job.tokenizer, example.messages, example.rejected))
+                if job.fits(pair.rejected):
                     found.append(pair)
     return found
 
@@ -49,7 +49,7 @@ def preferring(job: Job, pairs: Sequence[Pair]) -> Build:
     """DPO + cross-entropy of the chosen; the reference is the student without its adapter."""
     beta = job.policy.retrain.distil.preference_beta
 
-    def build(student: Any) -> tuple[torch.nn.Module, Loss]:
+    def build(student: Any, _: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:
             some = [pairs[i] for i in numbers]
             batch = batch_of(job, [pair.chosen for pair in some] + [pair.rejected for pair in some])

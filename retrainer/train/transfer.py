@@ -25,13 +25,13 @@ from retrainer.train.losses import hidden_distance, relation_divergence
 from retrainer.train.step import Loss
 
 
-def hidden_states(job: Job, rows: Sequence[Row], teacher: Any, *, origins: Sequence[int] | None = None) -> Build:
+def hidden_states(job: Job, teacher: Any, *, origins: Sequence[int] | None = None) -> Build:
     """The logit loss + the mean `hidden_distance` over the student's layers and the example's tokens.
 
     `origins`: the teacher's layer that each of the student's is to match; by default `layer_map`.
     """
 
-    def build(student: Any) -> tuple[torch.nn.Module, Loss]:
+    def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         mine, theirs = layer_taps(causal(student)), layer_taps(teacher)
         depth, deep = len(decoder_layers(causal(student))), len(decoder_layers(teacher))
         matched = list(origins or layer_map(depth, deep))
@@ -47,17 +47,19 @@ def hidden_states(job: Job, rows: Sequence[Row], teacher: Any, *, origins: Seque
                 apart.append(mean_of_examples(step.batch, [hidden_distance(project(s), t) for s, t in pairs]))
             return loss + torch.stack(apart).mean(dim=0)[step.batch.owner]
 
-        return _together(student, maps, on_completions(job, rows, objective))
+        # Projections are trained with the student, and not written with it.
+        both = torch.nn.ModuleDict({"student": student, "projections": maps})
+        return both, on_completions(job, objective)(student, rows)[1]
 
     return build
 
 
-def attention_relations(job: Job, rows: Sequence[Row], teacher: Any) -> Build:
+def attention_relations(job: Job, teacher: Any) -> Build:
     """The logit loss + the mean `relation_divergence` of queries, keys and values of the last layer (MiniLMv2 takes one
     layer alone, which leaves the student's others free), from each token that predicts one of the answer to those up to
     it: in the last layer no other token's relations change an answer."""
 
-    def build(student: Any) -> tuple[torch.nn.Module, Loss]:
+    def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         last, deepest = len(decoder_layers(causal(student))) - 1, len(decoder_layers(teacher)) - 1
         mine, theirs = relation_taps(causal(student), [last]), relation_taps(teacher, [deepest])
         logit_loss = soft_and_hard(teacher, job.policy.retrain.distil)
@@ -71,11 +73,6 @@ def attention_relations(job: Job, rows: Sequence[Row], teacher: Any) -> Build:
                 apart.append(relation_divergence(*pair, seen(step.batch), heads=heads))
             return loss + torch.stack(apart).mean(dim=0)[step.batch.labels != IGNORED]
 
-        return on_completions(job, rows, objective)(student)
+        return on_completions(job, objective)(student, rows)
 
     return build
-
-
-def _together(student: Any, maps: torch.nn.ModuleList, build: Build) -> tuple[torch.nn.Module, Loss]:
-    """Trained with the student, and not written with it."""
-    return torch.nn.ModuleDict({"student": student, "projections": maps}), build(student)[1]

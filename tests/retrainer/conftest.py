@@ -49,8 +49,8 @@ def teacher(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("teacher")
     made = job(folder, tiny_base, "lora", examples=[example(n) for n in range(400)], retrain=FULL)
-    stage = Stage(name="teacher", start=tiny_base, out=folder / "teacher", rows=made.rows, full=True)
-    train_stage(made, stage, on_completions(made, made.rows, Step.hard))
+    stage = Stage(name="teacher", start=tiny_base, out=folder / "teacher", full=True)
+    train_stage(made, stage, on_completions(made, Step.hard))
     assert right_of_100(folder / "teacher") >= 97
     return folder / "teacher"
 

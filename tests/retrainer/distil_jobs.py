@@ -15,8 +15,8 @@ from retrainer.progress import Progress, silent
 from retrainer.recipes import RECIPES, Job, Recipe
 from router.policy import RoutePolicy
 
-RATE = 5e-3  # of a tiny model's adapters; all its weights learn at a tenth of what the policy says
-FULL = {"learning_rate": 5e-2, "epochs": 2}
+RATE = 5e-3  # of a tiny model's adapters, and of all its weights
+FULL = {"epochs": 2}
 
 
 def job(
@@ -25,6 +25,7 @@ def job(
     recipe: str,
     *,
     examples: Sequence[Example] | None = None,
+    validation: Sequence[Example] = (),
     progress: Progress = silent,
     retrain: dict[str, Any] | None = None,
     **distil: Any,
@@ -43,7 +44,7 @@ def job(
         route="r", digest="", first=0, end=0, read=0, counts={}, groups=0, dropped={}, upstreams={}, scrubbers={}
     )
     train = list(examples or [example(n) for n in range(192)])
-    made.data = Dataset(train=train, validation=[], test=[], manifest=manifest)
+    made.data = Dataset(train=train, validation=list(validation), test=[], manifest=manifest)
     return made
 
 

@@ -52,16 +52,16 @@ def said(number: int, tokenizer: Any, recipe: str) -> Example:
     return msgspec.structs.replace(told, logprobs=told.logprobs if number % 2 else (), rejected="no")
 
 
-def added_up(folder: Path, base: Path, teacher: Path, recipe: str, examples: list[Example], *, batch: int) -> float:
+def added_up(folder: Path, base: Path, teacher: Path, recipe: str, examples: list[Example], **settings: Any) -> float:
     """The sum of the losses of the recipe's last stage over one epoch, at a rate that moves next to nothing."""
     folder.mkdir()
     epochs, distil = RECIPES[recipe]
     named = {k: tuple(str(teacher) for _ in v) if isinstance(v, tuple) else v for k, v in distil.items()}
-    retrain = {"learning_rate": 1e-6, "epochs": epochs, "batch_size": batch}
+    retrain = {"learning_rate": 1e-6, "epochs": epochs, "batch_size": 4, **settings}
     made = job(folder, base, recipe, examples=examples, teacher=str(teacher), retrain=retrain, **named)
     facts = trained(made)[1]
     rows = [pair.chosen for pair in lost_pairs(made)] if recipe == "preference" else made.rows
-    batches = order(rows, size=batch, seed=0, epoch=0)
+    batches = order(rows, size=retrain["batch_size"], seed=0, epoch=0)
     by_answer = recipe in ("on_policy", "preference")
     units = [len(some) if by_answer else sum(len(rows[i].completion) for i in some) for some in batches]
     assert len(facts["losses"]) == len(units)
@@ -69,16 +69,17 @@ def added_up(folder: Path, base: Path, teacher: Path, recipe: str, examples: lis
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_doubled_weight_is_a_doubled_example_and_a_batch_the_sum_of_its_parts(
+def test_a_doubled_weight_is_a_doubled_example_and_a_batch_the_sum_of_its_parts_packed_or_not(
     recipe: str, teacher: Path, tiny_base: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
     some = [said(number, tokenizer, recipe) for number in range(1, 4)]
     doubled = [msgspec.structs.replace(some[0], weight=2.0), *some[1:]]
-    by_weight = added_up(tmp_path / "weight", tiny_base, teacher, recipe, doubled, batch=4)
-    twice = added_up(tmp_path / "twice", tiny_base, teacher, recipe, [some[0], *some], batch=4)
-    parts = added_up(tmp_path / "parts", tiny_base, teacher, recipe, doubled, batch=1)
+    by_weight = added_up(tmp_path / "weight", tiny_base, teacher, recipe, doubled)
+    twice = added_up(tmp_path / "twice", tiny_base, teacher, recipe, [some[0], *some])
+    parts = added_up(tmp_path / "parts", tiny_base, teacher, recipe, doubled, batch_size=1)
+    packed = added_up(tmp_path / "packed", tiny_base, teacher, recipe, doubled, packing=True)
     assert by_weight == pytest.approx(twice, rel=2e-3)
-    assert parts == pytest.approx(by_weight, rel=2e-3)
+    assert [parts, packed] == pytest.approx([by_weight, by_weight], rel=2e-3)
 
 
 def test_a_doubled_weight_is_a_doubled_example_for_the_regression() -> None:

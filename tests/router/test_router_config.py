@@ -51,6 +51,18 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
             "routes.support: quality.shadow_rate is 0",
             "for example shadow_rate: 1.0",
         ),
+        (
+            "student: {}",
+            "student: {recipe: hidden}, retrain: {launch: several.yaml}",
+            "routes.support: retrain.launch: the recipe hidden trains in one process",
+            "leave it out, or take one of the recipes lora, qlora, full, auto",
+        ),
+        (
+            "student: {}",
+            "student: {recipe: linear}, retrain: {packing: true}",
+            "routes.support: retrain.packing: the recipe linear doesn't train a language model",
+            "leave it out",
+        ),
         ("student: {}", "capture: {scrub: {NAME: drop}}", "routes.support.capture.scrub", "there are default, AGE,"),
         ("student: {}", "capture: {scrub: {CITY: mask}}", "routes.support.capture.scrub.CITY", "'placeholder'"),
         ("student: {}", "capture: {scrub: {default: keep}}", "routes.support.capture.scrub", "name each kind"),
