@@ -14,14 +14,16 @@ Told = dict[int, float]  # a place's alternatives: token id -> log probability; 
 
 
 def told(job: Job) -> list[list[Told]]:
-    """For each training example, for each token of its completion, what the teacher told. An example whose answer the
-    student's tokenizer cuts otherwise has nothing told. Raises CycleError where that is so of all."""
-    ids = _by_text(job.tokenizer)
-    found = [_of(example, row, ids, job.tokenizer) for example, row in zip(job.data.train, job.rows, strict=True)]
-    if not any(any(one) for one in found):
-        having = sum(bool(example.logprobs) for example in job.data.train)
+    """For each of the job's rows, and then of those that it watches, for each token of its completion, what the teacher
+    told. An example whose answer the student's tokenizer cuts otherwise has nothing told. Raises CycleError where that
+    is so of all rows."""
+    spelt = Spelling(job.tokenizer)
+    examples = [*zip(job.learnt, job.rows, strict=True), *zip(job.watched, job.watched_rows, strict=True)]
+    found = [spelt.told(example, row) for example, row in examples]
+    if not any(any(one) for one in found[: len(job.rows)]):
+        having = sum(bool(example.logprobs) for example in job.learnt)
         raise CycleError(
-            f"recipe topk: of {len(found)} answers {having} came with log probabilities, and none is cut into the "
+            f"recipe topk: of {len(job.rows)} answers {having} came with log probabilities, and none is cut into the "
             f"tokens of {job.student.base}: let clients send logprobs: true and top_logprobs: 20, and take a student "
             "that shares the teacher's tokenizer; or the recipe lora, which learns from texts"
         )
@@ -42,19 +44,31 @@ def stack(some: Sequence[Sequence[Told]], device: Any) -> tuple[torch.Tensor, to
     return torch.tensor([bool(p) for p in places], device=device), ids.to(device), logprobs.to(device)
 
 
-def _of(example: Example, row: Row, ids: dict[str, int], tokenizer: Any) -> list[Told]:
-    nothing: list[Told] = [{} for _ in row.completion]
-    tokens = [tokenizer.decode([token]) for token in row.completion[:-1]]
-    if tokens != [one.token for one in example.logprobs]:
-        return nothing
-    for place, one in zip(nothing, example.logprobs, strict=False):  # of the end token an API tells nothing
-        alternatives = {**one.top, one.token: one.logprob}
-        place.update({ids[text]: logprob for text, logprob in alternatives.items() if text in ids})
-    return nothing
+class Spelling:
+    """A tokenizer's tokens as an API spells them, each behind another token: by itself, SentencePiece's " hello" is
+    decoded as "hello", as which there is a token, too."""
 
+    def __init__(self, tokenizer: Any) -> None:
+        before = tokenizer.encode("a", add_special_tokens=False)[-1]
+        ids = [[before], *([before, i] for i in range(len(tokenizer)))]
+        first, *texts = tokenizer.batch_decode(ids, clean_up_tokenization_spaces=False)
+        self._texts = [text.removeprefix(first) for text in texts]
+        special = set(tokenizer.all_special_ids)
+        named = {i: text for i, text in enumerate(self._texts) if i not in special and "�" not in text}
+        self._ids = {text: i for i, text in reversed(named.items())}  # those that spell part of a character have none
 
-def _by_text(tokenizer: Any) -> dict[str, int]:
-    """Token ids by their text; those that spell part of a character have none."""
-    special = set(tokenizer.all_special_ids)
-    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-    return {text: i for i, text in reversed(list(enumerate(texts))) if i not in special and "�" not in text}
+    def told(self, example: Example, row: Row) -> list[Told]:
+        """What is told of each token of a row's completion; nothing where the API's tokens are others. Of the end token
+        an API tells nothing."""
+        places: list[Told] = [{} for _ in row.completion]
+        said, own = [one.token for one in example.logprobs], [self._texts[i] for i in row.completion[:-1]]
+        if not said or not own:
+            return places
+        space = " " if own[0] == f" {said[0]}" else ""  # SentencePiece puts one before a text
+        if own != [space + said[0], *said[1:]]:
+            return places
+        for place, one, before in zip(places, example.logprobs, [space, *[""] * len(said)], strict=False):
+            alternatives = {**one.top, one.token: one.logprob}
+            found = {self._ids.get(before + text): logprob for text, logprob in alternatives.items()}
+            place.update({i: logprob for i, logprob in found.items() if i is not None})
+        return places

@@ -1,11 +1,15 @@
 """The losses of distillation against values computed by hand."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import tensor
 
+from retrainer.train.batches import Batch
+from retrainer.train.distil import Step, soft_and_hard
 from retrainer.train.losses import (
     divergence,
     generalised_jsd,
@@ -17,6 +21,7 @@ from retrainer.train.losses import (
     top_k_divergence,
     uncertain_targets,
 )
+from router.policy_distil import DistilPolicy
 
 LN2, LN3 = math.log(2), math.log(3)
 EVEN = tensor([[0.0, 0.0]])
@@ -37,6 +42,32 @@ def test_divergence_is_the_kl_of_the_softened_distributions_times_t_squared() ->
     assert divergence(THREE_TO_ONE, soften(THREE_TO_ONE, 3.0), 3.0).item() == near(0.0)
     two = divergence(torch.cat([EVEN, THREE_TO_ONE]), soften(torch.cat([THREE_TO_ONE] * 2), 1.0))
     assert two.tolist() == [near(by_hand), near(0.0)]  # token by token
+
+
+class Knowing:
+    """A teacher whose hidden states are the logits that it is given, [N, V]."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.config, self._logits = object(), logits
+
+    def get_decoder(self) -> Any:
+        return lambda **read: SimpleNamespace(last_hidden_state=self._logits[None])
+
+    def get_output_embeddings(self) -> Any:
+        return torch.nn.Identity()
+
+
+def test_soft_and_hard_targets_have_their_shares_token_by_token() -> None:
+    """alpha 0.7 of T^2 KL at T = 2, 0.3 of the cross-entropy: the student knows nothing, and the teacher two tokens."""
+    labels = tensor([[0, 1]])
+    batch = Batch(torch.zeros(1, 0), labels, labels, torch.zeros_like(labels), torch.ones(2))
+    teacher = Knowing(torch.cat([THREE_TO_ONE, EVEN]))
+    objective = soft_and_hard(teacher, DistilPolicy(temperature=2.0, alpha=0.7))
+    found = objective(Step([0], batch, torch.cat([EVEN, THREE_TO_ONE]), labels[0]))
+    p = math.sqrt(3) / (1 + math.sqrt(3))
+    first = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
+    second = 4 * 0.5 * (math.log(0.5 / p) + math.log(0.5 / (1 - p)))
+    assert found.tolist() == [near(0.7 * first + 0.3 * LN2), near(0.7 * second + 0.3 * math.log(4))]
 
 
 def test_at_a_high_temperature_divergence_is_the_squared_distance_of_centred_logits() -> None:
