@@ -40,8 +40,10 @@ from retrainer.evaluation.scorer import scorer
 from retrainer.recipes import RECIPES, Job
 from retrainer.recipes.causal import Causal
 from retrainer.recipes.recipe import Exported
-from retrainer.train.distil import Stage, Step, on_completions, open_student, train_stage
+from retrainer.train.models import open_student
+from retrainer.train.objectives import Step, on_completions
 from retrainer.train.prune import prune
+from retrainer.train.stage import Stage, train_stage
 from router.policy import RoutePolicy
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,8 @@ from retrainer.data.curate import Example
 from retrainer.evaluation.generate import TorchGenerator
 from retrainer.recipes import RECIPES, Job
 from retrainer.train.batches import IGNORED, completion_logits
-from retrainer.train.distil import batch_of, open_student
+from retrainer.train.models import open_student
+from retrainer.train.objectives import batch_of
 
 
 def told(job: Job, teacher: Path) -> list[Example]:

@@ -11,7 +11,8 @@ from retrainer.data.curate import Example
 from retrainer.data.render import Row
 from retrainer.recipes.job import Job
 from retrainer.train.compose import compose
-from retrainer.train.distil import Stage, Step, on_completions, train_stage
+from retrainer.train.objectives import Step, on_completions
+from retrainer.train.stage import Stage, train_stage
 
 LEAST = 8  # examples under which a task learns with the largest one
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
-from retrainer.train.distil import Stage, open_teacher, train_stage
+from retrainer.train.models import open_teacher
+from retrainer.train.stage import Stage, train_stage
 from retrainer.train.transfer import attention_relations
 
 

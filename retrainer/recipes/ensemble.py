@@ -11,8 +11,10 @@ from exporters.models import write_atomic
 from retrainer.errors import CycleError
 from retrainer.evaluation.generate import TorchGenerator, longest_answer
 from retrainer.recipes.job import Job
-from retrainer.train.distil import Stage, Step, on_completions, open_teacher, taught, teacher_folder, train_stage
 from retrainer.train.losses import divergence, mixture
+from retrainer.train.models import open_teacher, teacher_folder
+from retrainer.train.objectives import Step, on_completions, taught
+from retrainer.train.stage import Stage, train_stage
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
-from retrainer.train.distil import Stage, open_teacher, teacher_folder, train_stage
 from retrainer.train.features import decoder_layers
+from retrainer.train.models import open_teacher, teacher_folder
 from retrainer.train.prune import cut
+from retrainer.train.stage import Stage, train_stage
 from retrainer.train.transfer import hidden_states
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
-from retrainer.train.distil import Stage, Step, on_completions, train_stage
+from retrainer.train.objectives import Step, on_completions
 from retrainer.train.preference import lost_pairs, preferring
+from retrainer.train.stage import Stage, train_stage
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

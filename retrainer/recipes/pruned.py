@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
-from retrainer.train.distil import Stage, on_completions, open_teacher, soft_and_hard, teacher_folder, train_stage
+from retrainer.train.models import open_teacher, teacher_folder
+from retrainer.train.objectives import on_completions, soft_and_hard
 from retrainer.train.prune import prune
+from retrainer.train.stage import Stage, train_stage
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from retrainer.data.render import Row
 from retrainer.recipes.job import Job
-from retrainer.train.distil import Stage, Step, on_completions, open_teacher, soft_and_hard, train_stage
 from retrainer.train.fake_quant import bake, fake_quantize
+from retrainer.train.models import open_teacher
+from retrainer.train.objectives import Step, on_completions, soft_and_hard
+from retrainer.train.stage import Stage, train_stage
 from retrainer.train.step import Loss
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.recipes.job import Job
-from retrainer.train.distil import Stage, Step, on_completions, open_teacher, soft_and_hard, train_stage
+from retrainer.train.models import open_teacher
+from retrainer.train.objectives import Step, on_completions, soft_and_hard
+from retrainer.train.stage import Stage, train_stage
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from retrainer.recipes.job import Job
-from retrainer.train.distil import Stage, Step, on_completions, train_stage
 from retrainer.train.losses import top_k_divergence
+from retrainer.train.objectives import Step, on_completions
+from retrainer.train.stage import Stage, train_stage
 from retrainer.train.top_k import stack, told
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from retrainer.recipes.job import Job
-from retrainer.train.distil import Stage, Step, on_completions, open_teacher, taught, train_stage
 from retrainer.train.losses import divergence, uncertain_targets
+from retrainer.train.models import open_teacher
+from retrainer.train.objectives import Step, on_completions, taught
+from retrainer.train.stage import Stage, train_stage
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from retrainer.data.render import Row
 from retrainer.evaluation.generate import longest_answer
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED, completion_logits
-from retrainer.train.distil import Build, Step, batch_of, causal, taught
 from retrainer.train.losses import generalised_jsd
+from retrainer.train.models import causal
+from retrainer.train.objectives import Build, Step, batch_of, taught
 from retrainer.train.step import Loss
 
 

@@ -16,8 +16,9 @@ from retrainer.data.render import Row, render
 from retrainer.evaluation.scorer import scorer
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED, Batch, completion_logits
-from retrainer.train.distil import Build, batch_of, causal
 from retrainer.train.losses import preference
+from retrainer.train.models import causal
+from retrainer.train.objectives import Build, batch_of
 from retrainer.train.step import Loss
 
 

@@ -10,8 +10,9 @@ import torch
 from exporters.models import write_atomic, write_dense
 from retrainer.recipes.job import Job
 from retrainer.train.batches import completion_logits, order
-from retrainer.train.distil import batch_of, open_student
 from retrainer.train.features import decoder_layers
+from retrainer.train.models import open_student
+from retrainer.train.objectives import batch_of
 from retrainer.train.surgery import (
     Read,
     ffn_importance,

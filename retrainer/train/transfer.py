@@ -9,7 +9,6 @@ import torch
 from retrainer.data.render import Row
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED
-from retrainer.train.distil import Build, Step, causal, on_completions, soft_and_hard
 from retrainer.train.features import (
     RELATIONS,
     decoder_layers,
@@ -22,6 +21,8 @@ from retrainer.train.features import (
     seen,
 )
 from retrainer.train.losses import hidden_distance, relation_divergence
+from retrainer.train.models import causal
+from retrainer.train.objectives import Build, Step, on_completions, soft_and_hard
 from retrainer.train.step import Loss
 
 

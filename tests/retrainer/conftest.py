@@ -45,7 +45,8 @@ def teacher(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from retrainer_fakes import example
     from training_runs import right_of_100
 
-    from retrainer.train.distil import Stage, Step, on_completions, train_stage
+    from retrainer.train.objectives import Step, on_completions
+    from retrainer.train.stage import Stage, train_stage
 
     folder = tmp_path_factory.mktemp("teacher")
     made = job(folder, tiny_base, "lora", examples=[example(n) for n in range(400)], retrain=FULL)

@@ -9,7 +9,6 @@ import torch
 from torch import tensor
 
 from retrainer.train.batches import Batch
-from retrainer.train.distil import Step, soft_and_hard
 from retrainer.train.losses import (
     divergence,
     generalised_jsd,
@@ -21,6 +20,7 @@ from retrainer.train.losses import (
     top_k_divergence,
     uncertain_targets,
 )
+from retrainer.train.objectives import Step, soft_and_hard
 from router.policy_distil import DistilPolicy
 
 LN2, LN3 = math.log(2), math.log(3)

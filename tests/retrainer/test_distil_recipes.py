@@ -25,8 +25,9 @@ from retrainer.errors import CycleError
 from retrainer.recipes import RECIPES
 from retrainer.recipes.adapters import tasks
 from retrainer.recipes.ensemble import majority
-from retrainer.train.distil import Step, on_completions, open_student, open_teacher
 from retrainer.train.loop import LoopSettings, run
+from retrainer.train.models import open_student, open_teacher
+from retrainer.train.objectives import Step, on_completions
 from retrainer.train.on_policy import sample
 from retrainer.train.preference import lost_pairs
 from retrainer.train.top_k import Spelling, stack, told
@@ -234,7 +235,7 @@ def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
     assert facts["pairs"] == 64
 
     def margin(folder: Path) -> float:
-        from retrainer.train.distil import batch_of
+        from retrainer.train.objectives import batch_of
         from retrainer.train.preference import _answers
 
         batch = batch_of(made, [p.chosen for p in pairs] + [p.rejected for p in pairs])
