@@ -17,7 +17,8 @@ UPDATE examples SET dropped = 'near_duplicate' WHERE seq IN (SELECT seq FROM (
     FROM examples WHERE dropped IS NULL) WHERE n > ?)
 """
 _NEWEST = """
-CREATE TEMP TABLE newest AS SELECT seq FROM examples WHERE dropped IS NULL ORDER BY corrected DESC, seq DESC LIMIT ?
+CREATE TEMP TABLE newest AS SELECT seq FROM examples WHERE dropped IS NULL
+    ORDER BY corrected DESC, log_offset DESC LIMIT ?
 """
 _REPLAYED = """
 CREATE TEMP TABLE replayed AS SELECT seq FROM examples
@@ -75,8 +76,8 @@ def _below(share: float) -> bytes:
 
 
 def _newest(db: sqlite3.Connection, most: int, replay: float) -> int:
-    """What was corrected, the newest examples, and of the older ones a share that is drawn evenly, always the same ones
-    first."""
+    """What was corrected, the examples with the newest answers (a prompt that came again is as new as its last answer),
+    and of the older ones a share that is drawn evenly, always the same ones first."""
     replayed = int(most * replay)
     if db.execute("SELECT count(*) FROM examples WHERE dropped IS NULL").fetchone()[0] <= most:
         return 0

@@ -145,6 +145,13 @@ def test_a_share_of_the_older_examples_is_replayed_and_stays_the_same(route: Rou
     assert len({name for name in older if name in still}) >= len(older) - 6
 
 
+def test_a_prompt_that_comes_again_is_as_new_as_its_last_answer(route: Route) -> None:
+    fill(route.log, [interaction(n) for n in range(300)])
+    fill(route.log, [interaction(n, id=f"again{n}") for n in range(50)])
+    made = route.made(most=100, policy={"replay": 0.0})
+    assert sides(made).keys() == {f"again{n}" for n in range(50)} | {f"x{n}" for n in range(250, 300)}
+
+
 def test_the_newest_traffics_held_out_examples_are_told_apart(route: Route) -> None:
     fill(route.log, [interaction(n) for n in range(400)])
     made = route.made(policy={"newest": 0.25})
