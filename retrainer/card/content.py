@@ -220,11 +220,13 @@ def _training(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
     dataset, training = facts.phases["dataset"], facts.phases["train"]
     counts = ", ".join(f"{n} {part}" for part, n in dataset["counts"].items())
     dropped = ", ".join(f"{d['count']} {why}" for why, d in dataset["dropped"].items()) or "none"
+    unmeasured = ", ".join(f"{n} {why}" for why, d in dataset["dropped"].items() if (n := d.get("held_out", 0)))
     rows = [
         ["data set", dataset["digest"]],
         ["log offsets", f"{dataset['first']} to {dataset['end']}"],
         ["records", counts],
         ["dropped", dropped],
+        ["of them held out", unmeasured or "none"],
         ["teachers", ", ".join(dataset["upstreams"])],
         ["base revision", str(facts.phases["prepare"])],
         ["quantization", str(facts.phases["export"]["quantization"])],

@@ -28,6 +28,9 @@ class Side(StrEnum):
     TEST = "test"
 
 
+HELD_OUT = (Side.VALIDATION, Side.TEST)
+
+
 class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A prompt ({role, content} messages ending with the user's) and the teacher's answer to it.
 

@@ -1,9 +1,13 @@
-"""What an operator leaves out: by length, refusals, and by patterns. Pure."""
+"""What an operator leaves out: by length, refusals, and by patterns. Pure.
+
+That is what a student isn't to learn from. It is asked all the same once it serves, so what it is measured with stays
+as production has it; only what is too long for it in tokens is left out there, too.
+"""
 
 import re
 from collections.abc import Callable, Sequence
 
-from retrainer.data.curate import Example, Kept
+from retrainer.data.curate import Example, Kept, Side
 from router.policy_data import DataPolicy, Patterns
 from router.scores import is_refusal
 
@@ -17,11 +21,17 @@ class Filters:
         self._policy, self._fits = policy, fits
         self._allow, self._deny = _Compiled(policy.allow), _Compiled(policy.deny)
 
-    def reason(self, kept: Kept) -> str | None:
-        """Why an example is left out, or None."""
+    def reason(self, kept: Kept, part: Side) -> str | None:
+        """Why an example is left out of this part, or None."""
         example = kept.example
         if example is None:
             return kept.reason
+        if part is Side.TRAIN and (reason := self._unwanted(kept, example)):
+            return reason
+        return None if self._fits(example) else "too_long"
+
+    def _unwanted(self, kept: Kept, example: Example) -> str | None:
+        """Why it isn't to be learnt from."""
         if len(example.answer.strip()) < self._policy.min_characters:
             return "too_short"
         most = self._policy.max_characters
@@ -31,9 +41,7 @@ class Filters:
             return "refusal"
         if self._deny.found(example):
             return "denied"
-        if not self._allow.found(example, empty=True):
-            return "not_allowed"
-        return None if self._fits(example) else "too_long"
+        return None if self._allow.found(example, empty=True) else "not_allowed"
 
 
 class _Compiled:

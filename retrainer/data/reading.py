@@ -11,7 +11,7 @@ from collector.interactions import Interactions
 from collector.record import Interaction
 from retrainer.data.curate import Example, Kept, example_of
 from retrainer.data.filters import Filters, Fits
-from retrainer.data.groups import Place
+from retrainer.data.groups import Place, side
 from retrainer.data.held_out import read_corrections
 from retrainer.data.meanings import Meanings, Vectors
 from retrainer.data.minhash import bands, prompt_text, sketch
@@ -85,15 +85,17 @@ class Reading:
             found.append((record, offset, kept))
         vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])
         for record, offset, kept in found:
-            reason = self._filters.reason(kept)
-            if kept.example is not None:
-                # Even what is left out takes part in the grouping: no filter may move a record to another side.
-                key = _key(kept.example)
-                place, near = self._place(key, kept.example, vectors.get(key))
-                if reason is None:
-                    self._keep(record, kept.example, place, key, near_suite=near)
-            if reason is not None:
-                tally.drop(reason, record.id, offset)
+            if kept.example is None:
+                tally.drop(kept.reason or "", record.id, offset, part=None)
+                continue
+            # Even what is left out takes part in the grouping: no filter may move a record to another side.
+            key = _key(kept.example)
+            place, near = self._place(key, kept.example, vectors.get(key))
+            part = side(place.group)
+            if reason := self._filters.reason(kept, part):
+                tally.drop(reason, record.id, offset, part=part)
+            else:
+                self._keep(record, kept.example, place, key, near_suite=near)
 
     def _place(self, key: bytes, example: Example, vector: Vectors | None) -> tuple[Place, bool]:
         """Where its prompt stands, and whether that is too near to the regression suite."""

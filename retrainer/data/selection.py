@@ -14,10 +14,11 @@ _FIRST = "UPDATE examples SET dropped = CASE WHEN torn THEN 'torn' WHEN suite AN
 _ALIKE = """
 UPDATE examples SET dropped = 'near_duplicate' WHERE seq IN (SELECT seq FROM (
     SELECT seq, row_number() OVER (PARTITION BY alike ORDER BY corrected DESC, log_offset DESC) AS n
-    FROM examples WHERE dropped IS NULL) WHERE n > ?)
+    FROM examples WHERE dropped IS NULL AND side = 'train') WHERE n > ?)
 """
 _NEWEST = """
-CREATE TEMP TABLE newest AS SELECT seq FROM examples WHERE dropped IS NULL ORDER BY corrected DESC, seq DESC LIMIT ?
+CREATE TEMP TABLE newest AS SELECT seq FROM examples WHERE dropped IS NULL
+    ORDER BY corrected DESC, log_offset DESC LIMIT ?
 """
 _REPLAYED = """
 CREATE TEMP TABLE replayed AS SELECT seq FROM examples
@@ -37,7 +38,8 @@ class Selected(msgspec.Struct, frozen=True):
 
 
 def select(db: sqlite3.Connection, policy: DataPolicy, *, max_examples: int, second: Second | None) -> Selected:
-    """Mark what the data set leaves out."""
+    """Mark what the data set leaves out. What is measured with stays as production has it, but for what may stand on no
+    side (`torn`) and what is too old."""
     db.execute(_FIRST)
     summary = None
     if policy.consistency is not None and second is not None:
@@ -53,7 +55,8 @@ def _consistent(db: sqlite3.Connection, policy: ConsistencyPolicy, second: Secon
     """Always the same prompts are asked about, as long as they are in the log: each cycle pays for the new ones alone.
     What somebody corrected is right, whatever the teacher says."""
     rows = db.execute(
-        "SELECT seq, body FROM examples WHERE dropped IS NULL AND NOT corrected AND draw < ? ORDER BY draw LIMIT ?",
+        "SELECT seq, body FROM examples "
+        "WHERE dropped IS NULL AND side = 'train' AND NOT corrected AND draw < ? ORDER BY draw LIMIT ?",
         (_below(policy.share), policy.most),
     ).fetchall()
     examples = [msgspec.json.decode(body, type=Example) for _, body in rows]
@@ -75,8 +78,8 @@ def _below(share: float) -> bytes:
 
 
 def _newest(db: sqlite3.Connection, most: int, replay: float) -> int:
-    """What was corrected, the newest examples, and of the older ones a share that is drawn evenly, always the same ones
-    first."""
+    """What was corrected, the examples with the newest answers (a prompt that came again is as new as its last answer),
+    and of the older ones a share that is drawn evenly, always the same ones first."""
     replayed = int(most * replay)
     if db.execute("SELECT count(*) FROM examples WHERE dropped IS NULL").fetchone()[0] <= most:
         return 0

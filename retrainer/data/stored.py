@@ -23,14 +23,17 @@ _decoder = msgspec.json.Decoder(Example)
 
 
 class Dropped(msgspec.Struct, kw_only=True):
-    """How many records a filter dropped, and the ids and offsets of the first few (no text)."""
+    """How many records a filter dropped, and the ids and offsets of the first few (no text). `held_out`: how many of
+    them would have been measured with; where a record gives no example at all its side isn't known."""
 
     count: int = 0
+    held_out: int = 0
     samples: list[dict[str, Any]] = []
 
-    def add(self, record_id: str, offset: int) -> None:
+    def add(self, record_id: str, offset: int, *, held_out: bool) -> None:
         """Count one."""
         self.count += 1
+        self.held_out += held_out
         if len(self.samples) < SAMPLES:
             self.samples.append({"id": record_id, "offset": offset})
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from collector.newest import NewestRight
-from retrainer.data.curate import Example, Side
+from retrainer.data.curate import HELD_OUT, Example, Side
 from retrainer.data.groups import Groups, Place, side
 from retrainer.data.labels import Labels
 from retrainer.data.stored import SAMPLES, Dropped
@@ -45,9 +45,9 @@ class Tally(msgspec.Struct, kw_only=True):
     scrubbers: dict[str, int] = {}
     production: Labels = msgspec.field(default_factory=Labels)
 
-    def drop(self, reason: str, record_id: str, offset: int) -> None:
-        """Count one record that gives no example."""
-        self.dropped.setdefault(reason, Dropped()).add(record_id, offset)
+    def drop(self, reason: str, record_id: str, offset: int, *, part: Side | None) -> None:
+        """Count one record that gives no example. `part`: where it would stand, if that is known."""
+        self.dropped.setdefault(reason, Dropped()).add(record_id, offset, held_out=part in HELD_OUT)
 
 
 class Work:
@@ -81,16 +81,17 @@ class Work:
         """Keep an example. Of those with the same prompt the newest stays, or the newest corrected one."""
         known = "SELECT id, log_offset, corrected FROM examples WHERE seq = ?"
         row = None if place.new else self.db.execute(known, (place.seq,)).fetchone()
+        part = side(place.group)
         if row is not None:
             if row[2] and not corrected:
-                self.tally.drop("duplicate", example.id, example.offset)
+                self.tally.drop("duplicate", example.id, example.offset, part=part)
                 return
-            self.tally.drop("duplicate", row[0], row[1])
+            self.tally.drop("duplicate", row[0], row[1], part=part)
         kept = msgspec.structs.replace(example, cluster=place.cluster, group=place.group)
         self.db.execute(
             "INSERT OR REPLACE INTO examples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
             (
-                place.seq, side(place.group).value, place.group, place.alike, place.torn, suite, draw, example.id,
+                place.seq, part.value, place.group, place.alike, place.torn, suite, draw, example.id,
                 example.offset, msgspec.json.encode(kept), weight, corrected,
             ),
         )  # fmt: skip
@@ -103,15 +104,21 @@ class Work:
 
     def dropped(self) -> dict[str, Dropped]:
         """What was dropped, while reading and since, by reason."""
-        found = {name: Dropped(count=d.count, samples=list(d.samples)) for name, d in self.tally.dropped.items()}
-        counts = "SELECT dropped, count(*) FROM examples WHERE dropped IS NOT NULL GROUP BY dropped"
+        found = {
+            name: msgspec.structs.replace(dropped, samples=list(dropped.samples))
+            for name, dropped in self.tally.dropped.items()
+        }
+        counts = (
+            "SELECT dropped, count(*), sum(side != 'train') FROM examples WHERE dropped IS NOT NULL GROUP BY dropped"
+        )
         samples = "SELECT id, log_offset FROM examples WHERE dropped = ? ORDER BY seq LIMIT ?"
-        for reason, count in self.db.execute(counts).fetchall():
+        for reason, count, held_out in self.db.execute(counts).fetchall():
             entry = found.setdefault(reason, Dropped())
             room = SAMPLES - len(entry.samples)
             shown = self.db.execute(samples, (reason, room)).fetchall()
             entry.samples += [{"id": name, "offset": offset} for name, offset in shown]
             entry.count += count
+            entry.held_out += held_out
         return dict(sorted(found.items()))
 
     def close(self) -> None:

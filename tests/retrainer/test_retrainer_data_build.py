@@ -56,6 +56,40 @@ def test_no_filter_moves_a_record_to_another_side(route: Route) -> None:
     assert 0 < len(sides(route.made(policy={"deny": {"prompt": ["car|tree|bird"]}}))) < len(whole)
 
 
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ({"refusals": "drop"}, "refusal"),
+        ({"deny": {"prompt": ["car|tree"]}}, "denied"),
+        ({"allow": {"prompt": ["boat"]}}, "not_allowed"),
+        ({"min_characters": 30}, "too_short"),
+        ({"max_characters": 80}, "too_long"),
+        ({"most_alike": 1}, "near_duplicate"),
+    ],
+)
+def test_no_filter_of_an_operator_makes_the_exam_easier(route: Route, policy: dict[str, Any], reason: str) -> None:
+    refusal = (teacher("I'm sorry, I can't help with that."),)
+    fill(route.log, [interaction(n) if n % 5 else interaction(n, answers=refusal) for n in range(300)])
+    alike = [[{"role": "user", "content": f"which of these colours do the large boats have: {n}"}] for n in range(300)]
+    fill(route.log, [interaction(300 + n, request={"messages": m}) for n, m in enumerate(alike[:40])])
+    whole, made = route.made(), route.made(policy=policy)
+    assert list(made.held_out) == list(whole.held_out)
+    assert len(made.train) < len(whole.train)
+    dropped = made.manifest.dropped[reason]
+    assert (dropped.count, dropped.held_out) == (len(whole.train) - len(made.train), 0)
+
+
+def test_what_is_left_out_of_the_exam_all_the_same_is_counted(route: Route) -> None:
+    fill(route.log, [interaction(n) for n in range(300)])
+    fill(route.log, [interaction(n, id=f"again{n}") for n in range(20)])
+    whole = sides(route.made())
+    made = route.made(most=200, policy={"replay": 0.0})
+    old = [name for name in whole if name not in sides(made)]
+    assert made.manifest.dropped["too_old"].held_out == sum(whole[name] != "train" for name in old) > 0
+    again = sum(whole[f"again{n}"] != "train" for n in range(20))
+    assert made.manifest.dropped["duplicate"].held_out == again > 0
+
+
 def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bytes(
     route: Route, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +177,13 @@ def test_a_share_of_the_older_examples_is_replayed_and_stays_the_same(route: Rou
     fill(route.log, [interaction(n) for n in range(400, 420)])
     still = sides(route.made(most=200, policy={"replay": 0.2})).keys()
     assert len({name for name in older if name in still}) >= len(older) - 6
+
+
+def test_a_prompt_that_comes_again_is_as_new_as_its_last_answer(route: Route) -> None:
+    fill(route.log, [interaction(n) for n in range(300)])
+    fill(route.log, [interaction(n, id=f"again{n}") for n in range(50)])
+    made = route.made(most=100, policy={"replay": 0.0})
+    assert sides(made).keys() == {f"again{n}" for n in range(50)} | {f"x{n}" for n in range(250, 300)}
 
 
 def test_the_newest_traffics_held_out_examples_are_told_apart(route: Route) -> None:
@@ -253,7 +294,9 @@ def test_prompts_that_mean_the_same_stand_on_one_side(route: Route) -> None:
     alike = route.made(policy={"semantic": 0.9}, encode=encode)
     assert torn_topics(alike) == 0
     assert len(sides(alike)) == 300
-    assert len(sides(route.made(policy={"semantic": 0.9, "most_alike": 2}, encode=encode))) == 120
+    few = route.made(policy={"semantic": 0.9, "most_alike": 2}, encode=encode)
+    assert len(few.train) == len(alike.train) * 2 / 5
+    assert list(few.held_out) == list(alike.held_out)
 
 
 def test_a_cluster_that_has_too_many_loses_its_easiest_examples(route: Route) -> None:

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from retrainer_fakes import example, interaction, teacher
 
 from collector.record import Answer
-from retrainer.data.curate import Kept, example_of
+from retrainer.data.curate import Kept, Side, example_of
 from retrainer.data.filters import Filters
 from retrainer.data.labels import MOST_VALUES, Labels, shift
 from retrainer.data.weights import chance, inverse
@@ -70,7 +70,10 @@ def test_what_an_operator_leaves_out_is_left_out_with_its_reason(
     policy: dict[str, Any], answer: str, reason: str | None
 ) -> None:
     filters = Filters(DataPolicy.model_validate(policy), lambda _: True)
-    assert filters.reason(Kept(example(1, text="a red car in the long garden", answer=answer), None)) == reason
+    kept = Kept(example(1, text="a red car in the long garden", answer=answer), None)
+    assert filters.reason(kept, Side.TRAIN) == reason
+    assert filters.reason(kept, Side.TEST) is None, "what is measured with stays as production has it"
+    assert Filters(DataPolicy(), lambda _: False).reason(kept, Side.TEST) == "too_long", "no student can read it"
 
 
 def test_a_refusal_in_its_own_field_is_kept_as_the_answer_or_dropped_as_a_refusal() -> None:
@@ -78,8 +81,8 @@ def test_a_refusal_in_its_own_field_is_kept_as_the_answer_or_dropped_as_a_refusa
     kept = example_of(interaction(1, answers=(teacher("", message=message),)), 1)
     assert kept.example is not None
     assert kept.example.answer == "That is not for me."
-    assert Filters(DataPolicy(refusals="drop"), lambda _: True).reason(kept) == "refusal"
-    assert Filters(DataPolicy(), lambda _: True).reason(kept) is None
+    assert Filters(DataPolicy(refusals="drop"), lambda _: True).reason(kept, Side.TRAIN) == "refusal"
+    assert Filters(DataPolicy(), lambda _: True).reason(kept, Side.TRAIN) is None
 
 
 @pytest.mark.parametrize(
