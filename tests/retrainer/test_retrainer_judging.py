@@ -46,7 +46,7 @@ def test_no_record_that_chose_weights_temperatures_shares_or_settings_judges(con
         report, _ = Sweep(config, "colours", seed=0)._measure(config.routes["colours"], "present", bar)
     chose = {
         "which weights are kept": job.watched,
-        "temperatures and shares": [known[text] for text, _ in Task(job).checked],
+        "temperatures and shares": [known[text] for text, *_ in Task(job).checked],
         "settings": [e for e in job.data.held_out if e.id in {o.id for o in report.outcomes}],
     }
     for what, examples in chose.items():
