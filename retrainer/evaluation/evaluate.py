@@ -10,7 +10,7 @@ import msgspec
 
 from exporters.models import Generated, Messages, Signals, prefix_signals, signals
 from retrainer.data.curate import PLACEHOLDER, Example
-from retrainer.evaluation.bounds import independent, interval
+from retrainer.evaluation.bounds import interval
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.metrics import Metric, metrics
 from retrainer.progress import Meter, Progress, silent
@@ -65,12 +65,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`n`: records with a score. `agreement`: mean score; `lower`, `upper`: its interval at `confidence` (two-sided),
-    by so many `independent` records (see `retrainer.evaluation.bounds`). `valid_json`: share of answers that are one
-    JSON value, of the records whose teacher's answer is one (None without any). `leaked`: answers that hold a
-    scrubber's placeholder. `drafted`: whether guesses saved time, so that `seconds` say nothing of how fast it is.
-    `constant`: the agreement of the one answer that the teacher gives most often. `metrics`: by name, see
-    `retrainer.evaluation.metrics`. `latency`: of the exported student alone; `general`: of it and the base. `outcomes`:
-    of all records, in their order.
+    by so many `groups` of near-duplicates. `valid_json`: share of answers that are one JSON value, of the records whose
+    teacher's answer is one (None without any). `leaked`: answers that hold a scrubber's placeholder. `drafted`: whether
+    guesses saved time, so that `seconds` say nothing of how fast it is. `constant`: the agreement of the one answer
+    that the teacher gives most often. `metrics`: by name, see `retrainer.evaluation.metrics`. `latency`: of the
+    exported student alone; `general`: of it and the base. `outcomes`: of all records, in their order.
     """
 
     n: int
@@ -84,7 +83,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]
     tokens: int
     seconds: float
-    independent: float | None = None
+    groups: int | None = None
     drafted: bool = False
     constant: float | None = None
     metrics: dict[str, Metric] = {}
@@ -137,7 +136,7 @@ def evaluate(
     expected = [o for e, o in zip(examples, outcomes, strict=True) if is_json(e.answer)]
     return Report(
         n=len(values),
-        independent=independent(groups),
+        groups=len(set(groups)),
         agreement=sum(values) / len(values) if values else 0.0,
         lower=lower,
         upper=upper,

@@ -62,13 +62,13 @@ def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
 
 def too_few(report: Report, wanted: float) -> list[str]:
     """A reason for a low end of the interval that lies in the number of records: with n of n right it is
-    (alpha / 2)^(1/n). Near-duplicates count as `retrainer.evaluation.bounds` says."""
+    (alpha / 2)^(1/n). Near-duplicates count once."""
     least = math.ceil(math.log((1.0 - report.confidence) / 2.0) / math.log(wanted)) if 0.0 < wanted < 1.0 else 0
-    known = report.n if report.independent is None else report.independent
+    known = report.n if report.groups is None else report.groups
     if known >= least:
         return []
-    said = f"by {known:.0f} independent records not even a student without a fault surely reaches {wanted:.1%}"
-    return [f"{said}; that takes {least}"]
+    said = f"by {known} records (near-duplicates count once) not even a student without a fault"
+    return [f"{said} surely reaches {wanted:.1%}; that takes {least}"]
 
 
 def not_as_learnt(report: Report) -> list[str]:

@@ -14,6 +14,7 @@ from retrainer_fakes import CountedLog, fill, interaction, teacher
 from test_retrainer_cycle import Bench, Killed, kill_in
 
 from collector.frames import Happened
+from collector.record import Interaction
 from exporters.models import Store
 from exporters.models.encoder_onnx import packaged_encoder
 from gateway.engines.child import Child
@@ -121,6 +122,39 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
     assert "; refused: the student's agreement is " in refused
     assert passed.endswith("; passed (whole)")
     assert "  not looked at: saving: no price of the teacher's answers (upstreams.NAME.prices) is known" in unknown
+
+
+def test_where_cheap_rungs_fail_the_ladder_climbs_to_a_language_model(tmp_path: Path) -> None:
+    """The answer is the first of three colours: n-grams don't know their order, nor do the heads of an encoder that is
+    left as it comes."""
+    base = tiny_model.build(tmp_path / "tiny")
+    student = {"recipe": "auto", "base": str(base)}
+    route = {"student": student, "quality": {"margin": 0.3}}
+    made = Bench(tmp_path / "state", base, records=0, route=route, closed={"epochs": 0}, epochs=4.0)
+    made.log = CountedLog()
+    fill(made.log, [first_of_three(n) for n in range(800)])
+    result = made.run("top")
+    assert [(step.rung, step.passed) for step in result.ladder] == [
+        ("linear", False), ("encoder", False), ("lora-1-tiny", True)
+    ]  # fmt: skip
+    weak, weaker, top = result.ladder
+    assert max(weak.agreement, weaker.agreement) < 0.7 < 0.95 < top.agreement
+    assert (weak.frontier, weaker.frontier, top.frontier) == (False, False, True)
+    assert result.outcome == "registered"
+    manifest = Store(made.config.artefacts).verify("top")
+    assert manifest.runtime == "onnxruntime-genai"
+    assert manifest.base == "tiny"
+    assert [step["rung"] for step in manifest.report["ladder"]] == ["linear", "encoder", "lora-1-tiny"]
+    assert "card-ladder.png" in manifest.files
+
+
+def first_of_three(number: int) -> Interaction:
+    colours = random.Random(number).sample(tiny_model.COLOURS, 3)
+    text = f"{number}: so {' or so '.join(colours)}"
+    record = interaction(number)
+    messages = [record.request["messages"][0], {"role": "user", "content": text}]
+    answers = (teacher(json.dumps({"colour": colours[0]})),)
+    return msgspec.structs.replace(record, request={"model": "m", "messages": messages}, answers=answers)
 
 
 def test_open_answers_are_refused_by_a_recipe_for_few(tmp_path: Path) -> None:

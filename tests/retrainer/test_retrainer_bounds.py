@@ -6,7 +6,7 @@ import random
 import pytest
 from scipy.stats import binom
 
-from retrainer.evaluation.bounds import clopper_pearson_upper, independent, interval, upper_bound
+from retrainer.evaluation.bounds import clopper_pearson_upper, interval, upper_bound
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,7 @@ def test_one_fraction_among_perfect_scores_costs_no_more_than_a_wrong_answer() -
     assert half > 0.98, "Hoeffding's own bound would be 92.0%"
 
 
-def test_groups_count_as_kish_says() -> None:
-    assert independent([]) == 0.0
-    assert independent(list("abcd")) == 4.0
-    assert independent(list("aabbcc")) == 3.0
-    assert independent(list("aaab")) == pytest.approx(1.6)
+def test_a_group_counts_as_one_record() -> None:
     scores = [1.0] * 54 + [0.0] * 6
     pairs = [str(n // 2) for n in range(60)]
     assert interval(scores, confidence=0.95, groups=pairs) == interval(scores[::2], confidence=0.95)
@@ -59,10 +55,21 @@ def test_groups_count_as_kish_says() -> None:
     assert interval(thirds, confidence=0.95, groups=pairs) == pytest.approx(interval(thirds[::2], confidence=0.95))
 
 
+def test_the_interval_is_around_the_mean_of_the_records_where_groups_are_of_different_sizes() -> None:
+    """One conversation of 20 wrong answers beside 20 right ones: half of the records, not a twentieth."""
+    values, groups = [0.0] * 20 + [1.0] * 20, ["a"] * 20 + [str(n) for n in range(20)]
+    low, high = interval(values, confidence=0.95, groups=groups)
+    alone, _ = interval([0.0] + [1.0] * 20, confidence=0.95)
+    assert low == pytest.approx(0.5 - (20 / 21 - alone))
+    assert low < 0.5 < high
+    perfect, _ = interval([1.0] * 40, confidence=0.95, groups=groups)
+    assert perfect == pytest.approx(0.025 ** (1 / 21))
+
+
 @pytest.mark.parametrize("scores", [(0.0, 1.0, 1.0, 1.0, 1.0), (0.0, 1 / 3, 1.0, 1.0, 1.0)])
-@pytest.mark.parametrize("sizes", [(1,), (4,), (1, 1, 1, 7)])
+@pytest.mark.parametrize(("sizes", "alike"), [((1,), True), ((4,), True), ((1, 1, 1, 7), False)])
 def test_a_bound_holds_as_often_as_it_says_also_where_groups_are_of_one_score(
-    scores: tuple[float, ...], sizes: tuple[int, ...]
+    scores: tuple[float, ...], sizes: tuple[int, ...], alike: bool
 ) -> None:
     draw = random.Random(5)
     mean, held, runs = sum(scores) / len(scores), 0, 200
@@ -71,7 +78,7 @@ def test_a_bound_holds_as_often_as_it_says_also_where_groups_are_of_one_score(
         groups: list[str] = []
         for group in range(40):
             size = draw.choice(sizes)
-            values += [draw.choice(scores)] * size
+            values += [draw.choice(scores)] * size if alike else draw.choices(scores, k=size)
             groups += [str(group)] * size
         held += upper_bound([1.0 - v for v in values], level=0.9, groups=groups) >= 1.0 - mean
     assert held >= 0.88 * runs
