@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from accelerate.utils import parse_flag_from_env
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from retrainer.errors import OutOfMemory
@@ -68,6 +68,8 @@ class Stepper:
         weights = [sum(map(weight_of, numbers)) for numbers in batches]
         with torch.no_grad():
             losses = [self._objective(loss_of, numbers)[0].item() for numbers in batches]
+        if isinstance(self._objective, FSDPModule):
+            self._objective.reshard()  # as a backward pass does; until then moments aren't found by the weights
         return float(sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights))
 
     def agree(self, *flags: bool) -> list[bool]:
