@@ -1,8 +1,8 @@
 """One optimizer step on one batch: in as many parts as fit into memory, and over as many processes as there are.
 
 The parts' losses are weighted so that their gradients add up to the whole batch's; processes that `accelerate launch`
-started each take a share of a batch the same way. With FSDP (`fully_shard`) they also share weights, gradients and
-moments: each layer is gathered while it computes.
+started each take a share of a batch the same way. With FSDP (`fully_shard`) or DeepSpeed (ZeRO) they also share
+weights, gradients and moments: each layer is gathered while it computes.
 """
 
 import gc
@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from retrainer.errors import OutOfMemory
+from retrainer.train import zero
 
 Loss = Callable[[list[int]], tuple[torch.Tensor, int]]  # of examples, by their numbers; and its tokens
 
@@ -42,19 +43,29 @@ class Stepper:
         self.main = self._rank == 0
         self.parts = 1
         self._objective = _Objective(model)
-        self._sharded = self.processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
-        if self._sharded:
+        fsdp, deepspeed = (
+            self.processes > 1 and parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED")
+        )
+        self._sharded = fsdp or deepspeed
+        if fsdp:
             _shard(self._objective)
         self._weights = [w for w in model.parameters() if w.requires_grad]
-        self.optimizer = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=weight_decay)
+        self.optimizer: Any = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=weight_decay)
+        self._engine = zero.engine(self._objective, self.optimizer, clip, self.processes) if deepspeed else None
+        if self._engine is not None:
+            self.optimizer = self._engine.optimizer
         model.train()
 
     def step(self, numbers: list[int], learning_rate: float) -> tuple[float, int]:
-        """One step: the batch's loss before it (nan where it or its gradient is no number, and nothing moves), and the
-        tokens that went through the model. Raises OutOfMemory where one example doesn't fit."""
+        """One step: the batch's loss before it (nan where it or its gradient is no number, and nothing moves but what
+        DeepSpeed has), and the tokens that went through the model. Raises OutOfMemory where one example doesn't
+        fit."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         loss, tokens = self._gradient(numbers)
+        if self._engine is not None:
+            self._engine.step()  # clips, and sets the gradients to none
+            return (loss if math.isfinite(float(self._engine.get_global_grad_norm())) else math.nan), tokens
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self._clip)
         finite = math.isfinite(loss) and math.isfinite(_whole(norm).item())
         if finite:
@@ -105,9 +116,14 @@ class Stepper:
             if not part:
                 continue
             share = sum(map(self._weight_of, part)) / whole if own else 0.0  # without an example of its own it still
-            loss, tokens = self._objective(self._loss_of, part)  #             takes part in what all compute together
-            # FSDP averages over the processes.
-            (loss * share * (self.processes if self._sharded else 1)).backward()
+            run = self._engine or self._objective  #                            takes part in what all compute together
+            loss, tokens = run(self._loss_of, part)
+            # FSDP and DeepSpeed average over the processes.
+            weighted = loss * share * (self.processes if self._sharded else 1)
+            if self._engine is None:
+                weighted.backward()
+            else:
+                self._engine.backward(weighted)
             total += torch.tensor([loss.item() * share, tokens * bool(own)], dtype=torch.float64, device=self._where)
         if self.processes > 1:
             dist.all_reduce(total)
