@@ -169,8 +169,9 @@ def _database(config: Config) -> list[str]:
 
 
 def _tracking(config: Config) -> list[str]:
-    """The extra that the retrainer needs where a route's cycles are tracked."""
-    return ["tracking"] if any(policy.student and policy.retrain.tracking for policy in config.routes.values()) else []
+    """The extras that the retrainer needs where a route's cycles are tracked."""
+    asked = [policy.retrain.tracking for policy in config.routes.values() if policy.student]
+    return sorted({"tracking" if tracking.mlflow else "wandb" for tracking in asked if tracking})
 
 
 def _room(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,20 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
         closing(open_log(config.log, kafka=config.kafka)) as log,
         closing(open_registry(config.registry)) as registry,
     ):
-        erased = []
-        for subject in dict.fromkeys((*hashed, *map(keys.hashed, names))):
-            had_key = keys.destroy(subject)
-            erased.append((subject, had_key, _erased(config, log, subject)))
+        subjects = list(dict.fromkeys((*hashed, *map(keys.hashed, names))))
+        had_key = {subject: keys.destroy(subject) for subject in subjects}
+        forget(config, _studied(config, subjects))
+        erased = {subject: _erased(config, log, subject) for subject in subjects}
         files = {"subjects": keys.scour(seconds=SCOUR_SECONDS), "log": log.scour(seconds=SCOUR_SECONDS)}
+        held = _held(config, registry, {subject: gone[Stream.INTERACTIONS] for subject, gone in erased.items()})
         report: list[dict[str, Any]] = [
             {
                 "subject": subject,
-                "key_destroyed": had_key,
+                "key_destroyed": had_key[subject],
                 "records": sum(map(len, gone.values())),
-                "held_by": list(_held(config, registry, subject, gone[Stream.INTERACTIONS])),
+                "held_by": held[subject],
             }
-            for subject, had_key, gone in erased
+            for subject, gone in erased.items()
         ]
     left = [name for name, clean in files.items() if not clean]
     for row in report:
@@ -62,7 +63,6 @@ def _erased(config: Config, log: EventLog, subject: str) -> dict[Stream, list[En
     are found by those rows alone."""
     for path in suite_files(config.state):
         remove(path, subject)
-    forget(config, _studied(config, subject))
     erased = {stream: log.erase(stream, subject=subject) for stream in Stream}
     entries = [entry for stream in Stream for entry in erased[stream]]
     for path in suite_files(config.state):
@@ -71,34 +71,51 @@ def _erased(config: Config, log: EventLog, subject: str) -> dict[Stream, list[En
     return erased
 
 
-def _studied(config: Config, subject: str) -> list[str]:
-    """The routes of which a study's data set holds something of hers."""
+def _studied(config: Config, subjects: Collection[str]) -> list[str]:
+    """The routes of which a study's data set holds something of one of these."""
     studies = Path(config.state) / "studies"
     sets = {file.parent for file in studies.rglob("dataset/dataset.json")}
-    found = {folder for folder in sets if any(example.is_of(subject, ()) for example in examples(folder))}
+    found = {folder for folder in sets if any(_counts(folder, dict.fromkeys(subjects, ())).values())}
     return sorted({bytes.fromhex(folder.relative_to(studies).parts[0]).decode() for folder in found})
 
 
-def _held(config: Config, registry: Registry, subject: str, entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
-    """The versions that learnt from her, also from what the log has long forgotten; not certain where a data set is
-    gone, and only its range known."""
-    for version in (
-        v for route in sorted({*config.routes, *(e.key for e in entries)}) for v in registry.versions(route)
-    ):
+def _held(config: Config, registry: Registry, erased: Mapping[str, Sequence[Entry]]) -> dict[str, list[dict[str, Any]]]:
+    """By subject, the versions that learnt from her, also from what the log has long forgotten; not certain where a
+    data set is gone, and only its range known. Each data set is read once."""
+    routes = sorted({*config.routes, *(entry.key for entries in erased.values() for entry in entries)})
+    held: dict[str, list[dict[str, Any]]] = {subject: [] for subject in erased}
+    for version in (v for route in routes for v in registry.versions(route)):
         offsets = version.lineage.get("offsets")
-        within = {e.id for e in entries if e.key == version.route and offsets and offsets[0] <= e.offset < offsets[1]}
+        within = {
+            subject: {
+                e.id for e in entries if e.key == version.route and offsets and offsets[0] <= e.offset < offsets[1]
+            }
+            for subject, entries in erased.items()
+        }
         folder = Path(config.state) / "cycles" / version.id / "dataset"
         certain = folder.exists()
-        records = sum(e.is_of(subject, within) for e in examples(folder)) if certain else len(within)
-        if records:
-            yield {
-                "version": version.id,
-                "stage": version.stage.value,
-                "dataset": version.lineage.get("dataset"),
-                "folder": str(folder) if certain else None,
-                "records": records,
-                "certain": certain,
-            }
+        counts = _counts(folder, within) if certain else {subject: len(ids) for subject, ids in within.items()}
+        for subject in (s for s, count in counts.items() if count):
+            held[subject].append(
+                {
+                    "version": version.id,
+                    "stage": version.stage.value,
+                    "dataset": version.lineage.get("dataset"),
+                    "folder": str(folder) if certain else None,
+                    "records": counts[subject],
+                    "certain": certain,
+                }
+            )
+    return held
+
+
+def _counts(folder: Path, records: Mapping[str, Collection[str]]) -> dict[str, int]:
+    """How many of a data set's examples are of each hashed subject, or were made of her records."""
+    counts = dict.fromkeys(records, 0)
+    for example in examples(folder):
+        for subject, ids in records.items():
+            counts[subject] += example.is_of(subject, ids)
+    return counts
 
 
 def _lines(row: dict[str, Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What a route's log has gained since its last data set: how many examples, and whether its inputs are others now."""
 
 import logging
+import time
 
 from collector import Interaction, Interactions
 from collector.errors import LogError
@@ -10,6 +11,7 @@ from retrainer.data.render import plain_messages
 from retrainer.drift import Drift
 from retrainer.errors import CycleError
 from retrainer.state import Cycles
+from router.events import Events
 from router.policy_student import RetrainPolicy
 
 log = logging.getLogger("retort.retrainer")
@@ -19,8 +21,11 @@ class Count:
     """Of one route; reads each record once. `drifted`: whether a window of inputs has shifted away from the data set's
     since then."""
 
-    def __init__(self, interactions: Interactions, cycles: Cycles, route: str, policy: RetrainPolicy) -> None:
+    def __init__(
+        self, interactions: Interactions, cycles: Cycles, route: str, policy: RetrainPolicy, events: Events
+    ) -> None:
         self._interactions, self._cycles, self._route, self._policy = interactions, cycles, route, policy
+        self._events = events
         self.anew()
 
     def anew(self) -> None:
@@ -52,4 +57,6 @@ class Count:
         shift = self._drift.add(messages) if self._drift is not None and messages is not None else None
         if shift is not None:
             self.drifted = self.drifted or shift.found
-            log.info("retrainer.drift", extra={"route": self._route, "psi": shift.psi, "bound": shift.bound})
+            measured = {"route": self._route, "psi": shift.psi, "bound": shift.bound}
+            log.info("retrainer.drift", extra=measured)
+            self._events.emit("retrainer.drift", **measured, at=time.time())

@@ -42,6 +42,12 @@ EXIT_ELSEWHERE = 76  # the next phase is heavy, and the route's heavy phases are
 HEAVY = ("train", "evaluate_base", "evaluate_student", "export", "evaluate_quantized")
 AT_HOME = ("dataset", "compare", "safety", "publish", "register")  # what needs log, gateway, store or registry
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",  # 0: a base may be fetched
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_ERROR_REPORTING": "false",  # its crash reports, which may hold what a traceback does
+}
 NICENESS = 10  # training takes what serving leaves
 PROGRESS_EVERY = 0.5  # seconds
 
@@ -50,8 +56,8 @@ def main() -> int:
     """Run the cycle. Returns 0 when it ended (registered, refused or skipped), 75 when it should be tried again, 1 when
     trying again would not help."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name, value in (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
-        os.environ.setdefault(name, value)  # HF_HUB_OFFLINE=0: a base may be fetched
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     away = len(sys.argv) > 1
     order = json.loads(Path(sys.argv[1]).read_bytes() if away else sys.stdin.readline())
     config = Config.model_validate(order["config"])

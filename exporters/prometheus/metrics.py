@@ -181,6 +181,19 @@ class Metrics:
             "retort_retrainer_phase_seconds", "A training cycle's phases", ("route", "phase"), _PHASE
         )
         self.cycles = self._counter("retort_retrainer_cycles", "Training cycles that ended", ("route", "outcome"))
+        self.drift = self._gauge(
+            "retort_retrainer_drift", "PSI of the last window of inputs against the last data set's", ("route",)
+        )
+        self.drift_bound = self._gauge(
+            "retort_retrainer_drift_bound",
+            "PSI above which the inputs have shifted: the policy's threshold, or what chance reaches if that is more",
+            ("route",),
+        )
+        self.drift_measured = self._gauge(
+            "retort_retrainer_drift_measured_timestamp_seconds",
+            "When the drift was last measured, in Unix time",
+            ("route",),
+        )
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self._registry)

@@ -172,6 +172,11 @@ class Subscriber:
     def _on_retrainer__cycle(self, f: Fields) -> None:
         self._m.cycles.labels(f["route"], f["outcome"]).inc()
 
+    def _on_retrainer__drift(self, f: Fields) -> None:
+        self._m.drift.labels(f["route"]).set(f["psi"])
+        self._m.drift_bound.labels(f["route"]).set(f["bound"])
+        self._m.drift_measured.labels(f["route"]).set(f["at"])
+
 
 def _error(constant: str) -> str:
     """A label from a small set: of a status only its class."""

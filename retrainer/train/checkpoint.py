@@ -1,7 +1,7 @@
 """Where a training stands, in one file that is replaced atomically: no pickle, so that nothing runs when it is read.
 
-Of a model that several processes share (FSDP) the whole tensors are written, by the first process, and each reads its
-own part: a checkpoint of two processes goes on in one.
+Of a model that several processes share (FSDP, DeepSpeed) the whole tensors are written, by the first process, and each
+reads its own part: a checkpoint of two processes goes on in one.
 """
 
 import json
@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from exporters.models import sync
 from retrainer.errors import CycleError
+from retrainer.train import zero
 
 
 def save(path: Path, model: Any, optimizer: torch.optim.Optimizer, facts: dict[str, Any], *, main: bool = True) -> None:
@@ -24,7 +25,7 @@ def save(path: Path, model: Any, optimizer: torch.optim.Optimizer, facts: dict[s
     tensors |= {f"rng:cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
     for name, weight in _trainable(model):
         tensors[f"weight:{name}"] = _whole(weight)
-        tensors |= {f"{key}:{name}": _whole(value) for key, value in optimizer.state[weight].items()}
+        tensors |= {f"{key}:{name}": _whole(value) for key, value in _moments(optimizer, weight).items()}
     if main:
         _write(path, tensors, facts)
 
@@ -43,6 +44,9 @@ def load(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> dict[str, 
         for name, weight in _trainable(model):
             values = by_name[name]
             _put(weight, values.pop("weight"))
+            if zero.is_shared(weight):
+                zero.put_moments(optimizer, weight, values)
+                continue
             # AdamW keeps its step count on the CPU, whatever the device of the weights.
             optimizer.state[weight] = {k: v if k == "step" else _like(v, weight) for k, v in values.items()}
         torch.set_rng_state(by_name[""]["rng"])
@@ -93,7 +97,13 @@ def _trainable(model: Any) -> list[tuple[str, torch.Tensor]]:
     return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
 
 
+def _moments(optimizer: torch.optim.Optimizer, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    return zero.moments(optimizer, weight) if zero.is_shared(weight) else optimizer.state[weight]
+
+
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    if zero.is_shared(tensor):
+        return zero.whole(tensor)
     tensor = tensor.detach()
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -106,7 +116,11 @@ def _like(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _put(weight: torch.Tensor, value: torch.Tensor) -> None:
-    if weight.shape != value.shape:
-        raise RuntimeError(f"a weight of {tuple(weight.shape)}, not {tuple(value.shape)}")
+    shape = zero.shape(weight)
+    if shape != value.shape:
+        raise RuntimeError(f"a weight of {tuple(shape)}, not {tuple(value.shape)}")
     with torch.no_grad():
-        weight.copy_(_like(value, weight))
+        if zero.is_shared(weight):
+            zero.put(weight, value)
+        else:
+            weight.copy_(_like(value, weight))

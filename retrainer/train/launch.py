@@ -99,12 +99,16 @@ def _tell(kind: str, *fields: Any) -> None:
 def main(folder: Path) -> int:
     """One of the processes. Returns 0, 1 where training failed, 75 where it was told to stop."""
     from accelerate import PartialState  # noqa: PLC0415 - heavy: torch
+    from accelerate.utils import parse_flag_from_env  # noqa: PLC0415
 
     from retrainer.recipes.sequence import settings  # noqa: PLC0415
+    from retrainer.train import zero  # noqa: PLC0415
     from retrainer.train.chat import prepare  # noqa: PLC0415
 
     ending_with(os.getppid())()  # a killed launcher leaves nobody behind who would write a checkpoint
     order = msgspec.json.decode((folder / "launch.json").read_bytes(), type=_Order)
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        zero.gloo_alone()
     state = PartialState()
     progress = Stoppable((lambda *told: _tell("progress", *told)) if state.is_main_process else silent)
     progress.listen()

@@ -1,8 +1,8 @@
 """One optimizer step on one batch: in as many parts as fit into memory, and over as many processes as there are.
 
 Losses are sums, which the whole batch's units divide, so that the gradients of parts add up to the whole batch's;
-processes that `accelerate launch` started each take a share of a batch the same way. With FSDP (`fully_shard`) they
-also share weights, gradients and moments: each layer is gathered while it computes.
+processes that `accelerate launch` started each take a share of a batch the same way. With FSDP (`fully_shard`) or
+DeepSpeed (ZeRO) they also share weights, gradients and moments: each layer is gathered while it computes.
 """
 
 import gc
@@ -14,10 +14,11 @@ import torch
 import torch.distributed as dist
 from accelerate.utils import parse_flag_from_env
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from retrainer.errors import OutOfMemory
+from retrainer.train import zero
 
 # Of examples, by their numbers: the sum of their losses, each times its example's weight; and the tokens read.
 Loss = Callable[[list[int]], tuple[torch.Tensor, int]]
@@ -46,19 +47,29 @@ class Stepper:
         self.main = self._rank == 0
         self.parts = 1
         self._objective = _Objective(model)
-        self._sharded = self.processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
-        if self._sharded:
+        fsdp, deepspeed = (
+            self.processes > 1 and parse_flag_from_env(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED")
+        )
+        self._sharded = fsdp or deepspeed
+        if fsdp:
             _shard(self._objective)
         self._weights = [w for w in model.parameters() if w.requires_grad]
-        self.optimizer = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=weight_decay)
+        self.optimizer: Any = torch.optim.AdamW(self._weights, lr=learning_rate, weight_decay=weight_decay)
+        self._engine = zero.engine(self._objective, self.optimizer, clip, self.processes) if deepspeed else None
+        if self._engine is not None:
+            self.optimizer = self._engine.optimizer
         model.train()
 
     def step(self, numbers: list[int], learning_rate: float) -> tuple[float, int]:
-        """One step: the batch's loss before it (nan where it or its gradient is no number, and nothing moves), and the
-        tokens that went through the model. Raises OutOfMemory where one example doesn't fit."""
+        """One step: the batch's loss before it (nan where it or its gradient is no number, and nothing moves but what
+        DeepSpeed has), and the tokens that went through the model. Raises OutOfMemory where one example doesn't
+        fit."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         loss, tokens = self._gradient(numbers)
+        if self._engine is not None:
+            self._engine.step()  # clips, and sets the gradients to none
+            return (loss if math.isfinite(float(self._engine.get_global_grad_norm())) else math.nan), tokens
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self._clip)
         finite = math.isfinite(loss) and math.isfinite(_whole(norm).item())
         if finite:
@@ -74,6 +85,8 @@ class Stepper:
             means = [
                 (self._objective(loss_of, numbers)[0] / n).item() for numbers, n in zip(batches, units, strict=True)
             ]
+        if isinstance(self._objective, FSDPModule):
+            self._objective.reshard()  # as a backward pass does; until then moments aren't found by the weights
         return float(sum(n * mean for n, mean in zip(units, means, strict=True)) / sum(units))
 
     def agree(self, *flags: bool) -> list[bool]:
@@ -108,10 +121,14 @@ class Stepper:
         for part in [own[start :: self.parts] for start in range(self.parts)] if own else [numbers[:1]]:
             if not part:
                 continue
-            summed, tokens = self._objective(self._loss_of, part)
+            summed, tokens = (self._engine or self._objective)(self._loss_of, part)
             # Without an example of its own a process still takes part in what all compute together.
             loss = summed / whole * bool(own)
-            (loss * (self.processes if self._sharded else 1)).backward()  # FSDP averages over the processes
+            shared = loss * (self.processes if self._sharded else 1)  # FSDP and DeepSpeed average over the processes
+            if self._engine is None:
+                shared.backward()
+            else:
+                self._engine.backward(shared)
             total += torch.tensor([loss.item(), tokens * bool(own)], dtype=torch.float64, device=self._where)
         if self.processes > 1:
             dist.all_reduce(total)

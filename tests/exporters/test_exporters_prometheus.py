@@ -190,6 +190,15 @@ EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
         {"route": "r", "outcome": "registered"},
         ['retort_retrainer_cycles_total{outcome="registered",route="r"} 1.0'],
     ),
+    (
+        "retrainer.drift",
+        {"route": "r", "psi": 0.3, "bound": 0.25, "at": 1800000000.5},
+        [
+            'retort_retrainer_drift{route="r"} 0.3',
+            'retort_retrainer_drift_bound{route="r"} 0.25',
+            'retort_retrainer_drift_measured_timestamp_seconds{route="r"} 1.8000000005e+09',
+        ],
+    ),
 ]
 
 

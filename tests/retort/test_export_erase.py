@@ -17,7 +17,7 @@ from collector.record import Answer, Interaction, RightAnswer, Usage, encode
 from retort.cli import main
 from retort.studies import folder_of
 from retrainer.data.curate import Example, Side
-from retrainer.data.dataset import Dataset, DatasetManifest, digest, write
+from retrainer.data.dataset import Dataset, DatasetManifest, digest, examples, write
 from retrainer.data.suite import grow, read_suite, suite_file
 from router import Arm, Config, Stage, TaskKind, Version, open_registry, parse
 
@@ -272,9 +272,7 @@ def test_erasing_a_person_removes_her_records_and_tells_who_learnt_from_them(
 def test_what_the_log_has_forgotten_of_a_person_is_still_found_and_erased(
     file: Path, config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keys = open_subjects(config.subjects)
-    jane = keys.hashed("jane")
-    keys.close()
+    jane = "ab" * 16
     learnt(config, "with", (0, 100), ["a", "b"], jane)
     learnt(config, "without", (0, 100), ["c"])
     suites = [suite_file(config.state, route) for route in ("r", "no longer configured")]
@@ -288,6 +286,24 @@ def test_what_the_log_has_forgotten_of_a_person_is_still_found_and_erased(
     assert [(h["version"], h["records"], h["certain"]) for h in row["held_by"]] == [("with", 2, True)]
     assert [[e.id for e in read_suite(suite)] for suite in suites] == [["c"], ["c"]]
     assert [folder_of(config, route).exists() for route in ("r", "s")] == [False, True]
+
+
+def test_several_people_are_erased_at_once_and_each_is_told_what_holds_her(
+    file: Path, config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(config, record("a", subject="jane"), record("b", subject="joe"))
+    learnt(config, "both", (0, 100), ["a", "b", "x"], "joe")
+    learnt(config, "of-jane", (0, 100), ["a", "c"])
+    write_examples(folder_of(config, "r") / "sweep-1" / "cycles" / "x" / "dataset", ["z"], "joe")
+    read: list[str] = []
+    monkeypatch.setattr("retort.erase.examples", lambda folder: (read.append(folder.parent.name), examples(folder))[1])
+    people = ("--hashed=jane", "--hashed=joe", "--hashed=nobody")
+    assert retort("erase", *people, "--json", "--config", str(file)) == 0
+    rows = {row["subject"]: row for row in json.loads(capsys.readouterr().out)}
+    held = {name: {h["version"]: h["records"] for h in row["held_by"]} for name, row in rows.items()}
+    assert held == {"jane": {"both": 1, "of-jane": 1}, "joe": {"both": 3}, "nobody": {}}
+    assert not folder_of(config, "r").exists()
+    assert sorted(read) == ["both", "of-jane", "x"], "each data set is read once"
 
 
 def test_an_erasure_that_was_killed_is_finished_by_the_next(

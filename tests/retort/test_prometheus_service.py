@@ -104,6 +104,7 @@ def test_alerts_fire_for_what_they_are_for_and_for_nothing_else(binaries: Path, 
     damaged = "retort_collector_spool_damaged_total"
     failed, full = "retort_collector_log_failed_total", "retort_collector_log_full_total"
     subjects = "retort_collector_subjects_failed_total"
+    drift, bound = 'retort_retrainer_drift{route="r"}', 'retort_retrainer_drift_bound{route="r"}'
     page = {"severity": "page"}
     cases = [
         firing("RetortQuarantine", quarantined, "0 0 0 1 1 1", minutes=5, route="r", reason="timeout", **page),
@@ -125,11 +126,15 @@ def test_alerts_fire_for_what_they_are_for_and_for_nothing_else(binaries: Path, 
         firing("RetortSubjectsAway", subjects, "0 3 3 3 3 3 3 3 3", minutes=8),
         firing("RetortBacklog", backlog, "90000000x20", minutes=12, severity="ticket"),
         firing("RetortBacklog", backlog, "90000000x8 0x20", minutes=15),
+        firing("RetortDrift", drift, "0.1x5 0.3x5", minutes=8, route="r", severity="ticket"),
+        firing("RetortDrift", drift, "0.3x5 0.1x5", minutes=8),
     ]
+    for case in cases[-2:]:
+        case["input_series"] += [{"series": bound, "values": "0.25x10"}]  # type: ignore[operator]
     file = tmp_path / "cases.yml"
     checked = [alert for case in cases for alert in case["alert_rule_test"][0]["exp_alerts"]]  # type: ignore[index]
     found = {r["alert"]: r["annotations"] for g in yaml.safe_load(rules.read_text())["groups"] for r in g["rules"]}
-    assert len(checked) == 11
+    assert len(checked) == 12
     for case in cases:
         (wanted,) = case["alert_rule_test"]  # type: ignore[misc]
         for alert in wanted["exp_alerts"]:

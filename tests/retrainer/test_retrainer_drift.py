@@ -87,10 +87,14 @@ async def test_a_shift_of_the_inputs_starts_a_cycle_but_imported_ones_do_not(tmp
         asked = {n: [{"role": "user", "content": f"My invoice {n} is wrong, refund me"}] for n in numbers}
         return [interaction(n, request={"model": "m", "messages": asked[n]}, source=source) for n in numbers]
 
-    async with running(settings, stand_in(DATASET + END)):
+    async with running(settings, stand_in(DATASET + END)) as told:
         log_exchanges(settings, others(range(400, 470), "openai"))
         log_exchanges(settings, range(470, 535))
         with pytest.raises(AssertionError, match="nothing happened in time"):
             await until(lambda: len(cycles_of(settings)) > 1, 1.0)
         log_exchanges(settings, others(range(535, 600), ""))
         await until(lambda: [s.request.reason for s in cycles_of(settings)] == ["by_hand", "drift"])
+    first, second = [fields for name, fields in told if name == "retrainer.drift"]
+    assert first["psi"] <= first["bound"]
+    assert second["psi"] > second["bound"] >= 0.25
+    assert (second["route"], second["at"] > first["at"] > cycles_of(settings)[0].started_at) == ("colours", True)

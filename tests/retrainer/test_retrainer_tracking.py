@@ -1,7 +1,10 @@
-"""MLflow is told of a cycle: a real store in SQLite, which a client reads back; and never of a record's text."""
+"""MLflow is told of a cycle (a real store in SQLite, which a client reads back), or Weights & Biases (its own client's
+file, which is parsed); and never of a record's text."""
 
 import json
 import math
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,10 @@ def test_a_cycle_is_one_run_with_its_settings_numbers_curve_and_artefact(tmp_pat
     assert [m.step for m in curve] == list(range(1, 1501))
     assert math.isclose(curve[-1].value, 2.0 / 1500)
     stored = b"".join(file.read_bytes() for file in tmp_path.rglob("mlflow.db*"))
+    assert_no_text(stored)
+
+
+def assert_no_text(stored: bytes) -> None:
     for text in (tiny_model.SYSTEM, tiny_model.question(1), tiny_model.answer(tiny_model.question(1))):
         assert text.encode() not in stored
         assert json.dumps(text).encode() not in stored
@@ -108,3 +115,94 @@ def test_a_tracking_uri_holds_no_password(tmp_path: Path) -> None:
     for uri, says in (("http://me:secret@host", "MLFLOW_TRACKING_PASSWORD"), ("ftp://host", "write http")):
         with pytest.raises(ValidationError, match=says):
             config(tmp_path / "s", tracking={"mlflow": uri})
+
+
+def test_one_tracker_is_named(tmp_path: Path) -> None:
+    mlflow_uri = "http://127.0.0.1:5000"
+    for tracking, says in (
+        ({}, "name one of mlflow and wandb"),
+        ({"mlflow": mlflow_uri, "wandb": "p"}, "name one of mlflow and wandb"),
+        ({"wandb": "p", "experiment": "e"}, "wandb: PROJECT or ENTITY/PROJECT"),
+        ({"wandb": "a/b/c"}, "should match pattern"),
+    ):
+        with pytest.raises(ValidationError, match=says):
+            config(tmp_path / "s", tracking=tracking)
+
+
+def records(file: Path) -> Iterator[Any]:
+    """Those of a run's file: protocol buffers in LevelDB's log format, behind a header of seven bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, whole = file.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:  # no chunk begins there
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or its last part
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def run_of(folder: Path) -> tuple[Any, dict[str, Any], dict[tuple[str, ...], Any], list[tuple[int, float]], int]:
+    """The run, its config, its summary, the curve, and how it ended, as the client has written them down."""
+    (file,) = folder.rglob("*.wandb")
+    found = [(record, record.WhichOneof("record_type")) for record in records(file)]
+    (run,) = [record.run for record, kind in found if kind == "run"]
+    given = {update.key: json.loads(update.value_json) for update in run.config.update}
+    updates = [update for record, kind in found if kind == "summary" for update in record.summary.update]
+    summary = {tuple(u.nested_key) or (u.key,): json.loads(u.value_json) for u in updates}
+    curve = []
+    for record, kind in found:
+        if kind == "history":
+            items = {tuple(i.nested_key) or (i.key,): json.loads(i.value_json) for i in record.history.item}
+            curve.append((record.history.step.num, items["train", "loss"]))
+    (code,) = [record.exit.exit_code for record, kind in found if kind == "exit"]
+    return run, given, summary, curve, code
+
+
+def test_weights_and_biases_get_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    made = config(tmp_path / "s", tracking={"wandb": "us/retort"}, seed=7)
+    track(made, ended(made))
+    folder = tmp_path / "s/cycles/colours-1"
+    run, given, summary, curve, code = run_of(folder)
+    assert (run.entity, run.project, run.run_id, run.run_group) == ("us", "retort", "colours-1", "colours")
+    assert (given["student"]["recipe"], given["retrain"]["seed"]) == ("lora", 7)
+    assert given["train"] == {"learning_rate": 4e-4}
+    facts = given["retort"]
+    assert (facts["who"], facts["outcome"], facts["dataset"]) == ("eve", "registered", "sha256:abc")
+    assert facts["artefact"] == (tmp_path / "s/artefacts/colours-1").as_uri()
+    assert (facts["begun"], facts["ended"]) == ("1970-01-01T00:16:40+00:00", "1970-01-01T00:18:20+00:00")
+    assert (summary["seconds",], summary["examples",]) == ({"train": 60.5}, {"train": 80.0, "test": 10.0})
+    assert summary["evaluate_student",]["agreement"] == pytest.approx(0.97)
+    assert curve == [(step, pytest.approx(2.0 / step)) for step in range(1, 1501)]
+    assert code == 0
+    stored = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    assert_no_text(stored)
+    assert str(Path.cwd()).encode() not in stored.replace(str(tmp_path).encode(), b""), "nor of the machine"
+
+
+def test_weights_and_biases_see_a_failure_and_their_absence_fails_no_cycle(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    made = config(tmp_path / "s", tracking={"wandb": "retort"})
+    failed = ended(made, None, phases={}, seconds={}, finished_at=None)  # type: ignore[arg-type]
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setattr("retrainer.tracking_wandb.INIT_SECONDS", 1.0)
+    track(made, failed, "the loss is no number")
+    assert "retrainer.not_tracked" in caplog.text
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    again = ended(made, None, phases={}, seconds={}, finished_at=None, request=Request(cycle_id="c", route="colours"))  # type: ignore[arg-type]
+    track(made, again, "the loss is no number")
+    _, given, _, _, code = run_of(tmp_path / "s/cycles/c")
+    assert (given["retort"]["error"], code) == ("the loss is no number", 1)
+    assert "artefact" not in given["retort"]
