@@ -20,7 +20,7 @@ from retrainer.data.configured import options
 from retrainer.data.curate import Example
 from retrainer.data.dataset import build, write
 from retrainer.data.held_out import read_held_out
-from retrainer.data.suite import grow
+from retrainer.data.suite import grow, read_suite, suite_file
 from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.assess import Assessment, assess
@@ -138,10 +138,11 @@ class Phases:
         return self._recipe.base
 
     def compare(
-        self, interactions: Interactions, scorer: Scorer, quantized: Report, versions: Sequence[Version]
+        self, interactions: Interactions, scorer: Scorer, reports: Mapping[str, Report], versions: Sequence[Version]
     ) -> Compared:
-        """The live version and the teacher on the same records; prices; where it errs."""
-        return compare(self._setting, quantized, scorer, interactions, versions)
+        """The live version and the teacher on the same records; the newest ones, and the frozen suite; prices; where it
+        errs."""
+        return compare(self._setting, reports, scorer, interactions, versions)
 
     def safety(self, quantized: Report) -> list[Suite]:
         """The safety suites, on what will be served."""
@@ -229,6 +230,12 @@ class Phases:
         return drawn[:MOST_JUDGED]
 
     @cached_property
+    def _frozen(self) -> list[Example]:
+        if not self._policy.retrain.data.regression:
+            return []
+        return read_suite(suite_file(self._config.state, self._request.route))
+
+    @cached_property
     def _setting(self) -> Setting:
         return Setting(
             config=self._config,
@@ -236,9 +243,11 @@ class Phases:
             job=self._job,
             gateway=self._gateway,
             judged=self._judged,
+            frozen=self._frozen,
             most_tokens=self._max_new_tokens,
         )
 
     @cached_property
     def _max_new_tokens(self) -> int:
-        return self._recipe.most_tokens([e.answer for e in (*self._job.data.train, *self._judged)])
+        known = (*self._job.data.train, *self._judged, *self._frozen)
+        return self._recipe.most_tokens([e.answer for e in known])

@@ -9,18 +9,20 @@ from typing import Any
 import msgspec
 
 from collector import Interactions
-from exporters.models import ArtefactError, Store
+from exporters.models import ArtefactError, Generated, Store
 from exporters.models.manifest import NAME as MANIFEST
 from retrainer.card import Facts, Point, write_card
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, Judged, judged_pairs, teacher_again
 from retrainer.evaluation.clusters import Cluster, Regressions, clusters, regressions
 from retrainer.evaluation.cost import Costs, costs
-from retrainer.evaluation.evaluate import Report, Scorer, evaluate
+from retrainer.evaluation.evaluate import Generate, Report, Scorer, evaluate
 from retrainer.evaluation.gate import LEAST_JUDGED, Verdict
 from retrainer.evaluation.grounded import context_of, grounded
 from retrainer.evaluation.limits import Evidence
+from retrainer.evaluation.metrics import Metric
 from retrainer.evaluation.scorer import similarity
+from retrainer.evaluation.slices import Frozen, agreements, remembering
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Memory, Suite, build_cases, judge_suites
 from router.config import Config
@@ -33,19 +35,22 @@ SAFETY_TOKENS = 48  # of an answer to a probe, at the most
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One cycle's, for the phases of this module. `judged`: the records that all reports are of."""
+    """One cycle's, for the phases of this module. `judged`: the records that all reports are of. `frozen`: the route's
+    regression suite."""
 
     config: Config
     route: str
     job: Job
     gateway: Gateway
     judged: Sequence[Example]
+    frozen: Sequence[Example]
     most_tokens: int
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """`previous`: the live version's report, `teacher`: its own, asked again; None where there is none. `judged`: what
-    the judge said of the exported student."""
+    the judge said of the exported student. `newest`: each report's agreement on those of its records that are of the
+    newest traffic."""
 
     costs: Costs
     clusters: list[Cluster]
@@ -53,6 +58,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     previous: Report | None = None
     teacher: Report | None = None
     regressions: Regressions | None = None
+    newest: dict[str, Metric] = {}
+    frozen: Frozen | None = None
 
     def reports(self) -> dict[str, Report]:
         """Those that there are, by name."""
@@ -62,61 +69,103 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         """For the gate."""
         known = self.teacher is not None and self.teacher.n >= LEAST_JUDGED
         bar = self.teacher.agreement if known and self.teacher is not None else 1.0
-        return Evidence(teacher=bar, costs=self.costs, suites=suites)
+        lost = self.frozen.regressions if self.frozen is not None else None
+        return Evidence(teacher=bar, costs=self.costs, suites=suites, regressions=lost)
 
     def summary(self) -> dict[str, Any]:
         """The numbers alone, for a manifest: no text."""
         told = msgspec.to_builtins(msgspec.structs.replace(self, previous=None, teacher=None))
         for weak in told["clusters"]:
             del weak["worst"], weak["name"]
-        if told["regressions"] is not None:
-            del told["regressions"]["examples"]
-        return {key: told[key] for key in ("costs", "clusters", "judged", "regressions")}
+        for lost in (told["regressions"], told["frozen"] and told["frozen"]["regressions"]):
+            if lost is not None:
+                del lost["examples"]
+        return {key: told[key] for key in ("costs", "clusters", "judged", "regressions", "newest", "frozen")}
 
 
 def compare(
-    setting: Setting, quantized: Report, scorer: Scorer, interactions: Interactions, versions: Sequence[Version]
+    setting: Setting,
+    reports: Mapping[str, Report],
+    scorer: Scorer,
+    interactions: Interactions,
+    versions: Sequence[Version],
 ) -> Compared:
-    """`quantized`: of what will be served. `versions`: of the route."""
-    policy, judged = setting.job.policy, setting.judged
+    """`reports`: of base, student, and what will be served (`quantized`). `versions`: of the route."""
+    policy, judged, quantized = setting.job.policy, setting.judged, reports["quantized"]
     gate, judge = policy.retrain.gate, policy.quality.judge
     some, answers = judged[: gate.judged], [o.text for o in quantized.outcomes[: gate.judged]]
     live = next((v for v in reversed(versions) if v.stage is Stage.LIVE), None)
-    previous = _previous(setting, live, quantized, scorer) if live is not None else None
+    generate = _previous(setting, live) if live is not None else None
+    previous = _report(setting, generate, judged, scorer, quantized) if generate else None
     said = Judged()
     if judge is not None and some:
         said = judged_pairs(setting.gateway, setting.route, judge, some, answers)
         if any(context_of(e.messages) for e in some):
             more = grounded(setting.gateway, judge, some, answers, similarity(setting.config.state))
             said = Judged(metrics={**said.metrics, **more.metrics}, failed={**said.failed, **more.failed})
-    return Compared(
+    made = Compared(
         costs=costs(interactions, setting.route, gate),
         clusters=clusters(quantized, judged),
         judged=said,
         previous=previous,
         teacher=teacher_again(setting.gateway, gate.teacher_route, some, scorer) if gate.teacher_route else None,
         regressions=regressions(quantized, previous, live.id, judged) if previous and live else None,
+        frozen=_frozen(setting, quantized, previous, generate, live, scorer) if setting.frozen else None,
     )
+    newest = {e.id for e in setting.job.data.newest}
+    return msgspec.structs.replace(made, newest=agreements({**reports, **made.reports()}, judged, newest))
 
 
-def _previous(setting: Setting, live: Version, quantized: Report, scorer: Scorer) -> Report | None:
-    """The live version's own answers; None where its artefact is gone, or of a runtime that no recipe has."""
+def _frozen(
+    setting: Setting,
+    quantized: Report,
+    previous: Report | None,
+    generate: Generate | None,
+    live: Version | None,
+    scorer: Scorer,
+) -> Frozen:
+    """Who answers the frozen suite how well. What stands in `judged` too, as in a route's first cycles, is not answered
+    anew. The teacher is asked again, where the route says so, for as many records as it is of the held-out ones."""
+    gate, suite = setting.job.policy.retrain.gate, setting.frozen
+    recipe = RECIPES[setting.job.student.recipe](setting.job)
+
+    def served(*prompts: Any, **how: Any) -> list[Generated]:  # loaded where there is something to ask
+        return recipe.exported(setting.job.folder / "artefact").generate(*prompts, **how)
+
+    now = _report(setting, remembering(served, setting.judged, quantized), suite, scorer)
+    reports = {"quantized": now}
+    lost = None
+    if generate is not None and previous is not None and live is not None:
+        then = _report(setting, remembering(generate, setting.judged, previous), suite, scorer, now)
+        reports["previous"], lost = then, regressions(now, then, live.id, suite)
+    if gate.teacher_route is not None:
+        teacher = teacher_again(setting.gateway, gate.teacher_route, suite[: gate.judged], scorer)
+        reports |= {"teacher": teacher} if teacher is not None else {}
+    return Frozen(scores=agreements(reports, suite), regressions=lost)
+
+
+def _previous(setting: Setting, live: Version) -> Generate | None:
+    """How the live version answers; None where its artefact is gone, or of a runtime that no recipe has."""
     store = Store(setting.config.artefacts)
     try:
         runtime = store.manifest(live.artefact).runtime
         recipe = next((r for make in RECIPES.values() if (r := make(setting.job)).runtime == runtime), None)
-        if recipe is None:
-            return None
-        generator = recipe.exported(store.path(live.artefact))
+        return None if recipe is None else recipe.exported(store.path(live.artefact)).generate
     except ArtefactError as error:
         log.warning("retrainer.no_previous", extra={"version": live.id, "error": str(error)})
         return None
+
+
+def _report(
+    setting: Setting, generate: Generate, examples: Sequence[Example], scorer: Scorer, guessed: Report | None = None
+) -> Report:
+    """`guessed`: of the same examples; most answers will be the same."""
     return evaluate(
-        generator.generate,
-        setting.judged,
+        generate,
+        examples,
         scorer,
         max_new_tokens=setting.most_tokens,
-        drafts=[o.text for o in quantized.outcomes],
+        drafts=[o.text for o in guessed.outcomes] if guessed else [e.answer for e in examples],
         phase="compare",
         progress=setting.job.progress,
     )

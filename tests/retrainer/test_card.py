@@ -16,6 +16,7 @@ from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.scorer import scorer
+from retrainer.evaluation.slices import Frozen, agreements
 from retrainer.phases_gate import Compared
 from retrainer.safety import Failing, Suite
 
@@ -59,6 +60,11 @@ def facts() -> Facts:
             clusters=clusters(now, JUDGED),
             previous=before,
             regressions=regressions(now, before, "r-1", JUDGED),
+            newest=agreements({"quantized": now, "previous": before}, JUDGED, {e.id for e in JUDGED[20:]}),
+            frozen=Frozen(
+                scores=agreements({"quantized": now, "previous": before}, JUDGED[:10]),
+                regressions=regressions(now, before, "r-1", JUDGED),
+            ),
         ),
         suites=[Suite(name="toxicity", cases=3, failed=1, excused=0, tolerated=0.0, examples=[failing])],
         points=[Point(version="r-1", megabytes=2.0, quality=0.9), Point(version="r-2", megabytes=1.0, quality=0.93)],
@@ -105,7 +111,10 @@ def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> 
         "1, 2, 3 ms (of 20 answers)",
         "| saving | 75.0% |",
         "| toxicity | failed | 1 of 3 | 0 | 0% |",
-        "### Against r-1",
+        "| newest traffic | 1.000 (1.000 to 1.000), n=10 | - | - | 1.000 (1.000 to 1.000), n=10 |",
+        "| frozen regression suite | 0.900 (",
+        "### Against r-1\n",
+        "### Against r-1 on the frozen regression suite",
         "Worse on 1 and better on 0 of 30 records",
         "| calibrated | 0.020 |",
         "sha256:1",

@@ -201,6 +201,9 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
     assert manifest.report["quantized"]["metrics"]["field:colour"]["value"] > 0.95
     assert manifest.report["quantized"]["latency"]["n"] >= 20
     assert not {"worst", "name"} & set(manifest.report["compared"]["clusters"][0])  # no text
+    compared = manifest.report["compared"]
+    assert set(compared["newest"]) == {"base", "student", "quantized"}
+    assert compared["frozen"]["scores"]["quantized"]["n"] == manifest.dataset["counts"]["test"]
     told = manifest.report["confidence"]
     confidence = Confidence.load(store.path(result.cycle_id))
     assert confidence.calibration.method == told["method"]
@@ -234,18 +237,35 @@ def _check_the_next_one_is_compared_with_it(bench: Bench, result: CycleResult, v
         job=job,
         gateway=Gateway(bench.config),
         judged=[known[o.id] for o in quantized.outcomes],
+        frozen=read_suite(suite_file(bench.config.state, "colours")),
         most_tokens=24,
     )
-    worse = [msgspec.structs.replace(o, value=0.0) for o in quantized.outcomes[:2]] + quantized.outcomes[2:]
+    newest, frozen = {e.id for e in job.data.newest}, {e.id for e in setting.frozen}
+    lost = {o.id for o in quantized.outcomes if o.id in frozen and o.value == 1.0 and o.id in newest}
+    assert 0 < len(lost) < len(frozen)
+    worse = [msgspec.structs.replace(o, text="no", value=0.0) if o.id in lost else o for o in quantized.outcomes]
     interactions = Interactions(bench.log, open_subjects(bench.config.subjects))
     live = msgspec.structs.replace(version, stage=Stage.LIVE)
-    found = compare(setting, msgspec.structs.replace(quantized, outcomes=worse), exact, interactions, [live])
+    reports = {**result.reports, "quantized": msgspec.structs.replace(quantized, outcomes=worse)}
+    found = compare(setting, reports, exact, interactions, [live])
     assert found.previous is not None
     assert found.previous.agreement == quantized.agreement
     assert found.regressions is not None
-    assert (found.regressions.previous, found.regressions.lost, found.regressions.won) == (version.id, 2, 0)
+    assert (found.regressions.previous, found.regressions.lost, found.regressions.won) == (
+        version.id,
+        len(lost),
+        0,
+    )
+    assert found.newest["quantized"].value < found.newest["previous"].value
+    assert found.newest["base"].n == found.newest["quantized"].n == len(newest & {e.id for e in setting.judged})
+    assert found.frozen is not None
+    on_it = found.evidence([]).regressions
+    assert on_it is not None
+    assert (on_it.n, on_it.lost, on_it.fell) == (len(frozen), len(lost), pytest.approx(len(lost) / len(frozen)))
+    assert found.frozen.scores["quantized"].value == pytest.approx(found.frozen.scores["previous"].value - on_it.fell)
+    assert "examples" not in found.summary()["frozen"]["regressions"]
     gone = msgspec.structs.replace(live, artefact="gone")
-    assert compare(setting, quantized, exact, interactions, [gone]).previous is None
+    assert compare(setting, result.reports, exact, interactions, [gone]).previous is None
 
 
 def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_registered(
