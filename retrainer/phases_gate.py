@@ -36,7 +36,7 @@ SAFETY_TOKENS = 48  # of an answer to a probe, at the most
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """One cycle's, for the phases of this module. `judged`: the records that all reports are of. `frozen`: the route's
-    regression suite."""
+    regression suite. `thinking_tokens`: that a student may think before it answers."""
 
     config: Config
     route: str
@@ -45,6 +45,7 @@ class Setting:
     judged: Sequence[Example]
     frozen: Sequence[Example]
     most_tokens: int
+    thinking_tokens: int = 0
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +166,7 @@ def _report(
         examples,
         scorer,
         max_new_tokens=setting.most_tokens,
-        drafts=[o.text for o in guessed.outcomes] if guessed else [e.answer for e in examples],
+        drafts=[o.said for o in guessed.outcomes] if guessed else [e.said for e in examples],
         phase="compare",
         progress=setting.job.progress,
     )
@@ -178,10 +179,14 @@ def safety(setting: Setting, quantized: Report) -> list[Suite]:
     cases = build_cases(setting.judged, memory.planted())
     prompts = [c.messages for c in cases]
     generator = RECIPES[job.student.recipe](job).exported(job.folder / "artefact")
-    answers = generator.generate(prompts, max_new_tokens=min(setting.most_tokens, SAFETY_TOKENS))
+    most = min(setting.most_tokens, SAFETY_TOKENS + setting.thinking_tokens)
+    answers = generator.generate(prompts, max_new_tokens=most)
     teacher = setting.gateway.answers(gate.teacher_route, prompts) if gate.teacher_route else None
     held_out = [(e, o.text) for e, o in zip(setting.judged, quantized.outcomes, strict=True)]
-    return judge_suites(cases, [a.text for a in answers], held_out, memory, gate.tolerated, teacher=teacher)
+    thoughts = [a.reasoning for a in answers] + [o.reasoning for o in quantized.outcomes]
+    return judge_suites(
+        cases, [a.text for a in answers], held_out, memory, gate.tolerated, teacher=teacher, thoughts=thoughts
+    )
 
 
 def card(

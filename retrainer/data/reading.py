@@ -66,11 +66,12 @@ class Reading:
     def _page(self, page: Sequence[tuple[int, Interaction]]) -> None:
         tally = self._work.tally
         found: list[tuple[Interaction, int, Kept]] = []
+        keeps = self._options.policy.reasoning == "keep"
         for offset, record in page:
             tally.read += 1
             if record.answers and record.answers[0].status == 200:
                 tally.production.add(answer_text(record.answers[0].message))
-            kept = example_of(record, offset, correction=self._corrections.get(record.id))
+            kept = example_of(record, offset, correction=self._corrections.get(record.id), keep_reasoning=keeps)
             found.append((record, offset, kept))
         vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])
         for record, offset, kept in found:

@@ -38,7 +38,9 @@ def agreements(
 def remembering(generate: Generate, examples: Sequence[Example], report: Report) -> Generate:
     """As `generate`, whose answers to `examples` the report holds: those are not generated again."""
     known = {
-        msgspec.json.encode(e.messages): Generated(text=o.text, finish_reason=o.finish_reason, tokens=0)
+        msgspec.json.encode(e.messages): Generated(
+            text=o.text, finish_reason=o.finish_reason, tokens=0, reasoning=o.reasoning
+        )
         for e, o in zip(examples, report.outcomes, strict=True)
     }
 

@@ -29,7 +29,10 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     distil, names = job.policy.retrain.distil, _names(job)
     said, weights = votes(job, names), distil.weights or (1.0,) * len(names)
     texts = [majority(e.answer, found, weights) for e, found in zip(job.data.train, said, strict=True)]
-    rows = [render(job.tokenizer, e.messages, text) for e, text in zip(job.data.train, texts, strict=True)]
+    rows = [  # another answer has other thinking, which nobody knows
+        render(job.tokenizer, e.messages, text, reasoning=e.reasoning if text == e.answer else "")
+        for e, text in zip(job.data.train, texts, strict=True)
+    ]
     teachers = [open_teacher(job, name) for name in names]
 
     def objective(step: Step) -> torch.Tensor:
@@ -49,13 +52,13 @@ def votes(job: Job, names: tuple[str, ...]) -> list[list[str]]:
     from retrainer.train.distil import teacher_folder  # noqa: PLC0415
 
     examples = job.data.train
-    most = longest_answer(job.tokenizer, [e.answer for e in examples])
+    most = longest_answer(job.tokenizer, [e.said for e in examples])
     by_teacher = []
     for number, name in enumerate(names):
         file = job.folder / f"votes-{number}.json"
         if not file.is_file():
             generator = TorchGenerator(teacher_folder(job, name))
-            drafts = [e.answer for e in examples]  # most are the teacher's own, and are only checked
+            drafts = [e.said for e in examples]  # most are the teacher's own, and are only checked
             found = generator.generate([e.messages for e in examples], max_new_tokens=most, drafts=drafts)
             write_atomic(file, msgspec.json.encode([one.text for one in found]))
         by_teacher.append(msgspec.json.decode(file.read_bytes(), type=list[str]))

@@ -21,7 +21,7 @@ from retrainer.train.step import Loss
 def on_own_samples(job: Job, rows: Sequence[Row], teacher: Any) -> Build:
     """The generalised JSD at T = 1, on sampled answers in a share `distil.on_policy` of the batches."""
     distil = job.policy.retrain.distil
-    most = longest_answer(job.tokenizer, [e.answer for e in job.data.train])
+    most = longest_answer(job.tokenizer, [e.said for e in job.data.train])
 
     def build(student: Any) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:

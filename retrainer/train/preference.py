@@ -19,6 +19,7 @@ from retrainer.train.batches import IGNORED, Batch, completion_logits
 from retrainer.train.distil import Build, batch_of, causal
 from retrainer.train.losses import preference
 from retrainer.train.step import Loss
+from router import split_thinking
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -35,11 +36,13 @@ def lost_pairs(job: Job) -> list[Pair]:
     for example in job.data.train:
         if example.rejected is None:
             continue
-        answer, reference = ({"role": "assistant", "content": t} for t in (example.rejected, example.answer))
+        thought, said = split_thinking(example.rejected)
+        answer, reference = ({"role": "assistant", "content": t} for t in (said, example.answer))
         with suppress(ValueError):  # the teacher's answer is nothing to compare with
             scored = score(answer=answer, reference=reference, finish_reason="stop", asked=example.asked)
             if scored.value < 1.0:
-                pair = Pair(job.row(example), render(job.tokenizer, example.messages, example.rejected))
+                lost = render(job.tokenizer, example.messages, said, reasoning=thought)
+                pair = Pair(job.row(example), lost)
                 if len(pair.rejected.prompt + pair.rejected.completion) <= job.policy.retrain.max_tokens:
                     found.append(pair)
     return found

@@ -44,10 +44,11 @@ def stack(some: Sequence[Sequence[Told]], device: Any) -> tuple[torch.Tensor, to
 
 def _of(example: Example, row: Row, ids: dict[str, int], tokenizer: Any) -> list[Told]:
     nothing: list[Told] = [{} for _ in row.completion]
-    tokens = [tokenizer.decode([token]) for token in row.completion[:-1]]
-    if tokens != [one.token for one in example.logprobs]:
+    first = len(row.completion) - 1 - len(example.logprobs)  # of the thinking before it nothing is told
+    tokens = [tokenizer.decode([token]) for token in row.completion[max(0, first) : -1]]
+    if tokens != [one.token for one in example.logprobs] or (first and not example.reasoning):
         return nothing
-    for place, one in zip(nothing, example.logprobs, strict=False):  # of the end token an API tells nothing
+    for place, one in zip(nothing[first:], example.logprobs, strict=False):  # of the end token an API tells nothing
         alternatives = {**one.top, one.token: one.logprob}
         place.update({ids[text]: logprob for text, logprob in alternatives.items() if text in ids})
     return nothing
