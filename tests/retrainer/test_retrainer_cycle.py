@@ -9,7 +9,7 @@ import pytest
 import tiny_model
 from retrainer_fakes import CountedLog, example, fill, interaction
 
-from collector import Interactions, open_subjects
+from collector import Interaction, Interactions, open_subjects
 from collector.errors import CollectorUnavailable
 from collector.frames import Happened, Header
 from collector.log import Stream
@@ -31,6 +31,16 @@ from router.registry import Stage, Version
 from router.scores import Asked
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+
+
+ALLOWED = {"distillation_allowed": True, "reasoning_distillation_allowed": True}
+
+
+def thinking(number: int) -> Interaction:
+    """An exchange whose teacher thought before it answered."""
+    made = interaction(number)
+    answers = [msgspec.structs.replace(a, reasoning=f"So {(a.message or {})['content']}") for a in made.answers]
+    return msgspec.structs.replace(made, answers=tuple(answers))
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -62,13 +72,20 @@ class Bench:
     """One state folder with a filled log, and what a cycle told."""
 
     def __init__(
-        self, state: Path, base: Path, *, records: int = 560, route: Mapping[str, Any] | None = None, **retrain: Any
+        self,
+        state: Path,
+        base: Path,
+        *,
+        records: int = 560,
+        route: Mapping[str, Any] | None = None,
+        thinks: bool = False,
+        **retrain: Any,
     ) -> None:
         settings = {"learning_rate": 5e-3, "epochs": 2, "min_new_examples": 10, **retrain}
         self.config = Config.model_validate(
             {
                 "state": str(state),
-                "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "distillation_allowed": True}},
+                "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", **ALLOWED}},
                 "engines": {"local": {}},
                 "routes": {
                     "colours": {
@@ -83,7 +100,7 @@ class Bench:
             }
         )
         self.log = CountedLog()
-        fill(self.log, [interaction(n) for n in range(records)])
+        fill(self.log, [thinking(n) if thinks else interaction(n) for n in range(records)])
         self.registry = Versions()
         self.sent: list[Header] = []
         self.phases: list[str] = []
@@ -303,6 +320,21 @@ def test_a_student_that_fails_as_a_whole_is_registered_for_what_it_is_sure_of(ti
     assert start == manifest.gate["checks"]["selective"]
     assert start["coverage_lower"] >= 0.3
     assert start["risk_upper"] <= 0.1
+
+
+def test_where_thinking_is_kept_a_student_that_thinks_is_judged_by_its_answers(tiny: Path, tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "state", tiny, thinks=True, epochs=4, data={"reasoning": "keep"})
+    result = bench.run("thinks")
+    assert result.outcome == "registered", result.verdict.reasons
+    outcomes = result.reports["quantized"].outcomes
+    assert all(o.reasoning == f"So {o.text}" for o in outcomes if o.value == 1.0)
+    assert all("think" not in o.text for o in outcomes)
+    manifest = Store(bench.config.artefacts).manifest("thinks")
+    assert all("think" not in golden["answer"] for golden in manifest.golden)
+    generator = GenAIGenerator(Store(bench.config.artefacts).path("thinks"), threads=1)
+    for golden in manifest.golden:
+        (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"], stepwise=True)
+        assert found.text == golden["answer"]
 
 
 def test_an_audited_override_registers_a_failing_candidate(tiny: Path, tmp_path: Path) -> None:
