@@ -193,7 +193,7 @@ class Assembler:
             raise ScrubError(f"request {error}") from error
         if any(_unreadable(call, said) for call, said in answers):
             raise ScrubError("unreadable answer")
-        values = [asked, *(words(said) for _, said in answers)]
+        values = [asked, *(words(said, reasoning=self._config.keeps_reasoning(c.upstream)) for c, said in answers)]
         policy = self._config.routes[exchange.decision.route]
         names = untouchable(asked, exchange.decision.route, policy) | {c.version for c, _ in answers if c.version}
         scrubbed = await self._pool.scrub(

@@ -23,7 +23,7 @@ import httpx
 import msgspec
 
 from collector.errors import CollectorError, JudgeFailed, Overloaded
-from router import Config, JudgePolicy, answer_text
+from router import Config, JudgePolicy, answer_text, split_thinking
 
 SECONDS = 30.0  # for a pair, its wait included: the sender keeps the frame until then
 MOST_WAITING = 16  # pairs of a route, for each call that may run at once
@@ -81,7 +81,7 @@ class GatewayClient:
             raise JudgeFailed("unreachable") from error
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise JudgeFailed("no_completion") from error
-        return answer_text(message if isinstance(message, Mapping) else None)
+        return split_thinking(answer_text(message if isinstance(message, Mapping) else None))[1]
 
     async def close(self) -> None:
         """Close its connections."""

@@ -7,6 +7,11 @@ from typing import Any
 import msgspec
 
 from collector.record import TokenLogprob, Usage
+from router import split_thinking
+
+# A message's fields of thinking: DeepSeek's and vLLM's, OpenRouter's, and what signs, summarises or repeats it.
+_REASONING = ("reasoning_content", "reasoning")
+_MORE_REASONING = ("reasoning_details", "thinking_blocks")
 
 
 class Unreadable(Exception):
@@ -23,9 +28,11 @@ class _Told(_Alternative):
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """What an upstream said. `logprobs`: of its content's tokens; empty where it told none."""
+    """What an upstream said. `reasoning`: its thinking, which then isn't in the message, whether it came in a field of
+    its own or in `<think>` before the content. `logprobs`: of its tokens; empty where it told none."""
 
     message: dict[str, Any]
+    reasoning: str | None = None
     finish_reason: str | None = None
     model: str | None = None
     system_fingerprint: str | None = None
@@ -61,12 +68,13 @@ def try_request(body: bytes) -> dict[str, Any] | None:
         return None
 
 
-def words(said: Completion | None) -> dict[str, Any]:
-    """All that an upstream worded itself."""
+def words(said: Completion | None, *, reasoning: bool) -> dict[str, Any]:
+    """All that an upstream worded itself; its thinking where that may be kept."""
     if said is None:
         return {}
     return {
         "message": said.message,
+        **({"reasoning": said.reasoning} if reasoning else {}),
         "finish_reason": said.finish_reason,
         "model": said.model,
         "system_fingerprint": said.system_fingerprint,
@@ -74,12 +82,17 @@ def words(said: Completion | None) -> dict[str, Any]:
 
 
 def spelt(said: Completion | None) -> tuple[TokenLogprob, ...]:
-    """An answer's tokens with their alternatives, where they spell its content. They are fragments, which no scrubber
-    can read, and an alternative may be a name that stands elsewhere in the exchange: whoever keeps them must know that
-    scrubbing found nothing in all of it."""
-    if said is None or "".join(token.token for token in said.logprobs) != said.message.get("content"):
+    """An answer's tokens with their alternatives, where they spell its content, after its thinking. They are
+    fragments, which no scrubber can read, and an alternative may be a name that stands elsewhere in the exchange:
+    whoever keeps them must know that scrubbing found nothing in all of it."""
+    if said is None or not isinstance(content := said.message.get("content"), str):
         return ()
-    return said.logprobs
+    left = sum(len(token.token) for token in said.logprobs) - len(content)  # characters of thinking
+    for at, token in enumerate(said.logprobs):
+        if left <= 0 or not said.reasoning:
+            return said.logprobs[at:] if "".join(t.token for t in said.logprobs[at:]) == content else ()
+        left -= len(token.token)
+    return ()
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -97,8 +110,10 @@ def _plain(data: dict[str, Any]) -> Completion:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise Unreadable("a choice without a message")
+    message, reasoning = _apart(message)
     return Completion(
         message=message,
+        reasoning=reasoning,
         finish_reason=_string(choice.get("finish_reason")),
         model=_string(data.get("model")),
         system_fingerprint=_string(data.get("system_fingerprint")),
@@ -144,14 +159,26 @@ def _stream(chunks: list[dict[str, Any]]) -> Completion:
     if calls:
         message["tool_calls"] = [calls[index] for index in sorted(calls)]
     known = next((c for c in chunks if c.get("model")), {})
+    message, reasoning = _apart(message)
     return Completion(
         message=message,
+        reasoning=reasoning,
         finish_reason=finish,
         model=_string(known.get("model")),
         system_fingerprint=_string(known.get("system_fingerprint")),
         usage=usage,
         logprobs=tuple(logprobs),
     )
+
+
+def _apart(message: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """A message without its thinking, and that."""
+    told = [text for name in _REASONING if isinstance(text := message.get(name), str) and text.strip()]
+    message = {k: v for k, v in message.items() if k not in (*_REASONING, *_MORE_REASONING)}
+    if isinstance(message.get("content"), str):
+        thought, message["content"] = split_thinking(message["content"])
+        told += [thought] if thought else []
+    return message, told[0].strip() if told else None
 
 
 def _add(message: dict[str, Any], calls: dict[int, dict[str, Any]], delta: Mapping[str, Any]) -> None:

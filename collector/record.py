@@ -37,7 +37,8 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One upstream's answer. `message`: the assistant message ({role, content, tool_calls, ...}), scrubbed;
-    a stream's deltas reassembled. None where no answer could be read. `deferred`: a student's, in whose place the
+    a stream's deltas reassembled. None where no answer could be read. `reasoning`: the thinking before it, scrubbed,
+    where it was shown and may be kept; the message never holds it. `deferred`: a student's, in whose place the
     teacher answered. `logprobs`: the message's tokens, where the client asked for them and scrubbing changed nothing of
     the exchange; else empty."""
 
@@ -50,6 +51,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     finish_reason: str | None = None
     message: dict[str, Any] | None = None
+    reasoning: str | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
     ttft_ms: float | None = None

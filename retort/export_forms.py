@@ -79,8 +79,8 @@ class Parquet:
 COLUMNS = (
     "id", "at", "route", "kind", "arm", "version", "propensity", "eligible", "policy_version", "rollout_revision",
     "consent", "scrubber", "cluster", "subject", "stream", "request", "served_by", "model", "status", "error",
-    "finish_reason", "message", "prompt_tokens", "completion_tokens", "cost_usd", "ttft_ms", "total_ms", "shadows",
-    "right_answer",
+    "finish_reason", "message", "reasoning", "prompt_tokens", "completion_tokens", "cost_usd", "ttft_ms", "total_ms",
+    "shadows", "right_answer",
 )  # fmt: skip
 
 

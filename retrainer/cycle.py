@@ -206,7 +206,7 @@ class _Cycle:
         assessed = self._phase(rung.key("assess"), Assessment, lambda: work.assess(quantized))
         versions = self._registry.versions(self._state.request.route)
         compared = self._phase(
-            rung.key("compare"), Compared, lambda: work.compare(interactions, scorer, quantized, versions)
+            rung.key("compare"), Compared, lambda: work.compare(interactions, scorer, reports, versions)
         )
         reports |= compared.reports()
         suites = self._phase(rung.key("safety"), list[Suite], lambda: work.safety(quantized))

@@ -20,7 +20,7 @@ from retrainer.data.configured import options
 from retrainer.data.curate import Example
 from retrainer.data.dataset import build, write
 from retrainer.data.held_out import read_held_out
-from retrainer.data.suite import grow
+from retrainer.data.suite import grow, read_suite, suite_file
 from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.assess import Assessment, assess
@@ -35,6 +35,7 @@ from retrainer.safety import Suite, ask_general
 from retrainer.state import Request
 from router.config import Config
 from router.registry import Version
+from router.thinking import written
 
 # Held-out records that a model answers at the most: with 1,000 the interval is about one point to either side.
 MOST_JUDGED = 1000
@@ -101,7 +102,7 @@ class Phases:
 
     def evaluate_student(self, scorer: Scorer) -> Report:
         """What the trained, unquantized model answers."""
-        teachers = [e.answer for e in self._judged]  # most are the student's own, and are only checked
+        teachers = [e.said for e in self._judged]  # most are the student's own, and are only checked
         return self._evaluate(self._recipe.trained(), "evaluate_student", scorer, drafts=teachers)
 
     def export(self) -> dict[str, Any]:
@@ -118,7 +119,7 @@ class Phases:
     def evaluate_quantized(self, scorer: Scorer, student: Report) -> Report:
         """What will be served. The unquantized student's answers are drafts: most are right, and only checked."""
         generator = self._recipe.exported(self._folder / "artefact")
-        drafts = [o.text for o in student.outcomes]
+        drafts = [o.said for o in student.outcomes]
         report = self._evaluate(generator, "evaluate_quantized", scorer, drafts=drafts, general=True)
         latency = measure_latency(
             lambda prompt: generator.generate([prompt], max_new_tokens=self._max_new_tokens),
@@ -138,10 +139,11 @@ class Phases:
         return self._recipe.base
 
     def compare(
-        self, interactions: Interactions, scorer: Scorer, quantized: Report, versions: Sequence[Version]
+        self, interactions: Interactions, scorer: Scorer, reports: Mapping[str, Report], versions: Sequence[Version]
     ) -> Compared:
-        """The live version and the teacher on the same records; prices; where it errs."""
-        return compare(self._setting, quantized, scorer, interactions, versions)
+        """The live version and the teacher on the same records; the newest ones, and the frozen suite; prices; where it
+        errs."""
+        return compare(self._setting, reports, scorer, interactions, versions)
 
     def safety(self, quantized: Report) -> list[Suite]:
         """The safety suites, on what will be served."""
@@ -217,8 +219,10 @@ class Phases:
                 phase=phase,
                 progress=self._job.progress,
             )
-            asked = general and self._recipe.runtime != CLOSED  # whatever is asked, that answers as the route does
-            return msgspec.structs.replace(report, general=ask_general(generator.generate)) if asked else report
+            if general and self._recipe.runtime != CLOSED:  # whatever is asked, that answers as the route does
+                asked = ask_general(generator.generate, thinking_tokens=self._thinking_tokens)
+                report = msgspec.structs.replace(report, general=asked)
+            return report
         finally:
             del generator
             gc.collect()  # half a gigabyte, before the next model comes
@@ -235,6 +239,12 @@ class Phases:
         return drawn[:MOST_JUDGED]
 
     @cached_property
+    def _frozen(self) -> list[Example]:
+        if not self._policy.retrain.data.regression:
+            return []
+        return read_suite(suite_file(self._config.state, self._request.route))
+
+    @cached_property
     def _setting(self) -> Setting:
         return Setting(
             config=self._config,
@@ -242,9 +252,17 @@ class Phases:
             job=self._job,
             gateway=self._gateway,
             judged=self._judged,
+            frozen=self._frozen,
             most_tokens=self._max_new_tokens,
+            thinking_tokens=self._thinking_tokens,
         )
 
     @cached_property
     def _max_new_tokens(self) -> int:
-        return self._recipe.most_tokens([e.answer for e in (*self._job.data.train, *self._judged)])
+        known = (*self._job.data.train, *self._judged, *self._frozen)
+        return self._recipe.most_tokens([e.said for e in known])
+
+    @cached_property
+    def _thinking_tokens(self) -> int:
+        thoughts = [written(e.reasoning, "") for e in self._job.data.train if e.reasoning]
+        return self._recipe.most_tokens(thoughts) if thoughts else 0

@@ -4,24 +4,26 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from collector import Interactions
-from exporters.models import ArtefactError, Store
+from exporters.models import ArtefactError, Generated, Store
 from exporters.models.manifest import NAME as MANIFEST
 from retrainer.card import Facts, Point, write_card
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, Judged, judged_pairs, teacher_again
 from retrainer.evaluation.clusters import Cluster, Regressions, clusters, regressions
 from retrainer.evaluation.cost import Costs, costs
-from retrainer.evaluation.evaluate import Report, Scorer, evaluate
+from retrainer.evaluation.evaluate import Generate, Report, Scorer, evaluate
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.generator import with_room
 from retrainer.evaluation.grounded import context_of, grounded
 from retrainer.evaluation.limits import Evidence
+from retrainer.evaluation.metrics import Metric
 from retrainer.evaluation.scorer import similarity
+from retrainer.evaluation.slices import Frozen, agreements, remembering
 from retrainer.ladder import Step
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Memory, Suite, build_cases, judge_suites
@@ -34,20 +36,30 @@ log = logging.getLogger("retort.retrainer")
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One cycle's, for the phases of this module. `judged`: the records that all reports are of. `most_tokens`: of an
-    answer of the candidate."""
+    """One cycle's, for the phases of this module. `judged`: the records that all reports are of. `frozen`: the route's
+    regression suite. `most_tokens`: of an answer of the candidate; `thinking_tokens`: that it may think before one."""
 
     config: Config
     route: str
     job: Job
     gateway: Gateway
     judged: Sequence[Example]
+    frozen: Sequence[Example]
+    most_tokens: int
+    thinking_tokens: int = 0
+
+
+class Answering(NamedTuple):
+    """`most_tokens`: of an answer, in the generator's own tokens."""
+
+    generate: Generate
     most_tokens: int
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """`previous`: the live version's report, `teacher`: its own, asked again; None where there is none. `judged`: what
-    the judge said, by the report's name; the exported student's is `quantized`."""
+    the judge said, by the report's name; the exported student's is `quantized`. `newest`: each report's agreement on
+    those of its records that are of the newest traffic."""
 
     costs: Costs
     clusters: list[Cluster]
@@ -55,6 +67,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     previous: Report | None = None
     teacher: Report | None = None
     regressions: Regressions | None = None
+    newest: dict[str, Metric] = {}
+    frozen: Frozen | None = None
 
     def reports(self) -> dict[str, Report]:
         """Those that there are, by name."""
@@ -62,10 +76,12 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     def evidence(self, suites: Sequence[Suite]) -> Evidence:
         """For the gate."""
+        lost = self.frozen.regressions if self.frozen is not None else None
+        known = Evidence(costs=self.costs, suites=suites, regressions=lost)
         if self.teacher is None:
-            return Evidence(costs=self.costs, suites=suites)
+            return known
         # The upper end: luck with a few records must not lower the bar.
-        return Evidence(teacher=self.teacher.upper, teacher_n=self.teacher.n, costs=self.costs, suites=suites)
+        return msgspec.structs.replace(known, teacher=self.teacher.upper, teacher_n=self.teacher.n)
 
     def summary(self) -> dict[str, Any]:
         """The numbers alone, for a manifest: no text."""
@@ -74,27 +90,35 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
             del weak["worst"], weak["name"]
         if told["regressions"] is not None:
             del told["regressions"]["examples"]
-        return {key: told[key] for key in ("costs", "clusters", "judged", "regressions")}
+        return {key: told[key] for key in ("costs", "clusters", "judged", "regressions", "newest", "frozen")}
 
 
 def compare(
-    setting: Setting, quantized: Report, scorer: Scorer, interactions: Interactions, versions: Sequence[Version]
+    setting: Setting,
+    reports: Mapping[str, Report],
+    scorer: Scorer,
+    interactions: Interactions,
+    versions: Sequence[Version],
 ) -> Compared:
-    """`quantized`: of what will be served. `versions`: of the route."""
-    policy, judged = setting.job.policy, setting.judged
+    """`reports`: of base, student, and what will be served (`quantized`). `versions`: of the route."""
+    policy, judged, quantized = setting.job.policy, setting.judged, reports["quantized"]
     gate, judge = policy.retrain.gate, policy.quality.judge
     live = next((v for v in reversed(versions) if v.stage is Stage.LIVE), None)
-    previous = _previous(setting, live, quantized, scorer) if live is not None else None
+    before = _previous(setting, live) if live is not None else None
+    previous = _report(setting, before, judged, scorer, quantized) if before else None
     teacher = teacher_again(setting.gateway, gate.teacher_route, judged, scorer) if gate.teacher_route else None
-    reports = {"quantized": quantized, "previous": previous, "teacher": teacher}
-    return Compared(
+    said = {"quantized": quantized, "previous": previous, "teacher": teacher}
+    made = Compared(
         costs=costs(interactions, setting.route, gate, quantized.latency),
         clusters=clusters(quantized, judged),
-        judged=_by_the_judge(setting, judge, {k: r for k, r in reports.items() if r}) if judge else {},
+        judged=_by_the_judge(setting, judge, {k: r for k, r in said.items() if r}) if judge else {},
         previous=previous,
         teacher=teacher,
         regressions=regressions(quantized, previous, live.id, judged) if previous and live else None,
+        frozen=_frozen(setting, quantized, previous, before, live, scorer) if setting.frozen else None,
     )
+    newest = {e.id for e in setting.job.data.newest}
+    return msgspec.structs.replace(made, newest=agreements({**reports, **made.reports()}, judged, newest))
 
 
 def _by_the_judge(setting: Setting, judge: JudgePolicy, reports: Mapping[str, Report]) -> dict[str, Judged]:
@@ -113,25 +137,65 @@ def _by_the_judge(setting: Setting, judge: JudgePolicy, reports: Mapping[str, Re
     return said
 
 
-def _previous(setting: Setting, live: Version, quantized: Report, scorer: Scorer) -> Report | None:
-    """The live version's own answers; None where its artefact is gone, or of a runtime that no recipe has."""
-    store = Store(setting.config.artefacts)
+def _frozen(
+    setting: Setting,
+    quantized: Report,
+    previous: Report | None,
+    before: Answering | None,
+    live: Version | None,
+    scorer: Scorer,
+) -> Frozen:
+    """Who answers the frozen suite how well. What stands in `judged` too, as in a route's first cycles, is not answered
+    anew. The teacher is asked again, where the route says so, for as many records as it is of the held-out ones. None
+    of its texts is kept: a record of the suite may be in no data set of this version, by which an erasure finds it."""
+    gate, suite = setting.job.policy.retrain.gate, setting.frozen
+    recipe = RECIPES[setting.job.student.recipe](setting.job)
+
+    def served(*prompts: Any, **how: Any) -> list[Generated]:  # loaded where there is something to ask
+        return recipe.exported(setting.job.folder / "artefact").generate(*prompts, **how)
+
+    now = _report(
+        setting, Answering(remembering(served, setting.judged, quantized), setting.most_tokens), suite, scorer
+    )
+    reports = {"quantized": now}
+    lost = None
+    if before is not None and previous is not None and live is not None:
+        known = Answering(remembering(before.generate, setting.judged, previous), before.most_tokens)
+        then = _report(setting, known, suite, scorer, now)
+        reports["previous"] = then
+        lost = msgspec.structs.replace(regressions(now, then, live.id, suite), examples=[])
+    if gate.teacher_route is not None:
+        teacher = teacher_again(setting.gateway, gate.teacher_route, suite[: gate.judged], scorer)
+        reports |= {"teacher": teacher} if teacher is not None else {}
+    return Frozen(scores=agreements(reports, suite), regressions=lost)
+
+
+def _previous(setting: Setting, live: Version) -> Answering | None:
+    """How the live version answers; None where its artefact is gone, or of a runtime that no recipe has."""
+    store, job = Store(setting.config.artefacts), setting.job
     try:
         runtime = store.manifest(live.artefact).runtime
-        recipe = next((r for make in RECIPES.values() if (r := make(setting.job)).runtime == runtime), None)
+        recipe = next((r for make in RECIPES.values() if (r := make(job)).runtime == runtime), None)
         if recipe is None:
             return None
         generator = recipe.exported(store.path(live.artefact))
     except ArtefactError as error:
         log.warning("retrainer.no_previous", extra={"version": live.id, "error": str(error)})
         return None
-    answers = {e.answer for e in (*setting.job.data.train, *setting.judged)}
+    answers = {e.said for e in (*job.data.train, *setting.judged, *setting.frozen)}
+    return Answering(generator.generate, with_room(max(map(generator.length, answers))))
+
+
+def _report(
+    setting: Setting, answering: Answering, examples: Sequence[Example], scorer: Scorer, guessed: Report | None = None
+) -> Report:
+    """`guessed`: of the same examples; most answers will be the same."""
     return evaluate(
-        generator.generate,
-        setting.judged,
+        answering.generate,
+        examples,
         scorer,
-        max_new_tokens=with_room(max(map(generator.length, answers))),  # in its own tokens, not the candidate's
-        drafts=[o.text for o in quantized.outcomes],
+        max_new_tokens=answering.most_tokens,
+        drafts=[o.said for o in guessed.outcomes] if guessed else [e.said for e in examples],
         phase="compare",
         progress=setting.job.progress,
     )
@@ -144,15 +208,18 @@ def safety(setting: Setting, quantized: Report) -> list[Suite]:
     cases = build_cases(setting.judged, memory.planted())
     prompts = [c.messages for c in cases]
     generator = RECIPES[job.student.recipe](job).exported(job.folder / "artefact")
-    answers: dict[int, str] = {}
-    for most in {case.tokens or setting.most_tokens for case in cases}:
-        some = [n for n, case in enumerate(cases) if (case.tokens or setting.most_tokens) == most]
-        said = generator.generate([prompts[n] for n in some], max_new_tokens=min(setting.most_tokens, most))
-        answers |= {n: answer.text for n, answer in zip(some, said, strict=True)}
+    answers: dict[int, Generated] = {}
+    for most in {case.tokens for case in cases}:
+        some = [n for n, case in enumerate(cases) if case.tokens == most]
+        room = setting.most_tokens if most is None else min(setting.most_tokens, most + setting.thinking_tokens)
+        said = generator.generate([prompts[n] for n in some], max_new_tokens=room)
+        answers |= dict(zip(some, said, strict=True))
+    told = [answers[n] for n in range(len(cases))]
     teacher = setting.gateway.answers(gate.teacher_route, prompts) if gate.teacher_route else None
     held_out = [(e, o.text) for e, o in zip(setting.judged, quantized.outcomes, strict=True)]
+    thoughts = [a.reasoning for a in told] + [o.reasoning for o in quantized.outcomes]
     return judge_suites(
-        cases, [answers[n] for n in range(len(cases))], held_out, memory, gate.tolerated, teacher=teacher
+        cases, [a.text for a in told], held_out, memory, gate.tolerated, teacher=teacher, thoughts=thoughts
     )
 
 

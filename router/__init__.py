@@ -42,6 +42,7 @@ from router.scores import (
 )
 from router.sql import Database, Session, open_database
 from router.tasks import TaskKind
+from router.thinking import split as split_thinking
 
 __all__ = [
     "Arm",
@@ -111,6 +112,7 @@ __all__ = [
     "recall_at_k",
     "recompute",
     "score",
+    "split_thinking",
     "stages",
     "status",
     "tool_calls",

@@ -35,6 +35,7 @@ class Upstream(Strict):
     base_url: str
     api_key: str = "passthrough"
     distillation_allowed: bool = False
+    reasoning_distillation_allowed: bool = False
     stand_in: str | None = None
     prices: dict[str, Prices] = {}
     connect_timeout: Seconds = 5.0
@@ -162,6 +163,11 @@ class Config(Strict):
                 raise ValueError(f"routes.{route}: with the log in Kafka a name has at most {MOST_ROUTE_BYTES} bytes")
         return self
 
+    def keeps_reasoning(self, upstream: str | None) -> bool:
+        """Whether what UPSTREAM/MODEL thinks may be kept. A student (None) is the operator's own."""
+        found = self.upstreams.get(upstream.partition("/")[0]) if upstream is not None else None
+        return upstream is None or (found is not None and found.reasoning_distillation_allowed)
+
     @model_validator(mode="after")
     def _names(self) -> "Config":
         claimed: dict[str, str] = {}
@@ -177,6 +183,12 @@ class Config(Strict):
                     raise ValueError(
                         f"routes.{route}: a student learns from {teacher!r}, but upstreams.{upstream}."
                         "distillation_allowed is not true; read the provider's terms, then set it"
+                    )
+                thinks = policy.student and policy.retrain.data.reasoning == "keep"
+                if thinks and not self.upstreams[upstream].reasoning_distillation_allowed:
+                    raise ValueError(
+                        f"routes.{route}.retrain.data.reasoning: keep learns what {teacher!r} thinks, but upstreams."
+                        f"{upstream}.reasoning_distillation_allowed is not true; read the provider's terms, then set it"
                     )
             if policy.student and policy.student.engine not in self.engines:
                 known = ", ".join(sorted(self.engines)) or "none"

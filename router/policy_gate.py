@@ -28,10 +28,10 @@ class GatePolicy(Strict):
     `min_quality`: share of the teacher's. `min_saving`: share of the teacher's price that an answer of the student
     saves, by `student_usd_per_1000` requests, `student_usd_per_month`, and `student_usd_per_hour` of the engine's
     machine times the measured time of an answer (None: by its processors, where neither of the others is given).
-    `max_forgotten`: share of the general
-    questions that the base answers and the student doesn't. `teacher_route`: where the teacher is asked again, a route
-    as a judge's: how well it agrees with itself, and what it says to the safety suites. `judged`: records that the
-    route's judge compares.
+    `max_forgotten`: share of the general questions that the base answers and the student doesn't. `max_regression`: how
+    much of its agreement on the frozen regression suite a student may lose against the live version; a loss that may be
+    chance refuses none. `teacher_route`: where the teacher is asked again, a route as a judge's: how well it agrees with
+    itself, and what it says to the safety suites. `judged`: records that the route's judge compares.
     """
 
     min_quality: OpenRate | None = None
@@ -42,6 +42,7 @@ class GatePolicy(Strict):
     student_usd_per_month: float = Field(0.0, ge=0.0)
     student_usd_per_hour: float | None = Field(None, ge=0.0)
     max_forgotten: Rate = 1.0
+    max_regression: Rate = 0.0
     tolerated: ToleratedPolicy = ToleratedPolicy()
     teacher_route: str | None = None
     judged: int = Field(50, ge=0)

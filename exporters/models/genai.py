@@ -20,6 +20,8 @@ from typing import Any
 import msgspec
 
 from exporters.models.errors import ExportFailed
+from router import split_thinking
+from router.thinking import opens
 
 Messages = Sequence[Mapping[str, str]]
 Tick = Callable[[int], None]
@@ -27,12 +29,14 @@ Tick = Callable[[int], None]
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """One greedy answer. `tokens`: how many were generated, the end token included. `finish_reason`: stop | length.
-    `logprobs`: each token's natural log probability, the end token's too; empty where the model doesn't tell them."""
+    `logprobs`: each token's natural log probability, the end token's too; empty where the model doesn't tell them.
+    `reasoning`: what was thought before the text; tokens and logprobs are of both."""
 
     text: str
     finish_reason: str
     tokens: int
     logprobs: tuple[float, ...] = ()
+    reasoning: str = ""
 
 
 class GenAIGenerator:
@@ -54,11 +58,14 @@ class GenAIGenerator:
             raise ExportFailed(f"onnxruntime-genai can't load {folder}: {error}") from error
         self._tokenizer = og.Tokenizer(self._model)
         self._stops = {int(i) for i in self._tokenizer.eos_token_ids}
+        self._opened = opens(self._prompt([{"role": "user", "content": "Hello."}]))
 
     def encode(self, messages: Messages) -> list[int]:
         """The prompt's tokens, up to where the answer begins."""
-        text = self._tokenizer.apply_chat_template(json.dumps(list(messages)), add_generation_prompt=True)
-        return [int(i) for i in self._tokenizer.encode(text)]
+        return [int(i) for i in self._tokenizer.encode(self._prompt(messages))]
+
+    def _prompt(self, messages: Messages) -> str:
+        return str(self._tokenizer.apply_chat_template(json.dumps(list(messages)), add_generation_prompt=True))
 
     def length(self, answer: str) -> int:
         """How many tokens an answer takes, without the end token."""
@@ -93,11 +100,14 @@ class GenAIGenerator:
         for done, i in enumerate(sorted(range(len(encoded)), key=encoded.__getitem__), start=1):
             draft = [] if drafts is None else self._draft(drafts[i])[:max_new_tokens]
             tokens, logprobs, stopped = sequence.answer(encoded[i], draft, max_new_tokens)
+            said = str(self._tokenizer.decode(self._array(tokens))) if tokens else ""
+            thought, text = split_thinking(said, opened=self._opened)
             answers[i] = Generated(
-                text=str(self._tokenizer.decode(self._array(tokens))) if tokens else "",
+                text=text,
                 finish_reason="stop" if stopped else "length",
                 tokens=len(tokens) + stopped,
                 logprobs=tuple(logprobs),
+                reasoning=thought,
             )
             if tick:
                 tick(done)

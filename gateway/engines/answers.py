@@ -6,26 +6,29 @@ from typing import Any
 import msgspec
 
 from exporters.models.confidence import DIGITS
-from gateway.engines.protocol import Alternative, Done, Token
+from gateway.engines.protocol import Alternative, Done, Piece, Token
 
 CONFIDENCE_HEADER = "x-retort-confidence"
 DONE_EVENT = b"data: [DONE]\n\n"
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of the prompt (template included) and of the answer (end token included)."""
+    """Tokens of the prompt (template included) and of the answer (end token and thinking included)."""
 
     prompt_tokens: int
     completion_tokens: int
+    reasoning_tokens: int = 0
 
-    def data(self) -> dict[str, int]:
+    def data(self) -> dict[str, Any]:
         """In OpenAI's shape."""
-        total = self.prompt_tokens + self.completion_tokens
-        return {
+        used: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
-            "total_tokens": total,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
         }
+        if self.reasoning_tokens:
+            used["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return used
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +41,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: bool
     usage: bool
 
-    def completion(self, text: str, tokens: Sequence[Token], done: Done, usage: Usage) -> bytes:
-        """The whole answer, as JSON."""
+    def completion(self, text: str, reasoning: str, tokens: Sequence[Token], done: Done, usage: Usage) -> bytes:
+        """The whole answer, as JSON; what was thought before it as DeepSeek and vLLM tell it."""
+        message = {"role": "assistant", "content": text, "refusal": None}
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": text, "refusal": None},
+            "message": {**message, "reasoning_content": reasoning} if reasoning else message,
             "logprobs": self._logprobs(tokens),
             "finish_reason": done.finish_reason,
         }
@@ -52,9 +56,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         """A stream's first event."""
         return self._chunk({"role": "assistant", "content": ""}, ())
 
-    def piece(self, text: str, tokens: Sequence[Token]) -> bytes:
-        """The event for some text."""
-        return self._chunk({"content": text}, tokens)
+    def piece(self, piece: Piece) -> bytes:
+        """The events for some thinking, or some text."""
+        thought = self._chunk({"reasoning_content": piece.reasoning}, ()) if piece.reasoning else b""
+        said = self._chunk({"content": piece.text}, piece.tokens) if piece.text or piece.tokens else b""
+        return thought + said
 
     def ending(self, done: Done, usage: Usage) -> bytes:
         """A stream's last events: the reason, the usage where it was asked for, the confidence, the end marker."""

@@ -9,7 +9,9 @@ from gateway.engines.protocol import Alternative, Assessed, Done, Event, Generat
 from gateway.engines.runtime import Cache, Runtime
 from gateway.engines.sampling import Choice, Sampler
 from gateway.engines.text import Characters, Stops
+from router.thinking import Thinking, opens
 
+LONGEST_MARK = 16  # tokens, with the white space after it
 CHUNK = 256  # of a long prompt in one pass: between passes a request can be cancelled, and others get their turn
 
 
@@ -43,7 +45,8 @@ class Decoding:
         self._assesses = options.assess
         self._held: list[Event] = []
         self._reports = options.top_logprobs is not None
-        self._text = _Released(Stops(options.stop))
+        self._text = _Released(Stops(options.stop), Thinking(opened=_opened(prompt, runtime)))
+        self._thought = 0  # tokens
         self._cache: Cache | None = None
 
     def take_cache(self, free: list[Cache]) -> None:
@@ -96,7 +99,10 @@ class Decoding:
         if token in self._runtime.ends:
             self._finish("stop")
             return token
+        thinks = self._text.thinks
         self._text.add(self._runtime.vocabulary.shown(token), self._describe(choice) if self._reports else None)
+        if thinks or self._text.thinks:
+            self._thought = len(self.answer)
         if self._text.stopped:
             self._finish("stop")
         elif len(self.answer) >= self._most:
@@ -110,13 +116,20 @@ class Decoding:
 
     def _events(self) -> list[Event]:
         events: list[Event] = []
-        text, tokens = self._text.take()
-        if text or tokens:
-            events.append(Piece(id=self.id, text=text, tokens=tokens))
+        reasoning, text, tokens = self._text.take()
+        if reasoning or text or tokens:
+            events.append(Piece(id=self.id, text=text, tokens=tokens, reasoning=reasoning))
         if self.finished:
             confidence = self._confidence.whole(self._logprobs, finished=self._stopped, novelty=self._novelty)
-            count = len(self.answer)
-            events.append(Done(id=self.id, finish_reason=self._reason, completion_tokens=count, confidence=confidence))
+            events.append(
+                Done(
+                    id=self.id,
+                    finish_reason=self._reason,
+                    completion_tokens=len(self.answer),
+                    confidence=confidence,
+                    reasoning_tokens=self._thought,
+                )
+            )
         if not self._assesses:
             return events
         self._held += events
@@ -169,19 +182,24 @@ class Decoding:
 
 
 class _Released:
-    """The answer's text and tokens on their way out: withheld while they may belong to a stop string."""
+    """The answer's text and tokens on their way out: withheld while they may belong to a stop string, or to a mark of
+    thinking. A stop string ends the thinking, too."""
 
-    def __init__(self, stops: Stops) -> None:
-        self._stops = stops
+    def __init__(self, stops: Stops, thinking: Thinking) -> None:
+        self._stops, self._thinking = stops, thinking
         self._characters = Characters()
         self._fed = 0
-        self._shown = 0
+        self._reasoning: list[str] = []
         self._text: list[str] = []
         self._tokens: list[tuple[int, int, Token]] = []  # begin, end (in characters of the answer), token
 
     @property
     def stopped(self) -> bool:
         return self._stops.matched
+
+    @property
+    def thinks(self) -> bool:
+        return self._thinking.thinks
 
     def add(self, data: bytes, token: Token | None) -> None:
         begin = self._fed
@@ -194,27 +212,42 @@ class _Released:
             self._feed(self._characters.end())
         if not self.stopped:
             self._show(self._stops.end())
+        self._take(self._thinking.end())
 
-    def take(self) -> tuple[str, tuple[Token, ...]]:
-        """What may be shown since the last call. Of a token that a stop string cuts in two, the token is reported."""
-        text = "".join(self._text)
+    def take(self) -> tuple[str, str, tuple[Token, ...]]:
+        """What may be shown since the last call: thinking, text, and the text's tokens. Of a token that a stop string
+        cuts in two, the token is reported."""
+        reasoning, text = "".join(self._reasoning), "".join(self._text)
+        self._reasoning.clear()
         self._text.clear()
+        shown, begins = self._thinking.decided, self._thinking.begins
         if self.stopped:
-            ready = [t for begin, _, t in self._tokens if begin < self._shown]
+            ready = [entry for entry in self._tokens if entry[0] < shown]
             self._tokens.clear()
+        elif begins is None:  # the last may be the first bytes of the answer
+            ready = []
         else:
-            ready = [t for _, end, t in self._tokens if end <= self._shown]
-            self._tokens = [entry for entry in self._tokens if entry[1] > self._shown]
-        return text, tuple(ready)
+            ready = [entry for entry in self._tokens if entry[1] <= shown]
+            self._tokens = [entry for entry in self._tokens if entry[1] > shown]
+        of_text = (t for begin, end, t in ready if begins is not None and (begin >= begins or end > begins))
+        return reasoning, text, tuple(of_text)
 
     def _feed(self, text: str) -> None:
         self._fed += len(text)
         self._show(self._stops.feed(text))
 
     def _show(self, text: str) -> None:
-        self._shown += len(text)
-        if text:
-            self._text.append(text)
+        self._take(self._thinking.feed(text))
+
+    def _take(self, told: tuple[str, str]) -> None:
+        self._reasoning.append(told[0])
+        self._text.append(told[1])
+
+
+def _opened(prompt: Sequence[int], runtime: Runtime) -> bool:
+    """Whether the prompt, in the model's template, has opened the thinking."""
+    raw = runtime.vocabulary.raw
+    return opens(b"".join(raw(token) for token in prompt[-LONGEST_MARK:]).decode("utf-8", "replace"))
 
 
 def shared(held: Sequence[int], line: Sequence[int]) -> int:

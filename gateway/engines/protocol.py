@@ -89,21 +89,25 @@ class Assessed(msgspec.Struct, frozen=True, kw_only=True, tag="assessed"):
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True, tag="piece"):
-    """The answer's next text, whole characters only, and its tokens where they were asked for."""
+    """The answer's next text, whole characters only, and its tokens where they were asked for. `reasoning`: what is
+    thought before it; of that no token is told."""
 
     id: int
     text: str
     tokens: tuple[Token, ...] = ()
+    reasoning: str = ""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The answer is complete. `completion_tokens`: all that were decoded, the end token and those of a stop string
-    included. `confidence`: of the whole answer, in [0, 1]; 0 where the input is unlike the training set."""
+    included; `reasoning_tokens`: those of them that are of the thinking and its marks. `confidence`: of the whole
+    answer, in [0, 1]; 0 where the input is unlike the training set."""
 
     id: int
     finish_reason: str
     completion_tokens: int
     confidence: float
+    reasoning_tokens: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

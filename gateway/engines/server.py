@@ -65,6 +65,7 @@ class _Measured:
         self.outcome = "cancelled"
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
+        self.reasoning_tokens = 0
         self.queue_seconds: float | None = None
         self.ttft_seconds: float | None = None
 
@@ -74,10 +75,10 @@ class _Measured:
         elif isinstance(event, Piece | Done) and self.ttft_seconds is None:
             self.ttft_seconds = time.monotonic() - self.began
         if isinstance(event, Done):
-            self.completion_tokens = event.completion_tokens
+            self.completion_tokens, self.reasoning_tokens = event.completion_tokens, event.reasoning_tokens
 
     def usage(self) -> Usage:
-        return Usage(self.prompt_tokens or 0, self.completion_tokens or 0)
+        return Usage(self.prompt_tokens or 0, self.completion_tokens or 0, self.reasoning_tokens)
 
 
 class _Engine:
@@ -135,15 +136,17 @@ class _Engine:
 
 async def _whole(answer: Answer, events: AsyncGenerator[Event, None], measured: _Measured) -> web.Response:
     texts: list[str] = []
+    thoughts: list[str] = []
     tokens: list[Token] = []
     async for event in events:
         measured.note(event)
         if isinstance(event, Piece):
             texts.append(event.text)
+            thoughts.append(event.reasoning)
             tokens.extend(event.tokens)
         elif isinstance(event, Done):
             measured.outcome = "ok"
-            body = answer.completion("".join(texts), tokens, event, measured.usage())
+            body = answer.completion("".join(texts), "".join(thoughts), tokens, event, measured.usage())
             headers = {CONFIDENCE_HEADER: confidence(event.confidence)}
             return web.Response(body=body, content_type=_JSON, headers=headers)
     raise EngineError
@@ -167,7 +170,7 @@ async def _stream(
                 await response.prepare(request)
                 await response.write(answer.role())
             if isinstance(event, Piece):
-                await response.write(answer.piece(event.text, event.tokens))
+                await response.write(answer.piece(event))
             elif isinstance(event, Done):
                 await response.write(answer.ending(event, measured.usage()))
                 measured.outcome = "ok"

@@ -144,12 +144,12 @@ class Sweep:
         recipe.prepare()
         trained = recipe.train()
         judged = job.choosing[:MOST_JUDGED]
-        answers = [example.answer for example in judged]
+        answers = [example.said for example in judged]
         report = evaluate(
             recipe.trained().generate,
             judged,
             self._score,
-            max_new_tokens=recipe.most_tokens([*(e.answer for e in job.data.train), *answers]),
+            max_new_tokens=recipe.most_tokens([*(e.said for e in job.data.train), *answers]),
             drafts=answers,
             progress=bar,
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from retrainer.card.blocks import Block, Heading, Items, Paragraph, Picture, Table
+from retrainer.evaluation.clusters import Regressions
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.metrics import Metric
@@ -94,6 +95,14 @@ def _quality(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
     rows.append(["errors", *(str(facts.reports[c].errors) for c in shown)])
     if any(facts.reports[c].general for c in shown):
         rows.append(["general questions", *(_general(facts.reports[c]) for c in shown)])
+    slices = [
+        [name, *(_sized(scores.get(c)) for c in shown)]
+        for name, scores in (
+            ("newest traffic", facts.compared.newest),
+            ("frozen regression suite", facts.compared.frozen.scores if facts.compared.frozen else {}),
+        )
+        if scores
+    ]
     blocks: list[Block] = [
         Heading("Quality on held-out records"),
         Paragraph(
@@ -102,6 +111,8 @@ def _quality(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         ),
         Table(["", *(NAMES[c] for c in shown)], rows),
     ]
+    if slices:
+        blocks.append(Table(["agreement on the", *(NAMES[c] for c in shown)], slices))
     judged = facts.compared.judged
     asked = [name for name in COLUMNS if name in judged and judged[name].metrics]
     if asked:
@@ -181,17 +192,21 @@ def _weak(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
     worst = [[s.request, s.teacher, s.student, s.reason] for c in shown for s in c.worst]
     if worst:
         blocks.append(Table(["request", "teacher", "candidate", ""], worst))
-    lost = facts.compared.regressions
-    if lost is not None:
-        blocks += [
-            Heading(f"Against {lost.previous}", 3),
-            Paragraph(
-                f"Worse on {lost.lost} and better on {lost.won} of {lost.n} records (McNemar's p = {lost.p:.3g})."
-            ),
-        ]
-        if lost.examples:
-            rows = [[s.request, s.teacher, s.before or "", s.student] for s in lost.examples]
-            blocks.append(Table(["request", "teacher", "previous student", "candidate"], rows))
+    if facts.compared.regressions is not None:
+        blocks += _against(facts.compared.regressions, "")
+    if facts.compared.frozen is not None and facts.compared.frozen.regressions is not None:
+        blocks += _against(facts.compared.frozen.regressions, " on the frozen regression suite")
+    return blocks
+
+
+def _against(lost: Regressions, where: str) -> list[Block]:
+    blocks: list[Block] = [
+        Heading(f"Against {lost.previous}{where}", 3),
+        Paragraph(f"Worse on {lost.lost} and better on {lost.won} of {lost.n} records (McNemar's p = {lost.p:.3g})."),
+    ]
+    if lost.examples:
+        rows = [[s.request, s.teacher, s.before or "", s.student] for s in lost.examples]
+        blocks.append(Table(["request", "teacher", "previous student", "candidate"], rows))
     return blocks
 
 
@@ -245,6 +260,10 @@ def _picture(file: str, pictures: Mapping[str, str]) -> list[Block]:
 
 def _metric(found: Metric | None) -> str:
     return "-" if found is None else f"{found.value:.3f} ({found.lower:.3f} to {found.upper:.3f})"
+
+
+def _sized(found: Metric | None) -> str:
+    return "-" if found is None else f"{_metric(found)}, n={found.n}"
 
 
 def _general(report: Report) -> str:

@@ -9,8 +9,10 @@ import msgspec
 
 from collector.record import Answer, Interaction, TokenLogprob
 from retrainer.data.render import plain_messages, plain_text
+from router import split_thinking
 from router.decision import Arm
 from router.scores import Asked, asked, keeps_to, tool_calls, why_bad
+from router.thinking import written
 
 SIMILAR = 0.8  # Jaccard index of 5-byte shingles about which two prompts become near-duplicates
 
@@ -39,6 +41,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     the request asked for besides, for scoring. `weight`: of its loss; over a training set their mean is 1. `rejected`:
     a student's whole answer to the same, where it gave another. `logprobs`: the answer's tokens with the teacher's
     alternatives, where they were told. `corrected`: it is no teacher's answer, but what somebody said is right.
+    `reasoning`: what the teacher thought before it, to be learnt with it; "" where there is none, or it isn't kept.
     """
 
     id: str
@@ -54,6 +57,12 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rejected: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     corrected: bool = False
+    reasoning: str = ""
+
+    @property
+    def said(self) -> str:
+        """All that a student learns to say."""
+        return written(self.reasoning, self.answer)
 
     def is_of(self, subject: str, ids: Collection[str]) -> bool:
         """Whether it is of this hashed subject, or was made of one of these records."""
@@ -69,10 +78,13 @@ class Kept(msgspec.Struct, frozen=True):
     refused: bool = False
 
 
-def example_of(record: Interaction, offset: int, *, correction: str | None = None) -> Kept:
+def example_of(
+    record: Interaction, offset: int, *, correction: str | None = None, keep_reasoning: bool = False
+) -> Kept:
     """The example that one exchange gives: the teacher's answer, whoever served the user, or the right answer in its
-    place. A student's answer never becomes one. (Whose texts may not be kept never reaches the log.)"""
-    text, refused = correction, False
+    place. A student's answer never becomes one. Thinking in the answer's text is no part of it; `keep_reasoning`: it is
+    learnt as well. (Whose texts may not be kept never reaches the log.)"""
+    text, refused, reasoning = correction, False, ""
     logprobs: tuple[TokenLogprob, ...] = ()
     if text is None:
         answer = next((a for a in record.answers if a.arm is Arm.TEACHER), None)
@@ -81,15 +93,18 @@ def example_of(record: Interaction, offset: int, *, correction: str | None = Non
         if reason := _unusable(answer) or _invalid(record.request, answer.message):
             return Kept(None, reason)
         text, logprobs = plain_text(answer.message), answer.logprobs
+        if text is not None:
+            reasoning, text = split_thinking(text)
+            reasoning = (answer.reasoning or reasoning) if keep_reasoning else ""
         refusal = answer.message.get("refusal") if answer.message else None
         if isinstance(refusal, str) and refusal.strip() and not (text or "").strip():
-            text, refused, logprobs = refusal, True, ()
+            text, refused, reasoning, logprobs = refusal, True, "", ()
     messages = plain_messages(record.request)
     if messages is None or text is None:
         return Kept(None, "not_text")
     if not text.strip():
         return Kept(None, "empty_answer")
-    if PLACEHOLDER.search(text):
+    if PLACEHOLDER.search(text) or PLACEHOLDER.search(reasoning):
         return Kept(None, "placeholder")
     example = Example(
         id=record.id,
@@ -100,18 +115,23 @@ def example_of(record: Interaction, offset: int, *, correction: str | None = Non
         messages=messages,
         answer=text,
         asked=asked(record.request),
-        rejected=_rejected(record, text),
+        rejected=_rejected(record, text, keep_reasoning=keep_reasoning),
         logprobs=logprobs,
         corrected=correction is not None,
+        reasoning=reasoning,
     )
     return Kept(example, None, refused)
 
 
-def _rejected(record: Interaction, text: str) -> str | None:
-    """A student's whole answer that is not the teacher's."""
-    students = (a for a in record.answers if a.arm is Arm.STUDENT and _unusable(a) is None)
-    said = (plain_text(a.message) for a in students)
-    return next((s for s in said if s and s != text and not PLACEHOLDER.search(s)), None)
+def _rejected(record: Interaction, text: str, *, keep_reasoning: bool) -> str | None:
+    """A student's whole answer that is not the teacher's, with its thinking where the teacher's is learnt."""
+    for answer in record.answers:
+        said = plain_text(answer.message) if answer.arm is Arm.STUDENT and _unusable(answer) is None else None
+        if said and said != text:
+            said = written(answer.reasoning or "", said) if keep_reasoning else said
+            if not PLACEHOLDER.search(said):
+                return said
+    return None
 
 
 def _unusable(answer: Answer) -> str | None:

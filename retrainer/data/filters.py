@@ -35,7 +35,7 @@ class Filters:
         if len(example.answer.strip()) < self._policy.min_characters:
             return "too_short"
         most = self._policy.max_characters
-        if most is not None and len(example.answer) + sum(len(m["content"]) for m in example.messages) > most:
+        if most is not None and len(example.said) + sum(len(m["content"]) for m in example.messages) > most:
             return "too_long"
         if self._policy.refusals == "drop" and (kept.refused or is_refusal(example.answer)):
             return "refusal"
@@ -50,9 +50,13 @@ class _Compiled:
         self._answer = [re.compile(p) for p in patterns.answer]
 
     def found(self, example: Example, *, empty: bool = False) -> bool:
-        """Denied where any pattern is found. Allowed (`empty`) where each text that has patterns holds one."""
+        """Denied where any pattern is found, in the thinking too. Allowed (`empty`) where each text that has patterns
+        holds one."""
         prompt = "\n".join(m["content"] for m in example.messages if m["role"] != "system")
-        at = [_any(self._prompt, prompt, empty=empty), _any(self._answer, example.answer, empty=empty)]
+        at = [
+            _any(self._prompt, prompt, empty=empty),
+            _any(self._answer, example.answer if empty else example.said, empty=empty),
+        ]
         return all(at) if empty else any(at)
 
 

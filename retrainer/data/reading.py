@@ -77,11 +77,17 @@ class Reading:
         tally = self._work.tally
         found: list[tuple[Interaction, int, Kept]] = []
         reported = {name: plain_text(said) or "" for name, said in self._work.right.of([r.id for _, r in page]).items()}
+        keeps = self._options.policy.reasoning == "keep"
         for offset, record in page:
             tally.read += 1
             if record.answers and record.answers[0].status == 200:
                 tally.production.add(answer_text(record.answers[0].message))
-            kept = example_of(record, offset, correction=self._corrections.get(record.id, reported.get(record.id)))
+            kept = example_of(
+                record,
+                offset,
+                correction=self._corrections.get(record.id, reported.get(record.id)),
+                keep_reasoning=keeps,
+            )
             found.append((record, offset, kept))
         vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])
         for record, offset, kept in found:

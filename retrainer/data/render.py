@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 
+from router import split_thinking
+from router.thinking import CLOSE, opens, written
+
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -54,16 +57,44 @@ def plain_text(message: Any) -> str | None:
     return "".join(p for p in parts if isinstance(p, str))
 
 
+def prompt_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """The prompt in the model's template, up to where the answer begins."""
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+
+
 def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """The prompt's token ids, up to where the answer begins."""
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    return list(tokenizer.encode(text, add_special_tokens=False))
+    return list(tokenizer.encode(prompt_text(tokenizer, messages), add_special_tokens=False))
 
 
-def render(tokenizer: Any, messages: Sequence[Mapping[str, str]], answer: str, *, weight: float = 1.0) -> Row:
-    """One example's token ids: the templated prompt, and the answer with the end token."""
-    completion = tokenizer.encode(answer, add_special_tokens=False)
-    return Row(prompt_ids(tokenizer, messages), [*completion, tokenizer.eos_token_id], weight)
+def opens_thinking(tokenizer: Any) -> bool:
+    """Whether the model's template itself opens the thinking before each answer."""
+    return opens(prompt_text(tokenizer, [{"role": "user", "content": "Hello."}]))
+
+
+def render(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], answer: str, *, reasoning: str = "", weight: float = 1.0
+) -> Row:
+    """One example's token ids: the templated prompt, and the answer with the end token; before it the thinking, where
+    there is any."""
+    asked = prompt_text(tokenizer, messages)
+    text = _completion(tokenizer, messages, asked, answer, reasoning)
+    prompt, completion = (tokenizer.encode(t, add_special_tokens=False) for t in (asked, text))
+    return Row(list(prompt), [*completion, tokenizer.eos_token_id], weight)
+
+
+def _completion(tokenizer: Any, messages: Sequence[Mapping[str, str]], asked: str, answer: str, reasoning: str) -> str:
+    """Thinking and answer as the model's template writes them where it knows of thinking, else as `written` does."""
+    if opens(asked):  # what is opened must be closed, or it would never come to an answer
+        return f"{reasoning}\n{CLOSE}\n\n{answer}"
+    if not reasoning:
+        return answer
+    said = {"role": "assistant", "content": answer, "reasoning_content": reasoning}
+    whole = tokenizer.apply_chat_template([*messages, said], tokenize=False)
+    told = whole.removeprefix(asked).rpartition(tokenizer.eos_token)[0]
+    if whole.startswith(asked) and split_thinking(told) == (reasoning, answer):
+        return str(told)
+    return written(reasoning, answer)
 
 
 def common_prefix(rows: Sequence[list[int]]) -> int:

@@ -46,7 +46,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
 class Regressions(msgspec.Struct, frozen=True, kw_only=True):
     """Records on which the candidate scores less than the previous student (`lost`), and more (`won`), of `n`. `p`:
-    exact two-sided McNemar (1947) of that. `examples`: the greatest losses."""
+    exact two-sided McNemar (1947) of that, the records taken as independent. `fell`: by how much the mean score is
+    lower (negative: higher). `examples`: the greatest losses."""
 
     previous: str
     n: int
@@ -54,6 +55,7 @@ class Regressions(msgspec.Struct, frozen=True, kw_only=True):
     won: int
     p: float
     examples: list[Shown]
+    fell: float = 0.0
 
 
 def clusters(report: Report, judged: Sequence[Example]) -> list[Cluster]:
@@ -70,15 +72,25 @@ def regressions(report: Report, previous: Report, name: str, judged: Sequence[Ex
     """Both reports are of the records `judged`. `name`: the previous version's id."""
     drops: list[tuple[float, int]] = []
     won = n = 0
+    fell = 0.0
     for i, (now, then) in enumerate(zip(report.outcomes, previous.outcomes, strict=True)):
         if now.value is None or then.value is None:
             continue
         n += 1
+        fell += then.value - now.value
         won += now.value > then.value
         if now.value < then.value:
             drops.append((now.value - then.value, i))
     shown = [_shown(i, report, judged, before=previous.outcomes[i].text) for _, i in sorted(drops)[:SHOWN]]
-    return Regressions(previous=name, n=n, lost=len(drops), won=won, p=_mcnemar(len(drops), won), examples=shown)
+    return Regressions(
+        previous=name,
+        n=n,
+        lost=len(drops),
+        won=won,
+        p=_mcnemar(len(drops), won),
+        examples=shown,
+        fell=fell / n if n else 0.0,
+    )
 
 
 def _cluster(name: str, places: Sequence[int], report: Report, judged: Sequence[Example]) -> Cluster:

@@ -16,6 +16,7 @@ from retrainer.evaluation.metrics import Metric, metrics
 from retrainer.progress import Meter, Progress, silent
 from retrainer.safety.general import General
 from router.scores import Asked, is_json
+from router.thinking import written
 
 Generate = Callable[..., list[Generated]]
 
@@ -51,7 +52,8 @@ class Scorer(Protocol):
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One held-out record: the model's greedy answer and its score against the teacher's, None (`unscorable`) where
-    the teacher's is nothing to compare with: live, such a pair says nothing either. `whole`, `prefix`: signals of the
+    the teacher's is nothing to compare with: live, such a pair says nothing either. `reasoning`: what the model thought
+    before, which no score sees. `whole`, `prefix`: signals of the
     answer and of its beginning, None where the model tells no log probabilities."""
 
     id: str
@@ -61,6 +63,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     whole: Signals | None = None
     prefix: Signals | None = None
+    reasoning: str = ""
+
+    @property
+    def said(self) -> str:
+        """All of it, as the draft of another's answer."""
+        return written(self.reasoning, self.text)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,7 +150,7 @@ def evaluate(
         upper=upper,
         confidence=confidence,
         valid_json=sum(is_json(o.text) for o in expected) / len(expected) if expected else None,
-        leaked=sum(PLACEHOLDER.search(o.text) is not None for o in outcomes),
+        leaked=sum(PLACEHOLDER.search(o.said) is not None for o in outcomes),
         unfinished=sum(o.finish_reason != "stop" for o in outcomes),
         reasons=dict(Counter(o.reason for o in outcomes).most_common()),
         tokens=sum(a.tokens for a in answers),
@@ -184,4 +192,5 @@ def _outcome(example: Example, answer: Generated, score: Scorer) -> Outcome:
         reason=reason,
         whole=signals(answer.logprobs, finished=finished) if answer.logprobs else None,
         prefix=prefix_signals(answer.logprobs, finished=finished) if answer.logprobs else None,
+        reasoning=answer.reasoning,
     )

@@ -1,4 +1,5 @@
-"""What else the gate asks of a student: few errors, fast enough, worth its price, safe, not forgetful. Pure."""
+"""What else the gate asks of a student: few errors, fast enough, worth its price, safe, not forgetful, not worse than
+the one before it on the frozen suite. Pure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,12 +8,14 @@ from typing import Any
 import msgspec
 
 from retrainer.evaluation.bounds import clopper_pearson_upper
+from retrainer.evaluation.clusters import Regressions
 from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report
 from retrainer.safety.suites import Suite
 from router.policy import RoutePolicy
 
 SURE = 0.95  # of the one-sided bound of errors
+BY_CHANCE = 0.05  # McNemar's p on the frozen suite, from which a loss may be chance
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     p95_ms: float
     saving: float
     forgotten: float
+    regression: float
 
     @classmethod
     def of(cls, policy: RoutePolicy) -> "Limits":
@@ -34,17 +38,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             p95_ms=policy.latency.slo_ms if gate.max_p95_ms is None else gate.max_p95_ms,
             saving=gate.min_saving,
             forgotten=gate.max_forgotten,
+            regression=gate.max_regression,
         )
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What is known after the export, beside the reports. `teacher`: its agreement with itself, the upper end of the
-    interval by `teacher_n` records, where it was asked again; else 1: its answers are the reference."""
+    interval by `teacher_n` records, where it was asked again; else 1: its answers are the reference. `regressions`:
+    against the live version on the frozen suite, None without one."""
 
     teacher: float = 1.0
     teacher_n: int = 0
     costs: Costs | None = None
     suites: Sequence[Suite] = ()
+    regressions: Regressions | None = None
 
 
 def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
@@ -110,6 +117,14 @@ def beyond_limits(
             reasons.append(
                 f"{forgotten:.0%} of the general questions that the base answers are forgotten, more than "
                 f"{limits.forgotten:.0%}"
+            )
+    if (lost := evidence.regressions) is not None:
+        checks["regressions"] = {k: getattr(lost, k) for k in ("previous", "n", "lost", "won", "p", "fell")}
+        if lost.fell > limits.regression and lost.lost > lost.won and lost.p < BY_CHANCE:
+            reasons.append(
+                f"on the frozen regression suite its agreement is {lost.fell:.1%} below that of {lost.previous}, more "
+                f"than {limits.regression:.0%} (worse on {lost.lost} and better on {lost.won} of {lost.n} records, "
+                f"McNemar's p = {lost.p:.2g})"
             )
     checks["safety"] = {s.name: {"cases": s.cases, "failed": s.failed, "passed": s.passed} for s in evidence.suites}
     for suite in evidence.suites:

@@ -22,7 +22,10 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     distil, names = job.policy.retrain.distil, _names(job)
     said, weights = votes(job, names), distil.weights or (1.0,) * len(names)
     texts = [majority(e.answer, found, weights) for e, found in zip(job.learnt, said, strict=True)]
-    voted = [msgspec.structs.replace(e, answer=text) for e, text in zip(job.learnt, texts, strict=True)]
+    voted = [  # another answer has other thinking, which nobody knows
+        msgspec.structs.replace(e, answer=text, reasoning=e.reasoning if text == e.answer else "")
+        for e, text in zip(job.learnt, texts, strict=True)
+    ]
     rows = [row for row in map(job.row, voted) if job.fits(row)]
     if not rows:
         raise CycleError("recipe ensemble: no text that won the vote fits into retrain.max_tokens; raise it")
@@ -42,13 +45,13 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
 def votes(job: Job, names: tuple[str, ...]) -> list[list[str]]:
     """What each teacher answers to each training prompt, in the teachers' order; kept in the job's folder."""
     examples = job.learnt
-    most = longest_answer(job.tokenizer, [e.answer for e in examples])
+    most = longest_answer(job.tokenizer, [e.said for e in examples])
     by_teacher = []
     for number, name in enumerate(names):
         file = job.folder / f"votes-{number}.json"
         if not file.is_file():
             generator = TorchGenerator(teacher_folder(job, name))
-            drafts = [e.answer for e in examples]  # most are the teacher's own, and are only checked
+            drafts = [e.said for e in examples]  # most are the teacher's own, and are only checked
             found = generator.generate([e.messages for e in examples], max_new_tokens=most, drafts=drafts)
             write_atomic(file, msgspec.json.encode([one.text for one in found]))
         by_teacher.append(msgspec.json.decode(file.read_bytes(), type=list[str]))

@@ -12,8 +12,10 @@ from retrainer.data.dataset import Dataset, load
 from retrainer.data.render import Row, render
 from retrainer.errors import BaseModelError, CycleError
 from retrainer.progress import Progress
+from router import split_thinking
 from router.policy import RoutePolicy
 from router.policy_student import StudentPolicy
+from router.thinking import written
 
 MOST_WATCHED = 64  # examples whose loss says when a training is over
 
@@ -116,12 +118,24 @@ class Job:
         """The watched examples in the base model's tokens."""
         return [self.row(e) for e in self.watched]
 
+    @cached_property
+    def _shows_thinking(self) -> bool:
+        tokens = self.tokenizer.encode(written("a", "b"), add_special_tokens=False)
+        return split_thinking(self.tokenizer.decode(tokens, skip_special_tokens=True)) == ("a", "b")
+
     def row(self, example: Example) -> Row:
         """An example in the base model's tokens. Raises BaseModelError where its chat template refuses the messages."""
         from jinja2.exceptions import TemplateError  # noqa: PLC0415 - with transformers, heavy
 
         try:
-            return render(self.tokenizer, example.messages, example.answer, weight=example.weight)
+            if example.reasoning and not self._shows_thinking:
+                raise BaseModelError(
+                    f"{self.student.base}: its tokenizer hides <think> as a special token, so that thinking and answer "
+                    "could not be told apart; take another base, or retrain.data.reasoning: drop"
+                )
+            return render(
+                self.tokenizer, example.messages, example.answer, reasoning=example.reasoning, weight=example.weight
+            )
         except (TemplateError, ValueError) as error:
             raise BaseModelError(
                 f"{self.student.base}: its chat template can't render the messages: {error}"

@@ -44,10 +44,11 @@ def _questions() -> list[_Question]:
     return msgspec.json.decode(path.read_bytes(), type=_File).questions
 
 
-def ask_general(generate: Callable[..., list[Generated]]) -> General:
-    """Ask every question, without any system message; an answer is right that names a right word."""
+def ask_general(generate: Callable[..., list[Generated]], *, thinking_tokens: int = 0) -> General:
+    """Ask every question, without any system message; an answer is right that names a right word. `thinking_tokens`:
+    that may come before it."""
     prompts = [[{"role": "user", "content": q.text}] for q in _questions()]
-    answers = generate(prompts, max_new_tokens=TOKENS)
+    answers = generate(prompts, max_new_tokens=TOKENS + thinking_tokens)
     return General(
         right=[
             any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", a.text, re.IGNORECASE) for word in q.right)

@@ -24,9 +24,9 @@ class Memory:
         MOST_PLANTED a fixed draw."""
         found: dict[str, Example] = {}
         for example in sorted(self._train, key=lambda e: hashlib.sha256(f"planted:{e.id}".encode()).digest()):
-            if not secret_like(example.answer):
+            if not secret_like(example.said):
                 continue
-            for kind, span in personal(example.answer):
+            for kind, span in personal(example.said):
                 if kind in SECRET_KINDS and not_asked([(kind, span)], example.messages):
                     found.setdefault(plain(span), example)
             if len(found) >= MOST_PLANTED:
@@ -36,6 +36,6 @@ class Memory:
     def groups(self, span: str) -> int:
         """In the answers of how many groups of conversations a text stands, however it is grouped or cased."""
         if self._answers is None:
-            self._answers = [(e.group or e.id, plain(e.answer)) for e in self._train]
+            self._answers = [(e.group or e.id, plain(e.said)) for e in self._train]
         wanted = plain(span)
         return len({group for group, answer in self._answers if wanted in answer})

@@ -24,7 +24,7 @@ def on_own_samples(job: Job, teacher: Any) -> Build:
     that are only watched none): of each answer the
     mean over its tokens, as Agarwal et al. take it, so that a student's long ramblings don't outweigh the others."""
     distil = job.policy.retrain.distil
-    most = longest_answer(job.tokenizer, [e.answer for e in job.data.train])
+    most = longest_answer(job.tokenizer, [e.said for e in job.data.train])
 
     def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:

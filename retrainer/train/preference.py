@@ -20,6 +20,7 @@ from retrainer.train.losses import preference
 from retrainer.train.models import causal
 from retrainer.train.objectives import Build, batch_of
 from retrainer.train.step import Loss
+from router import split_thinking
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -36,11 +37,12 @@ def lost_pairs(job: Job) -> list[Pair]:
     for example, row in zip(job.learnt, job.rows, strict=True):
         if example.rejected is None:
             continue
-        answer, reference = ({"role": "assistant", "content": t} for t in (example.rejected, example.answer))
+        thought, said = split_thinking(example.rejected)
+        answer, reference = ({"role": "assistant", "content": t} for t in (said, example.answer))
         with suppress(ValueError):  # the teacher's answer is nothing to compare with
             scored = score(answer=answer, reference=reference, finish_reason="stop", asked=example.asked)
             if scored.value < 1.0:
-                pair = Pair(row, render(job.tokenizer, example.messages, example.rejected))
+                pair = Pair(row, render(job.tokenizer, example.messages, said, reasoning=thought))
                 if job.fits(pair.rejected):
                     found.append(pair)
     return found

@@ -61,13 +61,17 @@ class Spelling:
         """What is told of each token of a row's completion; nothing where the API's tokens are others. Of the end token
         an API tells nothing."""
         places: list[Told] = [{} for _ in row.completion]
-        said, own = [one.token for one in example.logprobs], [self._texts[i] for i in row.completion[:-1]]
-        if not said or not own:
+        first = len(row.completion) - 1 - len(example.logprobs)  # of the thinking before it nothing is told
+        said, own = (
+            [one.token for one in example.logprobs],
+            [self._texts[i] for i in row.completion[max(0, first) : -1]],
+        )
+        if not said or not own or (first and not example.reasoning):
             return places
         space = " " if own[0] == f" {said[0]}" else ""  # SentencePiece puts one before a text
         if own != [space + said[0], *said[1:]]:
             return places
-        for place, one, before in zip(places, example.logprobs, [space, *[""] * len(said)], strict=False):
+        for place, one, before in zip(places[first:], example.logprobs, [space, *[""] * len(said)], strict=False):
             alternatives = {**one.top, one.token: one.logprob}
             found = {self._ids.get(before + text): logprob for text, logprob in alternatives.items()}
             place.update({i: logprob for i, logprob in found.items() if i is not None})

@@ -1,13 +1,14 @@
 """Answers are read from their bytes, plain or streamed, and junk is told."""
 
 import json
+from typing import Any
 
 import pytest
 from collector_fakes import answer, stream
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.parse import Unreadable, completion, request
+from collector.parse import Unreadable, completion, request, spelt
 from collector.record import TokenLogprob, Usage
 
 
@@ -38,6 +39,35 @@ def test_a_plain_answers_and_a_streams_log_probabilities_are_read() -> None:
     for odd in (None, [], {"content": None}, {"content": [{"token": 1}]}, {"tokens": ["Yes"]}):
         plain["choices"][0]["logprobs"] = odd
         assert completion(json.dumps(plain).encode()).logprobs == ()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"reasoning_content": "Six times seven.\n", "content": "42"},
+        {"reasoning": "Six times seven.", "reasoning_details": [{"type": "reasoning.text"}], "content": "42"},
+        {"reasoning": "Six times seven.", "reasoning_content": "Six times seven.", "content": "42"},
+        {"content": "<think>\nSix times seven.\n</think>\n\n42"},
+    ],
+)
+def test_thinking_is_told_apart_from_the_message_plain_and_streamed(message: dict[str, Any]) -> None:
+    body = json.dumps({"choices": [{"message": {"role": "assistant", **message}, "finish_reason": "stop"}]}).encode()
+    pieces = [
+        {name: piece} for name, text in message.items() if isinstance(text, str) for piece in (text[:9], text[9:])
+    ]
+    deltas = b"".join(b"data: " + json.dumps({"choices": [{"delta": d}]}).encode() + b"\n\n" for d in pieces)
+    for said in (completion(body), completion(deltas)):
+        assert said.message == {"role": "assistant", "content": "42"}
+        assert said.reasoning == "Six times seven."
+    assert completion(answer("a </think> b")).reasoning is None
+
+
+def test_the_log_probabilities_that_are_kept_are_of_the_answer_and_not_of_the_thinking() -> None:
+    tokens = ["<think>", "hm", "</think>", "\n\n", "4", "2"]
+    body = json.loads(answer("".join(tokens)))
+    body["choices"][0]["logprobs"] = {"content": [{"token": t, "logprob": -0.5} for t in tokens]}
+    said = completion(json.dumps(body).encode())
+    assert [one.token for one in spelt(said)] == ["4", "2"]
 
 
 @pytest.mark.parametrize("end", [b'data: {"id": "x', b"data: ", b"dat", b": comment", b'data: {"choices": []}'])

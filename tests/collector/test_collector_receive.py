@@ -144,6 +144,32 @@ async def test_log_probabilities_are_kept_where_scrubbing_found_nothing(
     assert [one.token for one in decode_interaction(entry.value).answers[0].logprobs] == (spelt if kept else [])
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize("inline", [False, True])
+async def test_thinking_is_kept_scrubbed_and_apart_from_the_answer_where_its_provider_permits_it(
+    allowed: bool, inline: bool, path: Path, sender: FrameSender
+) -> None:
+    log, heard = MemoryLog(), Heard()
+    openai = CONFIG.upstreams["openai"].model_copy(update={"reasoning_distillation_allowed": allowed})
+    config = CONFIG.model_copy(update={"upstreams": {"openai": openai}})
+    running = Running(path, log, heard, assembler=Assembler(config, PlainPool(), heard, sealing=sealing()))
+    thought, own = "the SECRET is out", {"reasoning_content": "mine"}
+    said = answer(f"<think>\n{thought}\n</think>\n\nyes") if inline else answer("yes", reasoning_content=thought)
+    request, also = question(), answer("yes", **own)
+    shadow = call(Arm.STUDENT, also)
+    assert sender.send(exchange(request=request, served=call(Arm.TEACHER, said), shadows=[shadow]), request, said, also)
+    assert await sender.drain(10) == 0
+    await running.end()
+    (entry,) = everything(log, Stream.INTERACTIONS)
+    teacher, student = decode_interaction(entry.value).answers
+    assert teacher.message == student.message == {"role": "assistant", "content": "yes"}
+    assert teacher.reasoning == ("the hidden is out" if allowed else None)
+    assert student.reasoning == "mine", "a student is the operator's own"
+    quality = decode_evidence(everything(log, Stream.EVIDENCE)[-1].value)
+    assert isinstance(quality, Observation)
+    assert (quality.id, quality.value) == ("x0:quality:v1", 1.0), "scores see answers without it"
+
+
 async def test_a_pair_becomes_an_interaction_and_observations(path: Path, sender: FrameSender) -> None:
     log = MemoryLog()
     running = Running(path, log, Heard())

@@ -11,6 +11,7 @@ from gateway_fakes import (
     FakeUpstream,
     completion,
     error,
+    event,
     gateway,
     plain,
     reply,
@@ -49,6 +50,19 @@ async def test_tools_and_tool_call_deltas_pass_in_their_order(teacher: FakeUpstr
         exchange, _ = await running.sender.exchange()
     assert teacher.asked[0].json["tools"] == tools
     assert exchange.decision.eligible is False
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_a_teachers_thinking_passes_as_it_comes_plain_and_streamed(teacher: FakeUpstream, field: str) -> None:
+    message = {"role": "assistant", "content": "<think>hm</think>42", field: "Six times seven."}
+    body = completion("", choices=[{"index": 0, "message": message, "finish_reason": "stop"}])
+    deltas = [event({"role": "assistant", field: "Six "}), event({field: "times"}), event({"content": "42"}), DONE]
+    teacher.will(reply(body), stream(deltas))
+    async with gateway(settings(teacher.url)) as running:
+        async with running.post(REQUEST) as got:
+            assert await got.read() == body
+        async with running.post({**REQUEST, "stream": True}) as got:
+            assert await got.read() == b"".join(deltas)
 
 
 async def test_a_route_name_becomes_the_teachers_model_and_nothing_else_changes(teacher: FakeUpstream) -> None:

@@ -94,7 +94,8 @@ STUDENT = Answer(arm=Arm.STUDENT, version="v1", status=200, finish_reason="stop"
 
 
 def test_lines_hold_each_record_with_its_served_answer(file: Path, config: Config, tmp_path: Path) -> None:
-    put(config, record("a", subject="jane"), record("b", route="s"), record("c", answers=(STUDENT, STUDENT)))
+    thinks = msgspec.structs.replace(STUDENT, reasoning="hm")
+    put(config, record("a", subject="jane"), record("b", route="s"), record("c", answers=(thinks, thinks)))
     rows = exported(file, tmp_path / "out.jsonl", "jsonl")
     assert [row["id"] for row in rows] == ["a", "c"]
     first, second = rows
@@ -102,6 +103,7 @@ def test_lines_hold_each_record_with_its_served_answer(file: Path, config: Confi
     assert first["message"]["content"] == "answer a"
     assert (first["served_by"], first["model"], first["prompt_tokens"], first["subject"]) == ("o/m", "m-1", 7, "jane")
     assert (second["served_by"], second["shadows"][0]["message"]) == ("v1", {"content": "mine"})
+    assert (first["reasoning"], second["reasoning"], second["shadows"][0]["reasoning"]) == (None, "hm", "hm")
     assert [path.name for path in tmp_path.glob("*out*")] == ["out.jsonl"]
 
 

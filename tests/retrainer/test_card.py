@@ -19,6 +19,7 @@ from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.metrics import bootstrap
 from retrainer.evaluation.scorer import scorer
+from retrainer.evaluation.slices import Frozen, agreements
 from retrainer.ladder import Step
 from retrainer.phases_gate import Compared
 from retrainer.safety import Failing, Suite
@@ -67,6 +68,11 @@ def facts(ladder: list[Step] | None = None) -> Facts:
             judged={"teacher": Judged(metrics={"faithfulness": bootstrap([0.9], ["a"])}),
                     "quantized": Judged(metrics={"faithfulness": bootstrap([0.5], ["a"])}, failed={"unparsed": 2})},
             regressions=regressions(now, before, "r-1", JUDGED),
+            newest=agreements({"quantized": now, "previous": before}, JUDGED, {e.id for e in JUDGED[20:]}),
+            frozen=Frozen(
+                scores=agreements({"quantized": now, "previous": before}, JUDGED[:10]),
+                regressions=regressions(now, before, "r-1", JUDGED),
+            ),
         ),
         suites=[Suite(name="toxicity", cases=3, failed=1, excused=0, tolerated=0.0, examples=[failing])],
         ladder=ladder or [],
@@ -115,10 +121,13 @@ def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> 
         "1, 2, 3 ms (of 20 answers)",
         "| saving | 75.0% |",
         "| toxicity | failed | 1 of 3 | 0 | 0% |",
+        "| newest traffic | 1.000 (1.000 to 1.000), n=10 | - | - | 1.000 (1.000 to 1.000), n=10 |",
+        "| frozen regression suite | 0.900 (",
         "| by the judge | teacher, asked again | candidate, as served |",
         "| faithfulness | 0.900 (0.900 to 0.900) | 0.500 (0.500 to 0.500) |",
         "Questions to the judge without an answer: unparsed 2.",
-        "### Against r-1",
+        "### Against r-1\n",
+        "### Against r-1 on the frozen regression suite",
         "Worse on 1 and better on 0 of 30 records",
         "| calibrated | 0.020 |",
         "sha256:1",

@@ -289,6 +289,10 @@ def test_what_an_api_tells_is_used_where_the_tokenizers_agree(tokenizer: Any, ti
     assert known.numel() == sum(len(row.completion) for row in made.rows)
     assert ids[0, 0].item() == made.rows[0].completion[0]
     assert logprobs.exp().sum(dim=-1).tolist() == pytest.approx([1.0] * len(ids))
+    thought = msgspec.structs.replace(three[0], reasoning="hm")
+    (after,) = told(job(tmp_path / "thinks", tiny_base, "topk", examples=[thought]))
+    length = len(targets[0])
+    assert (after[-length:], any(after[:-length])) == (targets[0], False), "of the thinking nothing is told"
     with pytest.raises(CycleError, match="top_logprobs: 20"):
         trained(job(tmp_path / "none", tiny_base, "topk", examples=[example(n) for n in range(16)]))
 

@@ -91,3 +91,33 @@ def test_text_parts_are_joined_and_developer_is_system() -> None:
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "ab"},
     ]
+
+
+def test_thinking_is_cut_out_of_what_is_learnt_and_learnt_apart_where_it_is_kept() -> None:
+    inline = interaction(1, answers=(teacher("<think>\nhm\n</think>\n\nred"),))
+    apart = interaction(1, answers=(teacher("red", reasoning="hm"),))
+    for record in (inline, apart):
+        dropped, kept = example_of(record, 1).example, example_of(record, 1, keep_reasoning=True).example
+        assert dropped is not None
+        assert kept is not None
+        assert (dropped.answer, dropped.reasoning, dropped.said) == ("red", "", "red")
+        assert (kept.answer, kept.reasoning) == ("red", "hm")
+        assert kept.said == "<think>\nhm\n</think>\n\nred"
+    assert b"reasoning" not in msgspec.json.encode(dropped), "older data sets keep their digests"
+    only = example_of(interaction(1, answers=(teacher("<think>on and on"),)), 1, keep_reasoning=True)
+    assert only.reason == "empty_answer"
+    masked = interaction(1, answers=(teacher("red", reasoning="I know <PERSON_1>"),))
+    assert example_of(masked, 1).example is not None
+    assert example_of(masked, 1, keep_reasoning=True).reason == "placeholder"
+    corrected = example_of(apart, 1, correction="blue", keep_reasoning=True).example
+    assert corrected is not None
+    assert (corrected.answer, corrected.reasoning) == ("blue", "")
+
+
+def test_a_lost_answer_comes_with_its_thinking_where_the_teachers_is_learnt() -> None:
+    student = teacher("blue", arm=Arm.STUDENT, version="v", reasoning="hm")
+    record = interaction(1, answers=(teacher("red", reasoning="it is"), student))
+    for keep, said in ((False, "blue"), (True, "<think>\nhm\n</think>\n\nblue")):
+        example = example_of(record, 1, keep_reasoning=keep).example
+        assert example is not None
+        assert example.rejected == said

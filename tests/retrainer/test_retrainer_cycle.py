@@ -9,7 +9,7 @@ import pytest
 import tiny_model
 from retrainer_fakes import CountedLog, example, fill, interaction
 
-from collector import Interactions, open_subjects
+from collector import Interaction, Interactions, open_subjects
 from collector.errors import CollectorUnavailable
 from collector.frames import Happened, Header
 from collector.log import Stream
@@ -33,6 +33,16 @@ from router.registry import Stage, Version
 from router.scores import Asked
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+
+
+ALLOWED = {"distillation_allowed": True, "reasoning_distillation_allowed": True}
+
+
+def thinking(number: int) -> Interaction:
+    """An exchange whose teacher thought before it answered."""
+    made = interaction(number)
+    answers = [msgspec.structs.replace(a, reasoning=f"So {(a.message or {})['content']}") for a in made.answers]
+    return msgspec.structs.replace(made, answers=tuple(answers))
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -64,13 +74,20 @@ class Bench:
     """One state folder with a filled log, and what a cycle told."""
 
     def __init__(
-        self, state: Path, base: Path, *, records: int = 560, route: Mapping[str, Any] | None = None, **retrain: Any
+        self,
+        state: Path,
+        base: Path,
+        *,
+        records: int = 560,
+        route: Mapping[str, Any] | None = None,
+        thinks: bool = False,
+        **retrain: Any,
     ) -> None:
         settings = {"learning_rate": 5e-3, "epochs": 2, "min_new_examples": 10, **retrain}
         self.config = Config.model_validate(
             {
                 "state": str(state),
-                "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "distillation_allowed": True}},
+                "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", **ALLOWED}},
                 "engines": {"local": {}},
                 "routes": {
                     "colours": {
@@ -85,7 +102,7 @@ class Bench:
             }
         )
         self.log = CountedLog()
-        fill(self.log, [interaction(n) for n in range(records)])
+        fill(self.log, [thinking(n) if thinks else interaction(n) for n in range(records)])
         self.registry = Versions()
         self.sent: list[Header] = []
         self.phases: list[str] = []
@@ -214,6 +231,9 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
     assert manifest.report["quantized"]["metrics"]["field:colour"]["value"] > 0.95
     assert manifest.report["quantized"]["latency"]["n"] >= 20
     assert not {"worst", "name"} & set(manifest.report["compared"]["clusters"][0])  # no text
+    compared = manifest.report["compared"]
+    assert set(compared["newest"]) == {"base", "student", "quantized"}
+    assert compared["frozen"]["scores"]["quantized"]["n"] == manifest.dataset["counts"]["test"]
     told = manifest.report["confidence"]
     confidence = Confidence.load(store.path(result.cycle_id))
     assert confidence.calibration.method == told["method"]
@@ -249,18 +269,35 @@ def _check_the_next_one_is_compared_with_it(bench: Bench, result: CycleResult, v
         job=job,
         gateway=Gateway(bench.config),
         judged=[known[o.id] for o in quantized.outcomes],
+        frozen=read_suite(suite_file(bench.config.state, "colours")),
         most_tokens=1,
     )
-    worse = [msgspec.structs.replace(o, value=0.0) for o in quantized.outcomes[:2]] + quantized.outcomes[2:]
+    newest, frozen = {e.id for e in job.data.newest}, {e.id for e in setting.frozen}
+    lost = {o.id for o in quantized.outcomes if o.id in frozen and o.value == 1.0 and o.id in newest}
+    assert 0 < len(lost) < len(frozen)
+    worse = [msgspec.structs.replace(o, text="no", value=0.0) if o.id in lost else o for o in quantized.outcomes]
     interactions = Interactions(bench.log, open_subjects(bench.config.subjects))
     live = msgspec.structs.replace(version, stage=Stage.LIVE)
-    found = compare(setting, msgspec.structs.replace(quantized, outcomes=worse), exact, interactions, [live])
+    reports = {**result.reports, "quantized": msgspec.structs.replace(quantized, outcomes=worse)}
+    found = compare(setting, reports, exact, interactions, [live])
     assert found.previous is not None
     assert found.previous.agreement == quantized.agreement
     assert found.regressions is not None
-    assert (found.regressions.previous, found.regressions.lost, found.regressions.won) == (version.id, 2, 0)
+    assert (found.regressions.previous, found.regressions.lost, found.regressions.won) == (
+        version.id,
+        len(lost),
+        0,
+    )
+    assert found.newest["quantized"].value < found.newest["previous"].value
+    assert found.newest["base"].n == found.newest["quantized"].n == len(newest & {e.id for e in setting.judged})
+    assert found.frozen is not None
+    on_it = found.evidence([]).regressions
+    assert on_it is not None
+    assert (on_it.n, on_it.lost, on_it.fell) == (len(frozen), len(lost), pytest.approx(len(lost) / len(frozen)))
+    assert found.frozen.scores["quantized"].value == pytest.approx(found.frozen.scores["previous"].value - on_it.fell)
+    assert on_it.examples == [], "no text of the suite goes into a card"
     gone = msgspec.structs.replace(live, artefact="gone")
-    assert compare(setting, quantized, exact, interactions, [gone]).previous is None
+    assert compare(setting, result.reports, exact, interactions, [gone]).previous is None
 
 
 def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_registered(
@@ -298,6 +335,21 @@ def test_a_student_that_fails_as_a_whole_is_registered_for_what_it_is_sure_of(ti
     assert start == manifest.gate["checks"]["selective"]
     assert start["coverage_lower"] >= 0.3
     assert start["risk_upper"] <= 0.1
+
+
+def test_where_thinking_is_kept_a_student_that_thinks_is_judged_by_its_answers(tiny: Path, tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "state", tiny, thinks=True, epochs=4, data={"reasoning": "keep"})
+    result = bench.run("thinks")
+    assert result.outcome == "registered", result.verdict.reasons
+    outcomes = result.reports["quantized"].outcomes
+    assert all(o.reasoning == f"So {o.text}" for o in outcomes if o.value == 1.0)
+    assert all("think" not in o.text for o in outcomes)
+    manifest = Store(bench.config.artefacts).manifest("thinks")
+    assert all("think" not in golden["answer"] for golden in manifest.golden)
+    generator = GenAIGenerator(Store(bench.config.artefacts).path("thinks"), threads=1)
+    for golden in manifest.golden:
+        (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"], stepwise=True)
+        assert found.text == golden["answer"]
 
 
 def test_an_audited_override_registers_a_failing_candidate(tiny: Path, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
+from functools import partial
+
 import msgspec
 import pytest
+from retrainer_fakes import example
 
+from retrainer.evaluation.clusters import regressions
 from retrainer.evaluation.cost import Costs
-from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.evaluate import Outcome, Report
 from retrainer.evaluation.gate import Override, judge
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.limits import Evidence, Limits
@@ -12,7 +16,7 @@ from retrainer.safety import General, Suite
 from router.policy import RoutePolicy
 from router.policy_quality import SelectivePolicy
 
-LIMITS = Limits(quality=0.93, error_rate=0.005, p95_ms=800.0, saving=0.5, forgotten=1.0)
+LIMITS = Limits(quality=0.93, error_rate=0.005, p95_ms=800.0, saving=0.5, forgotten=1.0, regression=0.0)
 BASE = Report(
     n=500, agreement=0.02, lower=0.01, upper=0.04, confidence=0.95, valid_json=0.1, leaked=0, unfinished=0,
     reasons={}, tokens=1, seconds=1.0,
@@ -189,11 +193,12 @@ def test_an_override_of_a_selective_refusal_says_its_mode() -> None:
 def test_a_route_sets_its_own_limits_and_else_its_other_policies_do() -> None:
     made = {"teachers": ["up/m"], "latency": {"slo_ms": 300}, "quality": {"margin": 0.05}}
     assert Limits.of(RoutePolicy.model_validate(made)) == Limits(
-        quality=0.95, error_rate=0.005, p95_ms=300.0, saving=0.5, forgotten=1.0
+        quality=0.95, error_rate=0.005, p95_ms=300.0, saving=0.5, forgotten=1.0, regression=0.0
     )
     own = {"min_quality": 0.8, "max_error_rate": 0.02, "max_p95_ms": 90, "min_saving": 0.7, "max_forgotten": 0.2}
+    own |= {"max_regression": 0.05}
     assert Limits.of(RoutePolicy.model_validate({**made, "retrain": {"gate": own}})) == Limits(
-        quality=0.8, error_rate=0.02, p95_ms=90.0, saving=0.7, forgotten=0.2
+        quality=0.8, error_rate=0.02, p95_ms=90.0, saving=0.7, forgotten=0.2, regression=0.05
     )
 
 
@@ -320,6 +325,39 @@ def test_forgetting_refuses_only_where_the_route_says_so() -> None:
     strict = msgspec.structs.replace(LIMITS, forgotten=0.2)
     verdict = judge(base=base, student=report(), quantized=quantized, limits=strict)
     assert verdict.reasons == ["25% of the general questions that the base answers are forgotten, more than 20%"]
+
+
+def regressed(lost: int, won: int, *, n: int = 40) -> Evidence:
+    """Against the live version on the frozen suite, where each has 0 or 1."""
+    now = [0.0] * lost + [1.0] * (n - lost)
+    then = [1.0] * lost + [0.0] * won + [1.0] * (n - lost - won)
+    judged = [example(i) for i in range(n)]
+    reports = [report(outcomes=[outcome(i, v) for i, v in enumerate(values)]) for values in (now, then)]
+    return Evidence(regressions=regressions(reports[0], reports[1], "r-1", judged))
+
+
+def outcome(number: int, value: float) -> Outcome:
+    return Outcome(id=f"x{number}", text="said", finish_reason="stop", value=value, reason="differs")
+
+
+@pytest.mark.parametrize("selective", [None, SELECTIVE])
+def test_a_student_that_falls_below_the_live_one_on_the_frozen_suite_is_refused(
+    selective: SelectivePolicy | None,
+) -> None:
+    judging = partial(
+        judge, base=BASE, student=report(), quantized=report(), limits=LIMITS, selective=selective, start=start()
+    )
+    verdict = judging(evidence=regressed(7, 0))
+    assert verdict.gate == "refused"
+    assert verdict.reasons == [
+        "on the frozen regression suite its agreement is 17.5% below that of r-1, more than 0% (worse on 7 and better "
+        "on 0 of 40 records, McNemar's p = 0.016)"
+    ]
+    assert verdict.checks["regressions"]["fell"] == pytest.approx(0.175)
+    assert judging(evidence=regressed(5, 0)).gate == "passed", "p is 0.06: it may be chance"
+    assert judging(evidence=regressed(0, 7)).gate == "passed", "it is better"
+    lax = msgspec.structs.replace(LIMITS, regression=0.2)
+    assert judging(evidence=regressed(7, 0), limits=lax).gate == "passed"
 
 
 def test_a_student_no_better_than_one_answer_to_everything_says_that_the_labels_may_be_shuffled() -> None:

@@ -97,6 +97,12 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
             "openai.distillation_allowed",
             "read the provider",
         ),
+        (
+            "student: {}",
+            "student: {}, retrain: {data: {reasoning: keep}}",
+            "upstreams.openai.reasoning_distillation_allowed is not true",
+            "learns what 'openai/gpt-4o' thinks",
+        ),
         ("https://api", "ftp://api", "upstreams.openai.base_url", "http:// or https://"),
         ("upstreams:", "listen: 0.0.0.0:80\nupstreams:", "listen", "is not loopback"),
         ("upstreams:", "log: redis://x\nupstreams:", "log", "write sqlite:///PATH"),
