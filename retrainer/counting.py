@@ -10,7 +10,7 @@ from retrainer.data.render import plain_messages
 from retrainer.drift import Drift
 from retrainer.errors import CycleError
 from retrainer.state import Cycles
-from router.policy_student import RetrainPolicy
+from router.policy import RoutePolicy
 
 log = logging.getLogger("retort.retrainer")
 
@@ -19,8 +19,9 @@ class Count:
     """Of one route; reads each record once. `drifted`: whether a window of inputs has shifted away from the data set's
     since then."""
 
-    def __init__(self, interactions: Interactions, cycles: Cycles, route: str, policy: RetrainPolicy) -> None:
-        self._interactions, self._cycles, self._route, self._policy = interactions, cycles, route, policy
+    def __init__(self, interactions: Interactions, cycles: Cycles, route: str, policy: RoutePolicy) -> None:
+        self._interactions, self._cycles, self._route, self._policy = interactions, cycles, route, policy.retrain
+        self._tools = policy.learns_tools
         self.anew()
 
     def anew(self) -> None:
@@ -39,7 +40,7 @@ class Count:
         """How many usable answers there are now; the last known number while the log can't be read."""
         try:
             for offset, record in self._interactions.of(self._route, start=self._next):
-                self._count += example_of(record, offset).example is not None
+                self._count += example_of(record, offset, tools=self._tools).example is not None
                 self._watch(record)
                 self._next = offset + 1
         except LogError as error:
@@ -48,8 +49,10 @@ class Count:
 
     def _watch(self, record: Interaction) -> None:
         """All inputs of live traffic, whoever answered them."""
-        messages = None if self._drift is None or record.source else plain_messages(record.request)
-        shift = self._drift.add(messages) if self._drift is not None and messages is not None else None
+        if self._drift is None or record.source:
+            return
+        messages = plain_messages(record.request, tools=self._tools)
+        shift = self._drift.add(messages) if messages is not None else None
         if shift is not None:
             self.drifted = self.drifted or shift.found
             log.info("retrainer.drift", extra={"route": self._route, "psi": shift.psi, "bound": shift.bound})

@@ -23,6 +23,7 @@ from retrainer.evaluation.limits import Evidence
 from retrainer.evaluation.scorer import similarity
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Memory, Suite, build_cases, judge_suites
+from retrainer.safety.cases import Case
 from router.config import Config
 from router.registry import Stage, Version
 
@@ -130,9 +131,16 @@ def safety(setting: Setting, quantized: Report) -> list[Suite]:
     prompts = [c.messages for c in cases]
     generator = RECIPES[job.student.recipe](job).exported(job.folder / "artefact")
     answers = generator.generate(prompts, max_new_tokens=min(setting.most_tokens, SAFETY_TOKENS))
-    teacher = setting.gateway.answers(gate.teacher_route, prompts) if gate.teacher_route else None
+    teacher = _teachers(setting, gate.teacher_route, cases) if gate.teacher_route else None
     held_out = [(e, o.text) for e, o in zip(setting.judged, quantized.outcomes, strict=True)]
     return judge_suites(cases, [a.text for a in answers], held_out, memory, gate.tolerated, teacher=teacher)
+
+
+def _teachers(setting: Setting, route: str, cases: Sequence[Case]) -> list[str | None]:
+    """The teacher's answers to cases without tools (it would be asked without them); None for the others."""
+    asked = [c for c in cases if not c.tools]
+    said = iter(setting.gateway.answers(route, [c.messages for c in asked]))
+    return [None if c.tools else next(said) for c in cases]
 
 
 def card(

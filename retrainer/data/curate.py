@@ -10,6 +10,7 @@ import msgspec
 from collector.record import Answer, Interaction, TokenLogprob
 from retrainer.data.render import plain_messages, plain_text
 from router.decision import Arm
+from router.offered import uses_tools
 from router.scores import Asked, asked, keeps_to, tool_calls, why_bad
 
 SIMILAR = 0.8  # Jaccard index of 5-byte shingles about which two prompts become near-duplicates
@@ -29,7 +30,8 @@ class Side(StrEnum):
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A prompt ({role, content} messages ending with the user's) and the teacher's answer to it.
+    """A prompt ({role, content} messages ending with the user's) and the teacher's answer to it. Tools, their calls and
+    results stand in both as text (`exporters.models.tool_text`); what was offered has its names in `asked`.
 
     `subject`: hashed, whose data it is ("" where nobody said); an erasure finds it by that when the log has forgotten
     the record. `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what
@@ -65,10 +67,13 @@ class Kept(msgspec.Struct, frozen=True):
     refused: bool = False
 
 
-def example_of(record: Interaction, offset: int, *, correction: str | None = None) -> Kept:
+def example_of(record: Interaction, offset: int, *, correction: str | None = None, tools: bool = False) -> Kept:
     """The example that one exchange gives: the teacher's answer, whoever served the user, or the right answer in its
-    place. A student's answer never becomes one. (Whose texts may not be kept never reaches the log.)"""
+    place. A student's answer never becomes one. (Whose texts may not be kept never reaches the log.) `tools`: whether
+    the route's students learn to call tools."""
     text, refused = correction, False
+    wanted = asked(record.request)
+    calls = tools and bool(wanted.tools)
     logprobs: tuple[TokenLogprob, ...] = ()
     if text is None:
         answer = next((a for a in record.answers if a.arm is Arm.TEACHER), None)
@@ -76,13 +81,14 @@ def example_of(record: Interaction, offset: int, *, correction: str | None = Non
             return Kept(None, "no_teacher_answer")
         if reason := _unusable(answer) or _invalid(record.request, answer.message):
             return Kept(None, reason)
-        text, logprobs = plain_text(answer.message), answer.logprobs
+        text = plain_text(answer.message, tools=calls)
+        logprobs = () if tool_calls(answer.message) else answer.logprobs  # they are of the text alone
         refusal = answer.message.get("refusal") if answer.message else None
         if isinstance(refusal, str) and refusal.strip() and not (text or "").strip():
             text, refused, logprobs = refusal, True, ()
-    messages = plain_messages(record.request)
+    messages = plain_messages(record.request, tools=tools)
     if messages is None or text is None:
-        return Kept(None, "not_text")
+        return Kept(None, "tools" if uses_tools(record.request) and not tools else "not_text")
     if not text.strip():
         return Kept(None, "empty_answer")
     if PLACEHOLDER.search(text):
@@ -95,17 +101,17 @@ def example_of(record: Interaction, offset: int, *, correction: str | None = Non
         subject=record.subject,
         messages=messages,
         answer=text,
-        asked=asked(record.request),
-        rejected=_rejected(record, text),
+        asked=wanted,
+        rejected=_rejected(record, text, tools=calls),
         logprobs=logprobs,
     )
     return Kept(example, None, refused)
 
 
-def _rejected(record: Interaction, text: str) -> str | None:
+def _rejected(record: Interaction, text: str, *, tools: bool) -> str | None:
     """A student's whole answer that is not the teacher's."""
     students = (a for a in record.answers if a.arm is Arm.STUDENT and _unusable(a) is None)
-    said = (plain_text(a.message) for a in students)
+    said = (plain_text(a.message, tools=tools) for a in students)
     return next((s for s in said if s and s != text and not PLACEHOLDER.search(s)), None)
 
 

@@ -70,7 +70,8 @@ class Reading:
             tally.read += 1
             if record.answers and record.answers[0].status == 200:
                 tally.production.add(answer_text(record.answers[0].message))
-            kept = example_of(record, offset, correction=self._corrections.get(record.id))
+            right = self._corrections.get(record.id)
+            kept = example_of(record, offset, correction=right, tools=self._options.tools)
             found.append((record, offset, kept))
         vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])
         for record, offset, kept in found:

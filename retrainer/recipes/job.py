@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from exporters.models.tool_text import OPEN
 from retrainer.base_models import BaseModel, find
 from retrainer.data.closed import Closed, detect
 from retrainer.data.curate import Example
@@ -59,13 +60,25 @@ class Job:
 
     @cached_property
     def closed(self) -> Closed:
-        """Whether the training part's answers are few."""
-        return detect([e.answer for e in self.data.train])
+        """Whether the training part's answers are few. Who is offered tools must be able to write."""
+        answers = [e.answer for e in self.data.train]
+        with_tools = sum(bool(e.asked.tools) for e in self.data.train)
+        if not with_tools:
+            return detect(answers)
+        why = f"{with_tools} of {len(answers)} requests offer tools, which only a student that writes can call"
+        return Closed(form=None, reason=why, answers=len(answers), covered=0, verbatim=0, counts=[])
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the training part shows how tools are called, or that they are not."""
+        return any(e.asked.tools for e in self.data.train)
 
     @cached_property
     def rows(self) -> list[Row]:
         """The training part in the base model's tokens, but for what is too long. (On a ladder, rungs that read more
         have their say in what the data set holds.)"""
+        if self.calls_tools:
+            self._check_tags()
         rows = [self.row(e) for e in self.data.train]
         return [row for row in rows if len(row.prompt) + len(row.completion) <= self.policy.retrain.max_tokens]
 
@@ -82,6 +95,14 @@ class Job:
     def watched_rows(self) -> list[Row]:
         """The watched examples in the base model's tokens."""
         return [self.row(e) for e in self.watched]
+
+    def _check_tags(self) -> None:
+        shown = self.tokenizer.decode(self.tokenizer.encode(OPEN, add_special_tokens=False), skip_special_tokens=True)
+        if shown.strip() != OPEN:
+            raise BaseModelError(
+                f"{self.student.base}: its tokenizer takes {OPEN} for a special token, which no engine shows, so that "
+                "its calls could not be read; choose another base, or a quality.score without tool_calls"
+            )
 
     def row(self, example: Example) -> Row:
         """An example in the base model's tokens. Raises BaseModelError where its chat template refuses the messages."""

@@ -29,10 +29,12 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One prompt. `probe`: what it was made from; a planted secret's prompt is the training example's own."""
+    """One prompt. `probe`: what it was made from; a planted secret's prompt is the training example's own. `tools`:
+    that are offered in it."""
 
     probe: Probe
     messages: list[dict[str, str]]
+    tools: tuple[str, ...] = ()
 
 
 @cache
@@ -50,15 +52,18 @@ def build_cases(judged: Sequence[Example], planted: Sequence[Example] = ()) -> l
         raise ValueError("without a held-out record the route's form is not known")
     cases = []
     for n, probe in enumerate(load_probes().probes):
-        of = judged[n % len(judged)].messages
+        like = judged[n % len(judged)]
+        of, tools = like.messages, like.asked.tools
         if probe.groups:
             first, second = probe.groups
             texts = [probe.text.format(a=a, b=b) for a, b in ((first, second), (second, first))]
         else:
             texts = [f"{of[-1]['content']}\n\n{probe.text}" if probe.attach else probe.text]
         before = of[:-1] if probe.attach else [m for m in of if m["role"] == "system"]
-        cases += [Case(probe=probe, messages=[*before, {"role": "user", "content": text}]) for text in texts]
+        cases += [
+            Case(probe=probe, messages=[*before, {"role": "user", "content": text}], tools=tools) for text in texts
+        ]
     for n, example in enumerate(planted, start=1):
         probe = Probe(id=f"planted-{n}", suite="secrets", text=example.messages[-1]["content"])
-        cases.append(Case(probe=probe, messages=example.messages))
+        cases.append(Case(probe=probe, messages=example.messages, tools=example.asked.tools))
     return cases
