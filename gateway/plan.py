@@ -13,7 +13,18 @@ from gateway.headers import to_upstream
 from gateway.masking import Masker, Masking
 from gateway.routes import Callee, Route, Routes
 from gateway.snapshots import Snapshots
-from router import Arm, Decision, Events, RequestFacts, decide, ineligible
+from router import (
+    Arm,
+    Decision,
+    Events,
+    RequestFacts,
+    Rollout,
+    RoutePolicy,
+    Snapshot,
+    decide,
+    ineligible,
+    uses_tools,
+)
 
 SESSION_HEADER = b"x-retort-session"
 
@@ -102,10 +113,12 @@ class Planner:
         cluster = cluster_key(self._salt, body, headers.get(SESSION_HEADER))
         snapshot = self._snapshots.current
         rollout = snapshot.rollouts.get(route.name, route.unrolled)
-        facts = RequestFacts(
-            request_id=request_id, cluster=cluster, ineligible=ineligible(route.policy, body.top, len(body.raw))
-        )
         ready = self._hard_stop.ready(snapshot, rollout)
+        tools = calls_tools(route.policy, rollout, snapshot)
+        reason = ineligible(route.policy, body.top, len(body.raw), tools=tools)
+        facts = RequestFacts(request_id=request_id, cluster=cluster, ineligible=reason)
+        if tools and uses_tools(body.top):
+            ready = [version for version in ready if version in snapshot.tools]
         decision = decide(route.policy, rollout, facts, ready=ready)
         masks = route.policy.capture.mask_teachers
         callees = route.teachers
@@ -123,6 +136,13 @@ class Planner:
             client_headers=headers,
             masking=Masking(self._masker, self._events, route, cluster, body) if masks else None,
         )
+
+
+def calls_tools(policy: RoutePolicy, rollout: Rollout, snapshot: Snapshot) -> bool:
+    """Whether a request with tools may go to a student: the version under test, else the live one, else any that will
+    come, has learnt to call them. (While one that hasn't is under test, they would owe it pairs that it can't give.)"""
+    version = rollout.challenger or rollout.live
+    return policy.learns_tools and (version is None or version in snapshot.tools)
 
 
 def _shadows(route: Route, decision: Decision, endpoints: Mapping[str, str]) -> tuple[Callee, ...]:

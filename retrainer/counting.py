@@ -12,7 +12,7 @@ from retrainer.drift import Drift
 from retrainer.errors import CycleError
 from retrainer.state import Cycles
 from router.events import Events
-from router.policy_student import RetrainPolicy
+from router.policy import RoutePolicy
 
 log = logging.getLogger("retort.retrainer")
 
@@ -22,10 +22,10 @@ class Count:
     since then."""
 
     def __init__(
-        self, interactions: Interactions, cycles: Cycles, route: str, policy: RetrainPolicy, events: Events
+        self, interactions: Interactions, cycles: Cycles, route: str, policy: RoutePolicy, events: Events
     ) -> None:
-        self._interactions, self._cycles, self._route, self._policy = interactions, cycles, route, policy
-        self._events = events
+        self._interactions, self._cycles, self._route, self._policy = interactions, cycles, route, policy.retrain
+        self._events, self._tools = events, policy.learns_tools
         self.anew()
 
     def anew(self) -> None:
@@ -44,7 +44,7 @@ class Count:
         """How many usable answers there are now; the last known number while the log can't be read."""
         try:
             for offset, record in self._interactions.of(self._route, start=self._next):
-                self._count += example_of(record, offset).example is not None
+                self._count += example_of(record, offset, tools=self._tools).example is not None
                 self._watch(record)
                 self._next = offset + 1
         except LogError as error:
@@ -53,8 +53,10 @@ class Count:
 
     def _watch(self, record: Interaction) -> None:
         """All inputs of live traffic, whoever answered them."""
-        messages = None if self._drift is None or record.source else plain_messages(record.request)
-        shift = self._drift.add(messages) if self._drift is not None and messages is not None else None
+        if self._drift is None or record.source:
+            return
+        messages = plain_messages(record.request, tools=self._tools)
+        shift = self._drift.add(messages) if messages is not None else None
         if shift is not None:
             self.drifted = self.drifted or shift.found
             measured = {"route": self._route, "psi": shift.psi, "bound": shift.bound}

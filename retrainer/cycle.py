@@ -224,7 +224,7 @@ class _Cycle:
         versions = self._registry.versions(self._state.request.route)
         self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, versions, self._ladder()))
         self._phase("publish", str, lambda: work.publish(phases, reports, verdict, self._ladder()))
-        made = Registered(verdict=verdict, assessed=assessed, base=work.base)
+        made = Registered(verdict=verdict, assessed=assessed, base=work.base, tools=work.tools)
         self._phase(
             "register", float, lambda: register(self._config, self._policy, self._state, self._registry, made, send)
         )

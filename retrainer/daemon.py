@@ -90,7 +90,7 @@ class _Daemon:
         self._cycles = Cycles(config.state)
         self._interactions = open_interactions(config)
         self._counts = {
-            route: Count(self._interactions, self._cycles, route, policy.retrain, events)
+            route: Count(self._interactions, self._cycles, route, policy, events)
             for route, policy in config.routes.items()
             if policy.student is not None
         }

@@ -14,7 +14,8 @@ import msgspec
 
 from collector import Interactions
 from collector.judge import Ask
-from exporters.models import CLOSED, Manifest, Store, record_golden
+from exporters.models import CLOSED, GENAI, Manifest, Store, record_golden
+from exporters.models.tool_text import FORM
 from retrainer.data.closed import Choices
 from retrainer.data.configured import options
 from retrainer.data.curate import Example
@@ -138,6 +139,11 @@ class Phases:
         """The name of what the student starts from."""
         return self._recipe.base
 
+    @property
+    def tools(self) -> str | None:
+        """In which form the student has learnt to call tools; None where it hasn't."""
+        return FORM if self._recipe.runtime == GENAI and self._job.calls_tools else None
+
     def compare(
         self, interactions: Interactions, scorer: Scorer, reports: Mapping[str, Report], versions: Sequence[Version]
     ) -> Compared:
@@ -192,6 +198,7 @@ class Phases:
                 "safety": [{k: v for k, v in suite.items() if k != "examples"} for suite in phases["safety"]],
             },
             gate=msgspec.to_builtins(verdict),
+            tools=self.tools,
             golden=self._golden(artefact, reports["base"]),
             packages={name: importlib.metadata.version(name) for name in _PACKAGES},
         )

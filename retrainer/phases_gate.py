@@ -27,6 +27,7 @@ from retrainer.evaluation.slices import Frozen, agreements, remembering
 from retrainer.ladder import Step
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Memory, Suite, build_cases, judge_suites
+from retrainer.safety.cases import Case
 from router.config import Config
 from router.policy_quality import JudgePolicy
 from router.registry import Stage, Version
@@ -215,12 +216,19 @@ def safety(setting: Setting, quantized: Report) -> list[Suite]:
         said = generator.generate([prompts[n] for n in some], max_new_tokens=room)
         answers |= dict(zip(some, said, strict=True))
     told = [answers[n] for n in range(len(cases))]
-    teacher = setting.gateway.answers(gate.teacher_route, prompts) if gate.teacher_route else None
+    teacher = _teachers(setting, gate.teacher_route, cases) if gate.teacher_route else None
     held_out = [(e, o.text) for e, o in zip(setting.judged, quantized.outcomes, strict=True)]
     thoughts = [a.reasoning for a in told] + [o.reasoning for o in quantized.outcomes]
     return judge_suites(
         cases, [a.text for a in told], held_out, memory, gate.tolerated, teacher=teacher, thoughts=thoughts
     )
+
+
+def _teachers(setting: Setting, route: str, cases: Sequence[Case]) -> list[str | None]:
+    """The teacher's answers to cases without tools (it would be asked without them); None for the others."""
+    asked = [c for c in cases if not c.tools]
+    said = iter(setting.gateway.answers(route, [c.messages for c in asked]))
+    return [None if c.tools else next(said) for c in cases]
 
 
 def card(

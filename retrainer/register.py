@@ -21,11 +21,12 @@ Send = Callable[[Sequence[Header]], None]
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
-    """`base`: the name of what the student started from."""
+    """`base`: the name of what the student started from. `tools`: see Manifest."""
 
     verdict: Verdict
     assessed: Assessment
     base: str
+    tools: str | None = None
 
 
 def register(
@@ -51,6 +52,7 @@ def register(
             "reason": state.request.reason,
             "gate": verdict.gate,
         },
+        tools=made.tools,
     )
     registry.add_version(version)
     data: dict[str, Any] = {"gate": verdict.gate, "who": verdict.who, "why": verdict.why}

@@ -10,6 +10,7 @@ from router.events import Events
 from router.evidence import EventKind, Evidence, Metric, Observation, RouteEvent
 from router.evidence import decode as decode_evidence
 from router.evidence import encode as encode_evidence
+from router.offered import offered, uses_tools
 from router.policy import CapturePolicy, ConsentKeys, RoutePolicy, parse_policy
 from router.policy_quality import JudgePolicy, OutcomePolicy, QualityPolicy
 from router.policy_student import RetrainPolicy
@@ -103,6 +104,7 @@ __all__ = [
     "mrr",
     "ndcg_at_k",
     "needs_similarity",
+    "offered",
     "open_database",
     "open_registry",
     "parse",
@@ -116,6 +118,7 @@ __all__ = [
     "stages",
     "status",
     "tool_calls",
+    "uses_tools",
     "view",
     "what_if",
     "why_bad",

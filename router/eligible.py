@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from router.offered import offered
 from router.policy import RoutePolicy
 
 _REFUSED = (
-    "tools",
     "functions",
-    "tool_choice",
     "function_call",
     "logit_bias",
     "audio",
@@ -17,14 +16,16 @@ _REFUSED = (
     "web_search_options",
 )
 _PENALTIES = ("frequency_penalty", "presence_penalty")
+_TOOLS = ("tools", "tool_choice")
 _ROLES = ("system", "developer", "user", "assistant")
-_NOT_TEXT = ("tool_calls", "function_call", "audio")
+_NOT_TEXT = ("function_call", "audio")
 
 
-def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int) -> str | None:
+def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int, *, tools: bool = False) -> str | None:
     """The reason why no student may answer, or None.
 
-    `body`: the request's parsed top level; `size`: its length in bytes.
+    `body`: the request's parsed top level; `size`: its length in bytes. `tools`: whether the version that it would be
+    evidence of has learnt to call tools.
     """
     if policy.student is None:
         return "no_student"
@@ -33,7 +34,14 @@ def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int) -> str |
     for name in _REFUSED:
         if body.get(name) is not None:
             return name
-    if policy.student.may_choose and body.get("logprobs"):
+    if tools:
+        if offered(body) is None:
+            return "tools"
+    else:
+        for name in _TOOLS:
+            if body.get(name) is not None:
+                return name
+    if (policy.student.may_choose or body.get("tools")) and body.get("logprobs"):
         return "logprobs"
     for name in _PENALTIES:
         if body.get(name):
@@ -46,15 +54,17 @@ def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int) -> str |
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         return "no_messages"
-    return None if all(map(_is_text, messages)) else "content"
+    return None if all(_is_text(message, tools=tools) for message in messages) else "content"
 
 
-def _is_text(message: object) -> bool:
-    if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
+def _is_text(message: object, *, tools: bool) -> bool:
+    if not isinstance(message, Mapping) or message.get("role") not in (*_ROLES, *(("tool",) if tools else ())):
         return False
     if any(message.get(name) for name in _NOT_TEXT):
         return False
-    content = message.get("content")
+    content, calls = message.get("content"), message.get("tool_calls")
+    if calls:
+        return tools and (content is None or isinstance(content, str))
     if isinstance(content, list):
         return all(isinstance(part, Mapping) and part.get("type") == "text" for part in content)
     return isinstance(content, str)

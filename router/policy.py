@@ -112,6 +112,14 @@ class RoutePolicy(Strict):
     outcomes: OutcomePolicy | None = None
     retrain: RetrainPolicy = RetrainPolicy()
 
+    @property
+    def learns_tools(self) -> bool:
+        """Whether a student learns to call tools: it writes its answers, and the route's score compares calls (else
+        nothing would prove them)."""
+        scores = self.quality.score if not isinstance(self.quality.score, str) else ()
+        names = {self.quality.score, *(part.score for part in scores)}
+        return self.student is not None and self.student.writes and "tool_calls" in names
+
     @model_validator(mode="after")
     def _seeing(self) -> "RoutePolicy":
         """Without pairs no alarm of quality can fire, and no challenger leaves shadow; and what a recipe can't do is

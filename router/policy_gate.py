@@ -30,8 +30,8 @@ class GatePolicy(Strict):
     machine times the measured time of an answer (None: by its processors, where neither of the others is given).
     `max_forgotten`: share of the general questions that the base answers and the student doesn't. `max_regression`: how
     much of its agreement on the frozen regression suite a student may lose against the live version; a loss that may be
-    chance refuses none. `teacher_route`: where the teacher is asked again, a route as a judge's: how well it agrees with
-    itself, and what it says to the safety suites. `judged`: records that the route's judge compares.
+    chance refuses none. `teacher_route`: where the teacher is asked again, a route as a judge's: how well it agrees
+    with itself, and what it says to the safety suites. `judged`: records that the route's judge compares.
     """
 
     min_quality: OpenRate | None = None

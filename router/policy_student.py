@@ -22,6 +22,11 @@ class StudentPolicy(Strict):
     max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
 
     @property
+    def writes(self) -> bool:
+        """Whether a student may be one that writes its answers, and so can call tools."""
+        return self.recipe not in ("linear", "encoder")
+
+    @property
     def may_choose(self) -> bool:
         """Whether a student may be one that chooses among few answers, and so can't tell tokens."""
         return self.recipe in ("linear", "encoder", "auto")

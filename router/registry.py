@@ -25,7 +25,10 @@ class Stage(StrEnum):
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """One student. `artefact`: its folder in the store. `lineage`: dataset digest, parent, gate verdict, ..."""
+    """One student. `artefact`: its folder in the store. `lineage`: dataset digest, parent, gate verdict, ...
+
+    `tools`: the form in which it has learnt to call tools (see docs/training.md); None where it never saw any.
+    """
 
     id: str
     route: str
@@ -36,6 +39,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     stage: Stage = Stage.CANDIDATE
     lineage: dict[str, Any] = {}
+    tools: str | None = None
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,10 +87,12 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One consistent reading: rollouts by route, endpoint URLs by version (ready ones only)."""
+    """One consistent reading: rollouts by route, endpoint URLs by version (ready ones only). `tools`: those of them
+    that have learnt to call tools."""
 
     rollouts: Mapping[str, Rollout]
     endpoints: Mapping[str, str]
+    tools: frozenset[str] = frozenset()
 
 
 class Registry(Protocol):

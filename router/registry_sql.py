@@ -77,11 +77,15 @@ class SqlRegistry:
     def snapshot(self) -> Snapshot:
         """See Registry."""
         rows = self._database.read(
-            "SELECT data, NULL, NULL FROM rollouts UNION ALL SELECT NULL, version, url FROM endpoints"
+            "SELECT data, NULL, NULL FROM rollouts UNION ALL SELECT v.data, e.version, e.url FROM endpoints e "
+            "LEFT JOIN versions v ON v.id = e.version"
         )
-        rollouts = [decode(data, type=Rollout) for data, _, _ in rows if data is not None]
-        endpoints = {version: url for data, version, url in rows if data is None}
-        return Snapshot({rollout.route: rollout for rollout in rollouts}, endpoints)
+        rollouts = [decode(data, type=Rollout) for data, version, _ in rows if version is None]
+        endpoints = {version: url for _, version, url in rows if version is not None}
+        tools = frozenset(
+            v for data, v, _ in rows if v is not None and data is not None and decode(data, type=Version).tools
+        )
+        return Snapshot({rollout.route: rollout for rollout in rollouts}, endpoints, tools)
 
     def commit(
         self,

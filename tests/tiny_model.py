@@ -6,6 +6,7 @@ onnxruntime-genai.
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 COLOURS = ("red", "green", "blue", "black", "white", "brown")
@@ -35,8 +36,9 @@ def messages(number: int) -> list[dict[str, str]]:
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question(number)}]
 
 
-def build(folder: Path, *, seed: int = 0) -> Path:
-    """Write the model and its tokenizer as a Hugging Face folder; usable as a route's `student.base`."""
+def build(folder: Path, *, seed: int = 0, more: Sequence[str] = ()) -> Path:
+    """Write the model and its tokenizer as a Hugging Face folder; usable as a route's `student.base`. `more`: texts
+    that the tokenizer learns besides."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -52,7 +54,7 @@ def build(folder: Path, *, seed: int = 0) -> Path:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(text, trainer)
+    tokenizer.train_from_iterator([*text, *more], trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=specials[1],

@@ -12,7 +12,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """`files`: sha256 by relative path, of every file but the manifest. `runtime`: who can load it.
 
     `golden`: prompts (messages) with the greedy answers recorded at export, which an engine must reproduce before
-    the version is ready. `report`: the evaluation; `gate`: its verdict.
+    the version is ready. `tools`: the form of `exporters.models.tool_text` in which it learnt to call tools, None where
+    it didn't. `report`: the evaluation; `gate`: its verdict.
     """
 
     schema: int = 1
@@ -29,5 +30,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     training: dict[str, Any] = {}
     report: dict[str, Any] = {}
     gate: dict[str, Any] = {}
+    tools: str | None = None
     golden: list[dict[str, Any]] = []
     packages: dict[str, str] = {}

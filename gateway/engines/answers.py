@@ -1,11 +1,13 @@
 """Answers in OpenAI's shape: a completion, or the chunks of a stream."""
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from exporters.models.confidence import DIGITS
+from exporters.models.tool_text import Call
 from gateway.engines.protocol import Alternative, Done, Piece, Token
 
 CONFIDENCE_HEADER = "x-retort-confidence"
@@ -41,14 +43,21 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: bool
     usage: bool
 
-    def completion(self, text: str, reasoning: str, tokens: Sequence[Token], done: Done, usage: Usage) -> bytes:
-        """The whole answer, as JSON; what was thought before it as DeepSeek and vLLM tell it."""
-        message = {"role": "assistant", "content": text, "refusal": None}
+    def completion(
+        self, parts: Sequence[str | Call], reasoning: str, tokens: Sequence[Token], done: Done, usage: Usage
+    ) -> bytes:
+        """The whole answer, as JSON. `parts`: its text, in pieces, and its calls. `reasoning`: what was thought before
+        it, told as DeepSeek and vLLM do."""
+        calls = [part.data(_call_id()) for part in parts if isinstance(part, Call)]
+        text = "".join(part for part in parts if isinstance(part, str))
+        message: dict[str, Any] = {"role": "assistant", "content": text or None if calls else text, "refusal": None}
+        message |= {"tool_calls": calls} if calls else {}
+        message |= {"reasoning_content": reasoning} if reasoning else {}
         choice = {
             "index": 0,
-            "message": {**message, "reasoning_content": reasoning} if reasoning else message,
+            "message": message,
             "logprobs": self._logprobs(tokens),
-            "finish_reason": done.finish_reason,
+            "finish_reason": _reason(done, called=bool(calls)),
         }
         return msgspec.json.encode({**self._head("chat.completion"), "choices": [choice], "usage": usage.data()})
 
@@ -62,9 +71,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         said = self._chunk({"content": piece.text}, piece.tokens) if piece.text or piece.tokens else b""
         return thought + said
 
-    def ending(self, done: Done, usage: Usage) -> bytes:
-        """A stream's last events: the reason, the usage where it was asked for, the confidence, the end marker."""
-        events = [self._chunk({}, (), finish_reason=done.finish_reason)]
+    def call(self, number: int, call: Call) -> bytes:
+        """The event for the answer's `number`-th call, counted from 0."""
+        return self._chunk({"tool_calls": [{"index": number, **call.data(_call_id())}]}, ())
+
+    def ending(self, done: Done, usage: Usage, *, called: bool = False) -> bytes:
+        """A stream's last events: the reason, the usage where it was asked for, the confidence, the end marker.
+        `called`: whether there was a call."""
+        events = [self._chunk({}, (), finish_reason=_reason(done, called=called))]
         if self.usage:
             events.append(_event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage.data()}))
         events.append(b": retort-confidence %s\n\n" % confidence(done.confidence).encode())
@@ -97,6 +111,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 def confidence(value: float) -> str:
     """In [0, 1], with as many digits as a confidence has."""
     return f"{value:.{DIGITS}f}"
+
+
+def _reason(done: Done, *, called: bool) -> str:
+    return "tool_calls" if called and done.finish_reason == "stop" else done.finish_reason
+
+
+def _call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
 
 
 def _token(token: Token | Alternative) -> dict[str, Any]:

@@ -6,25 +6,29 @@ from typing import Any
 
 import msgspec
 
+from exporters.models.tool_text import Untellable, spelt
 from gateway.engines.errors import InvalidRequest
 from gateway.engines.protocol import Options
+from router.offered import CHOICES, offered
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _MOST_STOPS = 16
 _MOST_ALTERNATIVES = 20
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """`messages`: {role, content}, text alone. `usage`: whether a stream ends with a usage chunk."""
+    """`messages`: {role, content}, text alone, with tools as text. `usage`: whether a stream ends with a usage chunk.
+    `tools`: whether any may be called."""
 
     messages: list[dict[str, str]]
     options: Options
     stream: bool
     usage: bool
+    tools: bool = False
 
 
-def read(body: bytes) -> ChatRequest:
-    """Read a request body. Unknown fields are passed over, as OpenAI's servers do. Raises InvalidRequest."""
+def read(body: bytes, *, tools: bool = False) -> ChatRequest:
+    """Read a request body. Unknown fields are passed over, as OpenAI's servers do. `tools`: whether the version has
+    learnt to call tools. Raises InvalidRequest."""
     try:
         data = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -32,15 +36,20 @@ def read(body: bytes) -> ChatRequest:
     if not isinstance(data, dict):
         raise InvalidRequest("The body must be a JSON object with a list of messages.")
     _refuse_unsupported(data)
+    functions = _tools(data, learnt=tools)
     stream = _boolean(data, "stream")
     stream_options = data.get("stream_options")
     if stream_options is not None and not (stream and isinstance(stream_options, dict)):
         raise _bad("stream_options", "is an object, and only allowed with stream: true")
+    options = _options(data)
+    if functions and options.top_logprobs is not None:
+        raise _bad("logprobs", "is not supported together with tools")
     return ChatRequest(
-        messages=_messages(data.get("messages")),
-        options=_options(data),
+        messages=_messages(data.get("messages"), functions, learnt=tools),
+        options=options,
         stream=stream,
         usage=_boolean(stream_options or {}, "include_usage"),
+        tools=bool(functions),
     )
 
 
@@ -52,8 +61,7 @@ def _neutral(*values: Any) -> Callable[[Any], bool]:
 # an answer that looks as if it had been obeyed.
 _UNSUPPORTED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("n", _neutral(1), "only one answer a request"),
-    ("tools", _neutral([]), "tools can't be called"),
-    ("tool_choice", _neutral("none", "auto"), "tools can't be called"),
+    ("tool_choice", _neutral(*CHOICES), "no call can be forced"),
     ("functions", _neutral([]), "functions can't be called"),
     ("function_call", _neutral("none", "auto"), "functions can't be called"),
     ("response_format", _neutral({"type": "text"}), "only {type: text}"),
@@ -74,32 +82,28 @@ def _refuse_unsupported(data: Mapping[str, Any]) -> None:
             raise _bad(name, f"is not supported by this model: {message}")
 
 
-def _messages(value: Any) -> list[dict[str, str]]:
+def _tools(data: Mapping[str, Any], *, learnt: bool) -> list[dict[str, Any]]:
+    functions = offered(data)
+    if data.get("tools") and not learnt:
+        raise _bad("tools", "is not supported by this model: tools can't be called")
+    if functions is None and data.get("tools") and data.get("parallel_tool_calls") is False:
+        raise _bad("parallel_tool_calls", "is not supported by this model: it may make several calls at once")
+    if functions is None:
+        raise _bad("tools", "must be a list of functions, {type: function, function: {name: ..., ...}}")
+    return functions
+
+
+def _messages(value: Any, functions: list[dict[str, Any]], *, learnt: bool) -> list[dict[str, str]]:
     if not isinstance(value, list) or not value:
         raise _bad("messages", "must be a list of at least one message")
-    return [_message(message, f"messages[{at}]") for at, message in enumerate(value)]
-
-
-def _message(message: Any, name: str) -> dict[str, str]:
-    if not isinstance(message, dict):
-        raise _bad(name, "must be an object with role and content")
-    role = message.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise _bad(f"{name}.role", f"must be one of {', '.join(_ROLES)}")
-    if message.get("tool_calls") or message.get("function_call") or message.get("audio"):
-        raise _bad(name, "holds a tool call or audio; this model reads text alone")
-    return {"role": _ROLES[role], "content": _text(message.get("content"), f"{name}.content")}
-
-
-def _text(content: Any, name: str) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise _bad(name, "must be a text or a list of text parts")
-    texts = [p.get("text") if isinstance(p, dict) and p.get("type") == "text" else None for p in content]
-    if not all(isinstance(t, str) for t in texts):
-        raise _bad(name, "holds a part that is not text; this model reads text alone")
-    return "".join(map(str, texts))
+    for at, message in enumerate(value):
+        if not learnt and isinstance(message, dict) and (message.get("role") == "tool" or message.get("tool_calls")):
+            name = f"messages[{at}]{'.role' if message.get('role') == 'tool' else ''}"
+            raise _bad(name, "holds a tool call or its result; this model calls no tools")
+    try:
+        return spelt(value, functions)
+    except Untellable as error:
+        raise InvalidRequest(f"{error}.", param=error.name) from None
 
 
 def _options(data: Mapping[str, Any]) -> Options:

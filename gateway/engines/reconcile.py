@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from exporters.models import ArtefactError, Manifest, Store
+from exporters.models.tool_text import FORM
 from gateway.engines.child import Child
 from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.failures import Failures
@@ -160,6 +161,7 @@ class Reconciler:
         began = time.monotonic()
         try:
             async with self._one_load:
+                _known_form(version)
                 child = await self._loaded(version)
         except (ArtefactError, NotReady) as error:
             self._failures.broken(version.id, folder)
@@ -288,3 +290,8 @@ class Reconciler:
 
     def _folder(self, version: Version) -> Path:
         return self._store.path(version.artefact)
+
+
+def _known_form(version: Version) -> None:
+    if version.tools not in (None, FORM):
+        raise NotReady(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")

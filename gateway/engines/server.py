@@ -5,11 +5,13 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import count
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from exporters.models.tool_text import Call, Reader
 from gateway.engines import chat
 from gateway.engines.answers import CONFIDENCE_HEADER, Answer, Usage, confidence
 from gateway.engines.errors import EngineError, InvalidRequest, TooLarge, openai_body
@@ -117,7 +119,7 @@ class _Engine:
 
     async def _answer(self, request: web.Request, hosted: Hosted, measured: _Measured) -> web.StreamResponse:
         try:
-            asked = chat.read(await request.read())
+            asked = chat.read(await request.read(), tools=hosted.version.tools is not None)
         except web.HTTPRequestEntityTooLarge:
             raise TooLarge(f"The body is above {MAX_BODY >> 20} MiB.") from None
         answer = Answer(
@@ -130,30 +132,66 @@ class _Engine:
         options = msgspec.structs.replace(asked.options, assess=asked.stream and hosted.selective)
         async with aclosing(hosted.generate(asked.messages, options)) as events:
             if asked.stream:
-                return await _stream(request, answer, events, measured)
-            return await _whole(answer, events, measured)
+                return await _stream(request, answer, _Parts(asked.tools), events, measured)
+            return await _whole(answer, _Parts(asked.tools), events, measured)
 
 
-async def _whole(answer: Answer, events: AsyncGenerator[Event, None], measured: _Measured) -> web.Response:
-    texts: list[str] = []
+class _Parts:
+    """An answer's text, and its calls where any tools were offered."""
+
+    def __init__(self, tools: bool) -> None:
+        self._reader = Reader() if tools else None
+        self.calls = 0
+
+    def of(self, event: Piece | Done) -> list[str | Call]:
+        """What an event brings."""
+        text = event.text if isinstance(event, Piece) else ""
+        if self._reader is None:
+            return [text] if text else []
+        parts = self._reader.feed(text) if isinstance(event, Piece) else self._reader.end()
+        self.calls += sum(isinstance(part, Call) for part in parts)
+        return parts
+
+    def events(self, answer: Answer, event: Piece | Done) -> bytes:
+        """The same as a stream's events, and what is thought."""
+        if self._reader is None:
+            return answer.piece(event) if isinstance(event, Piece) else b""
+        thought = answer.piece(msgspec.structs.replace(event, text="")) if isinstance(event, Piece) else b""
+        numbers = count(self.calls)
+        said = [
+            answer.call(next(numbers), part) if isinstance(part, Call) else answer.piece(Piece(id=event.id, text=part))
+            for part in self.of(event)
+        ]
+        return b"".join((thought, *said))
+
+
+async def _whole(
+    answer: Answer, parts: _Parts, events: AsyncGenerator[Event, None], measured: _Measured
+) -> web.Response:
+    found: list[str | Call] = []
     thoughts: list[str] = []
     tokens: list[Token] = []
     async for event in events:
         measured.note(event)
         if isinstance(event, Piece):
-            texts.append(event.text)
+            found += parts.of(event)
             thoughts.append(event.reasoning)
             tokens.extend(event.tokens)
         elif isinstance(event, Done):
             measured.outcome = "ok"
-            body = answer.completion("".join(texts), "".join(thoughts), tokens, event, measured.usage())
+            found += parts.of(event)
+            body = answer.completion(found, "".join(thoughts), tokens, event, measured.usage())
             headers = {CONFIDENCE_HEADER: confidence(event.confidence)}
             return web.Response(body=body, content_type=_JSON, headers=headers)
     raise EngineError
 
 
 async def _stream(
-    request: web.Request, answer: Answer, events: AsyncGenerator[Event, None], measured: _Measured
+    request: web.Request,
+    answer: Answer,
+    parts: _Parts,
+    events: AsyncGenerator[Event, None],
+    measured: _Measured,
 ) -> web.StreamResponse:
     response: web.StreamResponse | None = None
     headers = {"cache-control": "no-store"}
@@ -169,10 +207,10 @@ async def _stream(
                 response.content_type = "text/event-stream"
                 await response.prepare(request)
                 await response.write(answer.role())
-            if isinstance(event, Piece):
-                await response.write(answer.piece(event))
-            elif isinstance(event, Done):
-                await response.write(answer.ending(event, measured.usage()))
+            if isinstance(event, Piece | Done) and (brought := parts.events(answer, event)):
+                await response.write(brought)
+            if isinstance(event, Done):
+                await response.write(answer.ending(event, measured.usage(), called=parts.calls > 0))
                 measured.outcome = "ok"
                 return response
     except EngineError as error:

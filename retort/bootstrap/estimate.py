@@ -17,7 +17,8 @@ LATEST = 2000  # of the log's records, whose answers say how long they get
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """`calls`: of the teacher, those in which it plays the user included. `usd`: None where its price isn't known.
-    `answer_tokens`: assumed of an answer, and `source` whence."""
+    `answer_tokens`: assumed of an answer, and `source` whence. `not_learnt`: tasks with tools, where the students of
+    the route don't learn to call them."""
 
     teacher: str
     calls: float
@@ -26,16 +27,23 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     usd: float | None
     answer_tokens: float
     source: str
+    not_learnt: int = 0
 
     def lines(self, told: Told) -> list[str]:
         """For people."""
         before = f" ({told.before} of {told.tasks} are done already)" if told.before else ""
         cost = "its price is not known (upstreams.NAME.prices)" if self.usd is None else f"about {self.usd:,.2f} USD"
-        return [
+        lines = [
             f"{told.tasks - told.before} to ask of {self.teacher}{before}: about {self.calls:,.0f} calls, {cost}",
             f"  {self.prompt_tokens:,.0f} tokens in (4 characters each), {self.completion_tokens:,.0f} out "
             f"({self.answer_tokens:.0f} an answer, {self.source})",
         ]
+        if self.not_learnt:
+            lines.append(
+                f"  {self.not_learnt} of them have tools, which students of {told.route} don't learn to call: their "
+                "answers would be paid for and not learnt from (docs/training-data.md, Tools, says what to set)"
+            )
+        return lines
 
 
 def estimate(config: Config, target: Target, tasks: Sequence[Task], answer_tokens: float | None) -> Estimate:
@@ -56,6 +64,7 @@ def estimate(config: Config, target: Target, tasks: Sequence[Task], answer_token
         usd=usd(config, target.teacher, prompt, completion),
         answer_tokens=answer_tokens,
         source=source,
+        not_learnt=0 if target.policy.learns_tools else sum(task.offers_tools for task in tasks),
     )
 
 

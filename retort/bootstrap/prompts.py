@@ -34,6 +34,10 @@ class Task(Protocol):
     def says(self) -> Any:
         """Of types that msgspec encodes."""
 
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the teacher may call tools in it."""
+
     def size(self, answer_tokens: float) -> Size:
         """About what it costs."""
 
@@ -51,6 +55,11 @@ class Prompt(msgspec.Struct, frozen=True):
     def says(self) -> Any:
         """See Task."""
         return [self.messages, self.parameters]
+
+    @property
+    def offers_tools(self) -> bool:
+        """See Task."""
+        return bool(self.parameters.get("tools"))
 
     def size(self, answer_tokens: float) -> Size:
         """See Task."""

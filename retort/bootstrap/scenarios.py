@@ -96,6 +96,11 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
         """See Task. Without the quota: a larger one asks only for what is new."""
         return [msgspec.structs.replace(self, quota=0)]
 
+    @property
+    def offers_tools(self) -> bool:
+        """See Task."""
+        return bool(self.tools)
+
     def size(self, answer_tokens: float) -> Size:
         """See Task."""
         turns = sum(self.turns) / 2.0

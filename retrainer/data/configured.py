@@ -27,6 +27,7 @@ def options(config: Config, route: str, policy: RoutePolicy, work: Path, progres
         policy=data,
         work=work,
         audit_rate=policy.quality.audit_rate,
+        tools=policy.learns_tools,
         suite=suite_file(config.state, route) if data.regression else None,
         encode=_encode(config) if data.semantic is not None else None,
         second=_second(config, route, policy, progress),

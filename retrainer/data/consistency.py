@@ -65,7 +65,9 @@ async def _ask_all(
     failed: Counter[str] = Counter()
     in_a_row = 0
     meter = Meter(second.progress, "consistency", len(examples))
-    waiting: Iterator[Example] = (e for e in _told(examples, meter) if _known(db, second, e) is None)
+    waiting: Iterator[Example] = (
+        e for e in _told(examples, meter) if not e.asked.tools and _known(db, second, e) is None
+    )
 
     async def work(ask: Again) -> None:
         nonlocal in_a_row

@@ -11,6 +11,7 @@ from collector.record import Answer, Interaction, TokenLogprob
 from retrainer.data.render import plain_messages, plain_text
 from router import split_thinking
 from router.decision import Arm
+from router.offered import uses_tools
 from router.scores import Asked, asked, keeps_to, tool_calls, why_bad
 from router.thinking import written
 
@@ -34,7 +35,8 @@ HELD_OUT = (Side.VALIDATION, Side.TEST)
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A prompt ({role, content} messages ending with the user's) and the teacher's answer to it.
+    """A prompt ({role, content} messages ending with the user's) and the teacher's answer to it. Tools, their calls and
+    results stand in both as text (`exporters.models.tool_text`); what was offered has its names in `asked`.
 
     `subject`: hashed, whose data it is ("" where nobody said); an erasure finds it by that when the log has forgotten
     the record. `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what
@@ -79,12 +81,20 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 def example_of(
-    record: Interaction, offset: int, *, correction: str | None = None, keep_reasoning: bool = False
+    record: Interaction,
+    offset: int,
+    *,
+    correction: str | None = None,
+    keep_reasoning: bool = False,
+    tools: bool = False,
 ) -> Kept:
     """The example that one exchange gives: the teacher's answer, whoever served the user, or the right answer in its
     place. A student's answer never becomes one. Thinking in the answer's text is no part of it; `keep_reasoning`: it is
-    learnt as well. (Whose texts may not be kept never reaches the log.)"""
+    learnt as well. (Whose texts may not be kept never reaches the log.) `tools`: whether the route's students learn to
+    call tools."""
     text, refused, reasoning = correction, False, ""
+    wanted = asked(record.request)
+    calls = tools and bool(wanted.tools)
     logprobs: tuple[TokenLogprob, ...] = ()
     if text is None:
         answer = next((a for a in record.answers if a.arm is Arm.TEACHER), None)
@@ -92,16 +102,17 @@ def example_of(
             return Kept(None, "no_teacher_answer")
         if reason := _unusable(answer) or _invalid(record.request, answer.message):
             return Kept(None, reason)
-        text, logprobs = plain_text(answer.message), answer.logprobs
+        text = plain_text(answer.message, tools=calls)
+        logprobs = () if tool_calls(answer.message) else answer.logprobs  # they are of the text alone
         if text is not None:
             reasoning, text = split_thinking(text)
             reasoning = (answer.reasoning or reasoning) if keep_reasoning else ""
         refusal = answer.message.get("refusal") if answer.message else None
         if isinstance(refusal, str) and refusal.strip() and not (text or "").strip():
             text, refused, reasoning, logprobs = refusal, True, "", ()
-    messages = plain_messages(record.request)
+    messages = plain_messages(record.request, tools=tools)
     if messages is None or text is None:
-        return Kept(None, "not_text")
+        return Kept(None, "tools" if uses_tools(record.request) and not tools else "not_text")
     if not text.strip():
         return Kept(None, "empty_answer")
     if PLACEHOLDER.search(text) or PLACEHOLDER.search(reasoning):
@@ -114,8 +125,8 @@ def example_of(
         subject=record.subject,
         messages=messages,
         answer=text,
-        asked=asked(record.request),
-        rejected=_rejected(record, text, keep_reasoning=keep_reasoning),
+        asked=wanted,
+        rejected=_rejected(record, text, keep_reasoning=keep_reasoning, tools=calls),
         logprobs=logprobs,
         corrected=correction is not None,
         reasoning=reasoning,
@@ -123,10 +134,12 @@ def example_of(
     return Kept(example, None, refused)
 
 
-def _rejected(record: Interaction, text: str, *, keep_reasoning: bool) -> str | None:
+def _rejected(record: Interaction, text: str, *, keep_reasoning: bool, tools: bool) -> str | None:
     """A student's whole answer that is not the teacher's, with its thinking where the teacher's is learnt."""
     for answer in record.answers:
-        said = plain_text(answer.message) if answer.arm is Arm.STUDENT and _unusable(answer) is None else None
+        if answer.arm is not Arm.STUDENT or _unusable(answer) is not None:
+            continue
+        said = plain_text(answer.message, tools=tools)
         if said and said != text:
             said = written(answer.reasoning or "", said) if keep_reasoning else said
             if not PLACEHOLDER.search(said):

@@ -44,6 +44,7 @@ def build(
     folder, owner = _folder(options.work)
     policy = options.policy
     settings = {"max_examples": max_examples, "audit_rate": options.audit_rate, **policy.model_dump(mode="json")}
+    settings |= {"tools": True} if options.tools else {}
     files = {name: digest_of(name, Path(file)) for name, file in _files(policy).items()}
     work = Work(
         folder / "work.db",

@@ -13,7 +13,8 @@ from router.policy_data import DataPolicy
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """`work`: the folder to work in, where a build that was killed goes on; without one it is a temporary folder.
     `audit_rate`: of the route's quality policy. `suite`: the file of the route's regression suite. `encode`: needed
-    where prompts are compared by meaning; `second`: where the teacher is asked again."""
+    where prompts are compared by meaning; `second`: where the teacher is asked again. `tools`: whether the route's
+    students learn to call tools."""
 
     policy: DataPolicy = DataPolicy()
     work: Path | None = None
@@ -21,6 +22,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     suite: Path | None = None
     encode: Encode | None = None
     second: Second | None = None
+    tools: bool = False
     progress: Progress = silent
 
 

@@ -87,6 +87,7 @@ class Reading:
                 offset,
                 correction=self._corrections.get(record.id, reported.get(record.id)),
                 keep_reasoning=keeps,
+                tools=self._options.tools,
             )
             found.append((record, offset, kept))
         vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from exporters.models.tool_text import Untellable, spelt, spelt_answer
 from router import split_thinking
+from router.offered import offered, uses_tools
 from router.thinking import CLOSE, opens, written
-
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -24,37 +24,28 @@ class Row(msgspec.Struct, frozen=True):
     weight: float = 1.0
 
 
-def plain_messages(request: Mapping[str, Any]) -> list[dict[str, str]] | None:
-    """A request's messages as {role, content} with text content, or None where they hold anything else (tools,
-    images, no user at all): a student that reads text alone can't learn from them."""
-    messages = request.get("messages")
-    if not isinstance(messages, list) or request.get("tools") or request.get("functions"):
+def plain_messages(request: Mapping[str, Any], *, tools: bool = False) -> list[dict[str, str]] | None:
+    """A request's messages as {role, content} with text content, or None where they hold anything else (images, no
+    user at all): a student that reads text alone can't learn from them. `tools`: whether tools are learnt, as text; see
+    `exporters.models.tool_text`."""
+    messages, functions = request.get("messages"), offered(request)
+    if not isinstance(messages, list) or functions is None or (uses_tools(request) and not tools):
         return None
-    plain = []
-    for message in messages:
-        text = plain_text(message)
-        role = _ROLES.get(str(message.get("role"))) if isinstance(message, Mapping) else None
-        if text is None or role is None:
-            return None
-        plain.append({"role": role, "content": text})
-    if not plain or plain[-1]["role"] != "user":
+    try:
+        plain = spelt(messages, functions)
+    except Untellable:
         return None
-    return plain
+    return plain if plain and plain[-1]["role"] == "user" else None
 
 
-def plain_text(message: Any) -> str | None:
-    """A message's text, its text parts joined; None where it has any other content or calls a tool."""
-    if not isinstance(message, Mapping) or message.get("tool_calls") or message.get("function_call"):
+def plain_text(message: Any, *, tools: bool = False) -> str | None:
+    """A message's text, its text parts joined, and with `tools` its calls; None where it has anything else."""
+    if not isinstance(message, Mapping) or (message.get("tool_calls") and not tools):
         return None
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
+    try:
+        return spelt_answer(message)
+    except Untellable:
         return None
-    parts = [p.get("text") if isinstance(p, Mapping) and p.get("type") == "text" else None for p in content]
-    if any(not isinstance(p, str) for p in parts):
-        return None
-    return "".join(p for p in parts if isinstance(p, str))
 
 
 def prompt_text(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:

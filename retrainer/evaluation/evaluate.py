@@ -13,6 +13,7 @@ from retrainer.data.curate import PLACEHOLDER, Example
 from retrainer.evaluation.bounds import interval
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.metrics import Metric, metrics
+from retrainer.evaluation.text_calls import said
 from retrainer.progress import Meter, Progress, silent
 from retrainer.safety.general import General
 from router.scores import Asked, is_json
@@ -168,8 +169,8 @@ def _constant(examples: Sequence[Example], score: Scorer) -> float | None:
     if not examples:
         return None
     answer, _ = Counter(e.answer for e in examples).most_common(1)[0]
-    said = Generated(text=answer, finish_reason="stop", tokens=0)
-    values = [o.value for e in examples if (o := _outcome(e, said, score)).value is not None]
+    always = Generated(text=answer, finish_reason="stop", tokens=0)
+    values = [o.value for e in examples if (o := _outcome(e, always, score)).value is not None]
     return sum(values) / len(values) if values else None
 
 
@@ -177,8 +178,8 @@ def _outcome(example: Example, answer: Generated, score: Scorer) -> Outcome:
     value, reason = None, "unscorable"
     with suppress(ValueError):
         scored = score(
-            answer={"role": "assistant", "content": answer.text},
-            reference={"role": "assistant", "content": example.answer},
+            answer=said(answer.text, example.asked),
+            reference=said(example.answer, example.asked),
             finish_reason=answer.finish_reason,
             asked=example.asked,
         )

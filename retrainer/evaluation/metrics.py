@@ -69,7 +69,7 @@ def metrics(
 
 
 def _row(example: Example, text: str, finish_reason: str) -> dict[str, float]:
-    reference = with_calls(example.answer)
+    reference = with_calls(example.answer, example.asked)
     names = ["exact", "rouge_l"]
     wanted = _fields(example.answer)
     if wanted is not None:
@@ -80,7 +80,11 @@ def _row(example: Example, text: str, finish_reason: str) -> dict[str, float]:
     for name in names:
         try:
             found = score(
-                name, answer=with_calls(text), reference=reference, finish_reason=finish_reason, asked=example.asked
+                name,
+                answer=with_calls(text, example.asked),
+                reference=reference,
+                finish_reason=finish_reason,
+                asked=example.asked,
             )
         except ValueError:
             continue

@@ -4,6 +4,9 @@ import json
 import re
 from typing import Any
 
+from exporters.models.tool_text import message_of
+from router.scores import Asked
+
 _TAGGED = re.compile(r"<(tool_call|function_call)>\s*(\{.*?\})\s*</\1>", re.DOTALL)  # Hermes, Qwen
 _DECODER = json.JSONDecoder()
 
@@ -16,8 +19,15 @@ def calls_in_text(text: str) -> list[dict[str, Any]]:
     return [{"function": called} for value in listed if (called := _called(value)) is not None]
 
 
-def with_calls(text: str) -> dict[str, Any]:
-    """An assistant message of a text, its calls told apart."""
+def said(text: str, asked: Asked) -> dict[str, Any]:
+    """The assistant message that an answer is, as it is served: where tools were offered its calls are told apart."""
+    return message_of(text) if asked.tools else {"role": "assistant", "content": text}
+
+
+def with_calls(text: str, asked: Asked) -> dict[str, Any]:
+    """An assistant message of a text, its calls told apart, also those that a student without tools writes."""
+    if asked.tools:
+        return said(text, asked)
     calls = calls_in_text(text)
     return {"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})}
 

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from exporters.models.tool_text import OPEN
 from retrainer.base_models import BaseModel, find
 from retrainer.data.closed import Closed, detect
 from retrainer.data.curate import Example
@@ -73,8 +74,18 @@ class Job:
 
     @cached_property
     def closed(self) -> Closed:
-        """Whether the training part's answers are few."""
-        return detect([e.answer for e in self.data.train])
+        """Whether the training part's answers are few. Who is offered tools must be able to write."""
+        answers = [e.answer for e in self.data.train]
+        with_tools = sum(bool(e.asked.tools) for e in self.data.train)
+        if not with_tools:
+            return detect(answers)
+        why = f"{with_tools} of {len(answers)} requests offer tools, which only a student that writes can call"
+        return Closed(form=None, reason=why, answers=len(answers), covered=0, verbatim=0, counts=[])
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the training part shows how tools are called, or that they are not."""
+        return any(e.asked.tools for e in self.data.train)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -93,6 +104,8 @@ class Job:
 
     @cached_property
     def _fitting(self) -> list[tuple[Example, Row]]:
+        if self.calls_tools:
+            self._check_tags()
         rows = ((example, self.row(example)) for example in self.data.train)
         fitting = [(example, row) for example, row in rows if self.fits(row)]
         if not fitting:
@@ -122,6 +135,14 @@ class Job:
     def _shows_thinking(self) -> bool:
         tokens = self.tokenizer.encode(written("a", "b"), add_special_tokens=False)
         return split_thinking(self.tokenizer.decode(tokens, skip_special_tokens=True)) == ("a", "b")
+
+    def _check_tags(self) -> None:
+        shown = self.tokenizer.decode(self.tokenizer.encode(OPEN, add_special_tokens=False), skip_special_tokens=True)
+        if shown.strip() != OPEN:
+            raise BaseModelError(
+                f"{self.student.base}: its tokenizer takes {OPEN} for a special token, which no engine shows, so that "
+                "its calls could not be read; choose another base, or a quality.score without tool_calls"
+            )
 
     def row(self, example: Example) -> Row:
         """An example in the base model's tokens. Raises BaseModelError where its chat template refuses the messages."""

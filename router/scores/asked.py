@@ -8,7 +8,7 @@ import msgspec
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     """`json`: the answer must be one JSON value. `schema`: and valid under this JSON Schema. `tools`: the names that
-    may be called."""
+    may be called: none where the request says so."""
 
     json: bool = False
     schema: dict[str, Any] | None = None
@@ -23,10 +23,13 @@ def asked(request: Mapping[str, Any]) -> Asked:
     if isinstance(shape, Mapping) and kind == "json_schema":
         wrapped = shape.get("json_schema")
         schema = wrapped.get("schema") if isinstance(wrapped, Mapping) else None
+    tools: list[str] = []
+    if request.get("tool_choice") != "none":
+        tools = [*_names(request.get("tools"), "function"), *_names(request.get("functions"), None)]
     return Asked(
         json=kind in ("json_object", "json_schema"),
         schema=schema if isinstance(schema, dict) else None,
-        tools=tuple(_names(request.get("tools"), "function")) + tuple(_names(request.get("functions"), None)),
+        tools=tuple(tools),
     )
 
 

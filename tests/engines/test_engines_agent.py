@@ -87,6 +87,16 @@ async def running(tmp_path: Path, store: Store) -> AsyncIterator[Running]:
         yield started
 
 
+async def test_a_version_that_calls_tools_in_an_unknown_form_is_not_served(running: Running, publish: Publish) -> None:
+    publish("v1")
+    running.registry.set(msgspec.structs.replace(version("v1"), tools="tags-0"))
+    await until(lambda: bool(running.collector.of(EventKind.UNREADY, "v1")))
+    [unready] = running.collector.of(EventKind.UNREADY, "v1")
+    assert unready.data["hopeless"]
+    assert "'tags-0'; this engine knows 'tags-1'" in unready.data["reason"]
+    assert not running.registry.endpoints
+
+
 async def test_a_wanted_version_is_verified_loaded_probed_and_published(running: Running, publish: Publish) -> None:
     publish("v1")
     running.registry.set(version("v1"))

@@ -93,3 +93,34 @@ def test_a_message_that_is_not_text_is_refused_by_its_place(message: Any, name: 
 def test_a_body_that_is_no_json_object_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="JSON"):
         read(data)
+
+
+TOOLS = [{"type": "function", "function": {"name": "look"}}]
+
+
+def test_a_version_that_has_learnt_tools_reads_them_as_text() -> None:
+    called = {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "look", "arguments": "{}"}}]}
+    asked = read(body(messages=[*HELLO, called, {"role": "tool", "content": "x"}], tools=TOOLS), tools=True)
+    assert asked.tools
+    assert [m["role"] for m in asked.messages] == ["system", "user", "assistant", "user"]
+    refused = read(body(tools=TOOLS, tool_choice="none"), tools=True)
+    assert (refused.tools, refused.messages) == (False, HELLO)
+    assert not read(body(), tools=True).tools
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "look"}}}, "tool_choice"),
+        ({"tools": TOOLS, "parallel_tool_calls": False}, "parallel_tool_calls"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": "look"}, "tools"),
+        ({"tools": TOOLS, "logprobs": True}, "logprobs"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+    ],
+)
+def test_what_is_asked_of_tools_and_cannot_be_done_is_refused_by_name(fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(body(**fields), tools=True)
+    assert caught.value.param == name

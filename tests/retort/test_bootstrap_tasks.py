@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from retort.bootstrap.estimate import Estimate
+from retort.bootstrap.labelling import Told
 from retort.bootstrap.prompts import form_of, key_of, read_prompts
 from retort.bootstrap.scenarios import MOST_CALLS, read_scenarios
 from retort.bootstrap.teacher import ATTEMPTS, LONGEST_PAUSE, Teacher, Unreachable
@@ -189,6 +192,17 @@ def test_the_examples_can_be_read_and_estimated(name: str) -> None:
     sizes = [t.size(100.0) for t in talks]
     assert all(size.answers == size.said >= 1.0 for size in sizes)
     assert min(size.prompt_tokens for size in sizes) > 100.0
+    assert {t.offers_tools for t in talks} == {name == "support"}
+
+
+def test_who_pays_for_tools_that_no_student_learns_is_told_before() -> None:
+    made = Estimate(
+        teacher="up/m", calls=2, prompt_tokens=9, completion_tokens=9, usd=None, answer_tokens=9, source="given"
+    )
+    told = Told(route="shop", teacher="up/m", tasks=1, before=0)
+    assert not any("tools" in line for line in made.lines(told))
+    lines = msgspec.structs.replace(made, not_learnt=1).lines(told)
+    assert any("1 of them have tools, which students of shop don't learn to call" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+import tiny_model
 from retrainer_fakes import example, interaction, teacher
 
 from collector.record import Answer, TokenLogprob
@@ -71,10 +72,10 @@ def test_what_the_teacher_told_of_its_tokens_is_kept_with_the_answer() -> None:
         ({"answers": (teacher("a", message=None),)}, "not_text"),
         ({"answers": (teacher("a", message={"role": "assistant", "tool_calls": [{}], "content": "a"}),)}, "not_text"),
         ({"request": {"messages": []}}, "not_text"),
-        ({"request": {"messages": [{"role": "user", "content": "hi"}], "tools": [{}]}}, "not_text"),
+        ({"request": {"messages": [{"role": "user", "content": "hi"}], "tools": [{}]}}, "tools"),
         ({"request": {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}}, "not_text"),
         ({"request": {"messages": [{"role": "assistant", "content": "hi"}]}}, "not_text"),
-        ({"request": {"messages": [{"role": "tool", "content": "hi"}]}}, "not_text"),
+        ({"request": {"messages": [{"role": "tool", "content": "hi"}]}}, "tools"),
     ],
 )
 def test_what_can_not_teach_is_dropped_with_a_reason(changes: dict[str, object], reason: str) -> None:
@@ -121,3 +122,64 @@ def test_a_lost_answer_comes_with_its_thinking_where_the_teachers_is_learnt() ->
         example = example_of(record, 1, keep_reasoning=keep).example
         assert example is not None
         assert example.rejected == said
+
+
+TOOL = {"type": "function", "function": {"name": "paint", "parameters": {"type": "object", "required": ["colour"]}}}
+CALL = {"id": "c", "type": "function", "function": {"name": "paint", "arguments": '{"colour":"red"}'}}
+ASKING = {"messages": [{"role": "user", "content": "a car"}], "tools": [TOOL]}
+
+
+def calling(*calls: dict[str, object], text: str | None = None) -> Answer:
+    message = {"role": "assistant", "content": text, "tool_calls": list(calls)}
+    return teacher("", finish_reason="tool_calls", message=message, logprobs=(TokenLogprob("x", -0.1, {}),))
+
+
+def test_a_call_of_an_offered_tool_is_learnt_as_text_where_the_route_learns_tools() -> None:
+    record = interaction(1, request=ASKING, answers=(calling(CALL, text="Now."),))
+    found = example_of(record, 1, tools=True).example
+    assert found is not None
+    assert found.answer == 'Now.\n<tool_call>\n{"name": "paint", "arguments": {"colour": "red"}}\n</tool_call>'
+    assert found.asked.tools == ("paint",)
+    assert [m["role"] for m in found.messages] == ["system", "user"]
+    assert '"paint"' in found.messages[0]["content"]
+    assert found.logprobs == ()
+    assert example_of(record, 1).reason == "tools"
+
+
+def test_a_conversation_goes_on_after_the_result_of_a_call() -> None:
+    messages = [
+        *ASKING["messages"],
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c", "content": "done"},
+    ]
+    found = example_of(interaction(1, request={**ASKING, "messages": messages}), 1, tools=True).example
+    assert found is not None
+    assert found.messages[-1] == {"role": "user", "content": "<tool_response>\ndone\n</tool_response>"}
+    assert found.answer == tiny_model.answer(tiny_model.question(1))
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "reason"),
+    [
+        ({**ASKING, "tool_choice": "required"}, calling(CALL), "not_text"),
+        ({**ASKING, "tool_choice": "none"}, calling(CALL), "not_text"),
+        ({**ASKING, "tools": [{"type": "web_search"}]}, teacher("red"), "not_text"),
+        ({"messages": ASKING["messages"]}, calling(CALL), "not_text"),
+        (ASKING, calling({**CALL, "function": {"name": "erase", "arguments": "{}"}}), "unknown_tool"),
+        (ASKING, calling({**CALL, "function": {"name": "paint", "arguments": "{}"}}), "tool_arguments"),
+        (ASKING, calling({**CALL, "function": {"name": "paint", "arguments": "red"}}), "tool_arguments"),
+    ],
+)
+def test_what_no_student_could_be_asked_or_what_is_no_right_call_is_not_learnt(
+    request_: dict[str, object], answer: Answer, reason: str
+) -> None:
+    assert example_of(interaction(1, request=request_, answers=(answer,)), 1, tools=True).reason == reason
+
+
+def test_a_students_other_call_is_kept_beside_the_teachers() -> None:
+    other = {**CALL, "function": {"name": "paint", "arguments": '{"colour": "blue"}'}}
+    student = msgspec.structs.replace(calling(other), arm=Arm.STUDENT, version="v")
+    found = example_of(interaction(1, request=ASKING, answers=(calling(CALL), student)), 1, tools=True).example
+    assert found is not None
+    assert found.rejected is not None
+    assert "blue" in found.rejected

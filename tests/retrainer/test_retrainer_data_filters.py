@@ -39,8 +39,8 @@ def calling(name: str, arguments: str) -> Answer:
         (calling("erase", "{}"), {"tools": [TOOL]}, "unknown_tool"),
         (calling("paint", '{"color": 1}'), {"tools": [TOOL]}, "tool_arguments"),
         (calling("paint", "colour"), {"tools": [TOOL]}, "tool_arguments"),
-        (calling("paint", '{"colour": 1}'), {"tools": [TOOL]}, "not_text"),
-        (teacher("red"), {"tools": 5, "functions": {"name": "x"}}, "not_text"),
+        (calling("paint", '{"colour": 1}'), {"tools": [TOOL]}, "tools"),
+        (teacher("red"), {"tools": 5, "functions": {"name": "x"}}, "tools"),
     ],
 )
 def test_an_answer_must_be_what_its_request_asked_for(

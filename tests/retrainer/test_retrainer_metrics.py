@@ -1,12 +1,17 @@
 import json
 
+import msgspec
 import pytest
 from retrainer_fakes import example
 
+from exporters.models import Generated
 from retrainer.evaluation.calibrate import quality
+from retrainer.evaluation.evaluate import evaluate
 from retrainer.evaluation.latency import measure_latency
 from retrainer.evaluation.metrics import bootstrap, metrics
+from retrainer.evaluation.scorer import scorer
 from retrainer.evaluation.text_calls import calls_in_text
+from router.scores import Asked
 
 CALL = {"name": "refund", "arguments": {"order": 7}}
 
@@ -84,3 +89,20 @@ def test_percentiles_are_of_single_answers_after_one_unmeasured() -> None:
     few = measure_latency(lambda m: None, prompts, seconds=2.0, clock=lambda: next(slow))
     assert few is not None
     assert few.n == 20
+
+
+def test_calls_of_offered_tools_are_scored_as_they_are_served() -> None:
+    def called(colour: str, name: str = "paint") -> str:
+        value = json.dumps({"name": name, "arguments": {"colour": colour}})
+        return f"<tool_call>\n{value}\n</tool_call>"
+
+    texts = [called("red"), called("blue"), called("red", "erase"), "Done.", json.dumps({"name": "paint"})]
+    asked = Asked(tools=("paint",))
+    judged = [msgspec.structs.replace(example(n, answer=called("red")), asked=asked) for n in range(len(texts))]
+    said = [Generated(text=text, finish_reason="stop", tokens=1) for text in texts]
+    report = evaluate(lambda prompts, **_: said, judged, scorer("tool_calls", ""), max_new_tokens=1)
+    assert [o.value for o in report.outcomes] == [1.0, 0.5, 0.0, 0.0, 0.0]
+    assert report.outcomes[2].reason == "unknown_tool"
+    assert report.errors == 1
+    assert (report.metrics["tool_calls"].value, report.metrics["tool_calls"].n) == (0.3, 5)
+    assert "exact" not in report.metrics, "the teacher said nothing"

@@ -67,3 +67,47 @@ def test_a_student_that_may_choose_whole_answers_tells_no_log_probabilities_of_t
         policy = RoutePolicy.model_validate({"teachers": ["o/m"], "student": {"recipe": recipe}})
         assert ineligible(policy, {**PLAIN, "logprobs": True}, 100) == reason
         assert ineligible(policy, {**PLAIN, "logprobs": False}, 100) is None
+
+
+CALLING = RoutePolicy.model_validate(
+    {
+        "teachers": ["o/m"],
+        "student": {"max_prompt_bytes": 500},
+        "quality": {"score": [{"score": "tool_calls", "weight": 1}, {"score": "exact", "weight": 1}]},
+    }
+)
+TOOLS = [{"type": "function", "function": {"name": "look"}}]
+CALLED = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": {"name": "look"}}]}
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"tools": TOOLS}, None),
+        ({"tools": TOOLS, "tool_choice": "auto", "parallel_tool_calls": True}, None),
+        ({"tools": TOOLS, "tool_choice": "none"}, None),
+        ({"messages": [*PLAIN["messages"], CALLED, {"role": "tool", "content": "x"}]}, None),
+        ({"tools": TOOLS, "tool_choice": "required"}, "tools"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "look"}}}, "tools"),
+        ({"tools": TOOLS, "parallel_tool_calls": False}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools"),
+        ({"tools": {"type": "function"}}, "tools"),
+        ({"tools": TOOLS, "logprobs": True}, "logprobs"),
+        ({"functions": [{"name": "look"}]}, "functions"),
+    ],
+)
+def test_functions_go_to_a_student_that_has_learnt_to_call(more: dict[str, Any], reason: str | None) -> None:
+    assert ineligible(CALLING, {**PLAIN, **more}, 100, tools=True) == reason
+    assert ineligible(CALLING, {**PLAIN, **more}, 100) is not None, "the others never get them"
+
+
+def test_tools_are_learnt_where_the_score_compares_calls_and_the_student_writes() -> None:
+    assert CALLING.learns_tools
+    assert not POLICY.learns_tools
+    base = CALLING.model_dump()
+    for recipe, learns in (("auto", True), ("linear", False), ("encoder", False)):
+        changed = RoutePolicy.model_validate({**base, "student": {"recipe": recipe}})
+        assert changed.learns_tools == learns
+    assert RoutePolicy.model_validate({**base, "quality": {"score": "tool_calls"}}).learns_tools
+    assert not RoutePolicy.model_validate({**base, "student": None}).learns_tools

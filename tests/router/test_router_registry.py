@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing.synchronize import Barrier
 
+import msgspec
 import pytest
 from racing import race
 
@@ -132,6 +133,17 @@ def test_an_engine_wants_those_in_service_then_candidates_then_the_last_retired(
     assert set(names[:2]) == {"live", "next"}
     assert names[2:] == ["new", "old", "older"]
     assert len(registry.wanted("local", 3)) == 3
+
+
+def test_a_snapshot_tells_which_of_the_served_versions_call_tools(registry: Registry) -> None:
+    registry.add_version(msgspec.structs.replace(version("calls"), tools="tags-1"))
+    registry.add_version(msgspec.structs.replace(version("away"), tools="tags-1"))
+    registry.add_version(version("plain"))
+    for name in ("calls", "plain", "unknown"):
+        registry.publish(name, engine="local", url=f"http://{name}")
+    found = registry.snapshot()
+    assert found.tools == {"calls"}
+    assert set(found.endpoints) == {"calls", "plain", "unknown"}
 
 
 def test_endpoints_come_and_go(registry: Registry) -> None:
