@@ -12,7 +12,7 @@ from retrainer.data.render import plain_messages, plain_text
 from router.decision import Arm
 from router.scores import Asked, asked, keeps_to, tool_calls, why_bad
 
-SIMILAR = 0.8  # Jaccard index of 5-byte shingles about which two prompts become near-duplicates
+SIMILAR = 0.8  # Jaccard index of 5-byte shingles from which two prompts are near-duplicates, see minhash.py
 
 # What a masking scrubber would have written in place of personal data; surrogates never look like this.
 PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{2,}(?:_?[0-9a-f]+)?>")
