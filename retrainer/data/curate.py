@@ -15,7 +15,7 @@ from router.offered import uses_tools
 from router.scores import Asked, asked, keeps_to, tool_calls, why_bad
 from router.thinking import written
 
-SIMILAR = 0.8  # Jaccard index of 5-byte shingles about which two prompts become near-duplicates
+SIMILAR = 0.8  # Jaccard index of 5-byte shingles from which two prompts are near-duplicates, see minhash.py
 
 # What a masking scrubber would have written in place of personal data; surrogates never look like this.
 PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{2,}(?:_?[0-9a-f]+)?>")

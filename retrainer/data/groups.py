@@ -5,8 +5,8 @@ resembles, and a group's side is a hash of its first record's conversation. What
 decided later and has no say in it. (After erasure or retention has removed a group's first record, the next one gives
 the key; every cycle trains from the base, so nothing leaks by it.)
 
-Of each band of a sketch only the earliest prompt is kept: all prompts that share a band stand on one side, since one
-that would join two sides is kept out of the index.
+Prompts that share a band of their sketches are compared; of a band that very many share the earliest MOST_COMPARED are
+(a pair has 18 bands to be found by). One that would join two sides is kept out of the index, and leads nobody across.
 
 The index (of prompts, bands and conversations, by 64-bit hashes) is random access all over. What is new stays in memory
 until `flush` writes it in the hashes' order: each page of the file is then written once, however many fall on it.
@@ -14,19 +14,27 @@ until `flush` writes it in the hashes' order: each page of the file is then writ
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
+import numpy as np
 
 from retrainer.data.curate import Side
+from retrainer.data.minhash import BANDS, Sketch
 
+MOST_COMPARED = 64
 _TABLES = """
 CREATE TABLE IF NOT EXISTS prompts (
     seq INTEGER PRIMARY KEY, key BLOB NOT NULL, cluster TEXT NOT NULL, grp TEXT NOT NULL, alike INTEGER NOT NULL,
-    torn INTEGER NOT NULL
+    torn INTEGER NOT NULL, marks BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS hashes (hash INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS bands (hash INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (hash, seq)) WITHOUT ROWID;
 """
+_NEW = "CREATE TABLE new.bands (hash INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (hash, seq)) WITHOUT ROWID"
+_IN = "SELECT hash, seq FROM {}.bands WHERE hash IN (" + ", ".join("?" * BANDS) + ")"  # noqa: S608 - placeholders alone
+_SHARED = " UNION ALL ".join(_IN.format(database) for database in ("main", "new"))
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -48,6 +56,8 @@ class Groups:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         db.executescript(_TABLES)
+        db.execute("ATTACH ':memory:' AS new")
+        db.execute(_NEW)
         self._next = db.execute("SELECT coalesce(max(seq) + 1, 0) FROM prompts").fetchone()[0]
         self._new: dict[int, int] = {}
 
@@ -55,6 +65,8 @@ class Groups:
         """Write what is only in memory yet."""
         self._db.executemany("INSERT INTO hashes VALUES (?, ?)", sorted(self._new.items()))
         self._new.clear()
+        self._db.execute("INSERT INTO main.bands SELECT hash, seq FROM new.bands")
+        self._db.execute("DELETE FROM new.bands")
 
     def known(self, key: bytes) -> Place | None:
         """Where a prompt already stands. `key`: its digest, 16 bytes."""
@@ -64,9 +76,10 @@ class Groups:
             return None
         return Place(row[0], row[2], row[3], row[4], bool(row[5]), False)
 
-    def place(self, key: bytes, cluster: str, bands: Sequence[int], *, near: Iterable[int] = ()) -> Place:
-        """Give a prompt that isn't known its group. `bands`: of its sketch; `near`: prompts that mean the same."""
-        alike = [self._row(number) for number in sorted({*self._at(bands), *near})]  # the earliest first
+    def place(self, key: bytes, cluster: str, sketch: Sketch, *, near: Iterable[int] = ()) -> Place:
+        """Give a prompt that isn't known its group. `near`: prompts that mean the same."""
+        shared = self._shared(sketch)
+        alike = [self._row(number) for number in sorted({*self._alike(sketch, shared), *near})]  # the earliest first
         candidates = [row[3] for row in alike]
         spoken = _hash(b"conversation", cluster.encode())
         talk = self._find(spoken)
@@ -76,19 +89,34 @@ class Groups:
         torn = len({side(group) for group in candidates}) > 1
         group = candidates[0] if candidates else _group_of(cluster)
         place = Place(seq, cluster, group, alike[0][4] if alike else seq, torn, True)
-        row = (seq, key, cluster, group, place.alike, torn)
-        self._db.execute("INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?)", row)
-        for number in (_hash(b"prompt", key), *(() if torn else (*bands, spoken))):
-            if self._find(number) is None:
-                self._new[number] = seq
+        row = (seq, key, cluster, group, place.alike, torn, sketch.marks.tobytes())
+        self._db.execute("INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        self._new.setdefault(_hash(b"prompt", key), seq)
+        if not torn:
+            if talk is None:
+                self._new[spoken] = seq
+            full = Counter(band for band, _ in shared)
+            fresh = [(band, seq) for band in sketch.bands if full[band] < MOST_COMPARED]
+            self._db.executemany("INSERT INTO new.bands VALUES (?, ?)", fresh)
         return place
 
-    def sides(self, bands: Sequence[int]) -> set[Side]:
-        """Where the prompts stand that are near-duplicates of one with these bands."""
-        return {side(self._row(seq)[3]) for seq in self._at(bands)}
+    def sides(self, sketch: Sketch) -> set[Side]:
+        """Where the prompts stand that are near-duplicates of one with this sketch."""
+        return {side(self._row(seq)[3]) for seq in self._alike(sketch, self._shared(sketch))}
 
-    def _at(self, bands: Sequence[int]) -> set[int]:
-        return {seq for band in bands if (seq := self._find(band)) is not None}
+    def _shared(self, sketch: Sketch) -> list[tuple[int, int]]:
+        """The bands that it shares, with whom."""
+        return self._db.execute(_SHARED, (*sketch.bands, *sketch.bands)).fetchall()
+
+    def _alike(self, sketch: Sketch, shared: Iterable[tuple[int, int]]) -> list[int]:
+        numbers = sorted({seq for _, seq in shared})
+        if not numbers:
+            return []
+        marks = b"".join(
+            self._db.execute("SELECT marks FROM prompts WHERE seq = ?", (number,)).fetchone()[0] for number in numbers
+        )
+        found = sketch.alike(np.frombuffer(marks, dtype=np.uint8).reshape(len(numbers), -1))
+        return [number for number, near in zip(numbers, found, strict=True) if near]
 
     def _find(self, number: int) -> int | None:
         seq = self._new.get(number)

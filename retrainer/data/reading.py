@@ -14,7 +14,7 @@ from retrainer.data.filters import Filters, Fits
 from retrainer.data.groups import Place, side
 from retrainer.data.held_out import read_corrections
 from retrainer.data.meanings import Meanings, Vectors
-from retrainer.data.minhash import bands, prompt_text, sketch
+from retrainer.data.minhash import prompt_text, sketch
 from retrainer.data.options import Options
 from retrainer.data.render import plain_text
 from retrainer.data.suite import Guard, read_suite
@@ -110,7 +110,7 @@ class Reading:
         place = groups.known(key)
         if place is not None and not self._guard:
             return place, False
-        found = bands(sketch(prompt_text(example.messages)))
+        found = sketch(example.messages)
         if place is None:
             alike = self._meanings.near(vector) if self._meanings and vector is not None else ()
             place = groups.place(key, example.cluster, found, near=alike)

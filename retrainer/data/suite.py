@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from exporters.models import write_atomic
 from retrainer.data.curate import Example
-from retrainer.data.minhash import bands, prompt_text, sketch
+from retrainer.data.minhash import PERMUTATIONS, Sketch, sketch
 from retrainer.errors import CycleError
 
 _decoder = msgspec.json.Decoder(Example)
@@ -60,14 +61,15 @@ class Guard:
     """Knows what is too near to the suite to be trained on."""
 
     def __init__(self, suite: Iterable[Example]) -> None:
-        self._bands = {band for example in suite for band in bands(sketch(prompt_text(example.messages)))}
+        marks = [sketch(example.messages).marks for example in suite]
+        self._marks = np.array(marks, dtype=np.uint8).reshape(len(marks), PERMUTATIONS)
 
     def __bool__(self) -> bool:
-        return bool(self._bands)
+        return len(self._marks) > 0
 
-    def near(self, found: Collection[int]) -> bool:
-        """Whether a prompt with these bands equals one of the suite, or is a near-duplicate of one."""
-        return not self._bands.isdisjoint(found)
+    def near(self, found: Sketch) -> bool:
+        """Whether a prompt with this sketch equals one of the suite, or is a near-duplicate of one."""
+        return bool(found.alike(self._marks).any())
 
 
 def _digest(name: str) -> bytes:

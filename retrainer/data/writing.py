@@ -10,7 +10,7 @@ import msgspec
 from retrainer.data.curate import SIMILAR, Example, Side
 from retrainer.data.held_out import read_examples
 from retrainer.data.labels import Labels, shift
-from retrainer.data.minhash import bands, prompt_text, sketch
+from retrainer.data.minhash import Sketch, sketch
 from retrainer.data.options import Options
 from retrainer.data.selection import Selected
 from retrainer.data.stored import Dataset, DatasetManifest, Lines, digest
@@ -106,10 +106,10 @@ class Writing:
         guard = Guard(read_suite(self._options.suite) if self._options.suite else [])
         given = read_examples(Path(policy.file), "safety")
         drawn = sorted(given, key=lambda e: hashlib.sha256(msgspec.json.encode([e.messages, e.answer])).digest())
-        apart = (e for e in drawn if self._is_apart(bands(sketch(prompt_text(e.messages))), guard))
+        apart = (e for e in drawn if self._is_apart(sketch(e.messages), guard))
         return list(itertools.islice(apart, wanted))
 
-    def _is_apart(self, found: list[int], guard: Guard) -> bool:
+    def _is_apart(self, found: Sketch, guard: Guard) -> bool:
         return not guard.near(found) and self._work.groups.sides(found) <= {Side.TRAIN}
 
     def _one(self, query: str) -> int:
