@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from retrainer_fakes import CountedLog, example
+from retrainer_fakes import CountedLog, example, training_folder
 
 from collector import Interactions, open_subjects
 from exporters.models import Generated
@@ -26,7 +26,7 @@ JUDGED = [
 ]
 
 
-async def ask(route: str, messages: Sequence[Mapping[str, str]]) -> str:
+async def ask(route: str, messages: Sequence[Mapping[str, str]], **_: object) -> str:
     """The teacher answers what it did; the judge calls each pair a draw, and the student's answers not grounded."""
     if route == "again":
         number = messages[-1]["content"].split()[-1].rstrip("?")
@@ -67,13 +67,16 @@ def setting(tmp_path: Path) -> Setting:
             },
         }
     )
-    job = Job(config.state, config.routes["r"], tmp_path, silent)
-    return Setting(config=config, route="r", job=job, gateway=Gateway(config, ask), judged=JUDGED, most_tokens=1)
+    training_folder(tmp_path / "cycle", tmp_path)
+    job = Job(config.state, config.routes["r"], tmp_path / "cycle", silent)
+    return Setting(
+        config=config, route="r", job=job, gateway=Gateway(config, ask), judged=JUDGED, frozen=(), most_tokens=1
+    )
 
 
 def test_the_teacher_is_asked_again_for_all_records_and_the_judge_looks_at_each_ones_answers(setting: Setting) -> None:
     interactions = Interactions(CountedLog(), open_subjects("sqlite:///:memory:"))
-    found = compare(setting, report("invented"), scorer("exact", "."), interactions, [])
+    found = compare(setting, {"quantized": report("invented")}, scorer("exact", "."), interactions, [])
     assert found.teacher is not None
     assert (found.teacher.n, found.teacher.agreement) == (30, 1.0), "not only of those that the judge is asked about"
     assert found.judged["quantized"].metrics["judge"].n == 5
