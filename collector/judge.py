@@ -50,7 +50,9 @@ class Verdict(StrEnum):
 class Ask(Protocol):
     """Where questions go; GatewayClient is the real one."""
 
-    async def __call__(self, route: str, messages: Sequence[Mapping[str, str]]) -> str:
+    async def __call__(
+        self, route: str, messages: Sequence[Mapping[str, str]], *, response_format: Mapping[str, Any] | None = None
+    ) -> str:
         """The reply's text. Raises JudgeFailed."""
 
 

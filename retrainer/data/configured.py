@@ -4,7 +4,6 @@ asks."""
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from collector.embedding import Encoder, encoder_folder
 from collector.judge import GatewayClient, gateway_url
@@ -17,7 +16,6 @@ from retrainer.evaluation.scorer import scorer
 from retrainer.progress import Progress
 from router.config import Config
 from router.policy import RoutePolicy
-from router.scores import Asked
 
 
 def options(config: Config, route: str, policy: RoutePolicy, work: Path, progress: Progress) -> Options:
@@ -52,7 +50,7 @@ def _second(config: Config, route: str, policy: RoutePolicy, progress: Progress)
     async def asking() -> AsyncIterator[Again]:
         client = GatewayClient(url)
         try:
-            yield lambda e: client(consistency.route, e.messages, response_format=_shape(e.asked))
+            yield lambda e: client(consistency.route, e.messages, response_format=e.asked.response_format)
         finally:
             await client.close()
 
@@ -63,10 +61,3 @@ def _second(config: Config, route: str, policy: RoutePolicy, progress: Progress)
         named=f"{consistency.route} {policy.measure}",
         progress=progress,
     )
-
-
-def _shape(asked: Asked) -> dict[str, Any] | None:
-    """The `response_format` that the request had, as far as it is known."""
-    if asked.schema is not None:
-        return {"type": "json_schema", "json_schema": {"name": "answer", "schema": asked.schema}}
-    return {"type": "json_object"} if asked.json else None

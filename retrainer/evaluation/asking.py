@@ -16,6 +16,7 @@ from retrainer.evaluation.evaluate import Report, Scorer, evaluate
 from retrainer.evaluation.metrics import Metric, bootstrap
 from router.config import Config
 from router.policy_quality import JudgePolicy
+from router.scores import Asked
 
 T = TypeVar("T")
 CONCURRENCY = 4
@@ -61,20 +62,20 @@ class Gateway:
 
         return asyncio.run(with_client())
 
-    def answers(self, route: str, prompts: Sequence[Messages]) -> list[str | None]:
-        """What a route answers to each; None where no answer came."""
+    def answers(self, route: str, prompts: Sequence[Messages], asked: Sequence[Asked] = ()) -> list[str | None]:
+        """What a route answers to each, in the form that its request `asked` for; None where no answer came."""
 
         async def all_of(ask: Ask) -> list[str | None]:
             limit = asyncio.Semaphore(CONCURRENCY)
 
-            async def one(messages: Messages) -> str | None:
+            async def one(messages: Messages, form: Asked) -> str | None:
                 async with limit:
                     try:
-                        return await ask(route, messages)
+                        return await ask(route, messages, response_format=form.response_format)
                     except JudgeFailed:
                         return None
 
-            return list(await asyncio.gather(*map(one, prompts)))
+            return list(await asyncio.gather(*map(one, prompts, asked or [Asked()] * len(prompts))))
 
         return self.run(all_of) or [None] * len(prompts)
 
@@ -84,7 +85,7 @@ def teacher_again(gateway: Gateway, route: str, judged: Sequence[Example], score
     doesn't come is left out: a gateway that is down must not lower the bar. So are requests with tools, which it would
     be asked without."""
     judged = [e for e in judged if not e.asked.tools]
-    said = gateway.answers(route, [e.messages for e in judged])
+    said = gateway.answers(route, [e.messages for e in judged], [e.asked for e in judged])
     known = [(e, text) for e, text in zip(judged, said, strict=True) if text is not None]
     if not known:
         return None

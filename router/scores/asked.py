@@ -14,6 +14,13 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     schema: dict[str, Any] | None = None
     tools: tuple[str, ...] = ()
 
+    @property
+    def response_format(self) -> dict[str, Any] | None:
+        """What a request says that asks for the same form again, as far as it is known."""
+        if self.schema is not None:
+            return {"type": "json_schema", "json_schema": {"name": "answer", "schema": self.schema}}
+        return {"type": "json_object"} if self.json else None
+
 
 def asked(request: Mapping[str, Any]) -> Asked:
     """Read a chat request's body. What it holds in an unknown form asks for nothing."""

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import msgspec
 import pytest
 from retrainer_fakes import CountedLog, example, fill, interaction, teacher
 
@@ -18,6 +20,7 @@ from retrainer.evaluation.scorer import scorer
 from router.config import Config
 from router.policy_gate import GatePolicy
 from router.policy_quality import JudgePolicy
+from router.scores import asked
 
 LATENCY = Latency(n=20, p50=360.0, p95=720.0, p99=720.0)
 JUDGE = JudgePolicy(route="judge")
@@ -29,8 +32,12 @@ class Says:
 
     def __init__(self, replies: Mapping[str, str]) -> None:
         self._replies = replies
+        self.shapes: list[Mapping[str, Any] | None] = []
 
-    async def __call__(self, route: str, messages: Sequence[Mapping[str, str]]) -> str:
+    async def __call__(
+        self, route: str, messages: Sequence[Mapping[str, str]], *, response_format: Mapping[str, Any] | None = None
+    ) -> str:
+        self.shapes.append(response_format)
         whole = "\n".join(m["content"] for m in messages)
         for key, reply in self._replies.items():
             if key in whole:
@@ -49,6 +56,21 @@ def test_the_teacher_is_scored_on_what_it_answers_again_and_silence_lowers_nothi
     assert report is not None
     assert (report.n, report.agreement) == (2, 0.5)
     assert teacher_again(gateway({}), "again", judged, scorer("json_fields", ".")) is None
+
+
+def test_the_teacher_is_asked_again_for_the_form_that_the_request_asked_for() -> None:
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+    shapes = [
+        None,
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
+    ]
+    judged = [msgspec.structs.replace(example(n), asked=asked({"response_format": s})) for n, s in enumerate(shapes)]
+    says = Says({e.messages[-1]["content"]: e.answer for e in judged})
+    again = Gateway(Config.model_validate(CONFIG), says)
+    report = teacher_again(again, "again", judged, scorer("json_fields", "."))
+    assert report is not None
+    assert says.shapes == shapes
 
 
 def test_where_the_gateway_is_on_a_port_that_only_it_knows_nothing_is_asked() -> None:
