@@ -65,7 +65,7 @@ class Sweep:
             work = Phases(self._config, request, self._job(self._policy, self._folder, bar))
             work.prepare()
             work.dataset(interactions)
-        if "reads" not in self.study.user_attrs:
+        if not self._begun:
             self._present(bar)
         space = distributions(self.study.user_attrs["present"])
         if not space:
@@ -79,6 +79,12 @@ class Sweep:
             bar.before = f"trial {done + 1}/{trials}{self._left(trials - done)}: "
             trial = self.study.ask(space)
             self._try(trial, bar)
+
+    @property
+    def _begun(self) -> bool:
+        """Whether the present settings are known and, where there is anything to vary, a trial."""
+        varied = self.study.user_attrs.get("present")
+        return varied == {} or any(trial.user_attrs.get("present") for trial in self.study.trials)
 
     def _left(self, trials: int) -> str:
         took = [t.duration.total_seconds() for t in self.finished if t.duration and t.state is not TrialState.FAIL]
@@ -98,6 +104,7 @@ class Sweep:
         if "epochs" in current:
             first, _ = self._measure(changed(self._policy, {}, share=FIRST_SHARE), "present-first", bar)
             steps[0] = first.agreement
+        self.study.set_user_attr("present", current)
         if current:
             self.study.add_trial(
                 optuna.trial.create_trial(
@@ -108,9 +115,6 @@ class Sweep:
                     user_attrs={**_numbers(report), "present": True, "seconds": time.monotonic() - began},
                 )
             )
-        self.study.set_user_attr("present", current)
-        self.study.set_user_attr("report", _numbers(report))
-        self.study.set_user_attr("reads", sorted(reads))
 
     def _try(self, trial: optuna.Trial, bar: TrainingBar) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from retort.sweep.report import report
 from retort.sweep.space import Reads, as_yaml, changed, distributions, present
 from retort.sweep.study import Sweep
 from retort.training_bar import TrainingBar
-from router import Config, open_registry
+from retrainer import Report
+from router import Config, RoutePolicy, open_registry
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 
@@ -52,6 +54,51 @@ class KillingBar(TrainingBar):
     def __call__(self, phase: str, done: int, total: int, seconds_left: float | None) -> None:
         if self.before.startswith("trial 3/") and phase == "train" and done == 5:
             raise Killed
+
+
+MEASURED = Report(
+    n=4, agreement=0.75, lower=0.5, upper=1.0, confidence=0.95, valid_json=None, leaked=0, unfinished=0, reasons={},
+    tokens=1, seconds=1.0, outcomes=[],
+)  # fmt: skip
+
+
+class Untrained(Sweep):
+    """Reads settings, but trains nothing; ends the process, so to say, after so many writes to the study."""
+
+    def __init__(self, config: Config, *, writes: int) -> None:
+        super().__init__(config, "colours", seed=0)
+        self._writes = writes
+        for name in ("set_user_attr", "add_trial"):
+            setattr(self.study, name, self._killing(getattr(self.study, name)))
+
+    def _killing(self, write: Callable[..., None]) -> Callable[..., None]:
+        def then(*given: Any) -> None:
+            write(*given)
+            self._writes -= 1
+            if self._writes == 0:
+                raise Killed
+
+        return then
+
+    def _measure(self, policy: RoutePolicy, name: str, bar: TrainingBar) -> tuple[Report, Mapping[str, Any]]:
+        assert policy.retrain.lora_rank
+        return MEASURED, {}
+
+
+@pytest.mark.parametrize("writes", [1, 2])
+def test_the_present_settings_are_one_trial_whenever_the_study_is_killed(tmp_path: Path, writes: int) -> None:
+    config = configured(tmp_path / "state")
+    study = study_config(config, "colours", name="sweep", changes={"student": {}, "retrain": {}})
+    (Path(study.state) / "dataset").mkdir()
+    bar = TrainingBar()
+    with open_interactions(config) as interactions:
+        with pytest.raises(Killed):
+            Untrained(study, writes=writes).run(interactions, 1, bar)
+        work = Untrained(study, writes=100)
+        work.run(interactions, 1, bar)
+    (trial,) = work.study.trials
+    assert (trial.params, trial.value) == ({"lora_rank": 16}, 0.75)
+    assert (trial.user_attrs["present"], work.study.user_attrs["present"]) == (True, {"lora_rank": 16})
 
 
 def test_a_study_is_resumed_and_reported_and_registers_nothing(
