@@ -16,8 +16,8 @@ LEAST_FOR_IMPORTANCE = 8  # complete trials
 
 
 class Best(msgspec.Struct, frozen=True, kw_only=True):
-    """`agreement` on the validation part, with its 95% interval; `present`: that of the present settings. `surely`:
-    whether the interval lies above that. `settings`: to put into the configuration."""
+    """`agreement` on what may choose (`Job.choosing`), with its 95% interval; `present`: that of the
+    present settings. `surely`: whether the interval lies above that. `settings`: to put into the configuration."""
 
     route: str
     recipe: str
@@ -69,9 +69,9 @@ def said(found: Best) -> list[str]:
     sure = "surely better than" if found.surely else "not surely better than"
     return [
         f"{found.route}, {found.recipe}: {found.trials} trials, {found.pruned} given up early, {found.failed} failed",
-        f"  best {found.agreement:.1%} agreement on the validation part (95%: {found.lower:.1%} to {found.upper:.1%}), "
-        f"{sure} the present settings' {found.present:.1%}",
-        "  the best of many looks better than it is; the cycle's own evaluation is on other records",
+        f"  best {found.agreement:.1%} agreement on the half of the validation part that judges no cycle (95%: "
+        f"{found.lower:.1%} to {found.upper:.1%}), {sure} the present settings' {found.present:.1%}",
+        "  the best of many looks better than it is; a cycle is judged by the other half and the test part",
         "",
         found.settings,
     ]
@@ -166,7 +166,7 @@ def _history(finished: Sequence[FrozenTrial], pyplot: Any) -> None:
     pyplot.axhline(values[0], color="#888888", linestyle=":", label="present settings")
     pyplot.gca().xaxis.get_major_locator().set_params(integer=True)
     pyplot.xlabel("trial")
-    pyplot.ylabel("agreement, validation part")
+    pyplot.ylabel("agreement, half of the validation part")
     pyplot.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, frameon=False)
 
 

@@ -134,7 +134,8 @@ def test_a_study_is_resumed_and_reported_and_registers_nothing(
     assert sweep(config, "colours", options) == 0
     said = capsys.readouterr().out
     assert len(work.study.trials) == trials, "nothing is left to try"
-    assert "the best of many looks better than it is" in said
+    assert "agreement on the half of the validation part that judges no cycle (95%: " in said
+    assert "the best of many looks better than it is; a cycle is judged by the other half and the test part" in said
     assert open_versions(config) == []
 
 
