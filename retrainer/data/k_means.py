@@ -28,9 +28,13 @@ def k_means(vectors: Vectors, clusters: int) -> Vectors:
     draw = np.random.default_rng(3)
     centres = vectors[seeds(vectors, clusters, first=int(draw.integers(len(vectors))), draw=draw)]
     for _ in range(ROUNDS):
-        nearest: NDArray[np.intp] = (vectors @ centres.T).argmax(axis=1)
         sums = np.zeros_like(centres)
-        np.add.at(sums, nearest, vectors)
+        np.add.at(sums, nearest(vectors, centres), vectors)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         centres = np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1.0), centres)
     return np.asarray(centres, dtype=np.float32)
+
+
+def nearest(vectors: Vectors, centres: Vectors) -> NDArray[np.intp]:
+    """Which of the unit centres [k, d] each of the unit vectors [n, d] has the greatest cosine with."""
+    return np.asarray((vectors @ centres.T).argmax(axis=1))

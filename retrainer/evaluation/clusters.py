@@ -132,13 +132,11 @@ def _names(judged: Sequence[Example]) -> list[str]:
 
 
 def _k_means(judged: Sequence[Example], count: int) -> list[int]:
-    from scipy.cluster.vq import kmeans2  # noqa: PLC0415 - heavy: only a cycle pays for it
+    from exporters.models.novelty import Neighbours  # noqa: PLC0415 - numpy: only a cycle pays for it
+    from retrainer.data.k_means import k_means, nearest  # noqa: PLC0415 - numpy
 
-    from exporters.models.novelty import Neighbours  # noqa: PLC0415 - numpy
-
-    vectors = Neighbours.of([e.messages for e in judged]).vectors.astype("float64")
-    _, found = kmeans2(vectors, count, minit="++", seed=0, missing="warn")
-    return [int(c) for c in found]
+    vectors = Neighbours.of([e.messages for e in judged]).vectors
+    return [int(c) for c in nearest(vectors, k_means(vectors, count))]
 
 
 def _titles(judged: Sequence[Example], assigned: Sequence[int]) -> Mapping[int, str]:

@@ -39,6 +39,12 @@ def test_free_answers_are_clustered_by_what_is_asked_and_named_by_its_words() ->
     assert set(found[0].name.split(": ")[1].split(", ")) <= set(topics[0].split())
 
 
+def test_requests_that_are_all_alike_are_one_cluster() -> None:
+    judged = [example(n, text="please say something", answer=f"answer {n}") for n in range(60)]
+    (found,) = clusters(report([float(n % 2) for n in range(60)]), judged)
+    assert (found.n, found.agreement) == (60, 0.5)
+
+
 def test_regressions_are_counted_with_the_greatest_shown() -> None:
     judged = [example(n) for n in range(5)]
     before = report([1.0, 1.0, 0.0, 1.0, None], ["a", "b", "c", "d", "e"])
