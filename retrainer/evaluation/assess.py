@@ -1,7 +1,6 @@
 """What a quantized student knows of itself: its confidence, calibrated on the records that it was evaluated on, and
 the novelty of inputs. Both go into the artefact, where the engine finds them."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from exporters.models.confidence import FILE, NOVELTY_FILE, Gate
 from retrainer.data.curate import Example
 from retrainer.evaluation.calibrate import Labelled, Part, Quality, fit, lacking, quality
 from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.metrics import quantile
 from retrainer.evaluation.thresholds import Start, choose
 from router.policy_quality import SelectivePolicy
 
@@ -63,7 +63,7 @@ def assess(
     if neighbours is not None and judged:
         neighbours.save(artefact / NOVELTY_FILE)
         sync(artefact / NOVELTY_FILE)
-        gate = Gate(threshold=_quantile(novelties, NOVEL_ABOVE), examples=len(neighbours))
+        gate = Gate(threshold=quantile(novelties, NOVEL_ABOVE), examples=len(neighbours))
     calibration = _calibrated(records, gate)
     write_atomic(artefact / FILE, msgspec.json.format(msgspec.json.encode(calibration)))
     return _assessed(Confidence(calibration, neighbours), records, selective)
@@ -113,9 +113,3 @@ def _assessed(confidence: Confidence, records: Sequence[Labelled], selective: Se
         shares=found.shares if found else [],
         start=found.start if found else None,
     )
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

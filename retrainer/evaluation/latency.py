@@ -1,12 +1,12 @@
 """How long the exported student takes for an answer, one after the other, as an engine without a queue."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from exporters.models import Messages
+from retrainer.evaluation.metrics import quantile
 
 LEAST, MOST = 20, 100  # answers
 SECONDS = 2.0  # after which no more than LEAST are timed
@@ -39,10 +39,5 @@ def measure_latency(
         taken.append(1000.0 * (clock() - began))
         if len(taken) >= LEAST and sum(taken) > 1000.0 * seconds:
             break
-    taken.sort()
-    return Latency(n=len(taken), p50=_quantile(taken, 0.5), p95=_quantile(taken, 0.95), p99=_quantile(taken, 0.99))
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    p50, p95, p99 = (quantile(taken, share) for share in (0.5, 0.95, 0.99))
+    return Latency(n=len(taken), p50=p50, p95=p95, p99=p99)

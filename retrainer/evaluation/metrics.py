@@ -5,6 +5,7 @@ percentile interval). Where every group has the same score the interval is a poi
 more there. Scores are `router.score`'s own; a record whose reference holds nothing to compare with is left out.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,6 +46,11 @@ def bootstrap(values: Sequence[float], groups: Sequence[str], *, seed: int = 0) 
     lower, upper = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), (2.5, 97.5))
     mean = sum(values) / len(values)
     return Metric(value=mean, lower=float(lower), upper=float(upper), n=len(values), groups=len(places))
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest of the values that at least `share` of them do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def metrics(
