@@ -21,7 +21,7 @@ from collector.frames import (
     refused_by_both,
     socket_path,
 )
-from collector.interactions import Interactions, open_interactions
+from collector.interactions import LATEST, Interactions, open_interactions
 from collector.log import Entry, EventLog, Record, Stream
 from collector.mask_client import MaskClient
 from collector.mask_frames import MASK_SECONDS, MaskReply, mask_socket
@@ -36,6 +36,7 @@ from collector.subjects import SubjectKeys, open_subjects
 
 __all__ = [
     "IMPORTED",
+    "LATEST",
     "MASK_SECONDS",
     "REPORTED",
     "SALT_BYTES",

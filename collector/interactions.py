@@ -16,6 +16,7 @@ from collector.subjects import SubjectKeys, open_subjects
 from router import Config
 
 PAGE = 1000
+LATEST = 20_000  # of the log's interactions, that traffic, prices and lengths are measured on
 
 T = TypeVar("T")
 
@@ -37,6 +38,10 @@ class Interactions:
             start = page[-1].offset + 1
             if end is not None and start >= end:
                 return
+
+    def latest(self, route: str) -> Iterator[Interaction]:
+        """A route's interactions among its last LATEST offsets, in order. Raises LogError."""
+        return (record for _, record in self.of(route, start=max(self.end(route) - LATEST, 0)))
 
     def find(self, route: str, request_id: str) -> Interaction | None:
         """A route's interaction with this id, as far as the log finds it. Raises LogError."""

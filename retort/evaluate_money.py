@@ -4,7 +4,7 @@ import msgspec
 
 from collector import open_interactions
 from retort import plan_money
-from retort.plan_inputs import LATEST, measure
+from retort.plan_inputs import measure
 from retort.plan_money import DAY, Money, Prices
 from retort.plan_options import StudentCost
 from router import Arm, Config, RoutePolicy
@@ -69,7 +69,7 @@ def _imported_cost(config: Config, route: str) -> float | None:
     with open_interactions(config) as interactions:
         costs = [
             answer.cost_usd
-            for _, record in interactions.of(route, start=max(interactions.end(route) - LATEST, 0))
+            for record in interactions.latest(route)
             for answer in record.answers
             if answer.arm is Arm.TEACHER and answer.cost_usd is not None
         ]

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from collector import IMPORTED, REPORTED, Stream, open_interactions
+from collector import IMPORTED, LATEST, REPORTED, Stream, open_interactions
 from exporters.models.errors import ArtefactError
 from exporters.models.store import Store
 from router import Arm, Config, Version, decode_state, open_registry
-
-LATEST = 20_000  # interactions that traffic and prices are measured on
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +45,7 @@ def measure(config: Config, route: str) -> Measured:
     requests = eligible = priced = 0
     cost, first, last = 0.0, float("inf"), 0.0
     with open_interactions(config) as interactions:
-        for _, record in interactions.of(route, start=max(interactions.end(route) - LATEST, 0)):
+        for record in interactions.latest(route):
             if record.source:
                 continue
             requests += 1

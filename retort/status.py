@@ -9,11 +9,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from collector import Interaction, Stream, open_interactions
+from collector import LATEST, Interaction, Stream, open_interactions
 from retrainer import Cycles, told_of
 from router import Arm, Config, open_registry
-
-LATEST = 20_000  # interactions that the traffic figures look back on
 
 
 class Traffic(msgspec.Struct):
@@ -72,7 +70,7 @@ def show(config: Config, *, as_json: bool) -> int:
 def _route(config: Config, name: str) -> dict[str, Any]:
     with closing(open_registry(config.registry)) as registry, open_interactions(config) as interactions:
         traffic = Traffic()
-        for _, record in interactions.of(name, start=max(interactions.end(name) - LATEST, 0)):
+        for record in interactions.latest(name):
             traffic.add(record)
         versions = [
             {"id": v.id, "stage": v.stage.value, "base": v.base, "created_at": v.created_at}

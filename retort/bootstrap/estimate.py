@@ -12,7 +12,6 @@ from retort.imports.exchange import Target
 from router import Arm, Config
 
 ANSWER_TOKENS = 150.0  # where nothing is known
-LATEST = 2000  # of the log's records, whose answers say how long they get
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +79,7 @@ def _measured(config: Config, route: str) -> float | None:
     with open_interactions(config) as interactions:
         found = [
             answer.usage.completion_tokens
-            for _, record in interactions.of(route, start=max(interactions.end(route) - LATEST, 0))
+            for record in interactions.latest(route)
             for answer in record.answers
             if answer.arm is Arm.TEACHER and answer.usage is not None
         ]

@@ -8,7 +8,6 @@ from retrainer.evaluation.latency import Latency
 from router.decision import Arm
 from router.policy_gate import GatePolicy
 
-LATEST = 2000  # records that prices and traffic are measured on
 MONTH = 30 * 86400.0
 # What clouds ask on demand for a virtual CPU of a general machine: 0.04 to 0.05 (AWS c7i and m7i, Azure D v5).
 USD_PER_PROCESSOR_HOUR = 0.05
@@ -35,7 +34,7 @@ def costs(interactions: Interactions, route: str, gate: GatePolicy, latency: Lat
     LogError."""
     paid: list[float] = []
     times: list[float] = []
-    for _, record in interactions.of(route, start=max(interactions.end(route) - LATEST, 0)):
+    for record in interactions.latest(route):
         if record.source:
             continue
         times.append(record.at)

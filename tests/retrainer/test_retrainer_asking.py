@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from retrainer_fakes import CountedLog, example, fill, interaction, teacher
 
-from collector import Interactions, open_subjects
+from collector import LATEST, Interactions, Stream, open_subjects
 from collector.errors import JudgeFailed
 from exporters.models.genai import processors
 from retrainer.data.curate import Example
@@ -156,6 +156,21 @@ def test_prices_are_the_logs_own_and_an_unknown_one_is_not_free(log: CountedLog)
     assert found.saving() == pytest.approx(1 - found.student / 0.002)
     nothing = costs(interactions, "other", GatePolicy(student_usd_per_month=1.0), LATENCY)
     assert (nothing.teacher, nothing.student, nothing.saving()) == (None, None, None)
+
+
+class Long(CountedLog):
+    """So many offsets long that only the last two are among the latest."""
+
+    def end(self, stream: Stream, *, key: str) -> int:
+        return super().end(stream, key=key) - 2 + LATEST
+
+
+def test_prices_are_of_the_latest_records_alone() -> None:
+    log = Long()
+    prices = (0.9, 0.9, 0.002, 0.004)
+    fill(log, [interaction(n, answers=(teacher("x", cost_usd=usd),)) for n, usd in enumerate(prices)])
+    found = costs(Interactions(log, open_subjects("sqlite:///:memory:")), "colours", GatePolicy(), LATENCY)
+    assert found.teacher == pytest.approx(0.003)
 
 
 def test_without_an_operators_price_a_student_costs_the_time_of_its_answers(log: CountedLog) -> None:
