@@ -3,22 +3,25 @@
 A cycle's folder may be removed; its two lines here stay. They hold no text of a record.
 """
 
+import fcntl
 import os
 import socket
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from retrainer.ladder import Step, ladder_of
 from retrainer.state import CycleState
-from router.policy import RoutePolicy
 
 _FILE = "cycles.jsonl"
+_EVENTS: tuple[Literal["began"], Literal["ended"]] = ("began", "ended")
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`event`: began | ended. `dataset`, `offsets`: of the data set, once there is one. `seconds`: of work, over all
+    """`event`: began | ended. `dataset`, `offsets`: of the data set, where one was built. `seconds`: of work, over all
     resumptions. `why`: of an override of the gate. `ladder`: what each student that was tried came to."""
 
     at: float
@@ -40,50 +43,68 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ladder: list[Step] = []
 
 
-def note(state_folder: str | Path, state: CycleState) -> None:
-    """Append that a cycle began or, where it has an outcome, ended."""
-    policy = RoutePolicy.model_validate(state.policy)
-    request, dataset = state.request, state.phases.get("dataset")
-    entry = Entry(
-        at=time.time(),
-        event="began" if state.outcome is None else "ended",
+def note(state_folder: str | Path, states: Sequence[CycleState]) -> None:
+    """Append that these cycles began and, where they have an outcome, ended, as far as no line says so yet.
+
+    Called after a state is saved, and again for all of a route's: what a kill kept out is told then, and nothing twice.
+    """
+    path = Path(state_folder) / _FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        told = {(entry.cycle, entry.event) for entry in _decoded(file)}
+        for state in states:
+            for event in _EVENTS[: 1 if state.outcome is None else 2]:
+                if (state.request.cycle_id, event) not in told:
+                    # The first newline ends a line that was cut short.
+                    file.write(b"\n" + msgspec.json.encode(_entry(state, event)) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _entry(state: CycleState, event: Literal["began", "ended"]) -> Entry:
+    request, dataset, student = state.request, state.phases.get("dataset") or {}, state.policy.get("student") or {}
+    made = Entry(
+        at=state.started_at,
+        event="began",
         cycle=request.cycle_id,
         route=request.route,
         reason=request.reason,
         who=request.who,
         host=socket.gethostname(),
-        base=policy.student.base if policy.student else "",
-        recipe=policy.student.recipe if policy.student else "",
-        seed=policy.retrain.seed,
+        base=student.get("base", ""),
+        recipe=student.get("recipe", ""),
+        seed=state.policy["retrain"]["seed"],
         why=request.override.why if request.override else None,
-        dataset=dataset["digest"] if dataset else None,
-        offsets=(dataset["first"], dataset["end"]) if dataset else None,
+    )
+    if event == "began":
+        return made
+    return msgspec.structs.replace(
+        made,
+        at=state.finished_at or time.time(),
+        event="ended",
+        dataset=dataset.get("digest"),
+        offsets=(dataset["first"], dataset["end"]) if "first" in dataset else None,
         outcome=state.outcome,
         error=state.error,
-        seconds=None if state.outcome is None else sum(state.seconds.values()),
-        ladder=[] if state.outcome is None else ladder_of(state),
+        seconds=sum(state.seconds.values()),
+        ladder=ladder_of(state),
     )
-    path = Path(state_folder) / _FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One write, so that lines of two processes never mix; a newline before it ends one that a crash cut short.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(descriptor, b"\n" + msgspec.json.encode(entry) + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def entries(state_folder: str | Path) -> list[Entry]:
     """All of them, oldest first; a line that a crash cut short is passed over."""
     try:
-        lines = (Path(state_folder) / _FILE).read_bytes().splitlines()
+        with (Path(state_folder) / _FILE).open("rb") as file:
+            return sorted(_decoded(file), key=lambda entry: entry.at)
     except FileNotFoundError:
         return []
-    found = []
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[Entry]:
     for line in lines:
         try:
-            found.append(msgspec.json.decode(line, type=Entry))
+            yield msgspec.json.decode(line, type=Entry)
         except msgspec.MsgspecError:
             continue
-    return found

@@ -113,9 +113,12 @@ def begin(config: Config, cycles: Cycles, request: Request) -> CycleState:
 
     Raises CycleError for a route without a student.
     """
-    state = cycles.load(request.cycle_id)
-    if state is not None:
-        return state
+    state = cycles.load(request.cycle_id) or _first(config, cycles, request)
+    note(config.state, cycles.of(request.route))
+    return state
+
+
+def _first(config: Config, cycles: Cycles, request: Request) -> CycleState:
     policy = config.routes.get(request.route)
     if policy is None or policy.student is None:
         known = ", ".join(sorted(n for n, p in config.routes.items() if p.student)) or "none"
@@ -123,7 +126,6 @@ def begin(config: Config, cycles: Cycles, request: Request) -> CycleState:
     cycles.trim(request.route, keep=request.cycle_id)
     state = CycleState(request=request, policy=policy.model_dump(mode="json"), started_at=time.time())
     cycles.save(state)
-    note(config.state, state)
     return state
 
 
@@ -237,8 +239,8 @@ class _Cycle:
         if self._state.outcome is None:
             self._state.outcome, self._state.error, self._state.seen = outcome, error, seen
             self._state.finished_at = time.time()
-            note(self._config.state, self._state)
             self._cycles.save(self._state)
+            note(self._config.state, [self._state])
             self._events.emit("retrainer.cycle", route=self._state.request.route, outcome=outcome)
 
     def _phase(self, name: str, kind: type[T], work: Callable[[], T]) -> T:

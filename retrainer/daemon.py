@@ -94,6 +94,8 @@ class _Daemon:
             for route, policy in config.routes.items()
             if policy.student is not None
         }
+        for route in self._counts:
+            note(config.state, self._cycles.of(route))
         self._pauses: defaultdict[str, Pause] = defaultdict(Pause)  # by cycle, and by route for its triggers
 
     def close(self) -> None:
@@ -131,6 +133,7 @@ class _Daemon:
             log.error("retrainer.lease_lost", extra={"cycle": request.cycle_id})  # who holds it may run another
             return
         self._ended(request, code, error)
+        note(self._config.state, self._cycles.of(request.route))
         self._leases.release(request.route)
 
     def _ended(self, request: Request, code: int, error: str | None) -> None:
@@ -157,7 +160,6 @@ class _Daemon:
         state = next((s for s in self._cycles.of(request.route) if s.request.cycle_id == request.cycle_id), None)
         if state is not None and state.outcome is None:
             state.outcome, state.error, state.finished_at = "failed", error, time.time()
-            note(self._config.state, state)
             self._cycles.save(state)
         self._counts[request.route].anew()
         self._events.emit("retrainer.cycle", route=request.route, outcome="failed")

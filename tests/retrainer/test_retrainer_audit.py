@@ -11,10 +11,11 @@ from retort.cycles import cycles
 from retort.errors import StartError
 from retrainer.ask import ask
 from retrainer.audit import entries
-from retrainer.cycle import run_request
+from retrainer.cycle import begin, run_request
 from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.gate import Override
-from retrainer.state import Request
+from retrainer.state import Cycles, CycleState, Request
+from router.config import Config
 from router.events import Events
 
 
@@ -35,11 +36,12 @@ async def test_what_a_person_and_a_trigger_started_is_listed_with_its_seed_and_o
     found = entries(settings.state)
     assert [(e.event, e.cycle, e.reason, e.who, e.outcome) for e in found] == [
         ("began", state.request.cycle_id, "new_examples", "retrainer", None),
+        ("ended", state.request.cycle_id, "new_examples", "retrainer", "registered"),
         ("began", "mine", "by_hand", "eve", None),
         ("ended", "mine", "by_hand", "eve", "failed"),
     ]
     assert {(e.seed, e.base, e.recipe) for e in found} == {(7, "none", "lora")}
-    assert (found[1].why, found[2].error) == ("a trial", "the loss is no number")
+    assert (found[2].why, found[3].error) == ("a trial", "the loss is no number")
 
     file = tmp_path / "s/cycles.jsonl"
     whole = file.read_bytes()
@@ -47,12 +49,45 @@ async def test_what_a_person_and_a_trigger_started_is_listed_with_its_seed_and_o
     ask(settings.state, Request(cycle_id="next", route="colours"))
     async with running(settings, stand_in(FINISH)):
         await until(lambda: len(cycles_of(settings)) == 3 and cycles_of(settings)[2].outcome)
-    assert [e.cycle for e in entries(settings.state)] == [state.request.cycle_id, "mine", "next"]
+    first = state.request.cycle_id
+    assert [e.cycle for e in entries(settings.state)] == [first, first, "mine", "mine", "next", "next"]
 
     assert cycles(settings, "colours", as_json=True) == 0
-    assert [e["cycle"] for e in json.loads(capsys.readouterr().out)] == [state.request.cycle_id, "mine", "next"]
+    assert [e["cycle"] for e in json.loads(capsys.readouterr().out)] == [first, first, "mine", "mine", "next", "next"]
     with pytest.raises(StartError, match="no route 'nope'"):
         cycles(settings, "nope", as_json=False)
+
+
+def test_what_a_kill_kept_out_of_the_log_is_told_later_and_nothing_twice(tmp_path: Path) -> None:
+    settings = config(tmp_path / "s")
+    states = Cycles(settings.state)
+    policy = settings.routes["colours"].model_dump(mode="json")
+    killed = CycleState(request=Request(cycle_id="killed", route="colours"), policy=policy, started_at=1.0)
+    states.save(killed)  # killed before its line
+    assert begin(settings, states, killed.request).started_at == 1.0
+    assert told(settings) == [("killed", "began", 1.0)]
+    killed.outcome, killed.finished_at = "failed", 2.0
+    states.save(killed)  # and here again
+    for _ in range(2):
+        begin(settings, states, Request(cycle_id="next", route="colours"))
+    assert told(settings)[:2] == [("killed", "began", 1.0), ("killed", "ended", 2.0)]
+    assert [line[:2] for line in told(settings)[2:]] == [("next", "began")]
+
+
+async def test_a_daemon_that_starts_tells_what_a_kill_kept_out_of_the_log(tmp_path: Path) -> None:
+    settings = config(tmp_path / "s")
+    policy = settings.routes["colours"].model_dump(mode="json")
+    request = Request(cycle_id="killed", route="colours")
+    ended = CycleState(request=request, policy=policy, started_at=1.0, outcome="failed", finished_at=2.0)
+    Cycles(settings.state).save(ended)
+    for _ in range(2):
+        async with running(settings, stand_in(FINISH)):
+            await until(lambda: told(settings))
+    assert told(settings) == [("killed", "began", 1.0), ("killed", "ended", 2.0)]
+
+
+def told(settings: Config) -> list[tuple[str, str, float]]:
+    return [(e.cycle, e.event, e.at) for e in entries(settings.state)]
 
 
 def test_a_cycle_that_ends_in_its_worker_names_its_end_and_its_data(tmp_path: Path, tiny_base: Path) -> None:
