@@ -58,6 +58,7 @@ def _add_evaluate(command: Command) -> None:
     add("--recipe", help="default: the route's")
     add("--examples", type=_count, metavar="N", help="the newest so many (default: retrain.max_examples)")
     add("--train", action="store_true", help="train it (default: ask the base alone)")
+    add("--who", default=getpass.getuser(), help="default: your login name")
     add("--max-steps", type=_count, metavar="N", help="end the training early")
     add("--per-day", type=plan_options.positive, metavar="N", help="requests a day (default: measured from the log)")
     add("--cost-per-request", type=plan_options.cost, metavar="USD", help="of the teacher (default: as in the log)")
@@ -68,6 +69,7 @@ def _add_sweep(command: Command) -> None:
     add = command("sweep", _sweep, text="study a route's training settings; a repeated command goes on").add_argument
     add("route")
     add("--trials", type=_count, default=20, metavar="N", help="all together (default: %(default)s)")
+    add("--who", default=getpass.getuser(), help="default: your login name")
     add("--recipe", help="default: the route's")
     add("--examples", type=_count, metavar="N", help="the newest so many (default: retrain.max_examples)")
     add("--seed", type=int, help="default: retrain.seed")

@@ -17,7 +17,7 @@ from collector import Interactions, open_interactions
 from exporters.models import ArtefactError
 from retort.errors import StartError
 from retort.evaluate_money import Saving, saving
-from retort.studies import study_config
+from retort.studies import begun, ended, study_config
 from retort.training_bar import TrainingBar
 from retrainer import Cycles, CycleState, NotEnoughExamples, Request, RetrainerError
 from retrainer.cycle import run_request
@@ -34,7 +34,7 @@ SELECTIVE = {"max_risk": 0.03}  # where the route doesn't serve selectively: wha
 
 class EvaluateOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`examples`: the newest so many at most; `max_steps`: ends the training early; both None: as the route's retrain
-    says. `per_day`: requests, `cost_per_request`: USD of the teacher; None: as in the log."""
+    says. `per_day`: requests, `cost_per_request`: USD of the teacher; None: as in the log. `who`: for the audit log."""
 
     student: str
     recipe: str | None = None
@@ -43,6 +43,7 @@ class EvaluateOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_steps: int | None = None
     per_day: float | None = None
     cost_per_request: float | None = None
+    who: str = "retort"
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -104,7 +105,7 @@ def evaluate(config: Config, route: str, options: EvaluateOptions, *, as_json: b
 def _train(
     study: Config, route: str, options: EvaluateOptions, interactions: Interactions, progress: Progress
 ) -> Mapping[str, Any]:
-    request = Request(cycle_id="evaluation", route=route, max_steps=options.max_steps)
+    request = begun(study, route, reason="evaluate", who=options.who, max_steps=options.max_steps).request
     try:
         with closing(open_registry(study.registry)) as registry:
             run_request(
@@ -119,12 +120,13 @@ def _train(
     except PhaseElsewhere:
         pass  # it has passed the gate
     state = Cycles(study.state).load(request.cycle_id)
+    if state is None:
+        raise StartError("the evaluation's state is gone; repeat the command")
+    ended(study, state, "passed")
     return _known(state)
 
 
-def _known(state: CycleState | None) -> Mapping[str, Any]:
-    if state is None:
-        raise StartError("the evaluation's state is gone; repeat the command")
+def _known(state: CycleState) -> Mapping[str, Any]:
     rungs = [name.rpartition(".")[0] for name in state.phases if "." in name]
     own = f"{rungs[-1]}." if rungs else ""  # of several students, one after the other, the last one is judged
     return {

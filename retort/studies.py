@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from retort.errors import StartError
+from retrainer import Cycles, CycleState, Request
+from retrainer.audit import AUDIT, note
+from retrainer.cycle import begin
+from retrainer.state import new_id
 from router import Config
 
 
@@ -37,7 +42,25 @@ def study_config(config: Config, route: str, *, name: str, changes: Mapping[str,
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "models").exists():
         (folder / "models").symlink_to(models.absolute(), target_is_directory=True)
+    if not (folder / AUDIT).is_symlink():
+        (folder / AUDIT).symlink_to((Path(config.state) / AUDIT).absolute())  # one log says who trained on what
     return made
+
+
+def begun(study: Config, route: str, *, reason: str, who: str, max_steps: int | None = None) -> CycleState:
+    """A study's training in the audit log: one that was killed goes on under its id. Raises CycleError."""
+    cycles = Cycles(study.state)
+    killed = next((state.request for state in cycles.of(route) if state.outcome is None), None)
+    fresh = Request(cycle_id=new_id(route), route=route, reason=reason, who=who, max_steps=max_steps)
+    return begin(study, cycles, killed or fresh)
+
+
+def ended(study: Config, state: CycleState, outcome: str) -> None:
+    """Tell the audit log how a study's training ended, where nothing has told it."""
+    if state.outcome is None:
+        state.outcome, state.finished_at = outcome, time.time()
+        Cycles(study.state).save(state)
+        note(study.state, [state])
 
 
 def folder_of(config: Config, route: str) -> Path:

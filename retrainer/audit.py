@@ -16,7 +16,7 @@ import msgspec
 from retrainer.ladder import Step, ladder_of
 from retrainer.state import CycleState
 
-_FILE = "cycles.jsonl"
+AUDIT = "cycles.jsonl"
 _EVENTS: tuple[Literal["began"], Literal["ended"]] = ("began", "ended")
 
 
@@ -48,7 +48,7 @@ def note(state_folder: str | Path, states: Sequence[CycleState]) -> None:
 
     Called after a state is saved, and again for all of a route's: what a kill kept out is told then, and nothing twice.
     """
-    path = Path(state_folder) / _FILE
+    path = Path(state_folder) / AUDIT
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -96,7 +96,7 @@ def _entry(state: CycleState, event: Literal["began", "ended"]) -> Entry:
 def entries(state_folder: str | Path) -> list[Entry]:
     """All of them, oldest first; a line that a crash cut short is passed over."""
     try:
-        with (Path(state_folder) / _FILE).open("rb") as file:
+        with (Path(state_folder) / AUDIT).open("rb") as file:
             return sorted(_decoded(file), key=lambda entry: entry.at)
     except FileNotFoundError:
         return []

@@ -26,7 +26,8 @@ _STATE, _PROGRESS, _LOCK = "state.json", "progress.json", ".lock"
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a cycle is asked for. `cycle_id`: also the id of the version that comes of it. `held_out`: a JSON-lines
     file of examples that are evaluated on instead of the held-out part of the data set. `max_steps`: ends training
-    early. `reason`: new_examples | schedule | drift | by_hand. `who`: a person's name, or the retrainer."""
+    early. `reason`: new_examples | schedule | drift | by_hand | evaluate | sweep. `who`: a person's name, or the
+    retrainer."""
 
     cycle_id: str
     route: str
@@ -39,8 +40,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 class CycleState(msgspec.Struct, kw_only=True):
     """`policy`: the route's, as it was when the cycle began; a resumed cycle keeps it. `phases`: each finished phase's
-    result. `outcome`: registered | refused | skipped | failed, None while unfinished. `seen`: the log offset up to
-    which a skipped cycle found too little."""
+    result. `outcome`: registered | refused | skipped | failed; of a study passed | swept; None while unfinished.
+    `seen`: the log offset up to which a skipped cycle found too little."""
 
     schema: int = 1
     request: Request

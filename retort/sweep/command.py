@@ -1,5 +1,6 @@
 """`retort sweep ROUTE`: a study of the training settings, its report, and what to put into the configuration."""
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -7,23 +8,25 @@ import msgspec
 from collector import open_interactions
 from exporters.models import ArtefactError
 from retort.errors import StartError
-from retort.studies import study_config
+from retort.studies import begun, ended, study_config
 from retort.sweep.report import report, said
 from retort.sweep.study import Sweep
 from retort.training_bar import TrainingBar
 from retrainer import RetrainerError
+from retrainer.data.dataset import load
 from router import Config
 
 
 class SweepOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`trials`: all together, those of earlier runs included. `recipe`, `seed`: None: as the route's. `out`: folder of
-    the report; None: out/sweep-ROUTE."""
+    the report; None: out/sweep-ROUTE. `who`: for the audit log."""
 
     trials: int = 20
     recipe: str | None = None
     examples: int | None = None
     seed: int | None = None
     out: str | None = None
+    who: str = "retort"
 
 
 def sweep(config: Config, route: str, options: SweepOptions, *, as_json: bool = False) -> int:
@@ -41,7 +44,13 @@ def sweep(config: Config, route: str, options: SweepOptions, *, as_json: bool = 
     work = Sweep(study, route, seed=policy.retrain.seed if options.seed is None else options.seed)
     try:
         with TrainingBar() as bar, open_interactions(config) as interactions:
-            work.run(interactions, options.trials, bar)
+            if len(work.finished) < options.trials:
+                state = begun(study, route, reason="sweep", who=options.who)
+                began = time.monotonic()
+                work.run(interactions, options.trials, bar)
+                state.phases["dataset"] = msgspec.to_builtins(load(Path(study.state) / "dataset").manifest)
+                state.seconds["sweep"] = time.monotonic() - began
+                ended(study, state, "swept")
     except (RetrainerError, ArtefactError) as error:
         raise StartError(str(error)) from error
     student = study.routes[route].student

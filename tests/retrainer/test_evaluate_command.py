@@ -16,6 +16,7 @@ from collector import open_interactions
 from retort.errors import StartError
 from retort.evaluate import EvaluateOptions, evaluate
 from retort.studies import folder_of, forget
+from retrainer.audit import entries
 from router import Config, open_registry
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
@@ -46,7 +47,7 @@ def test_a_quick_student_gets_a_verdict_with_its_saving_and_nothing_is_registere
 ) -> None:
     config = without_student(tmp_path / "state", **EASY)
     log_exchanges(config, range(560))
-    code, found = says(config, student=str(tiny_base), train=True, cost_per_request=0.01)
+    code, found = says(config, student=str(tiny_base), train=True, cost_per_request=0.01, who="eve")
     assert (code, found["gate"], found["mode"], found["coverage"]) == (0, "passed", "whole", 1.0), found["reasons"]
     scores = found["scores"]
     assert scores["base"]["agreement"] < 0.5 < scores["quantized"]["lower"] <= scores["quantized"]["agreement"]
@@ -58,6 +59,10 @@ def test_a_quick_student_gets_a_verdict_with_its_saving_and_nothing_is_registere
     assert saving["month"]["net"] == pytest.approx(30 * 86400 * 0.01 * 0.97 * 0.95)
     with closing(open_registry(config.registry)) as registry:
         assert registry.versions("colours") == []
+    began, ended = entries(config.state)
+    assert (began.event, began.cycle, began.reason, began.base) == ("began", ended.cycle, "evaluate", str(tiny_base))
+    assert (ended.event, ended.outcome, ended.who) == ("ended", "passed", "eve")
+    assert (ended.dataset or "").startswith("sha256:")
     assert not {"cycles", "artefacts", "run"} & {p.name for p in Path(config.state).iterdir()}
     assert list(folder_of(config, "colours").iterdir()) == [], "copies of the log's records are removed"
 

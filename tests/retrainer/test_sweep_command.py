@@ -21,6 +21,7 @@ from retort.sweep.space import Reads, as_yaml, changed, distributions, present
 from retort.sweep.study import Sweep
 from retort.training_bar import TrainingBar
 from retrainer import Report
+from retrainer.audit import entries
 from router import Config, RoutePolicy, open_registry
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
@@ -114,7 +115,7 @@ def test_a_study_is_resumed_and_reported_and_registers_nothing(
     assert len(work.finished) == 2
 
     out = tmp_path / "report"
-    options = SweepOptions(trials=7, out=str(out))
+    options = SweepOptions(trials=7, out=str(out), who="eve")
     assert sweep(config, "colours", options, as_json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["trials"], found["failed"]) == (7, 0)
@@ -134,6 +135,10 @@ def test_a_study_is_resumed_and_reported_and_registers_nothing(
     assert sweep(config, "colours", options) == 0
     said = capsys.readouterr().out
     assert len(work.study.trials) == trials, "nothing is left to try"
+    began, ended = entries(config.state)  # the third command trained nothing
+    assert (began.event, began.cycle, began.reason, began.base) == ("began", ended.cycle, "sweep", str(tiny_base))
+    assert (ended.event, ended.outcome, ended.who, ended.seed) == ("ended", "swept", "eve", 0)
+    assert (ended.dataset or "").startswith("sha256:")
     assert "agreement on the half of the validation part that judges no cycle (95%: " in said
     assert "the best of many looks better than it is; a cycle is judged by the other half and the test part" in said
     assert open_versions(config) == []
