@@ -54,9 +54,9 @@ def test_the_list_of_cycles_has_the_rungs(
     policy = settings.routes["colours"].model_dump(mode="json")
     state = CycleState(request=Request(cycle_id="c1", route="colours"), policy=policy, started_at=time.time())
     state.phases = stored(linear=None, encoder=(0.9, 2.0))
-    note(settings.state, state)
+    note(settings.state, [state])
     state.outcome = "registered"
-    note(settings.state, state)
+    note(settings.state, [state])
     assert cycles(settings, None, as_json=False) == 0
     said = capsys.readouterr().out
     assert "students of c1, cheap to dear" in said
