@@ -1,10 +1,12 @@
 """One cycle of a route at a time, over all machines that share a registry: a lease, renewed while a cycle runs."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import time
 import uuid
+from pathlib import Path
 
 from router import RouterError, open_registry
 from router.config import Config
@@ -27,7 +29,8 @@ class Leases:
 
     def __init__(self, config: Config, *, seconds: float = LEASE_SECONDS) -> None:
         self._url, self._seconds = config.registry, seconds
-        self._holder = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._identity = _Identity(Path(config.state) / "retrainer.id")
+        self._holder = f"{os.uname().nodename}:{self._identity.name}"
         self._registry: Registry | None = None
         self._waiting: set[str] = set()  # routes of which it is told already
 
@@ -76,6 +79,7 @@ class Leases:
 
     def close(self) -> None:
         """Close the connection."""
+        self._identity.close()
         if self._registry is not None:
             self._registry.close()
 
@@ -88,6 +92,29 @@ class Leases:
         if route not in self._waiting:
             self._waiting.add(route)
             log.warning("retrainer.waits", extra={"route": route, "error": why})
+
+
+class _Identity:
+    """Who holds a lease: the retrainer of a state folder, also when it was killed and starts again, so that it needn't
+    wait for its own lease. A second one beside it has a name of its own."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+")
+        own = uuid.uuid4().hex[:12]
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.name = own
+            return
+        self._file.seek(0)
+        self.name = self._file.read().strip() or own
+        self._file.truncate(0)
+        self._file.write(self.name)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _name(route: str) -> str:

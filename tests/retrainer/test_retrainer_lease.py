@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+from contextlib import closing
 from pathlib import Path
 
 from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_in, until
@@ -71,11 +72,12 @@ async def test_without_a_registry_no_cycle_begins_and_a_lease_that_can_not_be_re
     tmp_path: Path,
 ) -> None:
     settings = config(tmp_path / "s").model_copy(update={"registry": "postgresql://127.0.0.1:1/x"})
-    assert not Leases(settings).take("colours")
-    lost = Lost()
-    keeping = asyncio.create_task(Leases(settings, seconds=0.4).keep("colours", lost))
-    await asyncio.wait_for(lost.wait(), 10)
-    await keeping
+    with closing(Leases(settings, seconds=0.4)) as leases:
+        assert not leases.take("colours")
+        lost = Lost()
+        keeping = asyncio.create_task(leases.keep("colours", lost))
+        await asyncio.wait_for(lost.wait(), 10)
+        await keeping
     assert not lost.gone
 
 
@@ -94,6 +96,7 @@ async def test_a_registry_that_does_not_answer_loses_the_lease(tmp_path: Path) -
         await asyncio.wait_for(leases.keep("colours", lost), 10)
     finally:
         hanging.set()
+        leases.close()
     assert lost.is_set()
     assert not lost.gone
 
@@ -101,5 +104,20 @@ async def test_a_registry_that_does_not_answer_loses_the_lease(tmp_path: Path) -
 async def test_a_lease_that_is_anothers_already_is_gone(tmp_path: Path) -> None:
     leases, lost = Leases(config(tmp_path / "s"), seconds=0.4), Lost()
     leases._ask = lambda route: False  # type: ignore[method-assign]
-    await leases.keep("colours", lost)
+    with closing(leases):
+        await leases.keep("colours", lost)
     assert lost.gone
+
+
+def test_a_retrainer_that_was_killed_has_its_lease_again_at_once_and_a_second_one_beside_it_has_not(
+    tmp_path: Path,
+) -> None:
+    settings = config(tmp_path / "s")
+    killed = Leases(settings)
+    assert killed.take("colours")
+    beside = Leases(settings)
+    assert not beside.take("colours")
+    beside.close()
+    killed.close()  # as the kernel does for a killed process: nothing was given back
+    with closing(Leases(settings)) as again:
+        assert again.take("colours")
