@@ -90,7 +90,7 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
     encoder.save(model, folder / DENSE)
     linear.learn(task, folder)
     checked = encoder.encode(source, [one.text for one in task.checked])
-    logits = encoder.read(model, checked).reshape(len(checked), -1)
+    logits = encoder.read(model, checked).reshape(-1, sum(task.form.sizes))
     shares, found = _shares(task, logits, linear.checked(task, folder))
     write_card(folder, Card(kind="encoder", form=task.form, shared=task.shared, temperatures=found, shares=shares))
     return {

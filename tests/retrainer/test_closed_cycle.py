@@ -65,11 +65,12 @@ def test_a_student_that_fails_as_a_whole_serves_what_it_is_sure_of_by_its_one_pr
     route = {"quality": {"margin": 0.001}, "selective": {"max_risk": 0.1, "min_coverage": 0.3}}
     made = bench(tmp_path, "linear", records=0, **route)
     records = []
-    for number in range(1500):
+    for number in range(4000):
         record = interaction(number)
         if number % 5 < 2:
             right = json.loads(tiny_model.answer(tiny_model.question(number)))["colour"]
-            text = tiny_model.question(number).replace(right, "striped")
+            unknown = "".join(random.Random(number).choices("bcdfghjklmnpqrstvwxz", k=9))
+            text = tiny_model.question(number).replace(right, unknown)
             messages = [record.request["messages"][0], {"role": "user", "content": text}]
             answers = (teacher(tiny_model.answer(random.Random(number + 10**6).choice(tiny_model.COLOURS))),)
             record = msgspec.structs.replace(record, request={"model": "m", "messages": messages}, answers=answers)
@@ -129,7 +130,7 @@ def test_where_cheap_rungs_fail_the_ladder_climbs_to_a_language_model(tmp_path: 
     left as it comes."""
     base = tiny_model.build(tmp_path / "tiny")
     student = {"recipe": "auto", "base": str(base)}
-    route = {"student": student, "quality": {"margin": 0.3}}
+    route = {"student": student, "quality": {"margin": 0.06}}
     made = Bench(tmp_path / "state", base, records=0, route=route, closed={"epochs": 0}, epochs=4.0)
     made.log = CountedLog()
     fill(made.log, [first_of_three(n) for n in range(800)])
@@ -138,7 +139,7 @@ def test_where_cheap_rungs_fail_the_ladder_climbs_to_a_language_model(tmp_path: 
         ("linear", False), ("encoder", False), ("lora-1-tiny", True)
     ]  # fmt: skip
     weak, weaker, top = result.ladder
-    assert max(weak.agreement, weaker.agreement) < 0.7 < 0.95 < top.agreement
+    assert max(weak.agreement, weaker.agreement) < 0.94 < 0.97 < top.agreement
     assert (weak.frontier, weaker.frontier, top.frontier) == (False, False, True)
     assert result.outcome == "registered"
     manifest = Store(made.config.artefacts).verify("top")
@@ -150,7 +151,7 @@ def test_where_cheap_rungs_fail_the_ladder_climbs_to_a_language_model(tmp_path: 
 
 def first_of_three(number: int) -> Interaction:
     colours = random.Random(number).sample(tiny_model.COLOURS, 3)
-    text = f"{number}: so {' or so '.join(colours)}"
+    text = f"{random.Random(number).randrange(10**29, 10**30)}: so {' or so '.join(colours)}"  # no near-duplicates
     record = interaction(number)
     messages = [record.request["messages"][0], {"role": "user", "content": text}]
     answers = (teacher(json.dumps({"colour": colours[0]})),)
