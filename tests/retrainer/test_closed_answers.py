@@ -2,14 +2,17 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from distil_jobs import job
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.models.closed_form import Field, Form
 from retrainer.data.closed import Choices, detect, parse
+from retrainer.recipes import RECIPES
 from retrainer.recipes.closed import shared_beginning, temperature
 
 SPACED = '```json\n{ "kind" : "bill",\n  "urgent": true }\n```'
@@ -114,3 +117,14 @@ def test_the_temperature_makes_probabilities_as_large_as_the_share_that_is_right
     assert found == pytest.approx(8.0 / math.log(3.0), rel=1e-3)
     assert loss == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25), rel=1e-3)
     assert temperature(logits[:19], chosen[:19]) == (1.0, 0.0)  # too few to say
+
+
+@pytest.mark.train
+def test_an_encoder_without_a_record_to_be_calibrated_on_learns_all_the_same(tmp_path: Path) -> None:
+    made = job(tmp_path, tmp_path, "encoder", retrain={"closed": {"epochs": 0}})
+    assert made.data.validation == []
+    recipe = RECIPES["encoder"](made)
+    assert recipe.train()["temperatures"] == [1.0]
+    prompts = [e.messages for e in made.data.train[:40]]
+    said = [a.text for a in recipe.trained().generate(prompts, max_new_tokens=1)]
+    assert sum(s == e.answer for s, e in zip(said, made.data.train, strict=False)) > 30
