@@ -234,10 +234,7 @@ class Assembler:
         )
 
     def _tell(self, route: str, scrubbed: Scrubbed, answers: list[Answered]) -> None:
-        for entity, count in scrubbed.entities.items():
-            self._events.emit("collector.scrubbed", entity=entity, count=count)
-        if scrubbed.unread:
-            self._events.emit("collector.language_unread", route=route, count=scrubbed.unread)
+        scrubbed.tell(self._events, route)
         for position, entities in scrubbed.memorised.items():
             student = answers[position - 1][0].version
             for entity, count in entities.items():

@@ -154,10 +154,7 @@ class RightAnswers:
             | {answer.version for answer in record.answers if answer.version},
             beside=Beside((record.request, *(answer.message for answer in record.answers)), record.drawn),
         )
-        for entity, count in scrubbed.entities.items():
-            self._events.emit("collector.scrubbed", entity=entity, count=count)
-        if scrubbed.unread:
-            self._events.emit("collector.language_unread", route=feedback.route, count=scrubbed.unread)
+        scrubbed.tell(self._events, feedback.route)
         return RightAnswer(
             request_id=feedback.request_id,
             at=feedback.at,

@@ -4,6 +4,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from router import Events
+
 
 class Beside(msgspec.Struct, frozen=True):
     """A scrubbed record, beside which more of its conversation is to be scrubbed. `values`: its texts, in which nobody
@@ -26,6 +28,13 @@ class Scrubbed(msgspec.Struct, frozen=True):
     memorised: dict[int, dict[str, int]] = {}
     pairs: dict[str, str] = {}
     drawn: dict[str, int] = {}
+
+    def tell(self, events: Events, route: str) -> None:
+        """Emit what was replaced, and what the models left unread."""
+        for entity, count in self.entities.items():
+            events.emit("collector.scrubbed", entity=entity, count=count)
+        if self.unread:
+            events.emit("collector.language_unread", route=route, count=self.unread)
 
 
 class Pool(Protocol):

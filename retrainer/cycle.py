@@ -224,15 +224,13 @@ class _Cycle:
         work, verdict, reports = climbed.work, climbed.verdict, climbed.reports
         phases = climbed.rung.phases(self._state.phases)
         versions = self._registry.versions(self._state.request.route)
-        self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, versions, self._ladder()))
-        self._phase("publish", str, lambda: work.publish(phases, reports, verdict, self._ladder()))
+        ladder = ladder_of(self._state)
+        self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, versions, ladder))
+        self._phase("publish", str, lambda: work.publish(phases, reports, verdict, ladder))
         made = Registered(verdict=verdict, assessed=assessed, base=work.base, tools=work.tools)
         self._phase(
             "register", float, lambda: register(self._config, self._policy, self._state, self._registry, made, send)
         )
-
-    def _ladder(self) -> list[Step]:
-        return ladder_of(self._state)
 
     def end(self, outcome: str, *, error: str | None = None, seen: int = 0) -> None:
         """Store how the cycle ended, once."""
@@ -260,7 +258,7 @@ class _Cycle:
 
     def _result(self, climbed: _Climbed) -> CycleResult:
         registered = "register" in self._state.phases
-        ladder = self._ladder()
+        ladder = ladder_of(self._state)
         refused = [f"{step.rung}: {why}" if len(ladder) > 1 else why for step in ladder for why in step.why]
         reasons = climbed.verdict.reasons if registered else refused
         self.end("registered" if registered else "refused", error="; ".join(reasons) or None)

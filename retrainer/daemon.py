@@ -39,9 +39,8 @@ log = logging.getLogger("retort.retrainer")
 POLL_SECONDS = 1.0
 RETRY_SECONDS = (10.0, 3600.0)
 MOST_ATTEMPTS = 5
-STOP_SECONDS = (
-    GRACE_SECONDS + 5.0
-)  # a worker bounds its own end; less than the part of a lease that Leases keeps for it
+# A worker bounds its own end; less than the part of a lease that Leases keeps for it.
+STOP_SECONDS = GRACE_SECONDS + 5.0
 WORKER = (sys.executable, "-m", "retrainer.worker")
 
 

@@ -18,7 +18,7 @@ import msgspec
 from retrainer.errors import CycleError
 from retrainer.state import CycleState
 from router.policy import RoutePolicy
-from router.policy_student import StudentPolicy
+from router.policy_student import CLOSED, StudentPolicy
 
 AUTO = "auto"
 FOLDER = "rungs"  # in a cycle's folder
@@ -84,7 +84,7 @@ def rungs(student: StudentPolicy, *, closed: bool) -> list[Rung]:
     """The students to try, in their order."""
     if student.recipe != AUTO:
         return [Rung("", student.recipe, student.base)]
-    few = [Rung(name, name, student.base) for name in ("linear", "encoder")] if closed else []
+    few = [Rung(name, name, student.base) for name in CLOSED] if closed else []
     bases = dict.fromkeys((student.base, *student.ladder))
     return [*few, *(Rung(f"lora-{number}-{_plain(base)}", "lora", base) for number, base in enumerate(bases, 1))]
 

@@ -14,7 +14,7 @@ import msgspec
 
 from collector import Interactions
 from collector.judge import Ask
-from exporters.models import CLOSED, GENAI, Manifest, Store, record_golden
+from exporters.models import CLOSED, GENAI, Manifest, Store, record_golden, staged
 from exporters.models.tool_text import FORM
 from retrainer.data.closed import Choices
 from retrainer.data.configured import options
@@ -109,12 +109,9 @@ class Phases:
     def export(self) -> dict[str, Any]:
         """Write and load-test what will be served; the training's checkpoint isn't needed any more."""
         (self._folder / "train" / "checkpoint.safetensors").unlink(missing_ok=True)
-        staging, out = self._folder / ".artefact.tmp", self._folder / "artefact"
-        for folder in (staging, out):
-            shutil.rmtree(folder, ignore_errors=True)
-        staging.mkdir()
-        made = self._recipe.export(staging)
-        staging.rename(out)
+        out = self._folder / "artefact"
+        with staged(out) as staging:
+            made = self._recipe.export(staging)
         return {**made, "bytes": sum(p.stat().st_size for p in out.iterdir())}
 
     def evaluate_quantized(self, scorer: Scorer, student: Report) -> Report:

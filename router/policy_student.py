@@ -11,6 +11,8 @@ from router.policy_distil import DistilPolicy, Recipe
 from router.policy_fields import Seconds, Strict
 from router.policy_gate import GatePolicy
 
+CLOSED = ("linear", "encoder")  # recipes whose student chooses among few answers, from cheap to dear
+
 
 class StudentPolicy(Strict):
     """Which model learns, how, and where it is served."""
@@ -24,12 +26,12 @@ class StudentPolicy(Strict):
     @property
     def writes(self) -> bool:
         """Whether a student may be one that writes its answers, and so can call tools."""
-        return self.recipe not in ("linear", "encoder")
+        return self.recipe not in CLOSED
 
     @property
     def may_choose(self) -> bool:
         """Whether a student may be one that chooses among few answers, and so can't tell tokens."""
-        return self.recipe in ("linear", "encoder", "auto")
+        return self.recipe in (*CLOSED, "auto")
 
 
 SEVERAL = ("lora", "qlora", "full", "auto")  # recipes whose training several processes can share
@@ -75,7 +77,7 @@ class RetrainPolicy(Strict):
                 f"retrain.launch: the recipe {recipe} trains in one process; leave it out, or take one of the recipes "
                 f"{', '.join(SEVERAL)}"
             )
-        if recipe in ("linear", "encoder"):
+        if recipe in CLOSED:
             wrong += [
                 f"retrain.{name}: the recipe {recipe} doesn't train a language model; leave it out"
                 for name in ("packing", "gradient_checkpointing")

@@ -44,7 +44,7 @@ class Thinking:
             text = text.lstrip() if self._fresh else text
             thought, mark, text = text.partition(CLOSE)
             if not mark:
-                shown = thought[: len(thought) - _overlap(thought)].rstrip()
+                shown = thought[: len(thought) - overlap(thought, CLOSE)].rstrip()
                 self._held = thought[len(shown) :]
                 self._fresh = self._fresh and not shown
                 return shown, ""
@@ -81,6 +81,6 @@ def opens(prompt: str) -> bool:
     return prompt.rstrip().endswith(OPEN)
 
 
-def _overlap(text: str) -> int:
-    """The length of the longest end of a text that the closing mark begins with."""
-    return next((n for n in range(len(CLOSE) - 1, 0, -1) if text.endswith(CLOSE[:n])), 0)
+def overlap(text: str, mark: str) -> int:
+    """The length of the longest end of a text that a mark begins with, short of the whole mark."""
+    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:n])), 0)

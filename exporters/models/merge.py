@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from exporters.models.errors import ExportFailed
+from exporters.models.whole import staged
 
 # fp32: the adapter's product and the merged weight round differently; measured 2e-4 at most on SmolLM2.
 TOLERANCE = 1e-2
@@ -60,13 +61,9 @@ def merge(base: Path, adapter: Path, out: Path, *, probe: Sequence[int]) -> Merg
 
 def write_dense(model: Any, base: Path, out: Path) -> None:
     """Write a model as a Hugging Face folder `out`, with the tokenizer of the folder `base`, atomically."""
-    staging = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    model.save_pretrained(staging, safe_serialization=True)
-    copy_tokenizer(base, staging)
-    shutil.rmtree(out, ignore_errors=True)
-    staging.rename(out)
+    with staged(out) as staging:
+        model.save_pretrained(staging, safe_serialization=True)
+        copy_tokenizer(base, staging)
 
 
 def copy_tokenizer(base: Path, out: Path) -> None:

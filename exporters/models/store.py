@@ -5,7 +5,6 @@ manifest comes last, then the folder is renamed to its final place.
 """
 
 import hashlib
-import os
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ import msgspec
 
 from exporters.models.errors import ArtefactError, CorruptArtefact, ForbiddenFile, MissingArtefact
 from exporters.models.manifest import NAME, Manifest
+from exporters.models.whole import sync, write_atomic
 
 # Data only. A pickle (.bin, .pt, .pkl) or Python source runs code when it is loaded, so it never gets in.
 ALLOWED = frozenset({".onnx", ".data", ".safetensors", ".json", ".jinja", ".txt", ".md", ".png", ".html"})
@@ -119,26 +119,6 @@ def digest(file: Path) -> str:
     """The sha256 of a file, hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's entries, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a small file so that a reader sees the old or the new content, whole, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    sync(path.parent)
 
 
 def _refuse(file: Path, name: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from router.thinking import overlap
+
 FORM = "tags-1"  # what an artefact says that learnt from this; another form would have another name
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -107,7 +109,7 @@ class Reader:
             if call:
                 found.append(call)
                 self._called = True
-        edge = at if at >= 0 else len(self._held) - _overlap(self._held)
+        edge = at if at >= 0 else len(self._held) - overlap(self._held, OPEN)
         shown = self._held[:edge].rstrip()
         found += self._said(shown)
         self._held = self._held[len(shown) :]
@@ -122,11 +124,6 @@ class Reader:
         if self._called and not text.strip():
             return []
         return [text] if text else []
-
-
-def _overlap(text: str) -> int:
-    """The length of the longest end of `text` that a call may begin with."""
-    return next((n for n in range(len(OPEN) - 1, 0, -1) if text.endswith(OPEN[:n])), 0)
 
 
 def _read(text: str) -> Call | None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from router.thinking import overlap
+
 
 class Vocabulary:
     """The bytes of each token of a byte-level BPE (GPT-2's, SmolLM2's, Qwen's, Llama 3's), from tokenizer.json.
@@ -86,7 +88,7 @@ class Stops:
         if found:
             self.matched, self._held = True, ""
             return text[: min(found)[1]]  # the stop string that ends first, however the text was cut into pieces
-        keep = max(_overlap(text, stop) for stop in self._stops)
+        keep = max(overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -94,11 +96,3 @@ class Stops:
         """What was withheld: the answer is over, so it was no stop string."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that `stop` begins with."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:length]):
-            return length
-    return 0

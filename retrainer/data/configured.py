@@ -7,7 +7,7 @@ from pathlib import Path
 
 from collector.embedding import Encoder, encoder_folder
 from collector.judge import GatewayClient, gateway_url
-from exporters.models.encoder_onnx import export_encoder
+from exporters.models.encoder_onnx import ensure_encoder
 from retrainer.data.consistency import Again, Second
 from retrainer.data.meanings import Encode
 from retrainer.data.options import Options
@@ -35,8 +35,7 @@ def options(config: Config, route: str, policy: RoutePolicy, work: Path, progres
 
 def _encode(config: Config) -> Encode:
     folder = encoder_folder(config.state)
-    if not folder.exists():
-        export_encoder(folder)
+    ensure_encoder(folder)
     return Encoder(folder).encode
 
 

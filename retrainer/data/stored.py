@@ -4,7 +4,6 @@ Examples are read when they are asked for: a data set of a million takes as litt
 """
 
 import hashlib
-import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -13,7 +12,7 @@ from typing import Any, overload
 
 import msgspec
 
-from exporters.models import sync, write_atomic
+from exporters.models import staged, write_atomic
 from retrainer.data.curate import SIMILAR, Example, Side
 from retrainer.errors import CycleError
 
@@ -143,18 +142,11 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(dataset: Dataset, folder: Path) -> None:
     """Three JSON-lines files, then the manifest; the folder appears whole or not at all."""
-    staging = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    for part in Side:
-        path = staging / f"{part.value}.jsonl"
-        with path.open("wb") as file:
-            file.writelines(_lines(getattr(dataset, part.value)))
-        sync(path)
-    write_atomic(staging / _MANIFEST, msgspec.json.format(msgspec.json.encode(dataset.manifest)))
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.rename(folder)
-    sync(folder.parent)
+    with staged(folder) as staging:
+        for part in Side:
+            with (staging / f"{part.value}.jsonl").open("wb") as file:
+                file.writelines(_lines(getattr(dataset, part.value)))
+        write_atomic(staging / _MANIFEST, msgspec.json.format(msgspec.json.encode(dataset.manifest)))
 
 
 def load(folder: Path) -> Dataset:

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from collector.embedding import Encoder, Similarities, encoder_folder
-from exporters.models.encoder_onnx import export_encoder
+from exporters.models.encoder_onnx import ensure_encoder
 from retrainer.evaluation.evaluate import Scorer
 from router.scores import Spec, needs_similarity, score
 
@@ -20,6 +20,5 @@ def scorer(spec: Spec, state: str | Path) -> Scorer:
 def similarity(state: str | Path) -> Similarities:
     """How near two texts are in meaning, by the state folder's encoder. Raises as `scorer`."""
     folder = encoder_folder(state)
-    if not folder.exists():
-        export_encoder(folder)
+    ensure_encoder(folder)
     return Similarities(Encoder(folder).encode)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from exporters.models import CLOSED, Generated, Messages
+from exporters.models import CLOSED, Generated, Messages, staged
 from exporters.models.closed_form import Form
 from exporters.models.genai import Tick
 from retrainer.data.closed import Choices
@@ -80,12 +80,8 @@ class ClosedRecipe:
 
     def train(self) -> dict[str, Any]:
         """See Recipe."""
-        staging = self._model.with_name(".model.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        told = self._fit(self.task, staging)
-        shutil.rmtree(self._model, ignore_errors=True)
-        staging.rename(self._model)
+        with staged(self._model) as staging:
+            told = self._fit(self.task, staging)
         return {"learnt": len(self.task.learnt), **told}
 
     def baseline(self) -> Generator:
