@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.errors import BaseModelError
+from router import split_thinking
 
 _SYSTEM = {"role": "system", "content": "Answer in one word."}
 _USER = {"role": "user", "content": "Which colour is the sky?"}
@@ -27,9 +28,10 @@ def check_template(folder: Path) -> list[str]:
         raise BaseModelError(f"{folder.name}: its chat template leaves the user's words out")
     notes = []
     answered = _render(template, [_USER, _ANSWER], special, asking=False)
-    if not answered.startswith(asked):
+    thought, told = split_thinking(answered.removeprefix(asked))
+    if not answered.startswith(asked) or (not thought and told != answered.removeprefix(asked)):
         notes.append("writes more before an answer than it asks with (a thinking block): answers are learnt without it")
-    elif not answered.removeprefix(asked).lstrip().startswith(_ANSWER["content"]):
+    elif thought or not told.lstrip().startswith(_ANSWER["content"]):
         raise BaseModelError(f"{folder.name}: its chat template doesn't end a question where the answer begins")
     try:
         if _SYSTEM["content"] not in _render(template, [_SYSTEM, _USER], special, asking=True):

@@ -61,9 +61,10 @@ def test_a_preset_builds_the_whole_training(
         assert 0.002 < shape["trainable"] / shape["weights"] < 0.03
     if method == "qlora":
         assert made["weights"] < 0.3 * 4 * shape["weights"]
-    gemma = name.startswith("gemma")
-    assert [note for note in report["notes"] if "no system message" in note] == (report["notes"] if gemma else [])
-    assert len(report["notes"]) == gemma
+    known = {"gemma": "no system message", "qwen3": "a thinking block"}
+    wanted = [why for family, why in known.items() if name.startswith(family)]
+    assert len(report["notes"]) == len(wanted)
+    assert all(why in note for why, note in zip(wanted, report["notes"], strict=True))
 
 
 def test_what_is_too_large_for_this_machine_says_so(
@@ -117,6 +118,15 @@ def test_a_base_on_this_machine_is_read_from_its_folder_and_wrong_recipes_are_re
         ("", "no chat template"),
         ("{{ nothing.there }}", "can't render a question"),
         ("{{ messages | length }}", "leaves the user's words out"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}{{ 'x' if add_generation_prompt }}", ""),
+        (
+            "{% for m in messages %}{{ '<think> no </think>' if m.role == 'assistant' }}{{ m.content }}{% endfor %}",
+            "end a",
+        ),
+        (
+            "{% for m in messages %}{{ '- ' if m.role == 'assistant' }}{{ m.content }}{% endfor %}",
+            "where the answer begins",
+        ),
         ("{% for m in messages %}{{ m.content }}{% endfor %}{{ '>' if not add_generation_prompt }}x", ""),
         (
             "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}",
