@@ -104,4 +104,10 @@ def _numbers(state: CycleState) -> dict[str, dict[str, float]]:
     for key, report in state.phases.items():
         if key.rpartition(".")[2] in _REPORTS:
             found[key] = {name: value for name, value in report.items() if isinstance(value, int | float)}
+        elif key.rpartition(".")[2] == "compare":
+            scores = {"newest": report["newest"], "frozen": (report["frozen"] or {}).get("scores", {})}
+            found |= {
+                f"{key}.{part}": {name: score["value"] for name, score in by_report.items()}
+                for part, by_report in scores.items()
+            }
     return {part: {name: float(value) for name, value in numbers.items()} for part, numbers in found.items()}

@@ -1,3 +1,4 @@
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -15,9 +16,8 @@ def test_a_staged_folder_takes_the_place_of_another_whole_or_not_at_all(tmp_path
             (staging / "file").write_text(text)
             (staging / text).mkdir()
     assert sorted(p.name for p in folder.iterdir()) == ["file", "new"]
-    with pytest.raises(RuntimeError), staged(folder) as staging:
-        (staging / "file").write_text("half")
-        raise RuntimeError
+    with pytest.raises(FileNotFoundError), staged(folder) as staging:
+        shutil.copy(folder / "none", staging)
     assert (folder / "file").read_text() == "new"
 
 

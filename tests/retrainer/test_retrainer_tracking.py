@@ -15,7 +15,11 @@ from pydantic import ValidationError
 from retrainer_fakes import example
 
 from retrainer.data.dataset import DatasetManifest
+from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Outcome, Report
+from retrainer.evaluation.metrics import Metric
+from retrainer.evaluation.slices import Frozen
+from retrainer.phases_gate import Compared
 from retrainer.state import CycleState, Request
 from retrainer.tracking import track
 from router.config import Config
@@ -42,6 +46,14 @@ def ended(made: Config, outcome: str = "registered", **changes: Any) -> CycleSta
     )  # fmt: skip
     import msgspec
 
+    score = Metric(value=0.75, lower=0.5, upper=1.0, n=9, groups=9)
+    compared = Compared(
+        costs=Costs(teacher=None, student=None),
+        clusters=[],
+        newest={"quantized": score},
+        frozen=Frozen(scores={"previous": score}),
+    )
+
     state = CycleState(
         request=Request(cycle_id="colours-1", route="colours", who="eve"),
         policy=made.routes["colours"].model_dump(mode="json"),
@@ -53,6 +65,7 @@ def ended(made: Config, outcome: str = "registered", **changes: Any) -> CycleSta
             "dataset": msgspec.to_builtins(manifest),
             "train": {"settings": {"learning_rate": 4e-4}, "losses": [2.0 / step for step in range(1, 1501)]},
             "evaluate_student": msgspec.to_builtins(report),
+            "compare": msgspec.to_builtins(compared),
         },
     )
     return msgspec.structs.replace(state, **changes)
@@ -76,6 +89,7 @@ def test_a_cycle_is_one_run_with_its_settings_numbers_curve_and_artefact(tmp_pat
     assert (run.data.params["retrain.seed"], run.data.params["train.learning_rate"]) == ("7", "0.0004")
     metrics = run.data.metrics
     assert metrics["evaluate_student.agreement"] == pytest.approx(0.97)
+    assert (metrics["compare.newest.quantized"], metrics["compare.frozen.previous"]) == (0.75, 0.75)
     assert (metrics["seconds.train"], metrics["examples.train"]) == (60.5, 80.0)
     assert run.data.tags["retort.dataset"] == "sha256:abc"
     assert (run.data.tags["retort.who"], run.data.tags["retort.outcome"]) == ("eve", "registered")
