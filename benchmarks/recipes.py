@@ -14,7 +14,7 @@ other work or another machine changes little.
 
 A killed cell goes on where it was. Cells that benchmarks/results/recipes.json has, made with the same settings, are not
 made again without --anew: all of them take longer than a machine is at hand. `made_by` is a digest of the code that
-made a cell. FOLDER holds packages.jsonl.gz.
+made a cell. FOLDER holds packages.jsonl.gz. The table and the picture are docs/recipes.md and docs/recipes.png.
 """
 
 import argparse
@@ -30,6 +30,7 @@ import kept_parts
 import msgspec
 import results_file
 from recipes_lessons import lost, told
+from recipes_plot import show_all
 from recipes_table import calibration_error, goals, table
 from recipes_tasks import TASKS, draw
 
@@ -252,7 +253,9 @@ def main() -> None:
     if options.short:
         results_file.show("recipes", goals(rows))
     else:
-        results_file.write("recipes", {**asked, "rows": rows, "cells": cells}, goals(rows))
+        figures = {**asked, "rows": rows, "cells": cells}
+        results_file.write("recipes", figures, goals(rows))
+        show_all(figures)
 
 
 def committed(asked: dict[str, Any]) -> dict[str, Any]:

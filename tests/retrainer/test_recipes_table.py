@@ -1,11 +1,13 @@
 """What `scripts/bench recipes` makes of its cells; training them takes hours."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+from recipes_plot import RESULT, TABLE, document
 from recipes_table import goals, table
 
 
@@ -37,3 +39,9 @@ def test_the_best_recipe_is_one_of_those_named_before_by_its_mean_over_three_see
 
 def test_one_seed_of_lora_is_nothing_to_compare_with() -> None:
     assert goals(table(cells(lora=[0.70], encoder=[0.80, 0.82, 0.84]))) == []
+
+
+def test_the_page_of_what_recipes_came_to_is_the_committed_results() -> None:
+    figures = json.loads(RESULT.read_text())["figures"]
+    assert table(figures["cells"]) == figures["rows"]
+    assert TABLE.read_text() == document(figures)
