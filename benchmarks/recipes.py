@@ -3,7 +3,7 @@
     scripts/bench recipes [--data FOLDER] [--steps 75] [--judged 500] [--only PATTERN] [--anew]
     scripts/bench recipes --short --only 'community; (teacher|pruned)'        a few steps; writes nothing
 
-A cell is `task; recipe; seed`; about 8 minutes on 2 free cores. The local teacher is SmolLM2, all its weights trained
+A cell is `task; recipe; seed`; about 8 minutes on a free core. The local teacher is SmolLM2, all its weights trained
 on the same examples for twice the steps. LoRA, top-k and the pruned half have 3 seeds, the others one. `@int4` is
 served in int4: there `quantized` (rounded in training) stands beside `lora` (distil, then quantize). What an API would
 tell is the teacher's: the 20 likeliest tokens at each token of the logged answer. The pairs of `preference` are lost by
@@ -143,10 +143,12 @@ def make(part: str, *, bench: Bench) -> dict[str, Any]:
     recipe.export(artefact)
     served = recipe.exported(artefact)
     most = recipe.most_tokens([e.answer for e in [*train, *judged]])
-    # Each answer is decoded by itself and without a draft: the time is that of serving.
     generate: Any = served.generate
-    report = evaluate(generate, judged, scorer("json_fields", artefact), max_new_tokens=most, progress=show)
-    speed = 1.0 if name == "teacher" else times(served, bench.served_teacher(task), judged[:TIMED], most)
+    drafts = [e.answer for e in judged]  # most are the student's own, and are only checked
+    report = evaluate(
+        generate, judged, scorer("json_fields", artefact), max_new_tokens=most, drafts=drafts, progress=show
+    )
+    speed, rate = times(served, served if name == "teacher" else bench.served_teacher(task), judged[:TIMED], most)
     sized = sum(file.stat().st_size for file in artefact.iterdir())
     shutil.rmtree(artefact)
     stages = facts.get("stages") or [facts]
@@ -155,7 +157,7 @@ def make(part: str, *, bench: Bench) -> dict[str, Any]:
         "valid_json": report.valid_json,
         "ece": calibration_error(report),
         "bytes": sized,
-        "tokens_per_second": report.tokens_per_second,
+        "tokens_per_second": rate,
         "speed": speed,
         "steps": sum(stage.get("steps", 0) for stage in stages),
         "train_seconds": sum(stage.get("seconds", 0.0) for stage in stages),
@@ -195,16 +197,18 @@ def prepared(bench: Bench, part: str, train: list[Example]) -> Job:
     return job
 
 
-def times(served: Exported, teacher: Exported, judged: list[Example], most: int) -> float:
-    """How many answers a student gives in the time of one of the teacher's, taken by turns."""
-    spent = [0.0, 0.0]
+def times(served: Exported, teacher: Exported, judged: list[Example], most: int) -> tuple[float, float]:
+    """How many answers a student gives in the time of one of the teacher's, taken by turns, and its tokens a second.
+    Each answer is decoded by itself and without a draft, as in serving."""
+    spent, tokens = [0.0, 0.0], 0
     for at in range(0, len(judged), TURN):
         prompts = [e.messages for e in judged[at : at + TURN]]
         for which, one in enumerate((served, teacher)):
             began = time.monotonic()
-            one.generate(prompts, max_new_tokens=most)
+            said = one.generate(prompts, max_new_tokens=most)
             spent[which] += time.monotonic() - began
-    return spent[1] / spent[0]
+            tokens += sum(answer.tokens for answer in said) if which == 0 else 0
+    return spent[1] / spent[0], tokens / spent[0]
 
 
 def costs(only: str) -> dict[str, float]:
