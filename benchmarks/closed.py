@@ -8,8 +8,11 @@ pass, in which the student answers all but the novel. The nearest relative is Je
 of Banking77 answered locally at 99.40% agreement, 65.1% of CLINC150 at 99.65%.
 
 Then the 53 sections of Debian's packages by rung and number of examples: what the best threshold for the test part
-would cover at 5% risk (the oracle's), and what the one does that a training cycle chooses from validation records,
-whose risk is surely (at 90%) below 5%. LoRA on SmolLM2 is the one of `section_student.py`, which learnt from 1,500.
+would cover at 5% risk (the oracle's), and what is certified in the rollout: the test part's answers, drawn 20,000
+times, go through the promoter's own tests with the thresholds that a training cycle sends. A dearer rung must earn its
+cost: each request that the student answers saves a teacher's price, and each costs the student's time, here of a
+teacher at $0.15 and $0.60 a million tokens and a core at $0.04 an hour. `lora` is SmolLM2 (135M), 5, 30 and 90 minutes
+on one core to train; no larger base comes without a hub.
 
 Trained students are kept in out/closed, and not trained again; so are figures, until their file there is removed.
 """
@@ -24,17 +27,20 @@ from typing import Any
 import numpy as np
 import results_file
 from closed_served import DEFERRED, serve
-from closed_tasks import OUT, Made, intents, judged, make, section
+from closed_tasks import OUT, Made, intents, make, section
+from selective_replays import LAST
+from selective_rollout import replay
 
 from exporters.models import write_atomic
 from exporters.models.confidence import SMALLEST
 from retrainer.evaluation.bounds import upper_bound
-from retrainer.evaluation.thresholds import choose
 
 RELATIVE = {"banking77": 0.617, "clinc150": 0.651}
 AGREEMENT, RISK = 0.994, 0.05
 OF_THE_ORACLE = 0.8
-RUNGS = ("linear", "encoder")
+RUNGS, SECTION_RUNGS = ("linear", "encoder"), ("linear", "encoder", "lora")
+REQUESTS, SEEDS = 20_000, 3
+ASKED_USD, CORE_USD = (60 * 0.15 + 8 * 0.60) / 1e6, 0.04 / 3600  # of a teacher's answer, of a second on one core
 ROOT = Path(__file__).resolve().parent
 
 
@@ -45,7 +51,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="parts such as banking77-linear; by default all")
     options = parser.parse_args()
     parts = [(name, rung) for name in RELATIVE for rung in RUNGS]
-    parts += [(f"section-{n}", rung) for n in options.examples for rung in RUNGS]
+    parts += [(f"section-{n}", rung) for n in options.examples for rung in SECTION_RUNGS]
     for name, rung in parts:
         part, done = f"{name}-{rung}", OUT / f"{name}-{rung}.json"
         if (options.only and part not in options.only) or done.exists():
@@ -56,16 +62,14 @@ def main() -> None:
     known = {
         p: json.loads((OUT / f"{p}.json").read_text()) for n, r in parts if (OUT / f"{(p := f'{n}-{r}')}.json").exists()
     }
-    if not options.only:
-        known["section-1500-lora"] = _lora()
-        results_file.write("closed", known, _goals(known))
+    results_file.write("closed", known, _goals(known))
 
 
 def _served(name: str, rung: str, data: Path) -> dict[str, Any]:
     task = intents(name, data)
     made = make(task, rung, max_risk=1 - AGREEMENT)
-    threshold = _likely(*judged(made.artefact, task.validation), risk=1 - AGREEMENT)
-    offline = judged(made.artefact, task.test)
+    chosen, offline = made.validation[1:], made.test[1:]
+    threshold = _likely(*chosen, risk=1 - AGREEMENT)
     risk, state = 1 - AGREEMENT, OUT / "served" / f"{name}-{rung}"
     texts = [DEFERRED] * len(task.test)
     if threshold <= 1.0:
@@ -76,10 +80,11 @@ def _served(name: str, rung: str, data: Path) -> dict[str, Any]:
         "learnt": len(task.train),
         "asked": len(task.test),
         "train_seconds": round(made.seconds, 1),
-        "accuracy": round(made.report.agreement, 4),
+        "accuracy": round(made.test.report.agreement, 4),
         "accuracy within scope": round(_within(made, task.test), 4),
         "oracle coverage at 99.4%": round(_covered(*offline, _loosest(*offline, risk=1 - AGREEMENT))[0], 4),
         "threshold": threshold,
+        "coverage of validation": round(_covered(*chosen, threshold)[0], 4),
         "coverage": round(len(taken) / len(task.test), 4),
         "agreement": round(sum(text == e.answer for text, e in taken) / max(1, len(taken)), 4),
         "by the student, of those timed": round(1.0 - fast.texts.count(DEFERRED) / len(fast.texts), 4),
@@ -93,39 +98,35 @@ def _served(name: str, rung: str, data: Path) -> dict[str, Any]:
 def _by_rung(name: str, rung: str, data: Path) -> dict[str, Any]:
     task = section(data, int(name.rpartition("-")[2]))
     made = make(task, rung, max_risk=RISK)
-    sure, right = judged(made.artefact, task.test)
+    report, sure, right = made.test
     oracle, _ = _covered(sure, right, _loosest(sure, right, risk=RISK))
-    start = made.assessed.start
-    covered, risk = _covered(sure, right, start.threshold) if start and start.safe else (0.0, 0.0)
+    covered, risk, certified = _certified(made, sure, right)
     return {
         "learnt": len(task.train),
         "train_seconds": round(made.seconds, 1),
-        "agreement": round(made.report.agreement, 4),
-        "interval": [round(made.report.lower, 4), round(made.report.upper, 4)],
+        "agreement": round(report.agreement, 4),
+        "interval": [round(report.lower, 4), round(report.upper, 4)],
         "oracle": round(oracle, 4),
         "coverage": round(covered, 4),
         "risk": round(risk, 4),
+        "requests until certified": certified,
         "of_the_oracle": round(covered / oracle, 3) if oracle else 0.0,
-        "ms": round(1000 * made.report.seconds / len(task.test), 2),
+        "ms": round(made.ms, 2),
+        "saved_usd_per_1000": round(1000 * (covered * ASKED_USD - made.ms / 1000 * CORE_USD), 5),
     }
 
 
-def _lora() -> dict[str, Any]:
-    from selective_section import section as recorded  # noqa: PLC0415 - reads its records
-
-    route = recorded()
-    start = choose(route.validation.confidence.tolist(), route.validation.loss.tolist(), max_risk=RISK).start
-    sure, right = route.held_out.confidence, 1.0 - route.held_out.loss
-    oracle, _ = _covered(sure, right, _loosest(sure, right, risk=RISK))
-    covered, risk = _covered(sure, right, start.threshold) if start.safe else (0.0, 0.0)
-    return {
-        "learnt": 1500,
-        "agreement": round(float(right.mean()), 4),
-        "oracle": round(oracle, 4),
-        "coverage": round(covered, 4),
-        "risk": round(risk, 4),
-        "of_the_oracle": round(covered / oracle, 3) if oracle else 0.0,
-    }
+def _certified(made: Made, sure: Any, right: Any) -> tuple[float, float, int | None]:
+    """Coverage at last and risk of what was served, and the requests until the first certificate: medians of SEEDS."""
+    thresholds, shares = tuple(made.assessed.thresholds), tuple(made.assessed.shares)
+    found = []
+    for seed in range(SEEDS):
+        drawn = np.random.default_rng(100 + seed).integers(len(sure), size=REQUESTS)
+        told = replay(sure[drawn], 1.0 - right[drawn], thresholds, shares, max_risk=RISK, min_coverage=0.2, seed=seed)
+        served, last = told.served, REQUESTS - REQUESTS // LAST
+        risk = float(1.0 - right[drawn][served].mean()) if served.any() else 0.0
+        found.append((float(served[last:].mean()), risk, told.certified))
+    return sorted(found, key=lambda row: row[0])[SEEDS // 2]
 
 
 def _loosest(sure: Any, right: Any, *, risk: float) -> float:
@@ -147,7 +148,8 @@ def _covered(sure: Any, right: Any, threshold: float) -> tuple[float, float]:
 
 
 def _within(made: Made, examples: Sequence[Any]) -> float:
-    values = [o.value for o, e in zip(made.report.outcomes, examples, strict=True) if '"oos"' not in e.answer]
+    pairs = zip(made.test.report.outcomes, examples, strict=True)
+    values = [o.value for o, e in pairs if '"oos"' not in e.answer]
     return float(np.mean([v for v in values if v is not None]))
 
 
@@ -155,13 +157,21 @@ def _goals(known: dict[str, Any]) -> list[dict[str, Any]]:
     goals = []
     for name, wanted in RELATIVE.items():
         rows = [known[f"{name}-{rung}"] for rung in RUNGS if f"{name}-{rung}" in known]
-        kept = [row["coverage"] for row in rows if row["agreement"] >= AGREEMENT]
-        goals.append(results_file.goal(f"{name}: coverage at 99.4% agreement", max(kept, default=0.0), ">=", wanted))
+        if not rows:
+            continue
+        best = max(rows, key=lambda row: row["coverage of validation"])  # the test queries choose nothing
+        goals.append(results_file.goal(f"{name}: coverage", best["coverage"], ">=", wanted))
+        goals.append(results_file.goal(f"{name}: agreement of what is covered", best["agreement"], ">=", AGREEMENT))
     for part, row in known.items():
-        if "of_the_oracle" in row and not part.endswith("lora"):
-            goals.append(
-                results_file.goal(f"{part}: share of the oracle's coverage", row["of_the_oracle"], ">=", OF_THE_ORACLE)
-            )
+        if "of_the_oracle" not in row:
+            continue
+        share = row["of_the_oracle"]
+        goals.append(results_file.goal(f"{part}: certified, of the oracle's coverage", share, ">=", OF_THE_ORACLE))
+        name, _, rung = part.rpartition("-")
+        cheaper = [known[f"{name}-{r}"] for r in SECTION_RUNGS[: SECTION_RUNGS.index(rung)] if f"{name}-{r}" in known]
+        if cheaper:
+            saved, most = (row["saved_usd_per_1000"], max(other["saved_usd_per_1000"] for other in cheaper))
+            goals.append(results_file.goal(f"{part}: USD saved of 1,000 requests", saved, ">", most))
     return goals
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from exporters.models import write_atomic
 
 FOLDER = Path(__file__).resolve().parent / "results"
-_HOLDS = {"<=": float.__le__, ">=": float.__ge__, "<": float.__lt__, "==": float.__eq__}
+_HOLDS = {"<=": float.__le__, ">=": float.__ge__, "<": float.__lt__, ">": float.__gt__, "==": float.__eq__}
 
 
 def goal(name: str, value: float, op: str, wanted: float) -> dict[str, Any]:
