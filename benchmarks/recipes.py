@@ -1,4 +1,4 @@
-"""Every way to make a student, at an equal budget of training steps, on three tasks of Debian's packages.
+"""Every way to make a student, at an equal number of its own training steps, on three tasks of Debian's packages.
 
     scripts/bench recipes [--data FOLDER] [--steps 75] [--judged 500] [--only PATTERN] [--anew]
     scripts/bench recipes --short --only 'community; (teacher|pruned)'        a few steps; writes nothing
@@ -217,7 +217,7 @@ def costs(only: str) -> dict[str, float]:
     for task in TASKS:
         found[f"{task}; teacher; 0"] = 900.0
         for name in (*RECIPES, "lora@int4", "quantized@int4"):
-            if name not in ("auto", "quantized"):
+            if name != "quantized":  # it is `quantized@int4`
                 found |= {f"{task}; {name}; {seed}": 480.0 for seed in range(SEEDS if name in SEEDED else 1)}
     return {part: cost for part, cost in found.items() if re.search(only, part)}
 

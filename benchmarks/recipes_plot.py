@@ -26,7 +26,9 @@ CLOSED, SMALLER = ("linear", "encoder"), ("pruned", "layerwise", "cascade")
 COLOURS = {"closed answers": "#2e8b57", "a smaller model": "#e08214", "a model of the teacher's size": "#1f5fbf"}
 HEAD = """# What the recipes came to
 
-Every recipe at an equal budget: 1,200 examples, {steps} steps of 16, judged by {judged} examples that none has seen.
+Every recipe with 1,200 examples and {steps} steps of 16 of the student's own, judged by {judged} examples that none
+has seen. What else it trains comes on top and is in the seconds: an assistant (`cascade`), a second teacher
+(`ensemble`), an adapter a task (`adapters`, a third of the steps each).
 The teacher is {base} with all its weights trained for twice the steps. `@int4` is served in int4, all
 others in int8. `speed` is how often the student answers in the time of one of the teacher's answers, both taken by
 turns; tokens a second and seconds of training are those of whatever else the machine did, on one core. Agreement is a

@@ -73,6 +73,7 @@ def goals(rows: Rows) -> list[dict[str, Any]]:
                 "best int4: of the teacher's agreement", max(int4) / sample["teacher"]["agreement"], ">=", 0.97
             )
         )
+        found.append(results_file.goal("best int4: agreement with the task's own answers", max(int4), ">=", 0.97))
     seeded = {name: row for name, row in section.items() if row["seeds"] >= LEAST_SEEDS}
     others = {name: seeded[name]["agreement"] for name in CANDIDATES if name in seeded}
     if "lora" in seeded and others:
