@@ -14,7 +14,8 @@ cost: each request that the student answers saves a teacher's price, and each co
 teacher at $0.15 and $0.60 a million tokens and a core at $0.04 an hour. `lora` is SmolLM2 (135M), 5, 30 and 90 minutes
 on one core to train; no larger base comes without a hub.
 
-Trained students are kept in out/closed, and not trained again; so are figures, until their file there is removed.
+Trained students are kept in out/closed, and not trained again; so are figures, until their file there is removed. The
+table and the picture are docs/closed.md and docs/closed.png.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import results_file
+from closed_plot import show_all
 from closed_served import DEFERRED, serve
 from closed_tasks import OUT, Made, intents, make, section
 from selective_replays import LAST
@@ -63,6 +65,7 @@ def main() -> None:
         p: json.loads((OUT / f"{p}.json").read_text()) for n, r in parts if (OUT / f"{(p := f'{n}-{r}')}.json").exists()
     }
     results_file.write("closed", known, _goals(known))
+    show_all(known)
 
 
 def _served(name: str, rung: str, data: Path) -> dict[str, Any]:

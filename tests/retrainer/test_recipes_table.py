@@ -7,6 +7,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import closed_plot
 from recipes_plot import RESULT, TABLE, document
 from recipes_table import goals, table
 
@@ -45,3 +46,8 @@ def test_the_page_of_what_recipes_came_to_is_the_committed_results() -> None:
     figures = json.loads(RESULT.read_text())["figures"]
     assert table(figures["cells"]) == figures["rows"]
     assert TABLE.read_text() == document(figures)
+
+
+def test_the_page_of_what_closed_answers_came_to_is_the_committed_results() -> None:
+    figures = json.loads(closed_plot.RESULT.read_text())["figures"]
+    assert closed_plot.PAGE.read_text() == closed_plot.document(figures)
