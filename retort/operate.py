@@ -6,7 +6,8 @@ from contextlib import closing
 
 from collector import CollectorUnavailable, EventLog, Happened, Stream, open_log, send_now, socket_path
 from retort.errors import StartError
-from router import Config, EventKind, Registry, RouteEvent, UnknownVersion, open_registry
+from retort.status import serving
+from router import Config, EventKind, Registry, Rollout, RouteEvent, UnknownVersion, open_registry
 
 ACT_SECONDS = 10.0
 PAGE = 1000
@@ -24,27 +25,30 @@ def operate(
     if route not in config.routes:
         raise StartError(f"no route {route!r}; the configuration has: {', '.join(sorted(config.routes))}")
     with closing(open_registry(config.registry)) as registry, closing(open_log(config.log, kafka=config.kafka)) as log:
-        version = _version(registry, action, route, version)
-        event = RouteEvent(
-            id=f"operator:{uuid.uuid4().hex}",
-            at=time.time(),
-            route=route,
-            kind=EventKind.OPERATOR,
-            version=version,
-            data={"action": action, "who": who, "why": why},
-        )
-        before = log.end(Stream.EVIDENCE, key=route)
-        try:
-            send_now(socket_path(config.state), [Happened(event=event)])
-        except CollectorUnavailable as error:
-            raise StartError(f"{error} Start Retort first (retort up), then repeat the command.") from error
-        offset = _offset(log, event, before)
+        versions = _versions(registry, action, route, version)
+        for one in versions:
+            event = RouteEvent(
+                id=f"operator:{uuid.uuid4().hex}",
+                at=time.time(),
+                route=route,
+                kind=EventKind.OPERATOR,
+                version=one,
+                data={"action": action, "who": who, "why": why},
+            )
+            before = log.end(Stream.EVIDENCE, key=route)
+            try:
+                send_now(socket_path(config.state), [Happened(event=event)])
+            except CollectorUnavailable as error:
+                raise StartError(f"{error} Start Retort first (retort up), then repeat the command.") from error
+            offset = _offset(log, event, before)
         if not _folded(registry, route, offset, wait):
             print(f"{action} {route}: recorded; the promoter has not acted within {wait:g} s, it will when it runs")
             return 1
-        live = registry.checkpoint(route)[0].live or "none (the teacher answers)"
-        stage = f"; {version} is {registry.version(version).stage.value}" if version else ""
-        print(f"{action} {route}: done{stage}; live: {live}")
+        rollout = registry.checkpoint(route)[0]
+        stages = "".join(f"; {one} is {registry.version(one).stage.value}" for one in versions if one)
+        share = f"; challenger {rollout.challenger} at {rollout.fraction:.0%} of eligible traffic"
+        told = share if rollout.challenger and rollout.fraction else ""
+        print(f"{action} {route}: done{stages}; live: {serving(rollout.live, rollout.fraction)}{told}")
         return 0
 
 
@@ -58,31 +62,37 @@ def _offset(log: EventLog, event: RouteEvent, start: int) -> int:
     raise StartError("the collector took the event, but not into this configuration's log; is it run with another?")
 
 
-def _version(registry: Registry, action: str, route: str, version: str | None) -> str | None:
-    """The version that is meant. What the fold would pass over is refused here: it would look done."""
+def _versions(registry: Registry, action: str, route: str, version: str | None) -> list[str | None]:
+    """The versions that are meant; of a rollback that names none all that answer clients, else the one in shadow. What
+    the fold would pass over is refused here: it would look done."""
     rollout, _, _ = registry.checkpoint(route)
     if version is None and action == "rollback":
-        version = rollout.live or rollout.challenger
-        if version is None:
+        answering = [rollout.live, rollout.challenger if rollout.fraction else None]
+        versions = [one for one in (answering if any(answering) else [rollout.challenger]) if one]
+        if not versions:
             raise StartError(f"route {route!r} has no version in service; there is nothing to roll back")
-    if version is not None:
-        try:
-            known = registry.version(version)
-        except UnknownVersion as error:
-            ids = [v.id for v in registry.versions(route)]
-            raise StartError(f"no version {version!r}; route {route!r} has: {', '.join(ids) or 'none'}") from error
-        if known.route != route:
-            raise StartError(f"version {version!r} belongs to route {known.route!r}, not to {route!r}")
-        if action == "rollback" and version not in (rollout.live, rollout.challenger):
-            raise StartError(
-                f"version {version!r} is {known.stage.value}, not in service; there is nothing to roll back "
-                f"(live: {rollout.live or 'none'}, challenger: {rollout.challenger or 'none'})"
-            )
-        if version not in registry.status(route).get("versions", {}):
-            raise StartError(
-                f"the promoter has not heard of version {version!r} yet; repeat the command when "
-                "`retort status` shows it"
-            )
+        return [_known(registry, rollout, action, one) for one in versions]
+    return [_known(registry, rollout, action, version) if version else None]
+
+
+def _known(registry: Registry, rollout: Rollout, action: str, version: str) -> str:
+    route = rollout.route
+    try:
+        known = registry.version(version)
+    except UnknownVersion as error:
+        ids = [v.id for v in registry.versions(route)]
+        raise StartError(f"no version {version!r}; route {route!r} has: {', '.join(ids) or 'none'}") from error
+    if known.route != route:
+        raise StartError(f"version {version!r} belongs to route {known.route!r}, not to {route!r}")
+    if action == "rollback" and version not in (rollout.live, rollout.challenger):
+        raise StartError(
+            f"version {version!r} is {known.stage.value}, not in service; there is nothing to roll back "
+            f"(live: {rollout.live or 'none'}, challenger: {rollout.challenger or 'none'})"
+        )
+    if version not in registry.status(route).get("versions", {}):
+        raise StartError(
+            f"the promoter has not heard of version {version!r} yet; repeat the command when `retort status` shows it"
+        )
     return version
 
 

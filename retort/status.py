@@ -67,6 +67,13 @@ def show(config: Config, *, as_json: bool) -> int:
     return 0
 
 
+def serving(live: str | None, fraction: float) -> str:
+    """Who answers, in words. `fraction`: of the eligible requests, that a challenger answers."""
+    return live or (
+        "none (the teacher answers what the challenger doesn't)" if fraction else "none (the teacher answers)"
+    )
+
+
 def _route(config: Config, name: str) -> dict[str, Any]:
     with closing(open_registry(config.registry)) as registry, open_interactions(config) as interactions:
         traffic = Traffic()
@@ -93,9 +100,18 @@ def _learning(config: Config, name: str) -> list[str]:
 
 def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
     status, traffic = row["status"], row["traffic"]
-    console.print(f"[bold]{name}[/bold]  live: {status.get('live') or 'none (the teacher answers)'}")
+    fraction = status.get("fraction", 0.0)
+    console.print(f"[bold]{name}[/bold]  live: {serving(status.get('live'), fraction)}", soft_wrap=True)
     if status.get("challenger"):
-        console.print(f"  challenger {status['challenger']} at {status['fraction']:.0%} of eligible traffic")
+        console.print(f"  challenger {status['challenger']} at {fraction:.0%} of eligible traffic")
+    if status.get("paused"):
+        by = status["paused_by"]
+        console.print(f"  [yellow]paused[/yellow] by {by.get('who')}: {by.get('why')}", soft_wrap=True)
+    if status.get("pinned"):
+        by = status["pinned_by"]
+        console.print(
+            f"  [yellow]pinned[/yellow] to {status['pinned']} by {by.get('who')}: {by.get('why')}", soft_wrap=True
+        )
     share = traffic["by_student"] / traffic["requests"] if traffic["requests"] else 0.0
     saved = "no prices known"
     if traffic["saved_usd"] is not None:

@@ -7,13 +7,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from collector import Happened, Record, Stream, open_log, socket_path
 from collector.frames import ACK, PREFIX, unpack
 from collector.promote import RouteFold
 from retort.errors import StartError
 from retort.operate import operate
-from router import Config, EventKind, Events, RouteEvent, TaskKind, Version, encode_evidence, open_registry, parse
+from router import (
+    Config,
+    EventKind,
+    Events,
+    RouteEvent,
+    Stage,
+    TaskKind,
+    Version,
+    encode_evidence,
+    open_registry,
+    parse,
+)
 
 CONFIG = """
 state: {state}
@@ -49,8 +61,8 @@ class Place:
         self.fold.advance()
 
     @contextmanager
-    def collector(self, then: Callable[[RouteEvent], None]) -> Iterator[None]:
-        """One that takes one event; `then` is run with it before it is acknowledged."""
+    def collector(self, then: Callable[[RouteEvent], None], events: int = 1) -> Iterator[None]:
+        """One that takes so many events; `then` is run with each before it is acknowledged."""
         path = socket_path(self.config.state)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # of one before
@@ -59,13 +71,14 @@ class Place:
             server.listen(1)
 
             def serve() -> None:
-                connection, _ = server.accept()
-                with connection, connection.makefile("rb") as reader:
-                    head, _ = PREFIX.unpack(reader.read(PREFIX.size))
-                    envelope = unpack(reader.read(head))
-                    assert isinstance(envelope.header, Happened)
-                    then(envelope.header.event)
-                    connection.sendall(ACK.pack(envelope.sequence))
+                for _ in range(events):
+                    connection, _ = server.accept()
+                    with connection, connection.makefile("rb") as reader:
+                        head, _ = PREFIX.unpack(reader.read(PREFIX.size))
+                        envelope = unpack(reader.read(head))
+                        assert isinstance(envelope.header, Happened)
+                        then(envelope.header.event)
+                        connection.sendall(ACK.pack(envelope.sequence))
 
             thread = threading.Thread(target=serve)
             thread.start()
@@ -83,7 +96,7 @@ class Place:
         self.log.append([record(event)])
         self.fold.advance()
 
-    def act(self, action: str, version: str) -> int:
+    def act(self, action: str, version: str | None) -> int:
         return operate(self.config, action, "r", version=version, who="ann", why="because", wait=5.0)
 
     def promote(self, *, wait: float = 0.3) -> int:
@@ -168,3 +181,23 @@ def test_a_version_that_the_rollout_has_not_heard_of_is_not_said_to_be_moved(pla
     place.take(RouteEvent(id="w", at=2.0, route="r", kind=EventKind.CANDIDATE, version="w"))
     with place.collector(place.take):
         assert place.act(action, "w") == 0
+
+
+def test_a_rollback_that_names_no_version_takes_back_all_that_answers(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with place.collector(place.take):
+        assert place.act("promote", "v") == 0
+    place.add("w")
+    for kind in (EventKind.CANDIDATE, EventKind.READY):
+        data = {"engine": "local", "url": "u"} if kind is EventKind.READY else {}
+        place.take(RouteEvent(id=f"w:{kind}", at=3.0, route="r", kind=kind, version="w", data=data))
+    state = place.fold._state
+    assert state is not None
+    state = replace(state, versions={**state.versions, "w": replace(state.versions["w"], stage=Stage.CANARY)})
+    place.fold._state = state  # as evidence would have made it
+    place.take(tick(9))
+    assert place.registry.checkpoint("r")[0].fraction > 0.0
+    with place.collector(place.take, events=2):
+        assert place.act("rollback", None) == 0
+    assert "v is rolled_back; w is rolled_back; live: none (the teacher answers)" in capsys.readouterr().out

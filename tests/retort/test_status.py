@@ -19,6 +19,10 @@ routes: {{r: {{teachers: [o/m], student: {{}}}}}}
 TEACHER = Answer(arm=Arm.TEACHER, upstream="o/m", cost_usd=0.002)
 STUDENT = Answer(arm=Arm.STUDENT, version="v1")
 AUDIT = Answer(arm=Arm.TEACHER, upstream="o/m", cost_usd=0.001)
+WORDS = {
+    "paused": True, "paused_by": {"who": "ann", "why": "a fair"},
+    "pinned": "v1", "pinned_by": {"who": "bob", "why": "tests"},
+}  # fmt: skip
 ROW = {"n": 9, "log_e": 1.5, "log_boundary": 3.0}
 
 
@@ -70,7 +74,7 @@ def fill(config: Config) -> None:
     registry.commit(
         "r", expected=(0, 0), rollout=Rollout(route="r", revision=1), stages={"v1": Stage.LIVE, "v2": Stage.SHADOW},
         transitions=[], state=b"", offset=1,
-        status={"live": "v1", "challenger": "v2", "fraction": 0.25, "evidence": evidence},
+        status={"live": "v1", "challenger": "v2", "fraction": 0.25, "evidence": evidence, **WORDS},
     )  # fmt: skip
     registry.close()
 
@@ -87,6 +91,7 @@ def test_traffic_savings_evidence_and_warnings_are_told(config: Config, capsys: 
     assert show(config, as_json=False) == 0
     said = capsys.readouterr().out
     assert "r  live: v1" in said
+    assert "paused by ann: a fair\n  pinned to v1 by bob: tests" in said
     assert "challenger v2 at 25% of eligible traffic" in said
     assert "5 requests captured, 40.0% answered by a student, 20.0% deferred, 0.0025 USD saved, with 0.0010 USD" in said
     assert "spent on comparing; 1 in quarantine, 1 imported" in said
