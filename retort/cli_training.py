@@ -57,7 +57,13 @@ def _add_evaluate(command: Command) -> None:
     add("--student", required=True, metavar="BASE", help="as routes.ROUTE.student.base")
     add("--recipe", help="default: the route's")
     add("--examples", type=_count, metavar="N", help="the newest so many (default: retrain.max_examples)")
-    add("--train", action="store_true", help="train it (default: ask the base alone)")
+    add("--untrained", action="store_true", help="ask the base alone, in a minute: where a student would start from")
+    add(
+        "--max-risk",
+        type=plan_options.share,
+        metavar="SHARE",
+        help="as a student that serves what it is sure of, at this risk",
+    )
     add("--who", default=getpass.getuser(), help="default: your login name")
     add("--max-steps", type=_count, metavar="N", help="end the training early")
     add("--per-day", type=plan_options.positive, metavar="N", help="requests a day (default: measured from the log)")

@@ -1,7 +1,7 @@
 """`retort evaluate ROUTE --student BASE`: what a student would reach and save, before any traffic is routed.
 
-With `train` it is a training cycle that ends before it publishes anything; without, the base alone answers the held-out
-records. Either way nothing is registered and nothing is routed, and what it worked on is removed at the end.
+It is a training cycle that ends before it publishes anything; `untrained`, the base alone answers the held-out records.
+Either way nothing is registered and nothing is routed, and what it worked on is removed at the end.
 """
 
 import shutil
@@ -16,7 +16,7 @@ import msgspec
 from collector import Interactions, open_interactions
 from exporters.models import ArtefactError
 from retort.errors import StartError
-from retort.evaluate_money import Saving, saving
+from retort.evaluate_money import Saving, Terms, saving
 from retort.studies import begun, ended, study_config
 from retort.training_bar import TrainingBar
 from retrainer import Cycles, CycleState, NotEnoughExamples, Request, RetrainerError
@@ -29,17 +29,18 @@ from retrainer.recipes import RECIPES, Job
 from router import Config, Events, open_registry
 
 AFTER_THE_GATE = ("card", "publish", "register")
-SELECTIVE = {"max_risk": 0.03}  # where the route doesn't serve selectively: what it could do if it did
 
 
 class EvaluateOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`examples`: the newest so many at most; `max_steps`: ends the training early; both None: as the route's retrain
-    says. `per_day`: requests, `cost_per_request`: USD of the teacher; None: as in the log. `who`: for the audit log."""
+    says. `max_risk`: judged as a student that serves what it is sure of; None: as the route serves. `per_day`:
+    requests, `cost_per_request`: USD of the teacher; None: as in the log. `who`: for the audit log."""
 
     student: str
     recipe: str | None = None
     examples: int | None = None
-    train: bool = False
+    untrained: bool = False
+    max_risk: float | None = None
     max_steps: int | None = None
     per_day: float | None = None
     cost_per_request: float | None = None
@@ -79,16 +80,16 @@ def evaluate(config: Config, route: str, options: EvaluateOptions, *, as_json: b
     student: dict[str, Any] = {"base": options.student}
     if options.recipe is not None:
         student["recipe"] = options.recipe
-    changes: dict[str, dict[str, Any]] = {"student": student, "selective": {}}
-    if config.routes.get(route) and config.routes[route].selective is None:
-        changes["selective"] = SELECTIVE
+    changes: dict[str, dict[str, Any]] = {"student": student}
+    if options.max_risk is not None:
+        changes["selective"] = {"max_risk": options.max_risk}
     if options.examples is not None:
         changes["retrain"] = {"max_examples": options.examples}
     study = study_config(config, route, name="evaluate", changes=changes)
     began = time.monotonic()
     try:
         with TrainingBar() as bar, open_interactions(config) as interactions:
-            work = _train if options.train else _ask_the_base
+            work = _ask_the_base if options.untrained else _train
             phases = work(study, route, options, interactions, bar)
     except NotEnoughExamples as error:
         raise StartError(
@@ -141,7 +142,7 @@ def _ask_the_base(
     folder.mkdir(exist_ok=True)
     policy = study.routes[route]
     if policy.student is None or policy.student.recipe not in RECIPES:
-        raise StartError(f"without --train one recipe is asked: say --recipe {'|'.join(RECIPES)}")
+        raise StartError(f"with --untrained one recipe is asked: say --recipe {'|'.join(RECIPES)}")
     work = Phases(study, Request(cycle_id="evaluation", route=route), Job(study.state, policy, folder, progress))
     work.prepare()
     dataset = work.dataset(interactions)
@@ -168,6 +169,12 @@ def _found(
             coverage = 1.0
         elif gate["gate"] == "passed":
             coverage, risk = start["coverage"], start["risk"]
+    terms = Terms(
+        coverage=coverage,
+        student=(phases.get("compare") or {}).get("costs", {}).get("student") or 0.0,
+        per_day=options.per_day,
+        cost=options.cost_per_request,
+    )
     return Found(
         route=route,
         base=options.student,
@@ -184,7 +191,7 @@ def _found(
         not_checked=gate.get("not_checked", []) if gate else [],
         coverage=coverage,
         risk=risk,
-        saving=saving(saving_of, study.routes[route], route, coverage, options.per_day, options.cost_per_request),
+        saving=saving(saving_of, study.routes[route], route, terms),
         seconds=seconds,
     )
 
@@ -206,7 +213,7 @@ def lines(found: Found) -> list[str]:
         for name, s in found.scores.items()
     ]
     if found.gate is None:
-        said.append("  nothing was trained: a student starts from there; --train says what it reaches")
+        said.append("  nothing was trained: a student starts from there; without --untrained one is")
     elif found.gate == "refused":
         said.append("  the gate would refuse it:")
     elif found.mode == "selective":

@@ -47,18 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("route")
     add = parser.add_argument
     add("--per-day", type=positive, metavar="N", help="requests a day (default: measured from the log)")
-    add("--agreement", type=_share, metavar="A", help="expected (default: of the newest version's evaluation, or 0.97)")
-    add("--discordance", type=_share, metavar="PSI", help="self, judge, truth: share of pairs that differ")
+    add("--agreement", type=share, metavar="A", help="expected (default: of the newest version's evaluation, or 0.97)")
+    add("--discordance", type=share, metavar="PSI", help="self, judge, truth: share of pairs that differ")
     add("--difference", type=_difference, metavar="D", help="self, judge, truth: mean difference in [-1, 1]; default 0")
     add(
         "--margins", type=_shares, metavar="D,D,...", help="with selective: risks (default: the route's, and around it)"
     )
     add("--coverage", type=_shares, metavar="C,C,...", help="selective: what the student is sure of (0.3,0.6,0.9)")
-    add("--risk", type=_share, metavar="R", help="selective: mean loss of these (default: a third of max_risk)")
-    add("--slower", type=_share, metavar="S", help="pairs in which the student is slower (default: latency.good_rate)")
-    add("--slow", type=_share, metavar="S", help="answers above slo_ms (default: a fifth of what is borne)")
-    add("--failing", type=_share, default=0.0, metavar="F", help="requests that fail (default: %(default)s)")
-    add("--labelled", type=_share, metavar="L", help="truth: requests whose right answer arrives")
+    add("--risk", type=share, metavar="R", help="selective: mean loss of these (default: a third of max_risk)")
+    add("--slower", type=share, metavar="S", help="pairs in which the student is slower (default: latency.good_rate)")
+    add("--slow", type=share, metavar="S", help="answers above slo_ms (default: a fifth of what is borne)")
+    add("--failing", type=share, default=0.0, metavar="F", help="requests that fail (default: %(default)s)")
+    add("--labelled", type=share, metavar="L", help="truth: requests whose right answer arrives")
     add("--cost-per-request", type=cost, metavar="USD", help="of the teacher (default: measured from the log)")
     add("--judge-cost", type=cost, metavar="USD", help="judge: of one call, two a pair (default: the teacher's)")
     add("--student-cost", type=_student_cost, default=StudentCost(), metavar="USD/month|USD/1000", help="default: 0")
@@ -97,7 +97,7 @@ def cost(text: str) -> float:
     return number
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     number = _number(text)
     if not 0.0 <= number <= 1.0:
         raise argparse.ArgumentTypeError(f"must be a share from 0 to 1, for example 0.05; got {text}")
@@ -112,7 +112,7 @@ def _difference(text: str) -> float:
 
 
 def _shares(text: str) -> tuple[float, ...]:
-    numbers = tuple(sorted({_share(part) for part in text.split(",")}))
+    numbers = tuple(sorted({share(part) for part in text.split(",")}))
     if numbers[0] == 0.0:
         raise argparse.ArgumentTypeError(f"must all be above 0; got {text}")
     return numbers

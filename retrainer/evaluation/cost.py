@@ -30,21 +30,22 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def costs(interactions: Interactions, route: str, gate: GatePolicy, latency: Latency | None) -> Costs:
-    """From the route's own latest traffic; what was imported tells no traffic. `latency`: of the student. Raises
-    LogError."""
-    paid: list[float] = []
-    times: list[float] = []
-    for record in interactions.latest(route):
-        if record.source:
-            continue
-        times.append(record.at)
-        paid += [a.cost_usd for a in record.answers if a.arm is Arm.TEACHER and a.cost_usd is not None]
+    """From the route's own latest records; what was imported has costs, and tells no traffic. `latency`: of the
+    student. Raises LogError."""
+    times = [record.at for record in interactions.latest(route) if not record.source]
     student = _by_the_answer(gate, latency)
     if gate.student_usd_per_month:
         seconds = max(times) - min(times) if len(times) > 1 else 0.0
         monthly = (len(times) - 1) * MONTH / seconds if seconds else None
         student = None if monthly is None or student is None else student + gate.student_usd_per_month / monthly
-    return Costs(teacher=sum(paid) / len(paid) if paid else None, student=student)
+    return Costs(teacher=teacher_cost(interactions, route), student=student)
+
+
+def teacher_cost(interactions: Interactions, route: str) -> float | None:
+    """USD of one of the teacher's latest answers, imported ones too; None where no price is known. Raises LogError."""
+    answers = (answer for record in interactions.latest(route) for answer in record.answers)
+    paid = [a.cost_usd for a in answers if a.arm is Arm.TEACHER and a.cost_usd is not None]
+    return sum(paid) / len(paid) if paid else None
 
 
 def _by_the_answer(gate: GatePolicy, latency: Latency | None) -> float | None:
