@@ -14,6 +14,7 @@ from retrainer.data.render import Row
 from retrainer.errors import BaseModelError
 from retrainer.recipes.estimate import Load, Shape, activations, estimate
 from retrainer.recipes.template import check_template
+from router import needs_similarity, parse
 
 RECIPES = Path(__file__).parents[2] / "examples/recipes"
 
@@ -31,6 +32,14 @@ SIZES = {
 }
 
 
+# By case: its base's size, and what its dry run must have taken over.
+CASES = {
+    "case-voice": ("voice", 3.82, {"method": "full", "width": 2048, "epochs": 5.0}),
+    "case-support": ("support", 7.25, {"method": "qlora", "rank": 128, "alpha": 256}),
+    "case-rag": ("rag", 8.03, {"method": "qlora", "rank": 64, "batch_size": 64}),
+}
+
+
 def recipe(file: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, Any]:
     with pytest.raises(SystemExit) as ended:
         main(["recipe", str(file), "--json", *options])
@@ -39,7 +48,24 @@ def recipe(file: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tup
 
 
 def test_every_preset_is_listed() -> None:
-    assert {file.stem for file in RECIPES.glob("*.yaml")} == set(SIZES)
+    assert {file.stem for file in RECIPES.glob("*.yaml")} == {*SIZES, *CASES}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_builds_the_whole_training_and_scores_free_text_by_its_meaning(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+    route, size, wanted = CASES[name]
+    _, reports = recipe(RECIPES / f"{name}.yaml", capsys)
+    assert reports[route]["shape"]["weights"] / 1e9 == pytest.approx(size, abs=0.006)
+    assert wanted.items() <= reports[route]["settings"].items()
+    config = parse((RECIPES / f"{name}.yaml").read_text(), {"OPENAI_API_KEY": "sk-none"})
+    policy = config.routes[route]
+    assert needs_similarity(policy.quality.score)
+    assert policy.learns_tools == (name == "case-support")
+    assert policy.quality.judge is not None
+    assert policy.retrain.gate.teacher_route == policy.quality.judge.route
 
 
 @pytest.mark.parametrize("name", SIZES)
