@@ -20,8 +20,8 @@ SIMILAR = 0.8  # Jaccard index of 5-byte shingles from which two prompts are nea
 
 
 def masking(names: str) -> str:
-    """A pattern of what scrubbers write in place of a kind of data: <PERSON_3f2a>, <PERSON_1>, <PERSON>; but no tag that
-    is closed further on. `names`: alternatives."""
+    """A pattern of what scrubbers write in place of a kind of data: <PERSON_3f2a>, <PERSON_1>, <PERSON>; but of no tag
+    that is closed further on. `names`: alternatives."""
     return rf"<(?P<kind>{names})(?:_?[0-9a-f]+>|>(?!(?s:.*?)</(?P=kind)>))"
 
 
