@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from retrainer.data.render import Row
-from retrainer.evaluation.generate import longest_answer
+from retrainer.evaluation.generate import end_tokens, longest_answer
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED, completion_logits
 from retrainer.train.losses import generalised_jsd
@@ -45,8 +45,8 @@ def on_own_samples(job: Job, teacher: Any) -> Build:
 
 def sample(student: Any, rows: Sequence[Row], *, most: int, tokenizer: Any) -> list[Row]:
     """The same prompts and weights with completions of at most `most` tokens, drawn from the student at T = 1."""
-    end, width = tokenizer.eos_token_id, max(len(row.prompt) for row in rows)
-    pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    ends, width = end_tokens(causal(student), tokenizer), max(len(row.prompt) for row in rows)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     where = next(student.parameters()).device
     ids = torch.full((len(rows), width), pad, device=where)
     mask = torch.zeros_like(ids)
@@ -63,9 +63,9 @@ def sample(student: Any, rows: Sequence[Row], *, most: int, tokenizer: Any) -> l
             top_k=0,
             top_p=1.0,
             max_new_tokens=most,
-            eos_token_id=end,
+            eos_token_id=sorted(ends),
             pad_token_id=pad,
         )[:, width:].tolist()
     student.train()
-    ends = [tokens.index(end) + 1 if end in tokens else len(tokens) for tokens in drawn]
-    return [Row(row.prompt, tokens[:stop], row.weight) for row, tokens, stop in zip(rows, drawn, ends, strict=True)]
+    stops = [next((n for n, token in enumerate(tokens, 1) if token in ends), len(tokens)) for tokens in drawn]
+    return [Row(row.prompt, tokens[:stop], row.weight) for row, tokens, stop in zip(rows, drawn, stops, strict=True)]
