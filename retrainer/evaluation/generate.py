@@ -12,6 +12,7 @@ from exporters.models.genai import Tick
 from retrainer.data.render import Row, common_prefix, opens_thinking, prompt_ids
 from retrainer.evaluation.generator import with_room
 from retrainer.train.batches import IGNORED, collate, completion_logits
+from retrainer.train.ends import end_tokens
 from router import split_thinking
 
 # Measured on the sample task, 2 cores, 256 records: 28 s at 32 a batch, 24 at 64, 20 at 128, 23 at 256.
@@ -149,15 +150,6 @@ class TorchGenerator:
         reasoning, said = split_thinking(str(text), opened=self._opened)
         reason = "stop" if stopped else "length"
         return Generated(text=said, finish_reason=reason, tokens=len(tokens), reasoning=reasoning)
-
-
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """At which tokens an answer ends, as transformers and the exported student have it: those of
-    generation_config.json, or without any of config.json; and the tokenizer's own, which students learn to say."""
-    told = model.generation_config.eos_token_id
-    told = model.config.get_text_config().eos_token_id if told is None else told
-    ends = {*(told if isinstance(told, list) else [told]), tokenizer.eos_token_id}
-    return {int(end) for end in ends if end is not None}
 
 
 def longest_answer(tokenizer: Any, answers: Sequence[str]) -> int:

@@ -10,21 +10,20 @@ from typing import Any
 import torch
 
 from retrainer.data.render import Row
-from retrainer.evaluation.generate import end_tokens, longest_answer
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED, completion_logits
+from retrainer.train.ends import end_tokens
 from retrainer.train.losses import generalised_jsd
 from retrainer.train.models import causal
 from retrainer.train.objectives import Build, Step, batch_of, taught
 from retrainer.train.step import Loss
 
 
-def on_own_samples(job: Job, teacher: Any) -> Build:
+def on_own_samples(job: Job, teacher: Any, *, most: int) -> Build:
     """The generalised JSD at T = 1, on sampled answers in a share `distil.on_policy` of the batches (of those
-    that are only watched none): of each answer the
-    mean over its tokens, as Agarwal et al. take it, so that a student's long ramblings don't outweigh the others."""
+    that are only watched none): of each answer, of at most `most` tokens, the mean over its tokens, as Agarwal et al.
+    take it, so that a student's long ramblings don't outweigh the others."""
     distil = job.policy.retrain.distil
-    most = longest_answer(job.tokenizer, [e.said for e in job.data.train])
 
     def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:
