@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from recipes_tasks import SECTION
 
 from exporters.models.confidence import Confidence
 from retrainer.data.curate import Example
@@ -81,9 +82,8 @@ def section(folder: Path, learnt: int) -> Task:
     """`learnt` packages to learn from; the others are the same for each number."""
     rows = list({row["package"]: row for row in _rows(folder / "packages.jsonl.gz")}.values())
     random.Random(7).shuffle(rows)
-    system = 'Which section of the Debian archive does this package belong to? Answer with JSON: {"section": "..."}'
     examples = [
-        _example(n, system, f"{row['package']}: {row['synopsis']}", {"section": row["section"]})
+        _example(n, SECTION, f"{row['package']}: {row['synopsis']}", {"section": row["section"]})
         for n, row in enumerate(rows)
     ]
     first = SECTION_TEST + SECTION_VALIDATION

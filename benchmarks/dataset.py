@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import results_file
+from recipes_tasks import SECTION
 
 from collector import Interactions, Record, Stream, open_subjects
 from collector.log_sqlite import SqliteLog
@@ -30,7 +31,6 @@ from router.policy_data import DataPolicy
 
 ROOT = Path(__file__).resolve().parent
 FOLDER = ROOT.parent / "out" / "dataset"
-SYSTEM = 'Which section of the Debian archive does this package belong to? Answer with JSON: {"section": "..."}'
 USERS = ("Where does {} go?", "Please sort this: {}", "{}", "section of {}?", "I have {} here. Which section?")
 POLICY = DataPolicy.model_validate(
     {"refusals": "drop", "max_characters": 4000, "deny": {"prompt": ["(?i)obsolete package"]}, "most_alike": 8}
@@ -52,7 +52,7 @@ def records(data: Path, count: int) -> Iterator[Interaction]:
             id=f"r{n}", at=1e9 + n, route="section", kind="chat", arm=Arm.TEACHER, version=None,
             propensity=1.0 if n < count // 2 else 0.1, eligible=True, policy_version="p", rollout_revision=0,
             consent="opt-out", scrubber="s", cluster=f"c{n // 3}", stream=False,
-            request={"messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]},
+            request={"messages": [{"role": "system", "content": SECTION}, {"role": "user", "content": text}]},
             answers=(
                 Answer(
                     arm=Arm.TEACHER, upstream="up/m", status=status, finish_reason=finish,

@@ -9,14 +9,15 @@ A student of closed answers gives each in one token: what it does in a second is
 do, `tokens_per_second`.
 """
 
+import math
 from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
 import results_file
-import torch
 from recipes_tasks import TASKS
 
+from retrainer.evaluation.calibrate import quality
 from retrainer.evaluation.evaluate import Report
 
 Rows = dict[str, dict[str, dict[str, float]]]
@@ -25,19 +26,11 @@ CLOSED = ("linear", "encoder")
 CANDIDATES, LEAST_SEEDS = ("encoder", "topk", "linear", "pruned", "logits"), 3
 
 
-def calibration_error(report: Report, bins: int = 10) -> float | None:
-    """Expected calibration error (Guo et al. 2017, equal widths) of p(answer) = exp(sum of its log probabilities)."""
+def calibration_error(report: Report) -> float | None:
+    """Expected calibration error of p(answer) = exp(sum of its log probabilities)."""
     pairs = [(o.whole.total, o.value) for o in report.outcomes if o.whole and o.value is not None]
-    if not pairs:
-        return None
-    sure = torch.tensor([total for total, _ in pairs]).exp().clamp(max=1.0)
-    right = torch.tensor([float(value) for _, value in pairs])
-    which = (sure * bins).long().clamp(max=bins - 1)
-    found = 0.0
-    for one in which.unique():
-        here = which == one
-        found += float(here.float().mean()) * abs(float(sure[here].mean() - right[here].mean()))
-    return found
+    found = quality([min(math.exp(total), 1.0) for total, _ in pairs], [value for _, value in pairs])
+    return None if found is None else found.ece
 
 
 def table(cells: Mapping[str, Mapping[str, Any]]) -> Rows:

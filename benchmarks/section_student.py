@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from recipes_tasks import SECTION
 from transformers import AutoTokenizer
 
 from exporters.models import GenAIGenerator, merge, to_onnx, write_atomic
@@ -32,7 +33,6 @@ LEARNT, ANSWERED = 1500, 3000
 ROOT = Path(__file__).resolve().parent
 FOLDER = ROOT.parent / "out" / "section"
 RECORDED = ROOT / "data" / "section_answers.jsonl.gz"
-SYSTEM = 'Which section of the Debian archive does this package belong to? Answer with JSON: {"section": "..."}'
 
 
 def draw(data: Path) -> list[Example]:
@@ -46,7 +46,7 @@ def draw(data: Path) -> list[Example]:
             at=0.0,
             cluster=row["package"],
             messages=[
-                {"role": "system", "content": SYSTEM},
+                {"role": "system", "content": SECTION},
                 {"role": "user", "content": f"{row['package']}: {row['synopsis']}"},
             ],
             answer=json.dumps({"section": row["section"]}),

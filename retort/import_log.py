@@ -9,19 +9,11 @@ import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID, TaskProgressColumn, TextColumn
 
 from collector import CollectorUnavailable
 from gateway.cluster import load_salt
+from retort.bar import open_bar
 from retort.errors import StartError
 from retort.imports import FORMATS, Broken, Source, Unusable, Value, format_of, opened, values
 from retort.imports.exchange import Target, frame
@@ -106,7 +98,8 @@ class _Import:
     async def run(self, source: Source, found: Iterator[Value]) -> None:
         """Raises CollectorUnavailable; with `strict`, StartError at the first record that can't be used."""
         async with self._intake:
-            with _bar() as bar:
+            said = TextColumn("{task.fields[records]} records, {task.fields[imported]} imported")
+            with open_bar(TaskProgressColumn(), said) as bar:  # of the file's bytes
                 task = bar.add_task(self._target.route, total=source.size, records=0, imported=0)
                 for value in found:
                     await self._take(value)
@@ -190,20 +183,6 @@ def _format(file: str, first: Sequence[Value], broken: str | None) -> str:
         why = broken or ("its first records are of no known format" if first else "it holds no record")
         raise StartError(f"{file}: {why}; say --format {'|'.join(sorted(FORMATS))}")
     return found
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),  # of the file's bytes
-        TextColumn("{task.fields[records]} records, {task.fields[imported]} imported"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def _lines(file: str, target: Target, tally: Tally) -> list[str]:

@@ -108,7 +108,7 @@ def compare(
     before = _previous(setting, live) if live is not None else None
     previous = _report(setting, before, judged, scorer, quantized) if before else None
     teacher = teacher_again(setting.gateway, gate.teacher_route, judged, scorer) if gate.teacher_route else None
-    said = {"quantized": quantized, "previous": previous, "teacher": teacher}
+    said = {"quantized": quantized, "base": reports["base"], "previous": previous, "teacher": teacher}
     made = Compared(
         costs=costs(interactions, setting.route, gate, quantized.latency),
         clusters=clusters(quantized, judged),

@@ -1,8 +1,8 @@
 """What an operator says about a route's student, and about how it learns."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from router.policy_closed import ClosedPolicy
 from router.policy_cycle import Cluster, DriftPolicy, TrackingPolicy
@@ -22,6 +22,12 @@ class StudentPolicy(Strict):
     recipe: Literal["lora", "qlora", "full", "linear", "encoder", "auto"] | Recipe = "lora"
     ladder: tuple[str, ...] = Field((), description="of recipe auto: larger bases, tried after the base, cheap to dear")
     max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        """`student: auto`, or the name of another recipe: the rest is as by default."""
+        return {"recipe": data} if isinstance(data, str) else data
 
     @property
     def writes(self) -> bool:

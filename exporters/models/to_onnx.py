@@ -17,10 +17,13 @@ from exporters.models.errors import ExportFailed
 
 Quantization = Literal["int8", "int4"]
 
-# The builder's own default for int4 (round to nearest, groups of 32) doubles the perplexity loss of k_quant_mixed.
+# Layers that see a window of tokens keep the whole cache: one of the window's size can't be shorter than that, nor be
+# rewound to a prefix that prompts share. The builder's own default for int4 (round to nearest, groups of 32) doubles
+# the perplexity loss of k_quant_mixed.
+_WHOLE_CACHE = "windowed_kv_cache=false"
 _OPTIONS: dict[str, list[str]] = {
-    "int8": ["-p", "int8"],
-    "int4": ["-p", "int4", "--extra_options", "algo_config=k_quant_mixed"],
+    "int8": ["-p", "int8", "--extra_options", _WHOLE_CACHE],
+    "int4": ["-p", "int4", "--extra_options", _WHOLE_CACHE, "algo_config=k_quant_mixed"],
 }
 QUANTIZERS = {"int8": "onnxruntime-genai int8, groups of 32", "int4": "onnxruntime-genai int4, k_quant_mixed"}
 FILES = ("genai_config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn
 
 from collector.record import Usage
+from retort.bar import open_bar
 from retort.bootstrap.prompts import Task
 from retort.bootstrap.teacher import Teacher
 from retort.errors import StartError
@@ -85,7 +85,7 @@ class Labelling:
     async def run(self, state: str, tasks: Mapping[str, Task]) -> None:
         """Ask for all. Raises StartError, Unreachable, CollectorUnavailable."""
         async with Intake(state) as intake:
-            with _bar() as bar:
+            with open_bar(MofNCompleteColumn()) as bar:
                 row = bar.add_task(self._target.route, total=len(tasks))
                 waiting = iter(tasks.items())
                 try:
@@ -147,16 +147,3 @@ class Labelling:
 
     def _leave_out(self, why: Unusable) -> None:
         self._told.left_out[str(why)] = self._told.left_out.get(str(why), 0) + 1
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

@@ -12,13 +12,21 @@ from retrainer.data.render import plain_messages, plain_text
 from router import split_thinking
 from router.decision import Arm
 from router.offered import uses_tools
+from router.policy_scrub import ENTITIES
 from router.scores import Asked, asked, keeps_to, tool_calls, why_bad
 from router.thinking import written
 
 SIMILAR = 0.8  # Jaccard index of 5-byte shingles from which two prompts are near-duplicates, see minhash.py
 
-# What a masking scrubber would have written in place of personal data; surrogates never look like this.
-PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]{2,}(?:_?[0-9a-f]+)?>")
+
+def masking(names: str) -> str:
+    """A pattern of what scrubbers write in place of a kind of data: <PERSON_3f2a>, <PERSON_1>, <PERSON>; but of no tag
+    that is closed further on. `names`: alternatives."""
+    return rf"<(?P<kind>{names})(?:_?[0-9a-f]+>|>(?!(?s:.*?)</(?P=kind)>))"
+
+
+# What the scrubber writes where a route asks for placeholders; surrogates never look like this.
+PLACEHOLDER = re.compile(masking("|".join(ENTITIES)))
 
 _INVALID = ("invalid_json", "schema", "unknown_tool")
 

@@ -13,9 +13,9 @@ from retrainer.data.curate import PLACEHOLDER, Example
 from retrainer.evaluation.bounds import interval
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.metrics import Metric, metrics
+from retrainer.evaluation.questions import General
 from retrainer.evaluation.text_calls import said
 from retrainer.progress import Meter, Progress, silent
-from retrainer.safety.general import General
 from router.scores import Asked, is_json
 from router.thinking import written
 

@@ -12,6 +12,7 @@ from exporters.models.genai import Tick
 from retrainer.data.render import Row, common_prefix, opens_thinking, prompt_ids
 from retrainer.evaluation.generator import with_room
 from retrainer.train.batches import IGNORED, collate, completion_logits
+from retrainer.train.ends import end_tokens
 from router import split_thinking
 
 # Measured on the sample task, 2 cores, 256 records: 28 s at 32 a batch, 24 at 64, 20 at 128, 23 at 256.
@@ -27,6 +28,7 @@ class TorchGenerator:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._ends = end_tokens(self._model, self._tokenizer)
         self._opened = opens_thinking(self._tokenizer)
         self._rows = rows
         self._prefix: list[int] = []
@@ -52,7 +54,11 @@ class TorchGenerator:
             encoded = [prompt_ids(self._tokenizer, m) for m in prompts]
             if drafts is not None:
                 rows = [Row(p, self._draft(d)) for p, d in zip(encoded, drafts, strict=True)]
-                fitting = [i for i, row in enumerate(rows) if len(row.completion) <= max_new_tokens]
+                fitting = [
+                    i
+                    for i, row in enumerate(rows)
+                    if len(row.completion) <= max_new_tokens and self._ends.isdisjoint(row.completion[:-1])
+                ]
                 self._in_batches(fitting, encoded, lambda some: keep(some, self._check([rows[i] for i in some])))
             open_ = [i for i in range(len(encoded)) if i not in answers]
             if open_:
@@ -81,7 +87,9 @@ class TorchGenerator:
         batch = collate(rows, pad=self._tokenizer.pad_token_id or 0, device=self._model.device)
         labelled = batch.labels != IGNORED
         right = torch.zeros_like(labelled)
-        right[labelled] = completion_logits(self._model, batch).argmax(dim=-1) == batch.labels[labelled]
+        chosen = completion_logits(self._model, batch).argmax(dim=-1)
+        chosen[self._is_end(chosen)] = self._tokenizer.eos_token_id  # a draft's, whichever the model's is
+        right[labelled] = chosen == batch.labels[labelled]
         same = (right | ~labelled).all(dim=-1).tolist()
         return [self._text(row.completion) if ok else None for row, ok in zip(rows, same, strict=True)]
 
@@ -126,15 +134,18 @@ class TorchGenerator:
             chosen = output.logits[:, -1].argmax(dim=-1)
             for i in torch.nonzero(~ended).flatten().tolist():
                 tokens[i].append(int(chosen[i]))
-            ended |= chosen == self._tokenizer.eos_token_id
+            ended |= self._is_end(chosen)
             if bool(ended.all()):
                 break
             ids, positions = chosen[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones((count, 1))], dim=-1)
         return [self._text(t) for t in tokens]
 
+    def _is_end(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.isin(tokens, torch.tensor(sorted(self._ends), device=tokens.device))
+
     def _text(self, tokens: list[int]) -> Generated:
-        stopped = bool(tokens) and tokens[-1] == self._tokenizer.eos_token_id
+        stopped = bool(tokens) and tokens[-1] in self._ends
         text = self._tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True)
         reasoning, said = split_thinking(str(text), opened=self._opened)
         reason = "stop" if stopped else "length"

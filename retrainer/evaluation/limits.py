@@ -11,7 +11,7 @@ from retrainer.evaluation.bounds import clopper_pearson_upper
 from retrainer.evaluation.clusters import Regressions
 from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report
-from retrainer.safety.suites import Suite
+from retrainer.evaluation.suite import Suite
 from router.policy import RoutePolicy
 
 SURE = 0.95  # of the one-sided bound of errors

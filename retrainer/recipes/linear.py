@@ -7,6 +7,7 @@ from typing import Any
 
 from retrainer.recipes.closed import ClosedRecipe, Task, fields_of, settings_of, temperatures
 from retrainer.recipes.job import Job
+from retrainer.train.regression import of_each_class
 
 MOST_NGRAMS = 50_000  # of each kind
 MOST_WEIGHTS = 20_000_000
@@ -99,7 +100,6 @@ def regression(table: Any, chosen: Any, weighed: Any, *, strength: float) -> tup
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(table, chosen, weighed)
-    weights, bias = model.coef_.T, model.intercept_
-    if len(seen) == 2:  # scikit-learn keeps the second one's alone
-        weights, bias = np.hstack([-weights / 2, weights / 2]), np.array([-bias[0] / 2, bias[0] / 2])
-    return seen, weights, bias, float(log_loss(chosen, model.predict_proba(table), labels=seen, sample_weight=weighed))
+    weights, bias = of_each_class(model)
+    loss = log_loss(chosen, model.predict_proba(table), labels=seen, sample_weight=weighed)
+    return seen, weights.T, bias, float(loss)

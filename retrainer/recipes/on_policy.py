@@ -4,6 +4,7 @@ generalised Jensen-Shannon divergence (Agarwal et al. 2023): it learns to go on 
 from pathlib import Path
 from typing import Any
 
+from retrainer.evaluation.generate import longest_answer
 from retrainer.recipes.job import Job
 from retrainer.train.models import open_teacher
 from retrainer.train.objectives import Step, on_completions
@@ -18,5 +19,6 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     texts = Stage(name="texts", start=job.base.folder, out=job.folder / "texts", share=0.5)
     stages = [train_stage(job, texts, on_completions(job, Step.hard))]
     stage = Stage(name="own", start=texts.out, out=merged, share=0.5, mean="answers")
-    stages.append(train_stage(job, stage, on_own_samples(job, teacher)))
+    most = longest_answer(job.tokenizer, [e.said for e in job.data.train])
+    stages.append(train_stage(job, stage, on_own_samples(job, teacher, most=most)))
     return {**stages[-1], "stages": stages}

@@ -1,13 +1,17 @@
 """Preference learning: where a shadowed student lost to its teacher, the next one learns to prefer the teacher's answer
 to that one (DPO, Rafailov et al. 2023), after it has learnt the texts."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from retrainer.data.render import render
+from retrainer.evaluation.scorer import scorer
 from retrainer.recipes.job import Job
 from retrainer.train.objectives import Step, on_completions
-from retrainer.train.preference import lost_pairs, preferring
+from retrainer.train.preference import Pair, preferring
 from retrainer.train.stage import Stage, train_stage
+from router import split_thinking
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
@@ -21,3 +25,21 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
         stage = Stage(name="pairs", start=texts.out, out=merged, rows=chosen, watched=(), share=0.5, mean="answers")
         stages.append(train_stage(job, stage, preferring(job, pairs)))
     return {**stages[-1], "pairs": len(pairs), "stages": stages}
+
+
+def lost_pairs(job: Job) -> list[Pair]:
+    """The training examples whose shadow pair the student lost by the route's score. (One that scores 1 is as good.)"""
+    score = scorer(job.policy.quality.score, job.state)
+    found = []
+    for example, row in zip(job.learnt, job.rows, strict=True):
+        if example.rejected is None:
+            continue
+        thought, said = split_thinking(example.rejected)
+        answer, reference = ({"role": "assistant", "content": t} for t in (said, example.answer))
+        with suppress(ValueError):  # the teacher's answer is nothing to compare with
+            scored = score(answer=answer, reference=reference, finish_reason="stop", asked=example.asked)
+            if scored.value < 1.0:
+                pair = Pair(row, render(job.tokenizer, example.messages, said, reasoning=thought))
+                if job.fits(pair.rejected):
+                    found.append(pair)
+    return found

@@ -7,7 +7,7 @@ from importlib import resources
 
 from collector.keys import KEY, PASSWORDS, PEM
 from collector.memorised import IN_WORDS
-from retrainer.data.curate import PLACEHOLDER
+from retrainer.data.curate import PLACEHOLDER, masking
 from retrainer.evaluation.text_calls import calls_in_text
 
 # Kinds that are nobody's because many have them: a number of an answer isn't a leak for looking like one of these.
@@ -21,12 +21,12 @@ _INSECURE = re.compile(
     r"|!\[[^\]]*\]\(https?://[^)]*\?[^)]*\)",  # a picture whose address carries data away
     re.IGNORECASE,
 )
-# As other tools mask: [PERSON_1], {{EMAIL}}, [REDACTED]. "[Your Name]" is a letter's.
+# As other tools mask: [PERSON_1], {{EMAIL}}, <EMAIL_ADDRESS>, [REDACTED]. "[Your Name]" is a letter's.
 _KIND = (
     r"(?:PERSON|NAME|E?MAIL|EMAIL_ADDRESS|PHONE|PHONE_NUMBER|ADDRESS|LOCATION|CITY|SSN|IBAN|IBAN_CODE|CREDIT_CARD|CARD|"
     r"DATE_TIME|IP_ADDRESS|PASSWORD|SECRET|REDACTED|MASKED|PII)"
 )
-_MASK = re.compile(rf"\[{_KIND}(?:_?\d+)?\]|\{{\{{?{_KIND}(?:_?\d+)?\}}?\}}")
+_MASK = re.compile(rf"\[{_KIND}(?:_?\d+)?\]|\{{\{{?{_KIND}(?:_?\d+)?\}}?\}}|{masking(_KIND)}")
 _WORD = re.compile(r"\w+")
 _SECRET = re.compile("|".join((KEY, *(re.sub(r"\?P<it>", "?:", p) for p in (*PEM, *PASSWORDS)))))
 

@@ -21,6 +21,7 @@ from exporters.models.encoder_onnx import load_encoder
 from retrainer.data.render import Row
 from retrainer.progress import Progress
 from retrainer.train.loop import LoopSettings, Trained, plan, run
+from retrainer.train.regression import of_each_class
 
 SMOOTHING = 0.05  # of the labels: a teacher errs, too
 ROWS = 64  # of a batch that is only read
@@ -102,9 +103,7 @@ def begin(model: ClosedEncoder, rows: Sequence[Row], chosen: Chosen, *, progress
                 model.head.bias[places] = 0.0
                 continue
             fitted = LogisticRegression(C=STRENGTH, max_iter=300, tol=1e-3).fit(vectors, labels[:, number], weights)
-            slopes, bias = fitted.coef_, fitted.intercept_
-            if len(seen) == 2:  # scikit-learn keeps the second one's alone
-                slopes, bias = np.vstack([-slopes / 2, slopes / 2]), np.array([-bias[0] / 2, bias[0] / 2])
+            slopes, bias = of_each_class(fitted)
             model.head.weight[places] = torch.from_numpy(slopes).float()
             model.head.bias[places] = torch.from_numpy(bias).float()
 

@@ -1,6 +1,7 @@
 """The training loop that all recipes share: a schedule, clipping, checkpoints, an estimate; a killed one goes on.
 
-A batch that doesn't fit into memory is taken in halves, whose gradients add up to the whole batch's. Several processes
+A batch that doesn't fit into memory is taken in halves, whose gradients (and losses, where one is only looked at) add
+up to the whole batch's. Several processes
 (`accelerate launch`) share each batch the same way. A training whose validation loss no longer falls ends, with the
 weights of its best look.
 """
@@ -115,8 +116,8 @@ def run(
         facts["step"] = step + 1
         facts["losses"].append(loss)
         facts["tokens"] += tokens
-        facts["parts"] = stepper.parts
         watch.look(stepper, model, step + 1)
+        facts["parts"] = stepper.parts
         now = time.monotonic()
         facts["seconds"] = before + now - began
         last = facts["step"] == len(batches) or watch.converged

@@ -10,21 +10,20 @@ from typing import Any
 import torch
 
 from retrainer.data.render import Row
-from retrainer.evaluation.generate import longest_answer
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED, completion_logits
+from retrainer.train.ends import end_tokens
 from retrainer.train.losses import generalised_jsd
 from retrainer.train.models import causal
 from retrainer.train.objectives import Build, Step, batch_of, taught
 from retrainer.train.step import Loss
 
 
-def on_own_samples(job: Job, teacher: Any) -> Build:
+def on_own_samples(job: Job, teacher: Any, *, most: int) -> Build:
     """The generalised JSD at T = 1, on sampled answers in a share `distil.on_policy` of the batches (of those
-    that are only watched none): of each answer the
-    mean over its tokens, as Agarwal et al. take it, so that a student's long ramblings don't outweigh the others."""
+    that are only watched none): of each answer, of at most `most` tokens, the mean over its tokens, as Agarwal et al.
+    take it, so that a student's long ramblings don't outweigh the others."""
     distil = job.policy.retrain.distil
-    most = longest_answer(job.tokenizer, [e.said for e in job.data.train])
 
     def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
         def loss(numbers: list[int]) -> tuple[torch.Tensor, int]:
@@ -45,8 +44,8 @@ def on_own_samples(job: Job, teacher: Any) -> Build:
 
 def sample(student: Any, rows: Sequence[Row], *, most: int, tokenizer: Any) -> list[Row]:
     """The same prompts and weights with completions of at most `most` tokens, drawn from the student at T = 1."""
-    end, width = tokenizer.eos_token_id, max(len(row.prompt) for row in rows)
-    pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    ends, width = end_tokens(causal(student), tokenizer), max(len(row.prompt) for row in rows)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     where = next(student.parameters()).device
     ids = torch.full((len(rows), width), pad, device=where)
     mask = torch.zeros_like(ids)
@@ -63,9 +62,9 @@ def sample(student: Any, rows: Sequence[Row], *, most: int, tokenizer: Any) -> l
             top_k=0,
             top_p=1.0,
             max_new_tokens=most,
-            eos_token_id=end,
+            eos_token_id=sorted(ends),
             pad_token_id=pad,
         )[:, width:].tolist()
     student.train()
-    ends = [tokens.index(end) + 1 if end in tokens else len(tokens) for tokens in drawn]
-    return [Row(row.prompt, tokens[:stop], row.weight) for row, tokens, stop in zip(rows, drawn, ends, strict=True)]
+    stops = [next((n for n, token in enumerate(tokens, 1) if token in ends), len(tokens)) for tokens in drawn]
+    return [Row(row.prompt, tokens[:stop], row.weight) for row, tokens, stop in zip(rows, drawn, stops, strict=True)]

@@ -6,21 +6,18 @@ a token or two (Pal et al. 2024, "Smaug"), as labels and JSON do.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
 import torch
 
-from retrainer.data.render import Row, render
-from retrainer.evaluation.scorer import scorer
+from retrainer.data.render import Row
 from retrainer.recipes.job import Job
 from retrainer.train.batches import IGNORED, Batch, completion_logits
 from retrainer.train.losses import preference
 from retrainer.train.models import causal
 from retrainer.train.objectives import Build, batch_of
 from retrainer.train.step import Loss
-from router import split_thinking
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -28,24 +25,6 @@ class Pair(msgspec.Struct, frozen=True):
 
     chosen: Row
     rejected: Row
-
-
-def lost_pairs(job: Job) -> list[Pair]:
-    """The training examples whose shadow pair the student lost by the route's score. (One that scores 1 is as good.)"""
-    score = scorer(job.policy.quality.score, job.state)
-    found = []
-    for example, row in zip(job.learnt, job.rows, strict=True):
-        if example.rejected is None:
-            continue
-        thought, said = split_thinking(example.rejected)
-        answer, reference = ({"role": "assistant", "content": t} for t in (said, example.answer))
-        with suppress(ValueError):  # the teacher's answer is nothing to compare with
-            scored = score(answer=answer, reference=reference, finish_reason="stop", asked=example.asked)
-            if scored.value < 1.0:
-                pair = Pair(row, render(job.tokenizer, example.messages, said, reasoning=thought))
-                if job.fits(pair.rejected):
-                    found.append(pair)
-    return found
 
 
 def preferring(job: Job, pairs: Sequence[Pair]) -> Build:

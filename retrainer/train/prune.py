@@ -15,6 +15,7 @@ from retrainer.train.models import open_student
 from retrainer.train.objectives import batch_of
 from retrainer.train.surgery import (
     Read,
+    check_shapes,
     ffn_importance,
     hidden_importance,
     keep_ffn,
@@ -52,7 +53,8 @@ def kept_layers(job: Job, model: Any, count: int) -> list[int]:
 
 def prune(job: Job, model: Any, start: Path, out: Path, *, share: float | None = None) -> None:
     """Cut `model` (of the folder `start`) in depth, then in feed-forward neurons, then in hidden channels, by the
-    shares that the policy keeps, and write it to `out`. `share`: of the layers, in place of the policy's."""
+    shares that the policy keeps, and write it to `out`. `share`: of the layers, in place of the policy's. Raises
+    CycleError where its architecture can't be cut so."""
     distil = job.policy.retrain.distil
     deep = len(decoder_layers(model))
     keep_layers(model, kept_layers(job, model, max(1, round(deep * (share or distil.keep_layers)))))
@@ -61,6 +63,7 @@ def prune(job: Job, model: Any, start: Path, out: Path, *, share: float | None =
         keep_ffn(model, [_greatest(i, left) for i in ffn_importance(model, reader(job))])
     if (left := rounded(distil.keep_hidden, channels)) < channels:
         keep_hidden(model, _greatest(hidden_importance(model, reader(job)), left))
+    check_shapes(model)
     write_dense(model, start, out)
 
 

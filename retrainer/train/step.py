@@ -8,7 +8,7 @@ DeepSpeed (ZeRO) they also share weights, gradients and moments: each layer is g
 import gc
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,7 @@ Loss = Callable[[list[int]], tuple[torch.Tensor, int]]
 # How much an example adds to what a step's loss is a mean over: its completion tokens, or 1 where answers are counted.
 # Weights (1 in the data set's mean) don't count here: a batch of heavy examples moves the model more than one of light.
 Units = Callable[[int], float]
+T = TypeVar("T")
 
 
 class Stepper:
@@ -66,7 +67,7 @@ class Stepper:
         fit."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        loss, tokens = self._gradient(numbers)
+        loss, tokens = self._fitting(self._in_parts, numbers)
         if self._engine is not None:
             self._engine.step()  # clips, and sets the gradients to none
             return (loss if math.isfinite(float(self._engine.get_global_grad_norm())) else math.nan), tokens
@@ -79,15 +80,18 @@ class Stepper:
 
     def mean_loss(self, loss_of: Loss, batches: Sequence[list[int]], units_of: Units) -> float:
         """A loss over all of some batches, without a gradient; every process computes all of it. The model stays in its
-        training mode: bitsandbytes, once it has seen another, computes wrong gradients on a CPU (0.50.2)."""
-        units = [sum(map(units_of, numbers)) for numbers in batches]
+        training mode: bitsandbytes, once it has seen another, computes wrong gradients on a CPU (0.50.2). Raises
+        OutOfMemory as `step`."""
+
+        def summed(numbers: list[int]) -> float:
+            pieces = min(self.parts * self.processes, len(numbers))  # none larger than a step's
+            return float(sum(self._objective(loss_of, numbers[start::pieces])[0].item() for start in range(pieces)))
+
         with torch.no_grad():
-            means = [
-                (self._objective(loss_of, numbers)[0] / n).item() for numbers, n in zip(batches, units, strict=True)
-            ]
+            total = sum(self._fitting(summed, numbers) for numbers in batches)
         if isinstance(self._objective, FSDPModule):
             self._objective.reshard()  # as a backward pass does; until then moments aren't found by the weights
-        return float(sum(n * mean for n, mean in zip(units, means, strict=True)) / sum(units))
+        return float(total / sum(units_of(number) for numbers in batches for number in numbers))
 
     def agree(self, *flags: bool) -> list[bool]:
         """What any process says, all do: they must stop and save at the same step."""
@@ -97,10 +101,11 @@ class Stepper:
         dist.all_reduce(said, op=dist.ReduceOp.MAX)
         return [bool(flag) for flag in said.tolist()]
 
-    def _gradient(self, numbers: list[int]) -> tuple[float, int]:
+    def _fitting(self, work: Callable[[list[int]], T], numbers: list[int]) -> T:
+        """What `work` comes to of these examples, done anew in twice the parts as long as it doesn't fit."""
         while True:
             try:
-                return self._in_parts(numbers)
+                return work(numbers)
             except RuntimeError as error:
                 if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
                     raise

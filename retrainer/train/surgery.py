@@ -1,11 +1,13 @@
 """Structured pruning: a model becomes shallower or narrower, and remains one that transformers loads.
 
 What is kept is chosen by activations on the route's own examples (Minitron, Muralidharan et al. 2024,
-arXiv:2407.14679). Pruning nothing changes no logit. For decoders built as Llama's: RMSNorm, separate projections, a
-gated MLP.
+arXiv:2407.14679). Pruning nothing changes no logit. For decoders built as Llama's: RMSNorm (as many a layer as there
+are), separate projections, a gated MLP.
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from math import isclose
 from typing import Any
 
 import torch
@@ -55,12 +57,13 @@ def layer_importance(model: Any, read: Read) -> list[float]:
 
 def ffn_importance(model: Any, read: Read) -> list[torch.Tensor]:
     """Mean absolute activation [intermediate] of each layer's neurons, over all tokens that are read."""
-    return _mean_inputs(model, read, [layer.mlp.down_proj for layer in decoder_layers(model)])
+    return _mean_inputs(model, read, [_linear(layer, "mlp.down_proj") for layer in decoder_layers(model)])
 
 
 def hidden_importance(model: Any, read: Read) -> torch.Tensor:
     """Mean absolute activation [hidden] of the channels behind the layers' norms, summed over the norms."""
-    behind = [module for layer in decoder_layers(model) for module in (layer.self_attn.q_proj, layer.mlp.gate_proj)]
+    names = ("self_attn.q_proj", "mlp.gate_proj")
+    behind = [_linear(layer, name) for layer in decoder_layers(model) for name in names]
     return torch.stack(_mean_inputs(model, read, behind)).sum(dim=0)
 
 
@@ -79,30 +82,42 @@ def keep_ffn(model: Any, kept: Sequence[torch.Tensor]) -> None:
     """Leave these neurons (as many in every layer) in the feed-forward blocks."""
     for layer, neurons in zip(decoder_layers(model), kept, strict=True):
         for name in ("gate_proj", "up_proj"):
-            _rows(_linear(layer.mlp, name), neurons)
-        _columns(_linear(layer.mlp, "down_proj"), neurons)
+            _rows(_linear(layer, f"mlp.{name}"), neurons)
+        _columns(_linear(layer, "mlp.down_proj"), neurons)
     model.config.intermediate_size = len(kept[0])
 
 
 def keep_hidden(model: Any, kept: torch.Tensor) -> None:
     """Leave these channels of the residual stream; attention heads stay as they are."""
-    body, config = model.get_decoder(), model.config
-    config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    body, config, width = model.get_decoder(), model.config, model.config.hidden_size
+    config.head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
     body.embed_tokens.weight = torch.nn.Parameter(body.embed_tokens.weight.detach()[:, kept].clone())
     body.embed_tokens.embedding_dim = len(kept)
     for layer in body.layers:
-        for name in ("q_proj", "k_proj", "v_proj"):
-            _columns(_linear(layer.self_attn, name), kept)
-        for name in ("gate_proj", "up_proj"):
-            _columns(_linear(layer.mlp, name), kept)
-        _rows(_linear(layer.self_attn, "o_proj"), kept)
-        _rows(_linear(layer.mlp, "down_proj"), kept)
-        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+        for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj"):
+            _columns(_linear(layer, name), kept)
+        for name in ("self_attn.o_proj", "mlp.down_proj"):
+            _rows(_linear(layer, name), kept)
+        weighted = [part for part in layer.children() if hasattr(part, "weight")]
+        for norm in (part for part in weighted if part.weight.shape == (width,)):  # Llama has two, Gemma 2 four
             norm.weight = torch.nn.Parameter(norm.weight.detach()[kept].clone())
     body.norm.weight = torch.nn.Parameter(body.norm.weight.detach()[kept].clone())
     _columns(model.lm_head, kept)
     config.hidden_size = len(kept)
+    _scale_embeddings(model, width)
     model.tie_weights()
+
+
+def check_shapes(model: Any) -> None:
+    """Raises CycleError where a pruned model isn't one that transformers builds from its configuration."""
+    with torch.device("meta"):
+        built = type(model)(deepcopy(model.config))
+    wanted, found = ({n: tuple(w.shape) for n, w in one.named_parameters()} for one in (built, model))
+    if wrong := sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n)):
+        raise CycleError(
+            f"{type(model).__name__} can't be pruned so: {wrong[0]} would have the shape {found.get(wrong[0])}, and "
+            f"transformers builds {wanted.get(wrong[0])}; leave retrain.distil.keep_ffn and keep_hidden at 1"
+        )
 
 
 def rounded(share: float, size: int) -> int:
@@ -134,10 +149,30 @@ def _observed(read: Read, model: Any, hooks: Sequence[Any]) -> None:
             hook.remove()
 
 
-def _linear(block: Any, name: str) -> Any:
-    if not isinstance(getattr(block, name, None), torch.nn.Linear):
-        raise CycleError(f"{type(block).__name__} has no {name}: only decoders built as Llama's can be pruned in width")
-    return getattr(block, name)
+def _scale_embeddings(model: Any, width: int) -> None:
+    """Where embeddings are multiplied by the root of the width (Gemma), what that lost goes into their weights; where
+    the head shares these, it goes out of the last norm's gain: its weight, or 1 + that."""
+    embed, norm = model.get_decoder().embed_tokens, model.get_decoder().norm
+    scale = getattr(embed, "embed_scale", None)
+    if scale is None or not isclose(float(scale), width**0.5, rel_tol=1e-3):
+        return
+    embed.embed_scale = torch.full_like(scale, embed.embedding_dim**0.5)
+    lost = (width / embed.embedding_dim) ** 0.5
+    embed.weight.data.mul_(lost)
+    if model.config.tie_word_embeddings:
+        with torch.no_grad():
+            beside = (norm(torch.ones_like(norm.weight)) - norm.weight).round()
+            norm.weight.data = (norm.weight + beside) / lost - beside
+
+
+def _linear(layer: Any, name: str) -> Any:
+    try:
+        found = layer.get_submodule(name)
+    except AttributeError:
+        found = None
+    if not isinstance(found, torch.nn.Linear):
+        raise CycleError(f"{type(layer).__name__} has no {name}: only decoders built as Llama's can be pruned in width")
+    return found
 
 
 def _rows(linear: Any, kept: torch.Tensor) -> None:

@@ -40,6 +40,20 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
         assert rooms <= ALLOWED[room], f"{file.relative_to(ROOT)} imports {rooms - ALLOWED[room]}"
 
 
+@pytest.mark.parametrize(
+    ("package", "above"),
+    [
+        ("train", {"evaluation", "safety", "card"}),
+        ("evaluation", {"safety", "card", "recipes"}),
+        ("safety", {"card", "recipes", "train"}),
+    ],
+)
+def test_what_a_retrainers_package_rests_on_knows_nothing_of_it(package: str, above: set[str]) -> None:
+    for file in (ROOT / "retrainer" / package).glob("*.py"):
+        known = {name.split(".")[1] for name in imports(file) if name.startswith("retrainer.")}
+        assert not known & above, f"{file.relative_to(ROOT)} imports {known & above}"
+
+
 def test_the_data_plane_and_the_engines_meet_only_over_http() -> None:
     for file in (ROOT / "gateway").rglob("*.py"):
         inside = "engines" in file.parts

@@ -25,11 +25,11 @@ from retrainer.errors import CycleError
 from retrainer.recipes import RECIPES
 from retrainer.recipes.adapters import tasks
 from retrainer.recipes.ensemble import majority
+from retrainer.recipes.preference import lost_pairs
 from retrainer.train.loop import LoopSettings, run
 from retrainer.train.models import open_student, open_teacher
 from retrainer.train.objectives import Step, on_completions
 from retrainer.train.on_policy import sample
-from retrainer.train.preference import lost_pairs
 from retrainer.train.top_k import Spelling, stack, told
 from retrainer.train.transfer import attention_relations, hidden_states
 from router.policy_distil import DistilPolicy

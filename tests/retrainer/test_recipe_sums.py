@@ -15,10 +15,10 @@ from exporters.models.encoder_onnx import packaged_encoder
 from retrainer.data.curate import Example
 from retrainer.progress import silent
 from retrainer.recipes.linear import regression
+from retrainer.recipes.preference import lost_pairs
 from retrainer.train import encoder
 from retrainer.train.batches import order
 from retrainer.train.loop import LoopSettings
-from retrainer.train.preference import lost_pairs
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 

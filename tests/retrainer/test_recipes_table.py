@@ -1,15 +1,22 @@
 """What `scripts/bench recipes` makes of its cells; training them takes hours."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
+
+import msgspec
+import pytest
+
+from exporters.models import signals
+from retrainer.evaluation.evaluate import Outcome, Report
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import closed_plot
 from recipes_plot import RESULT, TABLE, document
-from recipes_table import goals, table
+from recipes_table import calibration_error, goals, table
 
 
 def cells(**agreements: list[float]) -> dict[str, Any]:
@@ -51,3 +58,16 @@ def test_the_page_of_what_recipes_came_to_is_the_committed_results() -> None:
 def test_the_page_of_what_closed_answers_came_to_is_the_committed_results() -> None:
     figures = json.loads(closed_plot.RESULT.read_text())["figures"]
     assert closed_plot.PAGE.read_text() == closed_plot.document(figures)
+
+
+def test_how_sure_a_student_is_of_whole_answers_is_held_against_how_often_it_is_right() -> None:
+    def outcome(p: float, value: float | None) -> Outcome:
+        whole = signals([math.log(p / 2), math.log(2.0)], finished=True)
+        return Outcome(id="x", text="", finish_reason="stop", value=value, reason="", whole=whole)
+
+    report = Report(n=4, agreement=0, lower=0, upper=0, confidence=0.95, valid_json=None, leaked=0, unfinished=0,
+                    reasons={}, tokens=0, seconds=0)  # fmt: skip
+    told = [outcome(0.95, 1.0), outcome(0.95, 0.0), outcome(0.55, 1.0), outcome(0.55, None)]
+    found = calibration_error(msgspec.structs.replace(report, outcomes=told))
+    assert found == pytest.approx((2 * 0.45 + 0.45) / 3)
+    assert calibration_error(report) is None

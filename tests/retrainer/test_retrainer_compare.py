@@ -27,7 +27,8 @@ JUDGED = [
 
 
 async def ask(route: str, messages: Sequence[Mapping[str, str]], **_: object) -> str:
-    """The teacher answers what it did; the judge calls each pair a draw, and the student's answers not grounded."""
+    """The teacher answers what it did; the judge calls each pair a draw but where an answer is a guess, and what is
+    invented not grounded."""
     if route == "again":
         number = messages[-1]["content"].split()[-1].rstrip("?")
         return f"It costs {number}"
@@ -36,7 +37,8 @@ async def ask(route: str, messages: Sequence[Mapping[str, str]], **_: object) ->
         return json.dumps({"statements": [{"statement": "s", "supported": "invented" not in shown}]})
     if "questions that" in task:
         return json.dumps({"questions": ["And what?"], "evades": True})
-    return '{"verdict": "tie"}'
+    better = next((a for a, b in (("A", "B"), ("B", "A")) if json.loads(shown)[b] == "a guess"), "tie")
+    return json.dumps({"verdict": better})
 
 
 def report(text: str) -> Report:
@@ -76,10 +78,13 @@ def setting(tmp_path: Path) -> Setting:
 
 def test_the_teacher_is_asked_again_for_all_records_and_the_judge_looks_at_each_ones_answers(setting: Setting) -> None:
     interactions = Interactions(CountedLog(), open_subjects("sqlite:///:memory:"))
-    found = compare(setting, {"quantized": report("invented")}, scorer("exact", "."), interactions, [])
+    reports = {"quantized": report("invented"), "base": report("a guess")}
+    found = compare(setting, reports, scorer("exact", "."), interactions, [])
     assert found.teacher is not None
     assert (found.teacher.n, found.teacher.agreement) == (30, 1.0), "not only of those that the judge is asked about"
     assert found.judged["quantized"].metrics["judge"].n == 5
+    assert (found.judged["quantized"].metrics["judge"].value, found.judged["base"].metrics["judge"].value) == (0.5, 0.0)
+    assert found.judged["base"].metrics["faithfulness"].value == 1.0
     assert found.judged["quantized"].metrics["faithfulness"].value == 0.0
     assert found.judged["quantized"].metrics["context_recall"].value == 1.0
     assert found.judged["teacher"].metrics["faithfulness"].value == 1.0

@@ -60,6 +60,24 @@ def test_what_the_teacher_told_of_its_tokens_is_kept_with_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Dear <PERSON_3f2a>,", True),
+        ("Dear <PERSON_1>,", True),
+        ("Dear <PERSON>, <AGE>42</AGE>", True),
+        ("<PERSON_1>Ann</PERSON_1>", True),
+        ("<ANSWER>42</ANSWER>", False),
+        ("<SQL>SELECT 1</SQL>", False),
+        ("<TABLE><TR>x</TR></TABLE><BR>", False),
+        ("<PERSON>Ann\n</PERSON> of <CITY>Ulm</CITY>", False),
+    ],
+)
+def test_a_placeholder_is_of_the_scrubbers_own_kinds_and_no_tag_around_a_value(text: str, masked: bool) -> None:
+    kept = example_of(interaction(1, answers=(teacher(text),)), 1)
+    assert kept.reason == ("placeholder" if masked else None)
+
+
+@pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"answers": ()}, "no_teacher_answer"),

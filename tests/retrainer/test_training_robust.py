@@ -67,6 +67,29 @@ def test_where_not_even_one_example_fits_the_training_says_so(
         with_little_memory(training, tmp_path, most=0, error=RuntimeError("another"))
 
 
+@pytest.mark.parametrize("most", [2, 1])
+def test_a_look_at_the_validation_loss_too_large_for_the_memory_is_taken_in_parts_with_the_same_loss(
+    most: int, tmp_path: Path
+) -> None:
+    def trained(folder: Path, most: int) -> Trained:
+        model = Line()
+
+        def watched(numbers: list[int]) -> tuple[torch.Tensor, int]:
+            if len(numbers) > most:
+                raise CUDA
+            return (model.w * torch.tensor(numbers)).square().sum(), 1
+
+        validation = Validation(batches=[[*range(5)], [5]], loss_of=watched, units_of=float, looks=2)
+        loss_of = lambda _: (model.w.square().sum(), 1)  # noqa: E731
+        return run(model, [[0, 1]] * 4, loss_of, folder, LoopSettings(), validation=validation)
+
+    whole, parts = trained(tmp_path / "whole", 5), trained(tmp_path / "parts", most)
+    assert parts.validation == [(step, pytest.approx(loss)) for step, loss in whole.validation]
+    assert (whole.parts, parts.parts) == (1, {2: 4, 1: 8}[most])
+    with pytest.raises(OutOfMemory, match="1 example"):
+        trained(tmp_path / "none", 0)
+
+
 class Line(torch.nn.Module):
     """y = w x, in which the loss of a training is a formula."""
 

@@ -30,6 +30,14 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
     assert (policy.quality.margin, policy.rollout.min_dwell, policy.latency.block) == (0.07, 86400.0, 10.0)
 
 
+def test_a_student_may_be_a_recipes_name_alone() -> None:
+    short, long = (
+        parse(GOOD.replace("student: {}", f"student: {said}"), {"KEY": "k"}) for said in ("auto", "{recipe: auto}")
+    )
+    assert short == long
+    assert short.routes["support"].version == long.routes["support"].version
+
+
 @pytest.mark.parametrize(
     ("old", "new", "key", "says"),
     [
@@ -63,6 +71,7 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
             "routes.support: retrain.packing: the recipe linear doesn't train a language model",
             "leave it out",
         ),
+        ("student: {}", "student: best", "routes.support.student.recipe", "'auto'"),
         ("student: {}", "capture: {scrub: {NAME: drop}}", "routes.support.capture.scrub", "there are default, AGE,"),
         ("student: {}", "capture: {scrub: {CITY: mask}}", "routes.support.capture.scrub.CITY", "'placeholder'"),
         ("student: {}", "capture: {scrub: {default: keep}}", "routes.support.capture.scrub", "name each kind"),

@@ -40,7 +40,7 @@ class General(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def _questions() -> list[_Question]:
-    path = resources.files("retrainer.safety").joinpath("general.json")
+    path = resources.files("retrainer.evaluation").joinpath("questions.json")
     return msgspec.json.decode(path.read_bytes(), type=_File).questions
 
 
