@@ -40,7 +40,7 @@ log = logging.getLogger("retort.retrainer")
 EXIT_DONE, EXIT_FAILED = 0, 1
 EXIT_ELSEWHERE = 76  # the next phase is heavy, and the route's heavy phases are done on a cluster
 HEAVY = ("train", "evaluate_base", "evaluate_student", "export", "evaluate_quantized")
-AT_HOME = ("dataset", "compare", "safety", "publish", "register")  # what needs log, gateway, store or registry
+AT_HOME = ("dataset", "compare", "safety", "card", "publish", "register")  # what needs log, gateway, store or registry
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # 0: a base may be fetched
