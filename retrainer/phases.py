@@ -33,7 +33,7 @@ from retrainer.ladder import Step
 from retrainer.phases_gate import Compared, Setting, card, compare, safety
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Suite, ask_general
-from retrainer.state import Request
+from retrainer.state import BUILDING, Request
 from router.config import Config
 from router.registry import Version
 from router.thinking import written
@@ -72,7 +72,7 @@ class Phases:
     def dataset(self, interactions: Interactions) -> dict[str, Any]:
         """Build and write the data set, and fill up the regression suite of it; returns its manifest."""
         retrain, route = self._policy.retrain, self._request.route
-        building = self._job.dataset.with_name("building")
+        building = self._job.dataset.with_name(BUILDING)
         how = options(self._config, route, self._policy, building, self._job.progress)
         try:
             made = build(interactions, route, max_examples=retrain.max_examples, fits=self._recipe.fits, options=how)
