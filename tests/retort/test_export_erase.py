@@ -320,6 +320,21 @@ def test_what_cycles_that_made_no_version_hold_of_a_person_is_found(
     assert f"{cycles.folder('at-work')} still holds them, scrubbed: erase again when the cycle has ended\n" in said
 
 
+def test_a_data_set_that_can_not_be_read_is_named(
+    file: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(config, record("a", subject="jane"))
+    folder = Cycles(config.state).folder("refused") / "dataset"
+    write_examples(folder, ["a"])
+    (folder / "train.jsonl").write_text("{")
+    assert retort("erase", "--hashed", "jane", "--config", str(file)) == 2
+    said = capsys.readouterr().err
+    assert f"{folder} is not what its manifest says" in said
+    assert "mend or remove it, and run this again" in said
+    with open_interactions(config) as interactions:
+        assert list(interactions.of("r")) == []
+
+
 def test_what_an_interrupted_cycle_has_read_is_removed_and_one_that_is_at_work_is_told(
     file: Path, config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
