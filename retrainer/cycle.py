@@ -27,6 +27,7 @@ from retrainer.evaluation.limits import Limits
 from retrainer.evaluation.scorer import scorer as bind
 from retrainer.ladder import Rung, Step, ladder_of, rungs
 from retrainer.phases import Phases
+from retrainer.phases_card import Passed
 from retrainer.phases_gate import Compared
 from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
@@ -220,12 +221,16 @@ class _Cycle:
         return _Climbed(rung=rung, work=work, verdict=verdict, reports=reports, assessed=assessed)
 
     def _publish(self, climbed: _Climbed, assessed: Assessment, send: Send | None) -> None:
-        work, verdict, reports = climbed.work, climbed.verdict, climbed.reports
-        phases = climbed.rung.phases(self._state.phases)
-        ladder = ladder_of(self._state)
-        self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, self._versions(), ladder))
-        self._phase("publish", str, lambda: work.publish(phases, reports, verdict, ladder))
-        made = Registered(verdict=verdict, assessed=assessed, base=work.base, tools=work.tools)
+        work = climbed.work
+        passed = Passed(
+            phases=climbed.rung.phases(self._state.phases),
+            reports=climbed.reports,
+            verdict=climbed.verdict,
+            ladder=ladder_of(self._state),
+        )
+        self._phase("card", dict[str, int], lambda: work.card(passed, self._versions()))
+        self._phase("publish", str, lambda: work.publish(passed))
+        made = Registered(verdict=climbed.verdict, assessed=assessed, base=work.base, tools=work.tools)
         self._phase(
             "register", float, lambda: register(self._config, self._policy, self._state, self._registry, made, send)
         )
