@@ -260,10 +260,14 @@ def _export(options: argparse.Namespace) -> int:
 
 def _erase(options: argparse.Namespace) -> int:
     from retort.erase import erase  # noqa: PLC0415 - heavy: the retrainer's data sets
+    from retrainer import RetrainerError  # noqa: PLC0415
 
     if not options.subject and not options.hashed:
         raise StartError("say whose records: --subject ID, or --hashed HASH")
-    return erase(_load(options), names=options.subject, hashed=options.hashed, as_json=options.json)
+    try:
+        return erase(_load(options), names=options.subject, hashed=options.hashed, as_json=options.json)
+    except RetrainerError as error:  # of a data set or a suite that can't be read
+        raise StartError(f"{error}; mend or remove it, and run this again") from error
 
 
 def _import(options: argparse.Namespace) -> int:

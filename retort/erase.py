@@ -1,6 +1,7 @@
 """`retort erase`: a person's records are removed, and whoever asked learns which data sets and versions held them."""
 
 import json
+import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -9,11 +10,14 @@ from typing import Any
 
 from collector import Entry, EventLog, Stream, open_log, open_subjects
 from retort.studies import forget
+from retrainer import CycleBusy, CycleError, Cycles
 from retrainer.data.dataset import examples
 from retrainer.data.suite import remove, suite_files
-from router import Config, Registry, open_registry
+from retrainer.state import BUILDING
+from router import Config, Registry, Version, open_registry
 
 SCOUR_SECONDS = 5.0
+UNFINISHED = "unfinished"
 
 
 def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_json: bool) -> int:
@@ -22,7 +26,8 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
 
     The keys go first: from then on nobody can read the records, wherever they stand. Then what the regression suites
     hold of them, and the records in the log; a broker needs until its next compaction. Unfinished evaluations and
-    sweeps that hold copies go, too. May be repeated. Raises LogError, RouterError, CycleError.
+    sweeps that hold copies go, too, and what interrupted cycles have read. May be repeated. Raises LogError,
+    RouterError, CycleError.
     """
     with (
         closing(open_subjects(config.subjects)) as keys,
@@ -33,6 +38,7 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
         had_key = {subject: keys.destroy(subject) for subject in subjects}
         forget(config, _studied(config, subjects))
         erased = {subject: _erased(config, log, subject) for subject in subjects}
+        at_work = _stop_building(config)
         files = {"subjects": keys.scour(seconds=SCOUR_SECONDS), "log": log.scour(seconds=SCOUR_SECONDS)}
         held = _held(config, registry, {subject: gone[Stream.INTERACTIONS] for subject, gone in erased.items()})
         report: list[dict[str, Any]] = [
@@ -48,6 +54,11 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
     for row in report:
         row["not_overwritten"] = left
     print(json.dumps(report, indent=2) if as_json else "\n".join(line for row in report for line in _lines(row)))
+    for name in at_work:
+        print(
+            f"the cycle {name} is reading the log, and may have read what was erased: run this again when it has ended",
+            file=sys.stderr,
+        )
     for name in left:
         print(
             f"not overwritten yet: somebody reads the database `{name}` (a backup?), and in its files what was erased "
@@ -71,6 +82,19 @@ def _erased(config: Config, log: EventLog, subject: str) -> dict[Stream, list[En
     return erased
 
 
+def _stop_building(config: Config) -> list[str]:
+    """Remove the copies of the log of which interrupted cycles were making a data set: they begin it anew. Returns the
+    cycles that are at it now."""
+    cycles, at_work = Cycles(config.state), []
+    for folder in sorted((Path(config.state) / "cycles").glob(f"*/{BUILDING}")):
+        try:
+            with cycles.lock(folder.parent.name):
+                shutil.rmtree(folder)
+        except CycleBusy:
+            at_work.append(folder.parent.name)
+    return at_work
+
+
 def _studied(config: Config, subjects: Collection[str]) -> list[str]:
     """The routes of which a study's data set holds something of one of these."""
     studies = Path(config.state) / "studies"
@@ -81,32 +105,51 @@ def _studied(config: Config, subjects: Collection[str]) -> list[str]:
 
 def _held(config: Config, registry: Registry, erased: Mapping[str, Sequence[Entry]]) -> dict[str, list[dict[str, Any]]]:
     """By subject, the versions that learnt from her, also from what the log has long forgotten; not certain where a
-    data set is gone, and only its range known. Each data set is read once."""
+    data set is gone, and only its range known. Then the cycles of which no version came and whose data sets hold
+    something of hers. Each data set is read once."""
     routes = sorted({*config.routes, *(entry.key for entries in erased.values() for entry in entries)})
+    versions = {version.id: version for route in routes for version in registry.versions(route)}
+    kept = {folder.parent.name: folder for folder in sorted((Path(config.state) / "cycles").glob("*/dataset"))}
+    ids = {subject: {entry.id for entry in entries} for subject, entries in erased.items()}
     held: dict[str, list[dict[str, Any]]] = {subject: [] for subject in erased}
-    for version in (v for route in routes for v in registry.versions(route)):
-        offsets = version.lineage.get("offsets")
-        within = {
-            subject: {
-                e.id for e in entries if e.key == version.route and offsets and offsets[0] <= e.offset < offsets[1]
-            }
-            for subject, entries in erased.items()
-        }
-        folder = Path(config.state) / "cycles" / version.id / "dataset"
-        certain = folder.exists()
-        counts = _counts(folder, within) if certain else {subject: len(ids) for subject, ids in within.items()}
+    for name in dict.fromkeys((*versions, *kept)):
+        if name in kept:
+            counts = _counts(kept[name], ids)
+        else:
+            counts = {subject: _within(versions[name], entries) for subject, entries in erased.items()}
         for subject in (s for s, count in counts.items() if count):
             held[subject].append(
                 {
-                    "version": version.id,
-                    "stage": version.stage.value,
-                    "dataset": version.lineage.get("dataset"),
-                    "folder": str(folder) if certain else None,
+                    "cycle": name,
+                    **(_of_version(versions[name]) if name in versions else _of_cycle(config, name)),
+                    "folder": str(kept[name].parent) if name in kept else None,
                     "records": counts[subject],
-                    "certain": certain,
+                    "certain": name in kept,
                 }
             )
     return held
+
+
+def _within(version: Version, entries: Sequence[Entry]) -> int:
+    """How many of the records stood where the version's data set was read from."""
+    first, end = version.lineage.get("offsets") or (0, 0)
+    return sum(entry.key == version.route and first <= entry.offset < end for entry in entries)
+
+
+def _of_version(version: Version) -> dict[str, Any]:
+    return {"version": version.id, "stage": version.stage.value, "dataset": version.lineage.get("dataset")}
+
+
+def _of_cycle(config: Config, name: str) -> dict[str, Any]:
+    """Of one that made no version, or whose version is of a route that is no longer configured."""
+    try:
+        state = Cycles(config.state).load(name)
+    except CycleError:
+        state = None
+    if state is None:
+        return {"version": None, "stage": "unknown", "dataset": None}
+    dataset = state.phases.get("dataset") or {}
+    return {"version": None, "stage": state.outcome or UNFINISHED, "dataset": dataset.get("digest")}
 
 
 def _counts(folder: Path, records: Mapping[str, Collection[str]]) -> dict[str, int]:
@@ -123,6 +166,12 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
     yield f"{row['subject']}: {row['records']} records erased, {key}"
     for held in row["held_by"]:
         learnt = "learnt from" if held["certain"] else "may have learnt from (its data set is gone)"
-        yield f"  {held['version']} ({held['stage']}) {learnt} {held['records']} records; data set {held['dataset']}"
+        yield f"  {held['cycle']} ({held['stage']}) {learnt} {held['records']} records; data set {held['dataset']}"
         if held["folder"]:
-            yield f"    {held['folder']} still holds them, scrubbed: remove it, and train anew (retort retrain)"
+            yield f"    {held['folder']} still holds them, scrubbed: {_what_to_do(held)}"
+
+
+def _what_to_do(held: Mapping[str, Any]) -> str:
+    if held["version"] is not None:
+        return "remove it, and train anew (retort retrain)"
+    return "erase again when the cycle has ended" if held["stage"] == UNFINISHED else "remove it"

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from retort.errors import StartError
-from retrainer import Cycles, CycleState, Override, Request, ask, new_id, told_of
+from retrainer import Cycles, CycleState, Override, Request, RetrainerError, ask, asked, new_id, told_of
 from router import Config
 
 POLL_SECONDS = 0.3
@@ -16,7 +16,7 @@ START_SECONDS = 30.0
 def retrain(
     config: Config, route: str, *, max_steps: int | None, why: str | None, who: str, held_out: str | None
 ) -> int:
-    """Returns 0 where a candidate was registered, 1 where not. Raises StartError."""
+    """Returns 0 where a candidate was registered, 1 where not. Raises StartError, also where no cycle comes of it."""
     policy = config.routes.get(route)
     if policy is None or policy.student is None:
         known = [name for name, p in sorted(config.routes.items()) if p.student]
@@ -32,7 +32,10 @@ def retrain(
         held_out=str(Path(held_out).absolute()) if held_out else None,
     )
     ask(config.state, request)
-    state = _watch(Cycles(config.state), request.cycle_id)
+    try:
+        state = _watch(config, request)
+    except RetrainerError as error:  # a file of the state folder can't be read
+        raise StartError(str(error)) from error
     print(f"cycle {request.cycle_id}: {state.outcome}" + (f" ({state.error})" if state.error else ""))
     for line in told_of(state):
         print(f"  {line}")
@@ -41,7 +44,8 @@ def retrain(
     return 0 if state.outcome == "registered" else 1
 
 
-def _watch(cycles: Cycles, cycle_id: str) -> CycleState:
+def _watch(config: Config, request: Request) -> CycleState:
+    cycles, cycle_id = Cycles(config.state), request.cycle_id
     columns = (
         TextColumn("{task.description:20s}"),
         BarColumn(),
@@ -52,7 +56,10 @@ def _watch(cycles: Cycles, cycle_id: str) -> CycleState:
     with Progress(*columns) as bars:
         bar = bars.add_task("waiting", total=None, left="")
         while True:
+            waiting = asked(config.state, request.route)  # looked at first: it goes when its cycle has a state
             state = cycles.load(cycle_id)
+            if state is None and (waiting is None or waiting.cycle_id != cycle_id):
+                raise StartError(_passed_over(cycle_id, waiting))
             if state is not None and state.outcome is not None:
                 return state
             if state is None and time.monotonic() - asked_at > START_SECONDS:
@@ -65,3 +72,13 @@ def _watch(cycles: Cycles, cycle_id: str) -> CycleState:
                 left = "" if standing.seconds_left is None else f"{standing.seconds_left:.0f} s left"
                 bars.update(bar, description=standing.phase, completed=standing.done, total=standing.total, left=left)
             time.sleep(POLL_SECONDS)
+
+
+def _passed_over(cycle_id: str, waiting: Request | None) -> str:
+    """Why there will be no cycle of this id."""
+    if waiting is None:
+        return f"the retrainer refused the cycle {cycle_id}; its log says why (retrainer.bad_request)"
+    return (
+        f"the cycle {cycle_id} will not be: {waiting.who} asked for another, {waiting.cycle_id}, before it began, and "
+        "one request of a route waits at a time; ask again when that one has begun"
+    )

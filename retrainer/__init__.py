@@ -1,4 +1,4 @@
-from retrainer.ask import ask
+from retrainer.ask import ask, asked
 from retrainer.errors import (
     BaseModelError,
     CycleBusy,
@@ -28,6 +28,7 @@ __all__ = [
     "TrainingDiverged",
     "Verdict",
     "ask",
+    "asked",
     "due",
     "judge",
     "new_id",

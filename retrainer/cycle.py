@@ -9,7 +9,7 @@ On a ladder, prepare to gate_quantized come for each rung until one passes, and 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from retrainer.evaluation.limits import Limits
 from retrainer.evaluation.scorer import scorer as bind
 from retrainer.ladder import Rung, Step, ladder_of, rungs
 from retrainer.phases import Phases
+from retrainer.phases_card import Passed
 from retrainer.phases_gate import Compared
 from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
@@ -36,7 +37,7 @@ from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events
 from router.policy import RoutePolicy
-from router.registry import Registry
+from router.registry import Registry, Version
 from router.scores import Spec
 
 T = TypeVar("T")
@@ -206,9 +207,8 @@ class _Cycle:
         )
         reports["quantized"] = quantized
         assessed = self._phase(rung.key("assess"), Assessment, lambda: work.assess(quantized))
-        versions = self._registry.versions(self._state.request.route)
         compared = self._phase(
-            rung.key("compare"), Compared, lambda: work.compare(interactions, scorer, reports, versions)
+            rung.key("compare"), Compared, lambda: work.compare(interactions, scorer, reports, self._versions())
         )
         reports |= compared.reports()
         suites = self._phase(rung.key("safety"), list[Suite], lambda: work.safety(quantized))
@@ -221,16 +221,23 @@ class _Cycle:
         return _Climbed(rung=rung, work=work, verdict=verdict, reports=reports, assessed=assessed)
 
     def _publish(self, climbed: _Climbed, assessed: Assessment, send: Send | None) -> None:
-        work, verdict, reports = climbed.work, climbed.verdict, climbed.reports
-        phases = climbed.rung.phases(self._state.phases)
-        versions = self._registry.versions(self._state.request.route)
-        ladder = ladder_of(self._state)
-        self._phase("card", dict[str, int], lambda: work.card(phases, reports, verdict, versions, ladder))
-        self._phase("publish", str, lambda: work.publish(phases, reports, verdict, ladder))
-        made = Registered(verdict=verdict, assessed=assessed, base=work.base, tools=work.tools)
+        work = climbed.work
+        passed = Passed(
+            phases=climbed.rung.phases(self._state.phases),
+            reports=climbed.reports,
+            verdict=climbed.verdict,
+            ladder=ladder_of(self._state),
+        )
+        self._phase("card", dict[str, int], lambda: work.card(passed, self._versions()))
+        self._phase("publish", str, lambda: work.publish(passed))
+        made = Registered(verdict=climbed.verdict, assessed=assessed, base=work.base, tools=work.tools)
         self._phase(
             "register", float, lambda: register(self._config, self._policy, self._state, self._registry, made, send)
         )
+
+    def _versions(self) -> Sequence[Version]:
+        """For a phase to call: only the retrainer's own machine has the registry."""
+        return self._registry.versions(self._state.request.route)
 
     def end(self, outcome: str, *, error: str | None = None, seen: int = 0) -> None:
         """Store how the cycle ended, once."""

@@ -10,6 +10,7 @@ Pauses are kept in memory alone: a restart (the configuration may be another) an
 import asyncio
 import json
 import logging
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -27,7 +28,7 @@ from retrainer.errors import RetrainerError
 from retrainer.lease import LEASE_SECONDS, Leases, Lost
 from retrainer.pause import Pause
 from retrainer.ray_job import RayFailed, run_job, write_order
-from retrainer.state import Cycles, Request, new_id
+from retrainer.state import BUILDING, Cycles, Request, new_id
 from retrainer.stopping import EXIT_AGAIN, GRACE_SECONDS
 from retrainer.triggers import due
 from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE, EXIT_FAILED
@@ -160,6 +161,7 @@ class _Daemon:
         if state is not None and state.outcome is None:
             state.outcome, state.error, state.finished_at = "failed", error, time.time()
             self._cycles.save(state)
+        shutil.rmtree(self._cycles.folder(request.cycle_id) / BUILDING, ignore_errors=True)
         self._counts[request.route].anew()
         self._events.emit("retrainer.cycle", route=request.route, outcome="failed")
 

@@ -26,14 +26,13 @@ from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, Scorer, evaluate
-from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.generator import Generator
 from retrainer.evaluation.latency import measure_latency
-from retrainer.ladder import Step
-from retrainer.phases_gate import Compared, Setting, card, compare, safety
+from retrainer.phases_card import Passed, card
+from retrainer.phases_gate import Compared, Setting, compare, safety
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Suite, ask_general
-from retrainer.state import Request
+from retrainer.state import BUILDING, Request
 from router.config import Config
 from router.registry import Version
 from router.thinking import written
@@ -72,7 +71,7 @@ class Phases:
     def dataset(self, interactions: Interactions) -> dict[str, Any]:
         """Build and write the data set, and fill up the regression suite of it; returns its manifest."""
         retrain, route = self._policy.retrain, self._request.route
-        building = self._job.dataset.with_name("building")
+        building = self._job.dataset.with_name(BUILDING)
         how = options(self._config, route, self._policy, building, self._job.progress)
         try:
             made = build(interactions, route, max_examples=retrain.max_examples, fits=self._recipe.fits, options=how)
@@ -152,22 +151,13 @@ class Phases:
         """The safety suites, on what will be served."""
         return safety(self._setting, quantized)
 
-    def card(
-        self,
-        phases: Mapping[str, Any],
-        reports: Mapping[str, Report],
-        verdict: Verdict,
-        versions: Sequence[Version],
-        ladder: Sequence[Step],
-    ) -> dict[str, int]:
-        """Write the model card into the artefact. `ladder`: as `publish`."""
-        return card(self._setting, phases, reports, verdict, self._request.cycle_id, versions, ladder)
+    def card(self, passed: Passed, versions: Sequence[Version]) -> dict[str, int]:
+        """Write the model card into the artefact. `versions`: the route's."""
+        return card(self._setting, passed, self._request.cycle_id, versions)
 
-    def publish(
-        self, phases: Mapping[str, Any], reports: Mapping[str, Report], verdict: Verdict, ladder: Sequence[Step]
-    ) -> str:
-        """Put the artefact into the store, with golden answers and its manifest; returns its id. `phases`: this
-        student's; `ladder`: what it and those below it came to."""
+    def publish(self, passed: Passed) -> str:
+        """Put the artefact into the store, with golden answers and its manifest; returns its id."""
+        phases, reports = passed.phases, passed.reports
         artefact = self._folder / "artefact"
         store = Store(self._config.artefacts)
         staging = store.staging(self._request.cycle_id)
@@ -190,11 +180,11 @@ class Phases:
                 **{name: report.summary() for name, report in reports.items()},
                 "confidence": phases["assess"],
                 "closed": phases["closed"],
-                "ladder": msgspec.to_builtins(ladder),
+                "ladder": msgspec.to_builtins(passed.ladder),
                 "compared": msgspec.convert(phases["compare"], Compared).summary(),
                 "safety": [{k: v for k, v in suite.items() if k != "examples"} for suite in phases["safety"]],
             },
-            gate=msgspec.to_builtins(verdict),
+            gate=msgspec.to_builtins(passed.verdict),
             tools=self.tools,
             golden=self._golden(artefact, reports["base"]),
             packages={name: importlib.metadata.version(name) for name in _PACKAGES},

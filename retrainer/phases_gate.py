@@ -1,31 +1,26 @@
-"""What the gate needs beside the reports of base and student: others to compare with, prices, safety, and the card."""
+"""What the gate needs beside the reports of base and student: others to compare with, prices, and safety."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from collector import Interactions
 from exporters.models import ArtefactError, Generated, Store
-from exporters.models.manifest import NAME as MANIFEST
-from retrainer.card import Facts, Point, write_card
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, Judged, judged_pairs, teacher_again
 from retrainer.evaluation.clusters import Cluster, Regressions, clusters, regressions
 from retrainer.evaluation.cost import Costs, costs
 from retrainer.evaluation.evaluate import Generate, Report, Scorer, evaluate
-from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.generator import with_room
 from retrainer.evaluation.grounded import context_of, grounded
 from retrainer.evaluation.limits import Evidence
 from retrainer.evaluation.metrics import Metric
 from retrainer.evaluation.scorer import similarity
 from retrainer.evaluation.slices import Frozen, agreements, remembering
-from retrainer.ladder import Step
-from retrainer.recipes import RECIPES, Job
+from retrainer.recipes import RECIPES, SERVED, Job
 from retrainer.safety import Memory, Suite, build_cases, judge_suites
 from retrainer.safety.cases import Case
 from router.config import Config
@@ -175,11 +170,10 @@ def _previous(setting: Setting, live: Version) -> Answering | None:
     """How the live version answers; None where its artefact is gone, or of a runtime that no recipe has."""
     store, job = Store(setting.config.artefacts), setting.job
     try:
-        runtime = store.manifest(live.artefact).runtime
-        recipe = next((r for make in RECIPES.values() if (r := make(job)).runtime == runtime), None)
-        if recipe is None:
+        load = SERVED.get(store.manifest(live.artefact).runtime)
+        if load is None:
             return None
-        generator = recipe.exported(store.path(live.artefact))
+        generator = load(store.path(live.artefact))
     except ArtefactError as error:
         log.warning("retrainer.no_previous", extra={"version": live.id, "error": str(error)})
         return None
@@ -229,48 +223,3 @@ def _teachers(setting: Setting, route: str, cases: Sequence[Case]) -> list[str |
     asked = [c for c in cases if not c.tools]
     said = iter(setting.gateway.answers(route, [c.messages for c in asked]))
     return [None if c.tools else next(said) for c in cases]
-
-
-def card(
-    setting: Setting,
-    phases: Mapping[str, Any],
-    reports: Mapping[str, Report],
-    verdict: Verdict,
-    version: str,
-    versions: Sequence[Version],
-    ladder: Sequence[Step],
-) -> dict[str, int]:
-    """Write the model card into the artefact; returns its files' sizes."""
-    store, artefact = Store(setting.config.artefacts), setting.job.folder / "artefact"
-    points = [p for v in versions if v.id != version and (p := _point(store, v)) is not None]
-    points.append(Point(version=version, megabytes=_megabytes(artefact), quality=reports["quantized"].agreement))
-    facts = Facts(
-        version=version,
-        route=setting.route,
-        base=Path(setting.job.student.base).name,
-        recipe=setting.job.student.recipe,
-        phases=phases,
-        reports=reports,
-        verdict=verdict,
-        compared=msgspec.convert(phases["compare"], Compared),
-        suites=msgspec.convert(phases["safety"], list[Suite]),
-        points=points,
-        ladder=ladder,
-    )
-    return write_card(artefact, facts)
-
-
-def _point(store: Store, version: Version) -> Point | None:
-    try:
-        quality = store.manifest(version.artefact).report.get("quantized", {}).get("agreement")
-    except ArtefactError:
-        return None
-    if quality is None:
-        return None
-    return Point(version=version.id, megabytes=_megabytes(store.path(version.artefact)), quality=quality)
-
-
-def _megabytes(artefact: Path) -> float:
-    """Of what is served: without the card, and the manifest."""
-    files = [p for p in artefact.iterdir() if p.is_file() and not p.name.startswith("card") and p.name != MANIFEST]
-    return sum(p.stat().st_size for p in files) / 1e6

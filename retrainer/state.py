@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from retrainer.evaluation.gate import Override
 
 log = logging.getLogger("retort.retrainer")
 
+BUILDING = "building"  # where a cycle's data set is made, of texts: gone once it is there, or the cycle has ended
 _STATE, _PROGRESS, _LOCK = "state.json", "progress.json", ".lock"
+# Of a finished cycle; everything else is there to go on with. `wandb`: what its server has not had yet.
+_KEPT = {_STATE, _PROGRESS, _LOCK, "dataset", "order.json", "export.log", "wandb"}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,11 +150,21 @@ class Cycles:
             yield
 
     def trim(self, route: str, *, keep: str) -> None:
-        """Remove the weights that finished cycles of a route have left behind, all but those of `keep`."""
+        """Remove what finished cycles of a route have no more use for, as their weights; all but those of `keep`."""
         for state in self.of(route):
             if state.outcome is not None and state.request.cycle_id != keep:
-                for name in ("merged", "train", "artefact", "rungs"):
-                    shutil.rmtree(self.folder(state.request.cycle_id) / name, ignore_errors=True)
+                for path in self.folder(state.request.cycle_id).iterdir():
+                    if path.name not in _KEPT:
+                        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """As far as that can be done: what stays is in nobody's way."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def new_id(route: str, *, now: float | None = None) -> str:

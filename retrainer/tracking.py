@@ -22,7 +22,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """A cycle as a tracker is told of it. `folder`: the cycle's own. `begun`, `ended`: Unix seconds. `facts`: who,
     what and where. `settings`: the student's and the training's by their names in the configuration, and under
     `train` what the recipe used in the end. `numbers`: each phase's seconds, the data set's size, what the evaluations
-    measured. `losses`: of each step."""
+    measured. `curves`: each training's losses by step; a ladder's have their rung before the name, `RUNG.train`."""
 
     cycle_id: str
     folder: Path
@@ -32,7 +32,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, str]
     settings: dict[str, Any]
     numbers: dict[str, dict[str, float]]
-    losses: list[float]
+    curves: dict[str, list[float]]
 
 
 def track(config: Config, state: CycleState, error: str | None = None) -> None:
@@ -81,7 +81,7 @@ def _told(config: Config, state: CycleState, policy: RoutePolicy, error: str | N
         facts=facts,
         settings=_settings(policy, state),
         numbers=_numbers(state),
-        losses=[float(loss) for loss in (state.phases.get("train") or {}).get("losses") or []],
+        curves={key: [float(loss) for loss in made.get("losses") or []] for key, made in _trainings(state)},
     )
 
 
@@ -94,8 +94,12 @@ def _artefact(config: Config, cycle_id: str) -> str:
 def _settings(policy: RoutePolicy, state: CycleState) -> dict[str, Any]:
     given = {"student": policy.student, "retrain": policy.retrain}
     found = {name: s.model_dump(mode="json", exclude={"tracking"}) for name, s in given.items() if s is not None}
-    used = {key: phase.get("settings") for key, phase in state.phases.items() if key.rpartition(".")[2] == "train"}
-    return found | {key: settings for key, settings in used.items() if settings}
+    return found | {key: made["settings"] for key, made in _trainings(state) if made.get("settings")}
+
+
+def _trainings(state: CycleState) -> list[tuple[str, dict[str, Any]]]:
+    """The students' results of training: one, or those of a ladder's rungs in their order."""
+    return [(key, made) for key, made in state.phases.items() if key.rpartition(".")[2] == "train"]
 
 
 def _numbers(state: CycleState) -> dict[str, dict[str, float]]:

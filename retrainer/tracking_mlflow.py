@@ -1,4 +1,4 @@
-"""A cycle as a run of MLflow: settings as parameters, numbers and the curve as metrics, the facts as tags."""
+"""A cycle as a run of MLflow: settings as parameters, numbers and the curves as metrics, the facts as tags."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,7 +22,8 @@ def tell(uri: str, name: str, told: Told) -> None:
     begun, ended = round(told.begun * 1000), round(told.ended * 1000)
     run = client.create_run(experiment, start_time=begun, run_name=told.cycle_id)
     metrics = [Metric(key, value, ended, 0) for key, value in _flat(told.numbers)]
-    metrics += [Metric("train.loss", loss, begun, step) for step, loss in enumerate(told.losses, 1)]
+    for key, losses in told.curves.items():
+        metrics += [Metric(f"{key}.loss", loss, begun, step) for step, loss in enumerate(losses, 1)]
     client.log_batch(
         run.info.run_id,
         params=[Param(key, str(value)[:5000]) for key, value in _flat(told.settings)],

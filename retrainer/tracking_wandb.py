@@ -1,4 +1,4 @@
-"""A cycle as a run of Weights & Biases: settings and facts as its config, numbers as its summary, the curve as history.
+"""A cycle as a run of Weights & Biases: settings and facts as config, numbers as summary, the curves as history.
 
 The client writes its files into the cycle's folder, and sends them where WANDB_API_KEY and WANDB_BASE_URL say; with
 WANDB_MODE=offline `wandb sync` does that later. What it would tell of the machine by itself is turned off.
@@ -45,8 +45,9 @@ def tell(project: str, told: Told) -> None:
                 finish_timeout_raises=True,
             ),
         )
-        for step, loss in enumerate(told.losses, 1):
-            run.log({"train": {"loss": loss}}, step=step)
+        for step in range(max(map(len, told.curves.values()), default=0)):  # once each: steps only go up
+            at = {key: {"loss": losses[step]} for key, losses in told.curves.items() if step < len(losses)}
+            run.log(at, step=step + 1)
         run.summary.update(told.numbers)
         run.finish(exit_code=0 if told.good else 1)
     finally:

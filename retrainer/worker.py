@@ -16,7 +16,8 @@ import os
 import sys
 import threading
 import time
-from contextlib import closing
+import traceback
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from collector import open_interactions
 from collector.errors import CollectorError
 from exporters.models import ArtefactError
 from retrainer.cycle import run_request
-from retrainer.errors import CycleBusy, Interrupted, NotEnoughExamples, PhaseElsewhere, RetrainerError
+from retrainer.errors import Interrupted, NotEnoughExamples, PhaseElsewhere, RetrainerError
+from retrainer.progress import Progress
 from retrainer.state import Cycles, Request, Standing
 from retrainer.stopping import EXIT_AGAIN, Stoppable
 from retrainer.tracking import track
@@ -37,10 +39,11 @@ from router.events import Events
 
 log = logging.getLogger("retort.retrainer")
 
-EXIT_DONE, EXIT_FAILED = 0, 1
+EXIT_DONE = 0
 EXIT_ELSEWHERE = 76  # the next phase is heavy, and the route's heavy phases are done on a cluster
+EXIT_FAILED = 77  # trying again would not help; 1 is Python's own, of what nobody foresaw
 HEAVY = ("train", "evaluate_base", "evaluate_student", "export", "evaluate_quantized")
-AT_HOME = ("dataset", "compare", "safety", "publish", "register")  # what needs log, gateway, store or registry
+AT_HOME = ("dataset", "compare", "safety", "card", "publish", "register")  # what needs log, gateway, store or registry
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # 0: a base may be fetched
@@ -50,11 +53,12 @@ _ENVIRONMENT = {
 }
 NICENESS = 10  # training takes what serving leaves
 PROGRESS_EVERY = 0.5  # seconds
+MOST_TOLD = 1000  # characters of an error; a library's may be a list of all weights
 
 
 def main() -> int:
-    """Run the cycle. Returns 0 when it ended (registered, refused or skipped), 75 when it should be tried again, 1 when
-    trying again would not help."""
+    """Run the cycle, or its heavy phases. Returns 0 when it ended (registered, refused or skipped) or they did, 75 when
+    it should be tried again, 76 when they are due elsewhere, 77 when trying again would not help."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -62,16 +66,34 @@ def main() -> int:
     order = json.loads(Path(sys.argv[1]).read_bytes() if away else sys.stdin.readline())
     config = Config.model_validate(order["config"])
     request = msgspec.convert(order["request"], Request)
-    if away:
-        return _away(config, request)
-    on_ray = config.routes[request.route].retrain.on is not None
-    threading.Thread(target=_end_with_the_daemon, daemon=True).start()
+    if not away:
+        threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     os.nice(NICENESS)
     _keep_freed_memory()
     events = Events()
     events.subscribe(_tell)
-    progress = Stoppable(_Throttled(Cycles(config.state), request.cycle_id))
+    progress = Stoppable(_Throttled(Cycles(config.state), request.cycle_id, told=not away))
     progress.listen()
+    try:
+        return (_away if away else _here)(config, request, events, progress)
+    except Interrupted:
+        os._exit(EXIT_AGAIN)  # taking the libraries down would cost seconds that the machine may not have
+    except (RetrainerError, ArtefactError, CollectorError, RouterError) as error:
+        again, why = error.retryable, str(error)
+    except Exception as error:  # a full disk, a library's own, a fault of ours: the edge of the process
+        log.exception("retrainer.worker_broke")
+        again, why = True, _unforeseen(error)
+    _tell("worker.error", {"error": why, "retryable": again})
+    if again:
+        return EXIT_AGAIN
+    if not away:
+        _track(config, request, why)
+    return EXIT_FAILED
+
+
+def _here(config: Config, request: Request, events: Events, progress: Progress) -> int:
+    """The cycle, or where the route names a cluster what that doesn't do."""
+    on_ray = config.routes[request.route].retrain.on is not None
     try:
         with closing(open_registry(config.registry)) as registry, open_interactions(config) as interactions:
             run_request(
@@ -83,34 +105,19 @@ def main() -> int:
                 progress=progress,
                 mine=lambda phase: not (on_ray and _plain(phase) in HEAVY),
             )
-    except Interrupted:
-        os._exit(EXIT_AGAIN)  # taking the libraries down would cost seconds that the machine may not have
     except PhaseElsewhere:
         return EXIT_ELSEWHERE
     except NotEnoughExamples as error:
         log.warning("retrainer.skipped", extra={"why": str(error)})
         return EXIT_DONE
-    except (RetrainerError, ArtefactError, CollectorError, RouterError) as error:
-        again = error.retryable or isinstance(error, CycleBusy)
-        _tell("worker.error", {"error": str(error), "retryable": again})
-        if again:
-            return EXIT_AGAIN
-        _track(config, request, str(error))
-        return EXIT_FAILED
     _track(config, request)
     return EXIT_DONE
 
 
-def _away(config: Config, request: Request) -> int:
+def _away(config: Config, request: Request, events: Events, progress: Progress) -> int:
     """The heavy phases, on a machine that has neither log nor registry; ends before the first that needs them."""
-    os.nice(NICENESS)
-    _keep_freed_memory()
-    events = Events()
-    events.subscribe(_tell)
-    progress = Stoppable(_Throttled(Cycles(config.state), request.cycle_id, told=False))
-    progress.listen()
     nowhere: Any = _Nowhere()
-    try:
+    with suppress(PhaseElsewhere):
         run_request(
             config,
             request,
@@ -120,15 +127,17 @@ def _away(config: Config, request: Request) -> int:
             progress=progress,
             mine=lambda phase: _plain(phase) not in AT_HOME,
         )
-    except Interrupted:
-        os._exit(EXIT_AGAIN)
-    except PhaseElsewhere:
-        pass
-    except (RetrainerError, ArtefactError, CollectorError, RouterError) as error:
-        again = error.retryable or isinstance(error, CycleBusy)
-        _tell("worker.error", {"error": str(error), "retryable": again})
-        return EXIT_AGAIN if again else EXIT_FAILED
     return EXIT_DONE
+
+
+def _unforeseen(error: Exception) -> str:
+    """What is told of an error that nobody foresaw. Where it is of a value it may quote a record, and is told by its
+    place alone."""
+    name = type(error).__name__
+    if isinstance(error, ValueError | LookupError):
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{name} in {Path(place.filename).name}, line {place.lineno}; the retrainer's log has it whole"
+    return f"{name}: {error}"[:MOST_TOLD]
 
 
 class _Nowhere:

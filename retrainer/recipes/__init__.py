@@ -9,6 +9,7 @@ from retrainer.recipes.job import Job
 from retrainer.recipes.linear import Linear
 from retrainer.recipes.qlora import QLora
 from retrainer.recipes.recipe import Recipe
+from retrainer.recipes.served import SERVED
 
 CAUSAL = (
     "lora", "full", "logits", "topk", "hidden", "attention", "on_policy", "preference", "cascade", "pruned",
@@ -28,4 +29,4 @@ RECIPES: dict[str, Callable[[Job], Recipe]] = {
     "encoder": Encoder,
 }
 
-__all__ = ["RECIPES", "Job", "Recipe"]
+__all__ = ["RECIPES", "SERVED", "Job", "Recipe"]

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exporters.models import GENAI, QUANTIZERS, GenAIGenerator, to_onnx
+from exporters.models import GENAI, QUANTIZERS, to_onnx
 from retrainer.data.curate import Example
 from retrainer.evaluation.generator import Generator
 from retrainer.recipes.job import Job
+from retrainer.recipes.recipe import Exported
+from retrainer.recipes.served import SERVED
 
 Fit = Callable[[Job, Path], dict[str, Any]]
 
@@ -52,9 +54,9 @@ class Causal:
         to_onnx(self._merged, artefact, quantization=quantization, log=self._job.folder / "export.log")
         return {"quantization": QUANTIZERS[quantization]}
 
-    def exported(self, artefact: Path) -> GenAIGenerator:
+    def exported(self, artefact: Path) -> Exported:
         """See Recipe."""
-        return GenAIGenerator(artefact)
+        return SERVED[self.runtime](artefact)
 
     def most_tokens(self, answers: list[str]) -> int:
         """See Recipe."""

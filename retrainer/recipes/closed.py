@@ -20,6 +20,7 @@ from retrainer.errors import CycleError
 from retrainer.evaluation.generator import Generator
 from retrainer.recipes.job import Job
 from retrainer.recipes.recipe import Exported
+from retrainer.recipes.served import SERVED
 
 Fit = Callable[["Task", Path], dict[str, Any]]
 LEAST_CHECKED = 20  # records that may choose
@@ -99,9 +100,7 @@ class ClosedRecipe:
 
     def exported(self, artefact: Path) -> Exported:
         """See Recipe."""
-        from exporters.models.closed import ClosedModel  # noqa: PLC0415 - numpy: only a cycle pays for it
-
-        return ClosedModel.load(artefact)
+        return SERVED[self.runtime](artefact)
 
     def most_tokens(self, answers: list[str]) -> int:
         """See Recipe. An answer is one choice."""

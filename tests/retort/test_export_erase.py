@@ -19,6 +19,7 @@ from retort.studies import folder_of
 from retrainer.data.curate import Example, Side
 from retrainer.data.dataset import Dataset, DatasetManifest, digest, examples, write
 from retrainer.data.suite import grow, read_suite, suite_file
+from retrainer.state import BUILDING, Cycles, CycleState, Request
 from router import Arm, Config, Stage, TaskKind, Version, open_registry, parse
 
 CONFIG = """
@@ -288,6 +289,65 @@ def test_what_the_log_has_forgotten_of_a_person_is_still_found_and_erased(
     assert [(h["version"], h["records"], h["certain"]) for h in row["held_by"]] == [("with", 2, True)]
     assert [[e.id for e in read_suite(suite)] for suite in suites] == [["c"], ["c"]]
     assert [folder_of(config, route).exists() for route in ("r", "s")] == [False, True]
+
+
+def test_what_cycles_that_made_no_version_hold_of_a_person_is_found(
+    file: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(config, record("a", subject="jane"))
+    learnt(config, "of-others", (0, 100), ["c"])
+    cycles = Cycles(config.state)
+    policy = config.routes["r"].model_dump(mode="json")
+    for name, outcome in (("at-work", None), ("failed", "failed"), ("refused", "refused"), ("of-joe", "refused")):
+        write_examples(cycles.folder(name) / "dataset", ["x", "b" if name == "of-joe" else "a"])
+        state = CycleState(request=Request(cycle_id=name, route="r"), policy=policy, started_at=1.0, outcome=outcome)
+        state.phases["dataset"] = {"digest": f"sha256:{name}"}
+        cycles.save(state)
+    write_examples(cycles.folder("without-a-state") / "dataset", ["z"], "jane")
+    assert retort("erase", "--hashed", "jane", "--json", "--config", str(file)) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    found = [(h["cycle"], h["version"], h["stage"], h["dataset"], h["records"], h["certain"]) for h in row["held_by"]]
+    assert found == [
+        ("at-work", None, "unfinished", "sha256:at-work", 1, True),
+        ("failed", None, "failed", "sha256:failed", 1, True),
+        ("refused", None, "refused", "sha256:refused", 1, True),
+        ("without-a-state", None, "unknown", None, 1, True),
+    ]
+    put(config, record("a", subject="jane"))
+    assert retort("erase", "--hashed", "jane", "--config", str(file)) == 0
+    said = capsys.readouterr().out
+    assert f"{cycles.folder('refused')} still holds them, scrubbed: remove it\n" in said
+    assert f"{cycles.folder('at-work')} still holds them, scrubbed: erase again when the cycle has ended\n" in said
+
+
+def test_a_data_set_that_can_not_be_read_is_named(
+    file: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(config, record("a", subject="jane"))
+    folder = Cycles(config.state).folder("refused") / "dataset"
+    write_examples(folder, ["a"])
+    (folder / "train.jsonl").write_text("{")
+    assert retort("erase", "--hashed", "jane", "--config", str(file)) == 2
+    said = capsys.readouterr().err
+    assert f"{folder} is not what its manifest says" in said
+    assert "mend or remove it, and run this again" in said
+    with open_interactions(config) as interactions:
+        assert list(interactions.of("r")) == []
+
+
+def test_what_an_interrupted_cycle_has_read_is_removed_and_one_that_is_at_work_is_told(
+    file: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cycles = Cycles(config.state)
+    interrupted, at_work = (cycles.folder(name) / BUILDING for name in ("interrupted", "at-work"))
+    for folder in (interrupted, at_work):
+        folder.mkdir(parents=True)
+    with cycles.lock("at-work"):
+        assert retort("erase", "--hashed", "jane", "--config", str(file)) == 0
+    assert (interrupted.exists(), at_work.exists()) == (False, True)
+    said = capsys.readouterr().err
+    assert "the cycle at-work is reading the log" in said
+    assert "interrupted" not in said
 
 
 def test_several_people_are_erased_at_once_and_each_is_told_what_holds_her(

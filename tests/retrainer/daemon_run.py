@@ -92,6 +92,12 @@ FINISH = (
 )
 
 
+def broken(error: str, status: int) -> str:
+    """What a worker does that tells an error, and ends with this status."""
+    told = {"event": "worker.error", "fields": {"error": error}}
+    return f"print(json.dumps({told})); sys.exit({status})"
+
+
 def cycles_of(settings: Config) -> list[CycleState]:
     return Cycles(settings.state).of("colours")
 

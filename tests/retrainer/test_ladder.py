@@ -1,16 +1,28 @@
 """What a ladder says of its rungs: cost as served, and which are on the frontier."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from daemon_run import config
 
 from retort.cycles import cycles
 from retrainer.audit import note
+from retrainer.cycle import begin, run_request
+from retrainer.errors import PhaseElsewhere
+from retrainer.evaluation.assess import Assessment
+from retrainer.evaluation.cost import Costs
+from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.gate import Verdict
 from retrainer.ladder import frontier, told
-from retrainer.state import CycleState, Request
+from retrainer.phases_gate import Compared
+from retrainer.state import Cycles, CycleState, Request
+from retrainer.worker import AT_HOME, HEAVY, _Nowhere
+from router.config import Config
+from router.events import Events
 
 
 def stored(**rungs: tuple[float, float] | None) -> dict[str, Any]:
@@ -62,3 +74,64 @@ def test_the_list_of_cycles_has_the_rungs(
     assert "students of c1, cheap to dear" in said
     (row,) = [line.split() for line in said.splitlines() if line.startswith("encoder")]
     assert row == ["encoder", "90.0%", "(90.0%", "-", "90.0%)", "2.0", "0.0020", "0.0", "yes", "passed", "(whole)"]
+
+
+def first_rung_exported_and_then_refused(settings: Config) -> None:
+    """The state of such a cycle, c1."""
+    report = Report(
+        n=100, agreement=0.9, lower=0.9, upper=0.9, confidence=0.95, valid_json=None, leaked=0, unfinished=0,
+        reasons={}, tokens=1, seconds=1.0,
+    )  # fmt: skip
+    worse = msgspec.structs.replace(report, agreement=0.1, lower=0.1, upper=0.1)
+    assessed = Assessment(
+        method="raw", reason=None, records={}, novelty=None, whole=None, prefix=None, uncalibrated=None
+    )
+    results = {
+        "prepare": "r",
+        "train": {},
+        "evaluate_base": worse,
+        "evaluate_student": report,
+        "gate": Verdict(gate="passed", reasons=[], checks={}),
+        "export": {"bytes": 1},
+        "evaluate_quantized": report,
+        "assess": assessed,
+        "compare": Compared(costs=Costs(teacher=None, student=None), clusters=[]),
+        "safety": [],
+        "gate_quantized": Verdict(gate="refused", reasons=["too slow"], checks={}),
+    }
+    cycles = Cycles(settings.state)
+    state = begin(settings, cycles, Request(cycle_id="c1", route="colours"))
+    state.phases = {"dataset": {"end": 1}, "closed": {"closed": True}}
+    state.phases |= {f"linear.{name}": msgspec.to_builtins(result) for name, result in results.items()}
+    cycles.save(state)
+
+
+def test_a_rung_above_one_that_was_exported_and_refused_is_trained_elsewhere(tmp_path: Path) -> None:
+    given = config(tmp_path / "s").model_dump(mode="json")
+    given["routes"]["colours"]["student"]["recipe"] = "auto"
+    settings = Config.model_validate(given)
+    first_rung_exported_and_then_refused(settings)
+    begun: list[str] = []
+
+    def progress(phase: str, done: int, total: int, seconds_left: float | None) -> None:
+        begun.append(phase)
+        if phase == "encoder.train":
+            raise TimeoutError  # it need not train to its end
+
+    def go_on(mine: Callable[[str], bool]) -> None:
+        nowhere: Any = _Nowhere()
+        run_request(
+            settings,
+            Request(cycle_id="c1", route="colours"),
+            registry=nowhere,
+            interactions=nowhere,
+            events=Events(),
+            progress=progress,
+            mine=mine,
+        )
+
+    with pytest.raises(PhaseElsewhere, match=r"encoder\.train is another process's"):
+        go_on(lambda phase: phase.rpartition(".")[2] not in HEAVY)
+    with pytest.raises(TimeoutError):
+        go_on(lambda phase: phase.rpartition(".")[2] not in AT_HOME)
+    assert list(dict.fromkeys(begun)) == ["encoder.prepare", "encoder.train"]

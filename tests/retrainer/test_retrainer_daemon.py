@@ -5,18 +5,30 @@ import json
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from daemon_run import FINISH, collector_that_acknowledges, config, cycles_of, log_exchanges, running, stand_in, until
+from daemon_run import (
+    FINISH,
+    broken,
+    collector_that_acknowledges,
+    config,
+    cycles_of,
+    log_exchanges,
+    running,
+    stand_in,
+    until,
+)
 
 from collector.frames import Happened
 from exporters.models import Store
 from retrainer.ask import ask, asked
-from retrainer.daemon import WORKER
+from retrainer.daemon import MOST_ATTEMPTS, WORKER
 from retrainer.state import Cycles, Request
-from retrainer.worker import EXIT_AGAIN
+from retrainer.worker import EXIT_AGAIN, EXIT_FAILED, _unforeseen
 from router import open_registry
+from router.config import Config
 
 
 async def test_enough_new_examples_start_one_cycle_and_its_events_are_passed_on(tmp_path: Path) -> None:
@@ -60,15 +72,13 @@ async def test_stopping_ends_the_worker_in_seconds_and_the_next_start_resumes_it
     assert [s.request.cycle_id for s in cycles_of(settings)] == ["mine"]
 
 
-async def test_a_worker_that_dies_is_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "raise MemoryError"])
+async def test_a_worker_that_dies_is_tried_again(tmp_path: Path, end: str) -> None:
     settings = config(tmp_path / "s")
     log_exchanges(settings, range(2))
     ask(settings.state, Request(cycle_id="mine", route="colours"))
     mark = tmp_path / "died"
-    code = (
-        f"import os\nmark = {str(mark)!r}\n"
-        "if not os.path.exists(mark):\n    open(mark, 'w').close(); os.kill(os.getpid(), 9)\n"
-    )
+    code = f"import os\nmark = {str(mark)!r}\nif not os.path.exists(mark):\n    open(mark, 'w').close(); {end}\n"
     async with running(settings, stand_in(code + FINISH), retry=(0.1, 1.0)):
         await until(lambda: [s.outcome for s in cycles_of(settings)] == ["registered"])
     assert mark.exists()
@@ -78,12 +88,24 @@ async def test_a_cycle_that_can_not_succeed_is_marked_as_failed_with_its_error(t
     settings = config(tmp_path / "s")
     log_exchanges(settings, range(2))
     ask(settings.state, Request(cycle_id="mine", route="colours"))
-    error = "{'event': 'worker.error', 'fields': {'error': 'the loss is no number', 'retryable': False}}"
-    async with running(settings, stand_in(f"print(json.dumps({error})); sys.exit(1)")) as told:
+    async with running(settings, stand_in(broken("the loss is no number", EXIT_FAILED))) as told:
         await until(lambda: told)
     (state,) = cycles_of(settings)
     assert (state.outcome, state.error) == ("failed", "the loss is no number")
     assert told == [("retrainer.cycle", {"route": "colours", "outcome": "failed"})]
+
+
+async def test_a_cycle_that_breaks_at_every_attempt_has_failed_with_the_last_ones_error(tmp_path: Path) -> None:
+    settings = config(tmp_path / "s")
+    log_exchanges(settings, range(2))
+    ask(settings.state, Request(cycle_id="mine", route="colours"))
+    attempts = tmp_path / "attempts"
+    code = f"open({str(attempts)!r}, 'a').write('x')\n" + broken("No space left on device", EXIT_AGAIN)
+    async with running(settings, stand_in(code), retry=(0.01, 0.02)) as told:
+        await until(lambda: told, 30)
+    (state,) = cycles_of(settings)
+    assert (state.outcome, state.error) == ("failed", "No space left on device")
+    assert len(attempts.read_text()) == MOST_ATTEMPTS
 
 
 async def test_a_request_that_is_no_json_is_thrown_away(tmp_path: Path) -> None:
@@ -99,6 +121,22 @@ async def test_a_request_that_is_no_json_is_thrown_away(tmp_path: Path) -> None:
 
 def test_the_real_worker_tells_of_a_registry_that_is_away_as_worth_another_try(tmp_path: Path) -> None:
     settings = config(tmp_path / "s").model_copy(update={"registry": "postgresql://127.0.0.1:1/x"})
+    said = first_words_of_the_real_worker(settings)
+    assert said["retryable"]
+    assert "port 1 failed" in said["error"]
+
+
+def test_the_real_worker_tells_of_a_disk_that_fails_as_worth_another_try(tmp_path: Path) -> None:
+    settings = config(tmp_path / "s")
+    log_exchanges(settings, range(2))
+    (tmp_path / "s" / "cycles").write_text("where a folder should be")
+    said = first_words_of_the_real_worker(settings)
+    assert said["retryable"]
+    assert said["error"].startswith("NotADirectoryError: [Errno 20] Not a directory: ")
+
+
+def first_words_of_the_real_worker(settings: Config) -> Any:
+    """Of a worker that ends so that it is tried again."""
     request = Request(cycle_id="mine", route="colours")
     order = {"config": settings.model_dump(mode="json"), "request": msgspec.to_builtins(request)}
     with subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
@@ -108,8 +146,21 @@ def test_the_real_worker_tells_of_a_registry_that_is_away_as_worth_another_try(t
         worker.stdin.flush()
         said = json.loads(worker.stdout.readline())
         assert worker.wait(60) == EXIT_AGAIN
-    assert said["fields"]["retryable"]
-    assert "port 1 failed" in said["fields"]["error"]
+    assert said["event"] == "worker.error"
+    return said["fields"]
+
+
+def test_an_unforeseen_error_that_may_quote_a_record_is_told_by_its_place_alone() -> None:
+    def told(text: str) -> str:
+        try:
+            int(text)
+        except ValueError as error:
+            return _unforeseen(error)
+        return ""
+
+    assert told("Jane Doe").startswith("ValueError in test_retrainer_daemon.py, line ")
+    assert "Jane" not in told("Jane Doe")
+    assert _unforeseen(OSError(28, "No space left on device")) == "OSError: [Errno 28] No space left on device"
 
 
 @pytest.mark.train

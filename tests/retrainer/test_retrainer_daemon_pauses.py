@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import tiny_model
-from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_in, until
+from daemon_run import FINISH, broken, config, cycles_of, log_exchanges, running, stand_in, until
 from retrainer_fakes import interaction
 
 from collector import open_log
@@ -16,6 +16,7 @@ from collector.log import Stream
 from retrainer.ask import ask, asked
 from retrainer.daemon import WORKER
 from retrainer.state import Cycles, Request
+from retrainer.worker import EXIT_FAILED
 
 SKIP = "state.seen = 10**6\nstate.outcome, state.finished_at = 'skipped', time.time()\ncycles.save(state)\n"
 
@@ -45,7 +46,7 @@ async def test_the_real_worker_skips_near_identical_requests_once(tmp_path: Path
     log.close()
 
 
-HOPELESS = "print(json.dumps({'event': 'worker.error', 'fields': {'error': 'no such base'}})); sys.exit(1)"
+HOPELESS = broken("no such base", EXIT_FAILED)
 
 
 async def test_a_trigger_whose_cycle_can_not_succeed_waits_for_the_longest_pause_or_a_restart(tmp_path: Path) -> None:
@@ -68,8 +69,8 @@ async def test_the_pauses_of_what_breaks_again_and_again_grow(tmp_path: Path) ->
     settings = config(tmp_path / "s", new=20)
     log_exchanges(settings, range(20))
     times = tmp_path / "times"
-    broken = f"print(time.time(), file=open({str(times)!r}, 'a')); sys.exit(75)"
-    async with running(settings, stand_in(broken), retry=(0.1, 60.0)):
+    breaks = f"print(time.time(), file=open({str(times)!r}, 'a')); sys.exit(75)"
+    async with running(settings, stand_in(breaks), retry=(0.1, 60.0)):
         await until(lambda: [s.outcome for s in cycles_of(settings)] == ["failed"], 20)
         ended = time.time()
         await until(lambda: len(cycles_of(settings)) == 2, 20)

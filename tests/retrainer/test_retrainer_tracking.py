@@ -103,6 +103,24 @@ def test_a_cycle_is_one_run_with_its_settings_numbers_curve_and_artefact(tmp_pat
     assert_no_text(stored)
 
 
+def ladder(made: Config) -> CycleState:
+    """The state of a cycle that trained two students."""
+    trained = {"linear.train": {"losses": [3.0, 2.0]}, "encoder.train": {"losses": [1.5, 1.0, 0.5]}}
+    return ended(made, phases=trained)
+
+
+def test_a_ladder_has_a_curve_for_each_of_its_rungs(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    track(made, ladder(made))
+    (run,) = runs(made)
+    tracking = made.routes["colours"].retrain.tracking
+    assert tracking is not None
+    client = mlflow.MlflowClient(tracking_uri=tracking.mlflow)
+    for rung, losses in (("linear", [3.0, 2.0]), ("encoder", [1.5, 1.0, 0.5])):
+        curve = client.get_metric_history(run.info.run_id, f"{rung}.train.loss")
+        assert [(m.step, m.value) for m in curve] == list(enumerate(losses, 1))
+
+
 def assert_no_text(stored: bytes) -> None:
     for text in (tiny_model.SYSTEM, tiny_model.question(1), tiny_model.answer(tiny_model.question(1))):
         assert text.encode() not in stored
@@ -161,19 +179,22 @@ def records(file: Path) -> Iterator[Any]:
             whole = b""
 
 
-def run_of(folder: Path) -> tuple[Any, dict[str, Any], dict[tuple[str, ...], Any], list[tuple[int, float]], int]:
-    """The run, its config, its summary, the curve, and how it ended, as the client has written them down."""
+def run_of(
+    folder: Path, keys: tuple[str, ...] = ("train",)
+) -> tuple[Any, dict[str, Any], dict[tuple[str, ...], Any], list[tuple[float, ...]], int]:
+    """The run, its config, its summary, the curves (by their names), and how it ended, as the client has written them
+    down."""
     (file,) = folder.rglob("*.wandb")
     found = [(record, record.WhichOneof("record_type")) for record in records(file)]
     (run,) = [record.run for record, kind in found if kind == "run"]
     given = {update.key: json.loads(update.value_json) for update in run.config.update}
     updates = [update for record, kind in found if kind == "summary" for update in record.summary.update]
     summary = {tuple(u.nested_key) or (u.key,): json.loads(u.value_json) for u in updates}
-    curve = []
+    curve: list[tuple[float, ...]] = []
     for record, kind in found:
         if kind == "history":
             items = {tuple(i.nested_key) or (i.key,): json.loads(i.value_json) for i in record.history.item}
-            curve.append((record.history.step.num, items["train", "loss"]))
+            curve.append((record.history.step.num, *(items[key, "loss"] for key in keys if (key, "loss") in items)))
     (code,) = [record.exit.exit_code for record, kind in found if kind == "exit"]
     return run, given, summary, curve, code
 
@@ -200,6 +221,16 @@ def test_weights_and_biases_get_the_same_run(tmp_path: Path, monkeypatch: pytest
     stored = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
     assert_no_text(stored)
     assert str(Path.cwd()).encode() not in stored.replace(str(tmp_path).encode(), b""), "nor of the machine"
+
+
+def test_weights_and_biases_get_the_curve_of_each_rung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    made = config(tmp_path / "s", tracking={"wandb": "us/retort"})
+    track(made, ladder(made))
+    *_, curves, code = run_of(tmp_path / "s/cycles/colours-1", ("linear.train", "encoder.train"))
+    assert (curves, code) == ([(1, 3.0, 1.5), (2, 2.0, 1.0), (3, 0.5)], 0)
 
 
 def test_weights_and_biases_see_a_failure_and_their_absence_fails_no_cycle(

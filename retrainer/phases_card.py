@@ -1,0 +1,67 @@
+"""The phase that writes the model card, and what the phases after the gate are of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from exporters.models import ArtefactError, Store
+from exporters.models.manifest import NAME as MANIFEST
+from retrainer.card import Facts, Point, write_card
+from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.gate import Verdict
+from retrainer.ladder import Step
+from retrainer.phases_gate import Compared, Setting
+from retrainer.safety import Suite
+from router.registry import Version
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """A student that the gate lets through. `phases`: its finished phases' stored results by their plain names, with
+    those that all rungs share. `ladder`: what it and the students below it came to."""
+
+    phases: Mapping[str, Any]
+    reports: Mapping[str, Report]
+    verdict: Verdict
+    ladder: Sequence[Step]
+
+
+def card(setting: Setting, passed: Passed, version: str, versions: Sequence[Version]) -> dict[str, int]:
+    """Write the model card into the artefact; returns its files' sizes. `version`: the student's id; `versions`: the
+    route's."""
+    store, artefact = Store(setting.config.artefacts), setting.job.folder / "artefact"
+    points = [p for v in versions if v.id != version and (p := _point(store, v)) is not None]
+    points.append(Point(version=version, megabytes=_megabytes(artefact), quality=passed.reports["quantized"].agreement))
+    facts = Facts(
+        version=version,
+        route=setting.route,
+        base=Path(setting.job.student.base).name,
+        recipe=setting.job.student.recipe,
+        phases=passed.phases,
+        reports=passed.reports,
+        verdict=passed.verdict,
+        compared=msgspec.convert(passed.phases["compare"], Compared),
+        suites=msgspec.convert(passed.phases["safety"], list[Suite]),
+        points=points,
+        ladder=passed.ladder,
+    )
+    return write_card(artefact, facts)
+
+
+def _point(store: Store, version: Version) -> Point | None:
+    try:
+        quality = store.manifest(version.artefact).report.get("quantized", {}).get("agreement")
+    except ArtefactError:
+        return None
+    if quality is None:
+        return None
+    return Point(version=version.id, megabytes=_megabytes(store.path(version.artefact)), quality=quality)
+
+
+def _megabytes(artefact: Path) -> float:
+    """Of what is served: without the card, and the manifest."""
+    files = [p for p in artefact.iterdir() if p.is_file() and not p.name.startswith("card") and p.name != MANIFEST]
+    return sum(p.stat().st_size for p in files) / 1e6
