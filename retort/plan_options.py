@@ -98,6 +98,7 @@ def cost(text: str) -> float:
 
 
 def share(text: str) -> float:
+    """From 0 to 1, of a command line. Raises ArgumentTypeError."""
     number = _number(text)
     if not 0.0 <= number <= 1.0:
         raise argparse.ArgumentTypeError(f"must be a share from 0 to 1, for example 0.05; got {text}")
