@@ -23,6 +23,10 @@ def add_training(command: Command) -> None:
     )
     retrain.add_argument("--override-gate", metavar="WHY", help="register the candidate even if the gate says no")
     retrain.add_argument("--who", default=getpass.getuser(), help="default: your login name")
+    ended = command("cancel", _cancel, text="end a route's training cycle for good, running or waiting")
+    ended.add_argument("route")
+    ended.add_argument("--why", default="no longer wanted")
+    ended.add_argument("--who", default=getpass.getuser(), help="default: your login name")
     card = command("card", _card, text="print the path of a version's model card, to open in a browser")
     card.add_argument("version")
     card.add_argument("--markdown", action="store_true", help="of its Markdown form")
@@ -144,6 +148,13 @@ def _sweep(options: argparse.Namespace) -> int:
 
     given = SweepOptions(**{name: getattr(options, name) for name in SweepOptions.__struct_fields__})
     return sweep(load(options.config), options.route, given, as_json=options.json)
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    need("cancel", "retrainer")
+    from retort.cancel import cancel_cycle  # noqa: PLC0415
+
+    return cancel_cycle(load(options.config), options.route, who=options.who, why=options.why)
 
 
 def _cycles(options: argparse.Namespace) -> int:

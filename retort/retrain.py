@@ -36,6 +36,9 @@ def retrain(
         state = _watch(config, request)
     except RetrainerError as error:  # a file of the state folder can't be read
         raise StartError(str(error)) from error
+    except KeyboardInterrupt:
+        print(f"{request.cycle_id} goes on without you; `retort cancel {route}` ends it")
+        raise
     print(f"cycle {request.cycle_id}: {state.outcome}" + (f" ({state.error})" if state.error else ""))
     for line in told_of(state):
         print(f"  {line}")
@@ -52,7 +55,7 @@ def _watch(config: Config, request: Request) -> CycleState:
         MofNCompleteColumn(),
         TextColumn("{task.fields[left]}"),
     )
-    asked_at = time.monotonic()
+    asked_at, compared = time.monotonic(), False
     with Progress(*columns) as bars:
         bar = bars.add_task("waiting", total=None, left="")
         while True:
@@ -60,6 +63,10 @@ def _watch(config: Config, request: Request) -> CycleState:
             state = cycles.load(cycle_id)
             if state is None and (waiting is None or waiting.cycle_id != cycle_id):
                 raise StartError(_passed_over(cycle_id, waiting))
+            if state is not None and not compared:
+                compared = True
+                for line in _other_settings(config, request.route, state):
+                    bars.console.print(line, soft_wrap=True)
             if state is not None and state.outcome is not None:
                 return state
             if state is None and time.monotonic() - asked_at > START_SECONDS:
@@ -72,6 +79,19 @@ def _watch(config: Config, request: Request) -> CycleState:
                 left = "" if standing.seconds_left is None else f"{standing.seconds_left:.0f} s left"
                 bars.update(bar, description=standing.phase, completed=standing.done, total=standing.total, left=left)
             time.sleep(POLL_SECONDS)
+
+
+def _other_settings(config: Config, route: str, state: CycleState) -> list[str]:
+    """What to know where the running retrainer was started with another configuration of the route than this one."""
+    here = config.routes[route].model_dump(mode="json")
+    other = sorted(key for key, value in here.items() if state.policy.get(key) != value)
+    if not other:
+        return []
+    keys = ", ".join(f"routes.{route}.{key}" for key in other)
+    return [
+        f"this cycle is by the configuration that the retrainer was started with, which differs in {keys}: "
+        f"`retort cancel {route}`, restart `retort up`, and repeat the command"
+    ]
 
 
 def _passed_over(cycle_id: str, waiting: Request | None) -> str:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -22,14 +23,16 @@ import msgspec
 from collector import open_interactions
 from retrainer.ask import answered, asked
 from retrainer.audit import note
+from retrainer.cancel import cancelled, end
+from retrainer.child import run_child
 from retrainer.counting import Count
 from retrainer.cycle import begin
-from retrainer.errors import RetrainerError
+from retrainer.errors import CycleBusy, RetrainerError
 from retrainer.lease import LEASE_SECONDS, Leases, Lost
 from retrainer.pause import Pause
 from retrainer.ray_job import RayFailed, run_job, write_order
 from retrainer.state import BUILDING, Cycles, Request, new_id
-from retrainer.stopping import EXIT_AGAIN, GRACE_SECONDS
+from retrainer.stopping import EXIT_AGAIN
 from retrainer.triggers import due
 from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE, EXIT_FAILED
 from router.config import Config
@@ -40,8 +43,7 @@ log = logging.getLogger("retort.retrainer")
 POLL_SECONDS = 1.0
 RETRY_SECONDS = (10.0, 3600.0)
 MOST_ATTEMPTS = 5
-# A worker bounds its own end; less than the part of a lease that Leases keeps for it.
-STOP_SECONDS = GRACE_SECONDS + 5.0
+POLL_CANCEL = 0.5
 WORKER = (sys.executable, "-m", "retrainer.worker")
 
 
@@ -119,20 +121,25 @@ class _Daemon:
     async def work(self, request: Request) -> None:
         """Run one cycle in a child process, to its end or until `stop`, or until the lease is lost; then the lease is
         given back."""
-        lost = Lost()
-        renewing = asyncio.create_task(self._leases.keep(request.route, lost))
+        lost, unwanted = Lost(), asyncio.Event()
+        beside = [
+            asyncio.create_task(self._leases.keep(request.route, lost)),
+            asyncio.create_task(self._until_unwanted(request.cycle_id, unwanted)),
+        ]
         try:
-            code, error = await self._child(request, lost)
+            code, error = await self._child(request, lost, unwanted)
             while code == EXIT_ELSEWHERE:
-                code, error = await self._on_ray(request, lost)
+                code, error = await self._on_ray(request, lost, unwanted)
                 if code == EXIT_DONE:
-                    code, error = await self._child(request, lost)
+                    code, error = await self._child(request, lost, unwanted)
         finally:
-            renewing.cancel()
+            for task in beside:
+                task.cancel()
         if lost.is_set():
             log.error("retrainer.lease_lost", extra={"cycle": request.cycle_id})  # who holds it may run another
             return
-        self._ended(request, code, error)
+        if not self._unwanted(request.route, request.cycle_id):
+            self._ended(request, code, error)
         note(self._config.state, self._cycles.of(request.route))
         self._leases.release(request.route)
 
@@ -168,9 +175,26 @@ class _Daemon:
     def _unfinished(self, route: str) -> Request | None:
         for state in self._cycles.of(route):
             cycle_id = state.request.cycle_id
-            if state.outcome is None and not self._pauses[cycle_id].lasts:
+            if state.outcome is None and not self._pauses[cycle_id].lasts and not self._unwanted(route, cycle_id):
                 return state.request
         return None
+
+    async def _until_unwanted(self, cycle_id: str, unwanted: asyncio.Event) -> None:
+        while cancelled(self._cycles, cycle_id) is None:
+            await _sleep(unwanted, POLL_CANCEL)
+        unwanted.set()
+
+    def _unwanted(self, route: str, cycle_id: str) -> bool:
+        """Whether a person has cancelled the cycle; then that is its outcome."""
+        word = cancelled(self._cycles, cycle_id)
+        if word is None:
+            return False
+        with suppress(CycleBusy):  # who cancelled it makes it so just now
+            end(self._config.state, self._cycles, cycle_id, word)
+        self._pauses.pop(cycle_id, None)
+        self._counts[route].anew()
+        self._events.emit("retrainer.cycle", route=route, outcome="cancelled")
+        return True
 
     def _wanted(self, route: str) -> Request | None:
         try:
@@ -206,12 +230,12 @@ class _Daemon:
         reason = due(policy, new_examples=new, seconds_since=since, drifted=count.drifted)
         return None if reason is None else Request(cycle_id=new_id(route), route=route, reason=reason)
 
-    async def _on_ray(self, request: Request, lost: Lost) -> tuple[int, str | None]:
+    async def _on_ray(self, request: Request, lost: Lost, unwanted: asyncio.Event) -> tuple[int, str | None]:
         """The heavy phases, as a job of the route's cluster."""
         address = self._config.routes[request.route].retrain.on or ""
         order = write_order(self._config, request, self._cycles.folder(request.cycle_id))
         try:
-            stops, token = (self._stop, lost), self._config.ray.token
+            stops, token = (self._stop, lost, unwanted), self._config.ray.token
             code, printed = await run_job(address, order, request.cycle_id, stops, token=token)
         except RayFailed as failed:
             return EXIT_AGAIN, str(failed)
@@ -219,40 +243,16 @@ class _Daemon:
         error = next(filter(None, told), None)
         return code, error or (None if code == EXIT_DONE else f"the cycle's job ended with status {code}")
 
-    async def _child(self, request: Request, lost: Lost) -> tuple[int, str | None]:
-        child = await asyncio.create_subprocess_exec(
-            *self._worker,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=1 << 20,
-        )
-        if child.stdin is None or child.stdout is None:
-            raise RuntimeError("a child process without pipes")  # never: both were asked for
+    async def _child(self, request: Request, lost: Lost, unwanted: asyncio.Event) -> tuple[int, str | None]:
         order = {"config": self._config.model_dump(mode="json"), "request": msgspec.to_builtins(request)}
-        child.stdin.write(json.dumps(order).encode() + b"\n")  # by a pipe: the configuration may hold keys
-        listening = asyncio.create_task(self._listen(child.stdout, request.route))
-        stopping = [asyncio.create_task(self._stop.wait()), asyncio.create_task(lost.wait())]
-        ending = asyncio.create_task(child.wait())
-        await asyncio.wait({*stopping, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if not ending.done():
-            (child.kill if lost.gone else child.terminate)()
-            try:
-                await asyncio.wait_for(asyncio.shield(ending), STOP_SECONDS)
-            except TimeoutError:
-                child.kill()
-        for task in stopping:
-            task.cancel()
-        code = await ending
-        error = await listening
-        child.stdin.close()
+        code, error = await run_child(
+            self._worker,
+            order,
+            (self._stop, lost, unwanted),
+            tell=lambda line: self._tell(line, request.route),
+            at_once=lambda: lost.gone,
+        )
         return code, error or (None if code == EXIT_DONE else f"the cycle's process ended with status {code}")
-
-    async def _listen(self, output: asyncio.StreamReader, route: str) -> str | None:
-        """Pass the child's events on; returns the error that it told, if any."""
-        error = None
-        async for line in output:
-            error = self._tell(line, route) or error
-        return error
 
     def _tell(self, line: str | bytes, route: str) -> str | None:
         try:

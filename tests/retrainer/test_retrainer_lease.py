@@ -10,7 +10,7 @@ from pathlib import Path
 from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_in, until
 
 from retrainer.ask import ask
-from retrainer.daemon import STOP_SECONDS
+from retrainer.child import STOP_SECONDS
 from retrainer.lease import LEASE_SECONDS, RENEWALS, Leases, Lost
 from retrainer.state import Request
 from router import open_registry
