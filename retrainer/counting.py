@@ -25,7 +25,7 @@ class Count:
         self, interactions: Interactions, cycles: Cycles, route: str, policy: RoutePolicy, events: Events
     ) -> None:
         self._interactions, self._cycles, self._route, self._policy = interactions, cycles, route, policy.retrain
-        self._events, self._tools = events, policy.learns_tools
+        self._events, self._tools, self._teachers = events, policy.learns_tools, policy.teachers
         self.anew()
 
     def anew(self) -> None:
@@ -44,7 +44,8 @@ class Count:
         """How many usable answers there are now; the last known number while the log can't be read."""
         try:
             for offset, record in self._interactions.of(self._route, start=self._next):
-                self._count += example_of(record, offset, tools=self._tools).example is not None
+                kept = example_of(record, offset, tools=self._tools, teachers=self._teachers)
+                self._count += kept.example is not None
                 self._watch(record)
                 self._next = offset + 1
         except LogError as error:

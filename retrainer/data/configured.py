@@ -24,6 +24,7 @@ def options(config: Config, route: str, policy: RoutePolicy, work: Path, progres
     return Options(
         policy=data,
         work=work,
+        teachers=tuple(t for t in policy.teachers if config.may_teach(t)),
         audit_rate=policy.quality.audit_rate,
         tools=policy.learns_tools,
         suite=suite_file(config.state, route) if data.regression else None,

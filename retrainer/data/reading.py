@@ -22,7 +22,6 @@ from retrainer.data.weights import chance, inverse
 from retrainer.data.work import Work
 from retrainer.errors import CycleError
 from retrainer.progress import Meter
-from router.decision import Arm
 from router.scores import answer_text
 
 PAGE = 1000  # records that are read together
@@ -88,6 +87,7 @@ class Reading:
                 correction=self._corrections.get(record.id, reported.get(record.id)),
                 keep_reasoning=keeps,
                 tools=self._options.tools,
+                teachers=self._options.teachers,
             )
             found.append((record, offset, kept))
         vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])
@@ -120,10 +120,9 @@ class Reading:
 
     def _keep(self, record: Interaction, example: Example, place: Place, key: bytes, *, near_suite: bool) -> None:
         tally = self._work.tally
-        for answer in record.answers:
-            if answer.arm is Arm.TEACHER:
-                upstream = answer.upstream or "?"
-                tally.upstreams[upstream] = tally.upstreams.get(upstream, 0) + 1
+        if not example.corrected:
+            teacher = example.teacher or "?"
+            tally.upstreams[teacher] = tally.upstreams.get(teacher, 0) + 1
         tally.scrubbers[record.scrubber] = tally.scrubbers.get(record.scrubber, 0) + 1
         self._work.put(
             example,

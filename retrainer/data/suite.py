@@ -1,5 +1,6 @@
 """A route's frozen regression suite: examples of early test parts that are never trained on, so that what later
-students forget shows. It grows until it is full, and stays as it then is; it outlives the log's retention."""
+students forget shows. It grows until it is full, and stays as it then is, as long as its teachers teach; it outlives
+the log's retention."""
 
 import hashlib
 import heapq
@@ -46,6 +47,14 @@ def grow(path: Path, test: Iterable[Example], most: int) -> int:
     if added:
         _write(path, [*kept, *added])
     return len(kept) + len(added)
+
+
+def keep_taught(path: Path, teachers: Collection[str]) -> None:
+    """Take out what others than these have answered: they are no reference any more. Raises CycleError."""
+    kept = read_suite(path)
+    left = [example for example in kept if not example.teacher or example.teacher in teachers]
+    if len(left) < len(kept):
+        _write(path, left)
 
 
 def remove(path: Path, subject: str, ids: Collection[str] = ()) -> int:

@@ -15,8 +15,8 @@ from collector.record import Answer
 from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, Options, build, load, write
 from retrainer.data.meanings import Vectors
-from retrainer.data.suite import grow, read_suite, remove
-from retrainer.errors import CycleError
+from retrainer.data.suite import grow, keep_taught, read_suite, remove
+from retrainer.errors import CycleError, NotEnoughExamples
 from router.decision import Arm
 from router.policy_data import DataPolicy
 
@@ -213,6 +213,36 @@ def test_the_regression_suite_is_grown_once_and_never_trained_on(route: Route, t
     assert not {e.id for e in made.train} & {e.id for e in trained}
     assert remove(path, "", {trained[0].id}) == 1
     assert trained[0] not in read_suite(path)
+
+
+def test_answers_of_who_teaches_no_more_are_dropped_and_counted_and_leave_the_suite(
+    route: Route, tmp_path: Path
+) -> None:
+    older = [
+        interaction(n, answers=(teacher(tiny_model.answer(tiny_model.question(n)), upstream="up/older"),))
+        for n in range(150)
+    ]
+    fill(route.log, [*older, *(interaction(n) for n in range(150, 400))])
+    path = tmp_path / "suite.jsonl"
+    before = route.made(teachers=("up/m", "up/older"))
+    assert before.manifest.upstreams == {"up/m": 250, "up/older": 150}
+    grow(path, before.test, 99)
+    made = route.made(teachers=("up/m",), suite=path)
+    assert made.manifest.dropped["other_teacher"].count == 150
+    assert made.manifest.dropped["other_teacher"].samples[0] == {"id": "x0", "offset": 1}
+    assert made.manifest.upstreams == {"up/m": 250}
+    assert {e.teacher for e in (*made.train, *made.held_out)} == {"up/m"}
+    assert made.manifest.settings["teachers"] == ["up/m"]
+    known = read_suite(path)
+    keep_taught(path, ("up/m",))
+    assert read_suite(path) == [e for e in known if e.offset > 150] != known
+
+
+def test_a_work_file_of_other_teachers_is_begun_anew(route: Route, tmp_path: Path) -> None:
+    fill(route.log, [interaction(n) for n in range(200)])
+    route.made(work=tmp_path, teachers=("up/m",))
+    with pytest.raises(NotEnoughExamples, match="other_teacher 200"):
+        route.made(work=tmp_path, teachers=("up/next",))
 
 
 def test_an_example_says_whose_it_is_where_somebody_is_named(route: Route, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def config(state: Path, port: int, *, rate: float = 0.0, **consistency: Any) -> 
 def made(config: Config, log: CountedLog, keys: SubjectKeys, work: Path) -> Dataset:
     told: list[tuple[str, int, int]] = []
     how = options(config, "colours", config.routes["colours"], work, lambda *at: told.append(at[:3]))
+    assert how.teachers == config.routes["colours"].teachers
     found = build(Interactions(log, keys), "colours", max_examples=1000, options=how)
     assert {phase for phase, _, _ in told} == {"dataset", "consistency"}
     assert all(done <= total for _, done, total in told)
