@@ -108,8 +108,10 @@ class Reading:
         """Where its prompt stands, and whether that is too near to the regression suite."""
         groups = self._work.groups
         place = groups.known(key)
-        if place is not None and not self._guard:
-            return place, False
+        if place is not None:
+            groups.again(place, example.cluster)
+            if not self._guard:
+                return place, False
         found = sketch(example.messages)
         if place is None:
             alike = self._meanings.near(vector) if self._meanings and vector is not None else ()

@@ -137,6 +137,22 @@ def test_of_equal_prompts_the_newest_good_answer_stays_in_the_first_ones_convers
     assert made.manifest.dropped["refusal"].samples[0]["id"] == "latest"
 
 
+def test_conversations_that_begin_alike_are_not_cut_by_the_split(route: Route) -> None:
+    hello = {"role": "user", "content": "hello"}
+    answered = {"role": "assistant", "content": "How can I help?"}
+    turns = []
+    for n in range(40):
+        said = {"role": "user", "content": tiny_model.question(n)}
+        turns += [
+            interaction(2 * n, cluster=f"s{n % 20}", request={"messages": [hello]}),
+            interaction(2 * n + 1, cluster=f"s{n % 20}", request={"messages": [hello, answered, said]}),
+        ]
+    fill(route.log, [*turns, *(interaction(n) for n in range(100, 300))])
+    found = sides(route.made())
+    talks = {found[f"x{n}"] for n in range(80) if f"x{n}" in found}
+    assert len(talks) == 1
+
+
 def test_at_most_so_many_near_duplicates_stay_the_newest(route: Route) -> None:
     text = "please tell me the colour of the very large red car that stands in the garden, number {}"
     like = [[{"role": "user", "content": text.format(n)}] for n in range(10)]
