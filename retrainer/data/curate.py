@@ -48,11 +48,12 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `subject`: hashed, whose data it is ("" where nobody said); an erasure finds it by that when the log has forgotten
     the record. `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what
-    the request asked for besides, for scoring. `weight`: of its loss; over a training set their mean is 1. `rejected`:
-    a student's whole answer to the same, where it gave another. `logprobs`: the answer's tokens with the teacher's
-    alternatives, where they were told. `corrected`: it is no teacher's answer, but what somebody said is right.
-    `reasoning`: what the teacher thought before it, to be learnt with it; "" where there is none, or it isn't kept.
-    `teacher`: UPSTREAM/MODEL whose answer it is; "" where it is nobody's of the route (corrected, imported).
+    the request asked for besides, for scoring. `weight`: of its loss, or of its score; the mean is 1 over what is
+    learnt from, and over what is held out. `rejected`: a student's whole answer to the same, where it gave another.
+    `logprobs`: the answer's tokens with the teacher's alternatives, where they were told. `corrected`: it is no
+    teacher's answer, but what somebody said is right. `reasoning`: what the teacher thought before it, to be learnt
+    with it; "" where there is none, or it isn't kept. `teacher`: UPSTREAM/MODEL whose answer it is; "" where it is
+    nobody's of the route (corrected, imported).
     """
 
     id: str

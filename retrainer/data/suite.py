@@ -42,7 +42,7 @@ def grow(path: Path, test: Iterable[Example], most: int) -> int:
     """Fill up the suite from a test part, drawn evenly, always the same; returns how many it then has."""
     kept = read_suite(path)
     known = {example.id for example in kept}
-    new = (example for example in test if example.id not in known)
+    new = (msgspec.structs.replace(example, weight=1.0) for example in test if example.id not in known)
     added = heapq.nsmallest(max(0, most - len(kept)), new, key=lambda e: _digest(e.id))
     if added:
         _write(path, [*kept, *added])

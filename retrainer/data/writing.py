@@ -34,11 +34,12 @@ class Writing:
     def all(self, selected: Selected, *, route: str, settings: dict[str, Any], files: dict[str, str]) -> Dataset:
         """Write what was selected. Raises CycleError."""
         added: dict[str, int] = {}
-        weights = self._weights()
+        learnt, measured = self._weights("side = 'train'"), self._weights("side != 'train'")
         for part in Side:
+            mean = (learnt if part is Side.TRAIN else measured).get("mean", 1.0)
             with (self._folder / f"{part.value}.jsonl").open("wb") as file:
                 count = 0
-                for example in self._examples(part, weights.get("mean", 1.0)):
+                for example in self._examples(part, mean):
                     file.write(msgspec.json.encode(example) + b"\n")
                     count += 1
                 if part is Side.TRAIN and self._options.policy.safety is not None:
@@ -69,29 +70,25 @@ class Writing:
             added=added,
             labels={part.value: shift(tally.production, labels[part]) for part in Side},
             consistency=selected.consistency,
-            weights=weights,
+            weights={**learnt, **{f"held_out_{name}": value for name, value in measured.items()}},
         )
         return Dataset(
             train=parts[Side.TRAIN], validation=parts[Side.VALIDATION], test=parts[Side.TEST], manifest=manifest
         )
 
     def _examples(self, part: Side, mean: float) -> Any:
-        """A side's examples; those to train on weigh 1 in the mean, those to measure with 1 each."""
+        """A side's examples; those to train on weigh 1 in the mean, and so do those to measure with."""
         for kept, raw in self._work.chosen(part):
-            example = kept
-            if part is Side.TRAIN:
-                example = msgspec.structs.replace(kept, weight=round(raw / mean, 6))
-            elif example.offset >= self._newest_from:
+            example = msgspec.structs.replace(kept, weight=round(raw / mean, 6))
+            if part is not Side.TRAIN and example.offset >= self._newest_from:
                 self._newest += 1
             self._made[part].add(example.answer, example.weight)
             yield example
 
-    def _weights(self) -> dict[str, float]:
-        """Of the training examples: the raw mean, the least and the greatest weight, and Kish's effective share of
-        the examples, (sum w)^2 / (n sum w^2)."""
-        query = (
-            f"SELECT count(*), sum(weight), sum(weight * weight), min(weight), max(weight) {_KEPT} AND side = 'train'"
-        )
+    def _weights(self, part: str) -> dict[str, float]:
+        """Of the examples there: the raw mean, the least and the greatest weight, and Kish's effective share of the
+        examples, (sum w)^2 / (n sum w^2)."""
+        query = f"SELECT count(*), sum(weight), sum(weight * weight), min(weight), max(weight) {_KEPT} AND {part}"
         count, total, squares, least, most = self._work.db.execute(query).fetchone()
         if not count:
             return {}
