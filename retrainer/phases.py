@@ -72,7 +72,8 @@ class Phases:
         """Build and write the data set, and fill up the regression suite of it; returns its manifest."""
         retrain, route = self._policy.retrain, self._request.route
         building = self._job.dataset.with_name(BUILDING)
-        how = options(self._config, route, self._policy, building, self._job.progress)
+        given = self._request.held_out
+        how = options(self._config, route, self._policy, building, self._job.progress, held_out=given)
         if how.suite is not None and how.teachers is not None:
             keep_taught(how.suite, how.teachers)
         try:

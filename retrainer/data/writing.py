@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from retrainer.data.minhash import Sketch, sketch
 from retrainer.data.options import Options
 from retrainer.data.selection import Selected
 from retrainer.data.stored import Dataset, DatasetManifest, Lines, digest
-from retrainer.data.suite import Guard, read_suite
+from retrainer.data.suite import Guard, guards
 from retrainer.data.work import Work
 from router.policy_data import SafetyPolicy
 
@@ -100,14 +101,14 @@ class Writing:
     def _safety(self, policy: SafetyPolicy, count: int) -> list[Example]:
         """So many that they are that share of all; none that is near to what is measured with."""
         wanted = int(count * policy.share / (1.0 - policy.share))
-        guard = Guard(read_suite(self._options.suite) if self._options.suite else [])
+        apart = guards(self._options.suite, self._options.held_out).values()
         given = read_examples(Path(policy.file), "safety")
         drawn = sorted(given, key=lambda e: hashlib.sha256(msgspec.json.encode([e.messages, e.answer])).digest())
-        apart = (e for e in drawn if self._is_apart(sketch(e.messages), guard))
-        return list(itertools.islice(apart, wanted))
+        taken = (e for e in drawn if self._is_apart(sketch(e.messages), apart))
+        return list(itertools.islice(taken, wanted))
 
-    def _is_apart(self, found: Sketch, guard: Guard) -> bool:
-        return not guard.near(found) and self._work.groups.sides(found) <= {Side.TRAIN}
+    def _is_apart(self, found: Sketch, apart: Collection[Guard]) -> bool:
+        return not any(guard.near(found) for guard in apart) and self._work.groups.sides(found) <= {Side.TRAIN}
 
     def _one(self, query: str) -> int:
         return int(self._work.db.execute(query).fetchone()[0])

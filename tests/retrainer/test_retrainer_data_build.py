@@ -264,6 +264,26 @@ def test_a_work_file_of_other_teachers_is_begun_anew(route: Route, tmp_path: Pat
         route.made(work=tmp_path, teachers=("up/next",))
 
 
+def test_what_an_operator_judges_by_is_never_trained_on(route: Route, tmp_path: Path) -> None:
+    fill(route.log, [interaction(n) for n in range(300)])
+    plain = route.made()
+    given = list(plain.train)[:12]
+    file = tmp_path / "held_out.jsonl"
+    file.write_bytes(b"\n".join(msgspec.json.encode({"messages": e.messages, "answer": "x"}) for e in given))
+    safety = tmp_path / "safety.jsonl"
+    safety.write_bytes(file.read_bytes())
+    made = route.made(held_out=file, policy={"safety": {"file": str(safety)}})
+    names = {e.id for e in given}
+    assert not {e.id for e in made.train} & names
+    assert {s["id"] for s in made.manifest.dropped["held_out_file"].samples} <= names
+    assert made.manifest.dropped["held_out_file"].count == len(plain.train) - len(made.train) >= 12
+    assert made.manifest.added == {}
+    assert list(made.held_out) == list(plain.held_out)
+    assert made.manifest.files["held_out"].startswith("sha256:")
+    with pytest.raises(CycleError, match=r"held_out: .* can't be read"):
+        route.made(held_out=tmp_path / "none")
+
+
 def test_an_example_says_whose_it_is_where_somebody_is_named(route: Route, tmp_path: Path) -> None:
     fill(route.log, [interaction(n, subject="jane" if n % 4 == 0 else "") for n in range(200)])
     made = route.made()
