@@ -16,6 +16,7 @@ from collector.subjects import SubjectKeys, open_subjects
 from router import Config
 
 PAGE = 1000
+RUN = 50  # records of a spread that stand side by side
 LATEST = 20_000  # of the log's interactions, that traffic, prices and lengths are measured on
 
 T = TypeVar("T")
@@ -42,6 +43,16 @@ class Interactions:
     def latest(self, route: str) -> Iterator[Interaction]:
         """A route's interactions among its last LATEST offsets, in order. Raises LogError."""
         return (record for _, record in self.of(route, start=max(self.end(route) - LATEST, 0)))
+
+    def spread(self, route: str, *, start: int, end: int, most: int) -> Iterator[Interaction]:
+        """At most about `most` of a route's interactions in [start, end), in order, in runs of RUN at even distances.
+        Raises LogError."""
+        step = max(1, (end - start) * RUN // most)
+        at = start
+        for wanted in range(start, end, step):
+            entries = self.log.read(Stream.INTERACTIONS, max(at, wanted), RUN, key=route) if at < wanted + step else []
+            yield from (record for _, record in self.opened([entry for entry in entries if entry.offset < end]))
+            at = entries[-1].offset + 1 if entries else at
 
     def find(self, route: str, request_id: str) -> Interaction | None:
         """A route's interaction with this id, as far as the log finds it. Raises LogError."""

@@ -1,8 +1,10 @@
 """Have a route's inputs shifted away from what its last data set was made of?
 
 Inputs are put into bins: the nearest of PROTOTYPES training inputs (k-means++ seeds of their hashed n-grams, see
-`exporters.models.novelty`), and one bin for what is farther from all of them than FAR of the held-out inputs are. With
-the held-out inputs' shares q (of N) and a window's shares p (of M), each count plus one half,
+`exporters.models.novelty`), and one bin for what is farther from all of them than FAR of the known inputs are: those of
+the log from which the data set was made, whoever answered them. (Its own examples are what the teacher answered. Once a
+student serves, those are the hard ones, and a prompt that is asked every day stands among them once.) With the known
+inputs' shares q (of N) and a window's shares p (of M), each count plus one half,
 
     PSI = sum (p - q) ln(p / q)
 
@@ -41,9 +43,9 @@ class Shift(msgspec.Struct, frozen=True):
 
 
 class Drift:
-    """One route's, against one data set."""
+    """One route's, against one data set. `known`: inputs like those it was made of, one at the least."""
 
-    def __init__(self, dataset: Dataset, policy: DriftPolicy) -> None:
+    def __init__(self, dataset: Dataset, policy: DriftPolicy, known: Sequence[Messages]) -> None:
         import numpy as np  # noqa: PLC0415 - only a route that asks for it pays for it
 
         from exporters.models.novelty import Neighbours, evenly  # noqa: PLC0415
@@ -55,26 +57,27 @@ class Drift:
         vectors = np.stack([self._neighbours.vector(m) for m in evenly(inputs, MOST_WEIGHED)])
         chosen = seeds(vectors, PROTOTYPES, first=0, draw=np.random.default_rng(0))
         self._prototypes = vectors[chosen]
-        self._near = -1.0
-        held_out = [example.messages for example in dataset.held_out]
-        cosines = [float((self._prototypes @ self._neighbours.vector(m)).max()) for m in held_out]
-        self._near = float(np.quantile(cosines, 1.0 - FAR))
-        self._expected = Counter(self._bin(m) for m in held_out)
+        nearest = [self._nearest(m) for m in known]
+        self._near = float(np.quantile([cosine for _, cosine in nearest], 1.0 - FAR))
+        self._expected = Counter(self._binned(*found) for found in nearest)
         self._window: Counter[int] = Counter()
 
     def add(self, messages: Messages) -> Shift | None:
         """Count an input; says what came of a window that is full, which then begins anew."""
-        self._window[self._bin(messages)] += 1
+        self._window[self._binned(*self._nearest(messages))] += 1
         if self._window.total() < self._policy.window:
             return None
         shift = psi(self._expected, self._window, bins=len(self._prototypes) + 1, threshold=self._policy.threshold)
         self._window.clear()
         return shift
 
-    def _bin(self, messages: Messages) -> int:
+    def _nearest(self, messages: Messages) -> tuple[int, float]:
         cosines = self._prototypes @ self._neighbours.vector(messages)
         nearest = int(cosines.argmax())
-        return nearest if float(cosines[nearest]) >= self._near else -1
+        return nearest, float(cosines[nearest])
+
+    def _binned(self, nearest: int, cosine: float) -> int:
+        return nearest if cosine >= self._near else -1
 
 
 def psi(expected: Mapping[int, int], found: Mapping[int, int], *, bins: int, threshold: float) -> Shift:

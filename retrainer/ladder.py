@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from retrainer.data.told import told as data_told
 from retrainer.errors import CycleError
 from retrainer.state import CycleState
 from router.policy import RoutePolicy
@@ -111,10 +112,9 @@ def ladder_of(state: CycleState) -> list[Step]:
 
 
 def told_of(state: CycleState) -> list[str]:
-    """What a cycle has found of its answers and its students so far."""
-    if "closed" not in state.phases:
-        return []
-    return told(state.phases["closed"], ladder_of(state))
+    """What a cycle has found of its data, its answers and its students so far."""
+    lines = [f"{name}: {said}" for name, said in data_told(state.phases.get("dataset", {})).items()]
+    return lines + (told(state.phases["closed"], ladder_of(state)) if "closed" in state.phases else [])
 
 
 def told(closed: Mapping[str, Any], ladder: Sequence[Step]) -> list[str]:

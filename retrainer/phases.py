@@ -21,7 +21,7 @@ from retrainer.data.configured import options
 from retrainer.data.curate import Example
 from retrainer.data.dataset import build, write
 from retrainer.data.held_out import read_held_out
-from retrainer.data.suite import grow, read_suite, suite_file
+from retrainer.data.suite import grow, keep_taught, read_suite, suite_file
 from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.assess import Assessment, assess
@@ -72,7 +72,10 @@ class Phases:
         """Build and write the data set, and fill up the regression suite of it; returns its manifest."""
         retrain, route = self._policy.retrain, self._request.route
         building = self._job.dataset.with_name(BUILDING)
-        how = options(self._config, route, self._policy, building, self._job.progress)
+        given = self._request.held_out
+        how = options(self._config, route, self._policy, building, self._job.progress, held_out=given)
+        if how.suite is not None and how.teachers is not None:
+            keep_taught(how.suite, how.teachers)
         try:
             made = build(interactions, route, max_examples=retrain.max_examples, fits=self._recipe.fits, options=how)
         except NotEnoughExamples:

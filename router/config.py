@@ -168,6 +168,11 @@ class Config(Strict):
         found = self.upstreams.get(upstream.partition("/")[0]) if upstream is not None else None
         return upstream is None or (found is not None and found.reasoning_distillation_allowed)
 
+    def may_teach(self, upstream: str) -> bool:
+        """Whether a student may learn from UPSTREAM/MODEL, by the terms of its provider."""
+        found = self.upstreams.get(upstream.partition("/")[0])
+        return found is not None and found.distillation_allowed
+
     @model_validator(mode="after")
     def _names(self) -> "Config":
         claimed: dict[str, str] = {}

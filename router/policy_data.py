@@ -62,7 +62,7 @@ class DataPolicy(Strict):
     allow: Patterns = Patterns()
     deny: Patterns = Patterns()
     consistency: ConsistencyPolicy | None = None
-    most_alike: int | None = Field(None, gt=0, description="of examples that are near-duplicates of each other")
+    most_alike: int | None = Field(100, gt=0, description="of examples that are near-duplicates; null: however many")
     semantic: float | None = Field(None, gt=0.5, le=1.0, description="cosine from which two prompts mean the same")
     balance: BalancePolicy | None = None
     propensity_clip: float = Field(10.0, ge=1.0, description="the greatest inverse propensity")

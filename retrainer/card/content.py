@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from retrainer.card.blocks import Block, Heading, Items, Paragraph, Picture, Table
+from retrainer.data.told import told
 from retrainer.evaluation.clusters import Regressions
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict
@@ -243,6 +244,7 @@ def _training(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         ["dropped", dropped],
         ["of them held out", unmeasured or "none"],
         ["teachers", ", ".join(dataset["upstreams"])],
+        *([name, said] for name, said in told(dataset).items()),
         ["base revision", str(facts.phases["prepare"])],
         ["quantization", str(facts.phases["export"]["quantization"])],
         *([key, str(value)] for key, value in training.get("settings", {}).items()),

@@ -18,15 +18,20 @@ from router.config import Config
 from router.policy import RoutePolicy
 
 
-def options(config: Config, route: str, policy: RoutePolicy, work: Path, progress: Progress) -> Options:
-    """By the configuration and the route's policy. Raises CollectorError, ArtefactError."""
-    data = policy.retrain.data
+def options(
+    config: Config, route: str, policy: RoutePolicy, work: Path, progress: Progress, *, held_out: str | None = None
+) -> Options:
+    """By the configuration and the route's policy. `held_out`: the file to judge by, in place of the policy's. Raises
+    CollectorError, ArtefactError."""
+    data, held_out = policy.retrain.data, held_out or policy.retrain.held_out
     return Options(
         policy=data,
         work=work,
+        teachers=tuple(t for t in policy.teachers if config.may_teach(t)),
         audit_rate=policy.quality.audit_rate,
         tools=policy.learns_tools,
         suite=suite_file(config.state, route) if data.regression else None,
+        held_out=Path(held_out) if held_out is not None else None,
         encode=_encode(config) if data.semantic is not None else None,
         second=_second(config, route, policy, progress),
         progress=progress,

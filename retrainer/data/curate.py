@@ -48,10 +48,12 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `subject`: hashed, whose data it is ("" where nobody said); an erasure finds it by that when the log has forgotten
     the record. `offset`: in the interaction log. `group`: records that must not be separated by a split. `asked`: what
-    the request asked for besides, for scoring. `weight`: of its loss; over a training set their mean is 1. `rejected`:
-    a student's whole answer to the same, where it gave another. `logprobs`: the answer's tokens with the teacher's
-    alternatives, where they were told. `corrected`: it is no teacher's answer, but what somebody said is right.
-    `reasoning`: what the teacher thought before it, to be learnt with it; "" where there is none, or it isn't kept.
+    the request asked for besides, for scoring. `weight`: of its loss, or of its score; the mean is 1 over what is
+    learnt from, and over what is held out. `rejected`: a student's whole answer to the same, where it gave another.
+    `logprobs`: the answer's tokens with the teacher's alternatives, where they were told. `corrected`: it is no
+    teacher's answer, but what somebody said is right. `reasoning`: what the teacher thought before it, to be learnt
+    with it; "" where there is none, or it isn't kept. `teacher`: UPSTREAM/MODEL whose answer it is; "" where it is
+    nobody's of the route (corrected, imported).
     """
 
     id: str
@@ -68,6 +70,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logprobs: tuple[TokenLogprob, ...] = ()
     corrected: bool = False
     reasoning: str = ""
+    teacher: str = ""
 
     @property
     def said(self) -> str:
@@ -95,19 +98,23 @@ def example_of(
     correction: str | None = None,
     keep_reasoning: bool = False,
     tools: bool = False,
+    teachers: Collection[str] | None = None,
 ) -> Kept:
     """The example that one exchange gives: the teacher's answer, whoever served the user, or the right answer in its
     place. A student's answer never becomes one. Thinking in the answer's text is no part of it; `keep_reasoning`: it is
     learnt as well. (Whose texts may not be kept never reaches the log.) `tools`: whether the route's students learn to
-    call tools."""
-    text, refused, reasoning = correction, False, ""
+    call tools. `teachers`: from whom they may learn, None for whoever is logged as one; an import that names none of
+    the route's has the operator's word for it."""
+    text, refused, reasoning, teacher = correction, False, "", ""
     wanted = asked(record.request)
     calls = tools and bool(wanted.tools)
     logprobs: tuple[TokenLogprob, ...] = ()
     if text is None:
-        answer = next((a for a in record.answers if a.arm is Arm.TEACHER), None)
+        answers = [a for a in record.answers if a.arm is Arm.TEACHER]
+        answer = next((a for a in answers if teachers is None or _teaches(a, record, teachers)), None)
         if answer is None:
-            return Kept(None, "no_teacher_answer")
+            return Kept(None, "other_teacher" if answers else "no_teacher_answer")
+        teacher = answer.upstream or ""
         if reason := _unusable(answer) or _invalid(record.request, answer.message):
             return Kept(None, reason)
         text = plain_text(answer.message, tools=calls)
@@ -138,8 +145,13 @@ def example_of(
         logprobs=logprobs,
         corrected=correction is not None,
         reasoning=reasoning,
+        teacher=teacher,
     )
     return Kept(example, None, refused)
+
+
+def _teaches(answer: Answer, record: Interaction, teachers: Collection[str]) -> bool:
+    return record.source != "" if answer.upstream is None else answer.upstream in teachers
 
 
 def _rejected(record: Interaction, text: str, *, keep_reasoning: bool, tools: bool) -> str | None:

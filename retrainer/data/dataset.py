@@ -19,7 +19,6 @@ from retrainer.data.stored import Dataset, DatasetManifest, Dropped, Lines, dige
 from retrainer.data.work import Work
 from retrainer.data.writing import LEAST, Writing
 from retrainer.errors import NotEnoughExamples
-from router.policy_data import DataPolicy
 
 __all__ = ["Dataset", "DatasetManifest", "Dropped", "Lines", "Options", "build", "digest", "examples", "load", "write"]
 
@@ -45,7 +44,8 @@ def build(
     policy = options.policy
     settings = {"max_examples": max_examples, "audit_rate": options.audit_rate, **policy.model_dump(mode="json")}
     settings |= {"tools": True} if options.tools else {}
-    files = {name: digest_of(name, Path(file)) for name, file in _files(policy).items()}
+    settings |= {"teachers": sorted(options.teachers)} if options.teachers is not None else {}
+    files = {name: digest_of(name, Path(file)) for name, file in _files(options).items()}
     work = Work(
         folder / "work.db",
         settings=[route, settings, files],
@@ -69,10 +69,11 @@ def build(
     return made
 
 
-def _files(policy: DataPolicy) -> dict[str, str]:
-    """The operator's files that go into a data set."""
+def _files(options: Options) -> dict[str, str | Path]:
+    """The operator's files that have a say in a data set."""
+    policy = options.policy
     safety = policy.safety.file if policy.safety else None
-    named = {"corrections": policy.corrections, "safety": safety}
+    named = {"corrections": policy.corrections, "safety": safety, "held_out": options.held_out}
     return {name: file for name, file in named.items() if file is not None}
 
 

@@ -76,6 +76,13 @@ class Groups:
             return None
         return Place(row[0], row[2], row[3], row[4], bool(row[5]), False)
 
+    def again(self, place: Place, cluster: str) -> None:
+        """A prompt that is known came in this conversation. One that begins with it joins its group; one that stands
+        elsewhere stays there (what many say in the middle of theirs must not draw them all together)."""
+        spoken = _hash(b"conversation", cluster.encode())
+        if not place.torn and self._find(spoken) is None:
+            self._new[spoken] = place.seq
+
     def place(self, key: bytes, cluster: str, sketch: Sketch, *, near: Iterable[int] = ()) -> Place:
         """Give a prompt that isn't known its group. `near`: prompts that mean the same."""
         shared = self._shared(sketch)

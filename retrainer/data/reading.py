@@ -17,12 +17,11 @@ from retrainer.data.meanings import Meanings, Vectors
 from retrainer.data.minhash import prompt_text, sketch
 from retrainer.data.options import Options
 from retrainer.data.render import plain_text
-from retrainer.data.suite import Guard, read_suite
+from retrainer.data.suite import guards
 from retrainer.data.weights import chance, inverse
 from retrainer.data.work import Work
 from retrainer.errors import CycleError
 from retrainer.progress import Meter
-from router.decision import Arm
 from router.scores import answer_text
 
 PAGE = 1000  # records that are read together
@@ -37,7 +36,7 @@ class Reading:
         self._work, self._options = work, options
         self._filters = Filters(policy, fits)
         self._corrections = read_corrections(Path(policy.corrections)) if policy.corrections else {}
-        self._guard = Guard(read_suite(options.suite) if options.suite else [])
+        self._guards = guards(options.suite, options.held_out)
         self._meanings: Meanings | None = None
         if policy.semantic is not None:
             if options.encode is None:
@@ -88,6 +87,7 @@ class Reading:
                 correction=self._corrections.get(record.id, reported.get(record.id)),
                 keep_reasoning=keeps,
                 tools=self._options.tools,
+                teachers=self._options.teachers,
             )
             found.append((record, offset, kept))
         vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])
@@ -97,40 +97,41 @@ class Reading:
                 continue
             # Even what is left out takes part in the grouping: no filter may move a record to another side.
             key = _key(kept.example)
-            place, near = self._place(key, kept.example, vectors.get(key))
+            place, kept_out = self._place(key, kept.example, vectors.get(key))
             part = side(place.group)
             if reason := self._filters.reason(kept, part):
                 tally.drop(reason, record.id, offset, part=part)
             else:
-                self._keep(record, kept.example, place, key, near_suite=near)
+                self._keep(record, kept.example, place, key, kept_out=kept_out)
 
-    def _place(self, key: bytes, example: Example, vector: Vectors | None) -> tuple[Place, bool]:
-        """Where its prompt stands, and whether that is too near to the regression suite."""
+    def _place(self, key: bytes, example: Example, vector: Vectors | None) -> tuple[Place, str]:
+        """Where its prompt stands, and to what that is too near to be learnt from, "" to nothing."""
         groups = self._work.groups
         place = groups.known(key)
-        if place is not None and not self._guard:
-            return place, False
+        if place is not None:
+            groups.again(place, example.cluster)
+            if not self._guards:
+                return place, ""
         found = sketch(example.messages)
         if place is None:
             alike = self._meanings.near(vector) if self._meanings and vector is not None else ()
             place = groups.place(key, example.cluster, found, near=alike)
             if self._meanings and vector is not None:
                 self._meanings.add(place.seq, vector, index=not place.torn)
-        return place, self._guard.near(found)
+        return place, next((reason for reason, guard in self._guards.items() if guard.near(found)), "")
 
-    def _keep(self, record: Interaction, example: Example, place: Place, key: bytes, *, near_suite: bool) -> None:
+    def _keep(self, record: Interaction, example: Example, place: Place, key: bytes, *, kept_out: str) -> None:
         tally = self._work.tally
-        for answer in record.answers:
-            if answer.arm is Arm.TEACHER:
-                upstream = answer.upstream or "?"
-                tally.upstreams[upstream] = tally.upstreams.get(upstream, 0) + 1
+        if not example.corrected:
+            teacher = example.teacher or "?"
+            tally.upstreams[teacher] = tally.upstreams.get(teacher, 0) + 1
         tally.scrubbers[record.scrubber] = tally.scrubbers.get(record.scrubber, 0) + 1
         self._work.put(
             example,
             place,
             weight=inverse(chance(record, self._options.audit_rate), self._options.policy.propensity_clip),
             corrected=example.corrected,
-            suite=near_suite,
+            kept_out=kept_out,
             draw=key,
         )
 

@@ -10,7 +10,9 @@ from retrainer.data.consistency import LEAST_WEIGHT, Second, agreements
 from retrainer.data.curate import Example
 from router.policy_data import ConsistencyPolicy, DataPolicy
 
-_FIRST = "UPDATE examples SET dropped = CASE WHEN torn THEN 'torn' WHEN suite AND side = 'train' THEN 'regression' END"
+_FIRST = (
+    "UPDATE examples SET dropped = CASE WHEN torn THEN 'torn' WHEN kept_out != '' AND side = 'train' THEN kept_out END"
+)
 _ALIKE = """
 UPDATE examples SET dropped = 'near_duplicate' WHERE seq IN (SELECT seq FROM (
     SELECT seq, row_number() OVER (PARTITION BY alike ORDER BY corrected DESC, log_offset DESC) AS n

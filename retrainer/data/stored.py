@@ -44,8 +44,8 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `settings`: of every filter. `files`: sha256 of the operator's files that went in. `newest_from`: the offset from
     which traffic is the newest, `newest`: how many held-out examples are of it. `added`: examples that are not of the
-    log. `labels`: how far the answers are from production's, see retrainer.data.labels. `consistency`, `weights`,
-    `replayed`: see retrainer.data. There is no clock in it.
+    log. `labels`: how far the answers are from production's, see retrainer.data.labels. `consistency`, `weights`
+    (`held_out_*`: of what is measured with), `replayed`: see retrainer.data. There is no clock in it.
     """
 
     schema: int = 2

@@ -1,5 +1,6 @@
 """A route's frozen regression suite: examples of early test parts that are never trained on, so that what later
-students forget shows. It grows until it is full, and stays as it then is; it outlives the log's retention."""
+students forget shows. It grows until it is full, and stays as it then is, as long as its teachers teach; it outlives
+the log's retention."""
 
 import hashlib
 import heapq
@@ -11,6 +12,7 @@ import numpy as np
 
 from exporters.models import write_atomic
 from retrainer.data.curate import Example
+from retrainer.data.held_out import read_held_out
 from retrainer.data.minhash import PERMUTATIONS, Sketch, sketch
 from retrainer.errors import CycleError
 
@@ -41,11 +43,19 @@ def grow(path: Path, test: Iterable[Example], most: int) -> int:
     """Fill up the suite from a test part, drawn evenly, always the same; returns how many it then has."""
     kept = read_suite(path)
     known = {example.id for example in kept}
-    new = (example for example in test if example.id not in known)
+    new = (msgspec.structs.replace(example, weight=1.0) for example in test if example.id not in known)
     added = heapq.nsmallest(max(0, most - len(kept)), new, key=lambda e: _digest(e.id))
     if added:
         _write(path, [*kept, *added])
     return len(kept) + len(added)
+
+
+def keep_taught(path: Path, teachers: Collection[str]) -> None:
+    """Take out what others than these have answered: they are no reference any more. Raises CycleError."""
+    kept = read_suite(path)
+    left = [example for example in kept if not example.teacher or example.teacher in teachers]
+    if len(left) < len(kept):
+        _write(path, left)
 
 
 def remove(path: Path, subject: str, ids: Collection[str] = ()) -> int:
@@ -57,18 +67,25 @@ def remove(path: Path, subject: str, ids: Collection[str] = ()) -> int:
     return len(kept) - len(left)
 
 
-class Guard:
-    """Knows what is too near to the suite to be trained on."""
+def guards(suite: Path | None, held_out: Path | None) -> dict[str, "Guard"]:
+    """By the reason for which they keep examples out of the training: of a route's suite, and of an operator's file of
+    records to judge by. Raises CycleError."""
+    known = {
+        "regression": read_suite(suite) if suite is not None else [],
+        "held_out_file": read_held_out(held_out) if held_out is not None else [],
+    }
+    return {reason: Guard(examples) for reason, examples in known.items() if examples}
 
-    def __init__(self, suite: Iterable[Example]) -> None:
-        marks = [sketch(example.messages).marks for example in suite]
+
+class Guard:
+    """Knows what is too near to examples that measure to be trained on."""
+
+    def __init__(self, measuring: Iterable[Example]) -> None:
+        marks = [sketch(example.messages).marks for example in measuring]
         self._marks = np.array(marks, dtype=np.uint8).reshape(len(marks), PERMUTATIONS)
 
-    def __bool__(self) -> bool:
-        return len(self._marks) > 0
-
     def near(self, found: Sketch) -> bool:
-        """Whether a prompt with this sketch equals one of the suite, or is a near-duplicate of one."""
+        """Whether a prompt with this sketch equals one of them, or is a near-duplicate of one."""
         return bool(found.alike(self._marks).any())
 
 

@@ -1,7 +1,7 @@
 """Selection bias: once a student serves, the teacher answers only some requests, and not all are as likely to be among
-them. Each example weighs as many requests as it stands for.
+them. Each example weighs as many requests as it stands for, in the loss and in what it is measured by.
 
-    weight = min(1 / P(the teacher's answer is there), clip), divided by the mean over the training set
+    weight = min(1 / P(the teacher's answer is there), clip), divided by the mean over what is learnt from, or held out
 
 (Horvitz & Thompson 1952; clipped as by Ionides 2008, which trades a little bias for a bounded variance.)
 """

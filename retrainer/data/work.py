@@ -19,7 +19,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS examples (
     seq INTEGER PRIMARY KEY, side TEXT NOT NULL, grp TEXT NOT NULL, alike INTEGER NOT NULL, torn INTEGER NOT NULL,
-    suite INTEGER NOT NULL, draw BLOB NOT NULL, id TEXT NOT NULL, log_offset INTEGER NOT NULL, body BLOB NOT NULL,
+    kept_out TEXT NOT NULL, draw BLOB NOT NULL, id TEXT NOT NULL, log_offset INTEGER NOT NULL, body BLOB NOT NULL,
     weight REAL NOT NULL, corrected INTEGER NOT NULL, dropped TEXT
 );
 """
@@ -77,8 +77,11 @@ class Work:
         self._put("tally", msgspec.json.encode(self.tally))
         self.db.commit()
 
-    def put(self, example: Example, place: Place, *, weight: float, corrected: bool, suite: bool, draw: bytes) -> None:
-        """Keep an example. Of those with the same prompt the newest stays, or the newest corrected one."""
+    def put(
+        self, example: Example, place: Place, *, weight: float, corrected: bool, kept_out: str, draw: bytes
+    ) -> None:
+        """Keep an example. `kept_out`: the reason for which it isn't trained on, or "". Of those with the same prompt
+        the newest stays, or the newest corrected one."""
         known = "SELECT id, log_offset, corrected FROM examples WHERE seq = ?"
         row = None if place.new else self.db.execute(known, (place.seq,)).fetchone()
         part = side(place.group)
@@ -91,7 +94,7 @@ class Work:
         self.db.execute(
             "INSERT OR REPLACE INTO examples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
             (
-                place.seq, part.value, place.group, place.alike, place.torn, suite, draw, example.id,
+                place.seq, part.value, place.group, place.alike, place.torn, kept_out, draw, example.id,
                 example.offset, msgspec.json.encode(kept), weight, corrected,
             ),
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from retrainer.data.minhash import Sketch, sketch
 from retrainer.data.options import Options
 from retrainer.data.selection import Selected
 from retrainer.data.stored import Dataset, DatasetManifest, Lines, digest
-from retrainer.data.suite import Guard, read_suite
+from retrainer.data.suite import Guard, guards
 from retrainer.data.work import Work
 from router.policy_data import SafetyPolicy
 
@@ -34,11 +35,12 @@ class Writing:
     def all(self, selected: Selected, *, route: str, settings: dict[str, Any], files: dict[str, str]) -> Dataset:
         """Write what was selected. Raises CycleError."""
         added: dict[str, int] = {}
-        weights = self._weights()
+        learnt, measured = self._weights("side = 'train'"), self._weights("side != 'train'")
         for part in Side:
+            mean = (learnt if part is Side.TRAIN else measured).get("mean", 1.0)
             with (self._folder / f"{part.value}.jsonl").open("wb") as file:
                 count = 0
-                for example in self._examples(part, weights.get("mean", 1.0)):
+                for example in self._examples(part, mean):
                     file.write(msgspec.json.encode(example) + b"\n")
                     count += 1
                 if part is Side.TRAIN and self._options.policy.safety is not None:
@@ -69,29 +71,25 @@ class Writing:
             added=added,
             labels={part.value: shift(tally.production, labels[part]) for part in Side},
             consistency=selected.consistency,
-            weights=weights,
+            weights={**learnt, **{f"held_out_{name}": value for name, value in measured.items()}},
         )
         return Dataset(
             train=parts[Side.TRAIN], validation=parts[Side.VALIDATION], test=parts[Side.TEST], manifest=manifest
         )
 
     def _examples(self, part: Side, mean: float) -> Any:
-        """A side's examples; those to train on weigh 1 in the mean, those to measure with 1 each."""
+        """A side's examples; those to train on weigh 1 in the mean, and so do those to measure with."""
         for kept, raw in self._work.chosen(part):
-            example = kept
-            if part is Side.TRAIN:
-                example = msgspec.structs.replace(kept, weight=round(raw / mean, 6))
-            elif example.offset >= self._newest_from:
+            example = msgspec.structs.replace(kept, weight=round(raw / mean, 6))
+            if part is not Side.TRAIN and example.offset >= self._newest_from:
                 self._newest += 1
             self._made[part].add(example.answer, example.weight)
             yield example
 
-    def _weights(self) -> dict[str, float]:
-        """Of the training examples: the raw mean, the least and the greatest weight, and Kish's effective share of
-        the examples, (sum w)^2 / (n sum w^2)."""
-        query = (
-            f"SELECT count(*), sum(weight), sum(weight * weight), min(weight), max(weight) {_KEPT} AND side = 'train'"
-        )
+    def _weights(self, part: str) -> dict[str, float]:
+        """Of the examples there: the raw mean, the least and the greatest weight, and Kish's effective share of the
+        examples, (sum w)^2 / (n sum w^2)."""
+        query = f"SELECT count(*), sum(weight), sum(weight * weight), min(weight), max(weight) {_KEPT} AND {part}"
         count, total, squares, least, most = self._work.db.execute(query).fetchone()
         if not count:
             return {}
@@ -103,14 +101,14 @@ class Writing:
     def _safety(self, policy: SafetyPolicy, count: int) -> list[Example]:
         """So many that they are that share of all; none that is near to what is measured with."""
         wanted = int(count * policy.share / (1.0 - policy.share))
-        guard = Guard(read_suite(self._options.suite) if self._options.suite else [])
+        apart = guards(self._options.suite, self._options.held_out).values()
         given = read_examples(Path(policy.file), "safety")
         drawn = sorted(given, key=lambda e: hashlib.sha256(msgspec.json.encode([e.messages, e.answer])).digest())
-        apart = (e for e in drawn if self._is_apart(sketch(e.messages), guard))
-        return list(itertools.islice(apart, wanted))
+        taken = (e for e in drawn if self._is_apart(sketch(e.messages), apart))
+        return list(itertools.islice(taken, wanted))
 
-    def _is_apart(self, found: Sketch, guard: Guard) -> bool:
-        return not guard.near(found) and self._work.groups.sides(found) <= {Side.TRAIN}
+    def _is_apart(self, found: Sketch, apart: Collection[Guard]) -> bool:
+        return not any(guard.near(found) for guard in apart) and self._work.groups.sides(found) <= {Side.TRAIN}
 
     def _one(self, query: str) -> int:
         return int(self._work.db.execute(query).fetchone()[0])

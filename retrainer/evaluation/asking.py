@@ -122,6 +122,6 @@ def judged_pairs(
         return list(await asyncio.gather(*(one(e, a) for e, a in zip(judged, answers, strict=True))))
 
     values = gateway.run(all_of) or []
-    known = [(v, e.group or e.id) for v, e in zip(values, judged, strict=False) if v is not None]
-    found = {"judge": bootstrap([v for v, _ in known], [g for _, g in known])} if known else {}
+    known = [(v, e.group or e.id, e.weight) for v, e in zip(values, judged, strict=False) if v is not None]
+    found = {"judge": bootstrap(*map(list, zip(*known, strict=True)))} if known else {}
     return Judged(metrics=found, failed=dict(failed))

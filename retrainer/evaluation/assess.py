@@ -71,7 +71,7 @@ def assess(
 
 def _labelled(report: Report, judged: Sequence[Example], novelties: Sequence[float]) -> list[Labelled]:
     return [
-        Labelled(group=e.group or e.id, whole=o.whole, prefix=o.prefix, novelty=novelty, value=o.value)
+        Labelled(group=e.group or e.id, whole=o.whole, prefix=o.prefix, novelty=novelty, value=o.value, weight=e.weight)
         for o, e, novelty in zip(report.outcomes, judged, novelties, strict=True)
         if o.value is not None and o.whole is not None and o.prefix is not None
     ]
@@ -97,8 +97,9 @@ def _assessed(confidence: Confidence, records: Sequence[Labelled], selective: Se
     values = [r.value for r in records]
     plain = Confidence()
     whole = [confidence.of(r.whole, novelty=r.novelty) for r in records]
-    lost, groups = [1.0 - v for v in values], [r.group for r in records]
-    found = choose(whole, lost, max_risk=selective.max_risk, groups=groups) if selective else None
+    lost, groups, weights = [1.0 - v for v in values], [r.group for r in records], [r.weight for r in records]
+    risk = selective.max_risk if selective else None
+    found = None if risk is None else choose(whole, lost, max_risk=risk, groups=groups, weights=weights)
     known = [r for r in records if not confidence.novel(r.novelty)]  # a 0 there is no claim that the answer is wrong
     labels = [r.value for r in known]
     return Assessment(

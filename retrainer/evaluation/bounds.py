@@ -7,39 +7,87 @@ assumes that large groups err no more alike than small ones.
 Where each score is 0 or 1: Clopper & Pearson 1934, exact. Where some are fractions: Hoeffding & Bentkus (Bates et al.
 2021), which for no loss at all is the same, so that one fraction among perfect scores costs little. It assumes nothing
 of their distribution.
+
+Records may stand for others (weight w, the inverse of how likely they were to be seen). The mean is self-normalised,
+sum(w v) / sum(w) (Hajek 1971), and the bound is that of z = v w / max(w), which lies in [0, 1] too, over the mean of
+w / max(w): since E[z] = E[v] in the population times that mean. So n records tell as much as sum(w) / max(w) of the
+heaviest ones, which is what they tell where only those err. With equal weights it is the bound without any. The weights
+are taken as they are found: that there might have been more heavy ones is left out.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
 
-def interval(values: Sequence[float], *, confidence: float, groups: Sequence[str] | None = None) -> tuple[float, float]:
-    """Two-sided, for the mean of `values`; (0, 1) without any. `groups`: each value's, None where all are alone."""
+def interval(
+    values: Sequence[float],
+    *,
+    confidence: float,
+    groups: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+) -> tuple[float, float]:
+    """Two-sided, for the mean of `values`; (0, 1) without any. `groups`: each value's, None where all are alone.
+    `weights`: above 0, None where all are alike."""
     level = (1.0 + confidence) / 2.0
     lost = [1.0 - value for value in values]
-    return 1.0 - upper_bound(lost, level=level, groups=groups), upper_bound(values, level=level, groups=groups)
+    lower = 1.0 - upper_bound(lost, level=level, groups=groups, weights=weights)
+    return lower, upper_bound(values, level=level, groups=groups, weights=weights)
 
 
-def upper_bound(values: Sequence[float], *, level: float, groups: Sequence[str] | None = None) -> float:
+def upper_bound(
+    values: Sequence[float],
+    *,
+    level: float,
+    groups: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+) -> float:
     """One-sided, for the mean of `values`; 1 without any."""
     if not values:
         return 1.0
-    units = values if groups is None else _means(values, groups)
-    mean, n = math.fsum(units) / len(units), len(units)
+    known = _Units(values, groups, weights)
+    n = len(known.shares)
+    mean = math.fsum(known.scaled) / n
     if mean >= 1.0:
         return 1.0
-    if all(unit in (0.0, 1.0) for unit in units):
-        found = clopper_pearson_upper(round(mean * n), n, level=level)
-    else:
-        found = _hoeffding_bentkus(mean, n, 1.0 - level)
-    return min(1.0, math.fsum(values) / len(values) + found - mean)
+    whole = all(unit in (0.0, 1.0) for unit in known.scaled) and (mean == 0.0 or min(known.shares) == 1.0)
+    found = (
+        clopper_pearson_upper(round(mean * n), n, level=level) if whole else _hoeffding_bentkus(mean, n, 1.0 - level)
+    )
+    return min(1.0, weighted_mean(values, weights) + (found - mean) * n / math.fsum(known.shares))
 
 
-def _means(values: Sequence[float], groups: Sequence[str]) -> list[float]:
-    members: dict[str, list[float]] = {}
-    for value, group in zip(values, groups, strict=True):
-        members.setdefault(group, []).append(value)
-    return [math.fsum(found) / len(found) for found in members.values()]
+def weighted_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """sum(w v) / sum(w); 0 without any."""
+    if not values:
+        return 0.0
+    if weights is None:
+        return math.fsum(values) / len(values)
+    return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / math.fsum(weights)
+
+
+def telling(groups: Sequence[str], weights: Sequence[float]) -> float:
+    """How many records of the greatest weight tell as much as these; a group counts once."""
+    return math.fsum(_Units([0.0] * len(groups), groups, weights).shares) if groups else 0.0
+
+
+class _Units:
+    """One a group. `shares`: its mean weight, of the greatest one; `scaled`: its weighted mean value times that."""
+
+    def __init__(self, values: Sequence[float], groups: Sequence[str] | None, weights: Sequence[float] | None) -> None:
+        members: dict[object, list[float]] = {}  # weighted sum, sum of weights, count
+        for value, group, weight in zip(
+            values, groups or range(len(values)), weights or itertools.repeat(1.0, len(values)), strict=True
+        ):
+            sums = members.setdefault(group, [0.0, 0.0, 0.0])
+            sums[0] += value * weight
+            sums[1] += weight
+            sums[2] += 1.0
+        heaviest = max(weight / count for _, weight, count in members.values())
+        # Rounded, so that equal weights are equal however many were added up.
+        self.shares = [round(weight / count / heaviest, 12) for _, weight, count in members.values()]
+        pairs = zip(self.shares, members.values(), strict=True)
+        self.scaled = [share * (lost / weight) for share, (lost, weight, _) in pairs]
 
 
 def clopper_pearson_upper(hits: int, n: int, *, level: float) -> float:

@@ -44,13 +44,14 @@ class Part(StrEnum):
 
 class Labelled(msgspec.Struct, frozen=True, kw_only=True):
     """One held-out record. `value`: the answer's score against the teacher's, in [0, 1]. `group`: records that resemble
-    each other."""
+    each other. `weight`: how many requests it stands for; the fit, of what is given its signals, has no use for it."""
 
     group: str
     whole: Signals
     prefix: Signals
     novelty: float
     value: float
+    weight: float = 1.0
 
     @property
     def part(self) -> Part:

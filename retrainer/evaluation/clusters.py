@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from retrainer.data.curate import Example
-from retrainer.evaluation.bounds import interval
+from retrainer.evaluation.bounds import interval, weighted_mean
 from retrainer.evaluation.evaluate import Report
 
 MOST_EXAMPLES = 5000  # whose vectors are taken
@@ -95,13 +95,13 @@ def regressions(report: Report, previous: Report, name: str, judged: Sequence[Ex
 
 def _cluster(name: str, places: Sequence[int], report: Report, judged: Sequence[Example]) -> Cluster:
     values = {i: v for i in places if (v := report.outcomes[i].value) is not None}
-    groups = [judged[i].group or judged[i].id for i in values]
-    lower, upper = interval(list(values.values()), confidence=report.confidence, groups=groups)
+    groups, weights = [judged[i].group or judged[i].id for i in values], [judged[i].weight for i in values]
+    lower, upper = interval(list(values.values()), confidence=report.confidence, groups=groups, weights=weights)
     worst = sorted((i for i in places if values[i] < 1.0), key=values.__getitem__)[:SHOWN]
     return Cluster(
         name=name,
         n=len(places),
-        agreement=sum(values.values()) / len(values),
+        agreement=weighted_mean(list(values.values()), weights),
         lower=lower,
         upper=upper,
         worst=[_shown(i, report, judged) for i in worst],

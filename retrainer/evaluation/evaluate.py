@@ -10,7 +10,7 @@ import msgspec
 
 from exporters.models import Generated, Messages, Signals, prefix_signals, signals
 from retrainer.data.curate import PLACEHOLDER, Example
-from retrainer.evaluation.bounds import interval
+from retrainer.evaluation.bounds import interval, telling, weighted_mean
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.metrics import Metric, metrics
 from retrainer.evaluation.questions import General
@@ -73,8 +73,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`n`: records with a score. `agreement`: mean score; `lower`, `upper`: its interval at `confidence` (two-sided),
-    by so many `groups` of near-duplicates. `valid_json`: share of answers that are one JSON value, of the records whose
+    """`n`: records with a score. `agreement`: mean score, by the records' weights; `lower`, `upper`: its interval at
+    `confidence` (two-sided), by so many `groups` of near-duplicates, which tell as much as `telling` ones of the
+    greatest weight. `valid_json`: share of answers that are one JSON value, of the records whose
     teacher's answer is one (None without any). `leaked`: answers that hold a scrubber's placeholder. `drafted`: whether
     guesses saved time, so that `seconds` say nothing of how fast it is. `constant`: the agreement of the one answer
     that the teacher gives most often. `metrics`: by name, see `retrainer.evaluation.metrics`. `latency`: of the
@@ -93,6 +94,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     seconds: float
     groups: int | None = None
+    telling: float | None = None
     drafted: bool = False
     constant: float | None = None
     metrics: dict[str, Metric] = {}
@@ -139,18 +141,22 @@ def evaluate(
     answers = generate(prompts, max_new_tokens=max_new_tokens, drafts=drafts, tick=meter)
     seconds = time.monotonic() - began
     outcomes = [_outcome(e, a, score) for e, a in zip(examples, answers, strict=True)]
-    scored = [(o.value, e.group or e.id) for e, o in zip(examples, outcomes, strict=True) if o.value is not None]
-    values, groups = [value for value, _ in scored], [group for _, group in scored]
-    lower, upper = interval(values, confidence=confidence, groups=groups)
-    expected = [o for e, o in zip(examples, outcomes, strict=True) if is_json(e.answer)]
+    scored = [(o.value, e) for e, o in zip(examples, outcomes, strict=True) if o.value is not None]
+    values, groups = [value for value, _ in scored], [e.group or e.id for _, e in scored]
+    weights = [e.weight for _, e in scored]
+    lower, upper = interval(values, confidence=confidence, groups=groups, weights=weights)
+    expected = [
+        (float(is_json(o.text)), e.weight) for e, o in zip(examples, outcomes, strict=True) if is_json(e.answer)
+    ]
     return Report(
         n=len(values),
         groups=len(set(groups)),
-        agreement=sum(values) / len(values) if values else 0.0,
+        telling=telling(groups, weights),
+        agreement=weighted_mean(values, weights),
         lower=lower,
         upper=upper,
         confidence=confidence,
-        valid_json=sum(is_json(o.text) for o in expected) / len(expected) if expected else None,
+        valid_json=weighted_mean(*map(list, zip(*expected, strict=True))) if expected else None,
         leaked=sum(PLACEHOLDER.search(o.said) is not None for o in outcomes),
         unfinished=sum(o.finish_reason != "stop" for o in outcomes),
         reasons=dict(Counter(o.reason for o in outcomes).most_common()),
@@ -170,8 +176,8 @@ def _constant(examples: Sequence[Example], score: Scorer) -> float | None:
         return None
     answer, _ = Counter(e.answer for e in examples).most_common(1)[0]
     always = Generated(text=answer, finish_reason="stop", tokens=0)
-    values = [o.value for e in examples if (o := _outcome(e, always, score)).value is not None]
-    return sum(values) / len(values) if values else None
+    found = [(o.value, e.weight) for e in examples if (o := _outcome(e, always, score)).value is not None]
+    return weighted_mean([value for value, _ in found], [weight for _, weight in found]) if found else None
 
 
 def _outcome(example: Example, answer: Generated, score: Scorer) -> Outcome:

@@ -102,17 +102,20 @@ def grounded(
 
         return list(await asyncio.gather(*(record(n, *context) for n, _, context in found)))
 
-    columns: dict[str, dict[str, list[tuple[float, str]]]] = {name: {} for name in answers}
+    columns: dict[str, dict[str, list[tuple[float, Example]]]] = {name: {} for name in answers}
     for rows, (_, example, _) in zip(gateway.run(all_of) or [], found, strict=False):
         recall = {"context_recall": rows["teacher"]["faithfulness"]} if "faithfulness" in rows["teacher"] else {}
         for name, row in rows.items():
             for metric, value in (row if name == "teacher" else {**row, **recall}).items():
-                columns[name].setdefault(metric, []).append((value, example.group or example.id))
+                columns[name].setdefault(metric, []).append((value, example))
     return {name: Judged(metrics=_means(columns[name]), failed=dict(failed[name])) for name in answers}
 
 
-def _means(columns: Mapping[str, Sequence[tuple[float, str]]]) -> dict[str, Metric]:
-    return {name: bootstrap([v for v, _ in column], [g for _, g in column]) for name, column in columns.items()}
+def _means(columns: Mapping[str, Sequence[tuple[float, Example]]]) -> dict[str, Metric]:
+    return {
+        name: bootstrap([v for v, _ in column], [e.group or e.id for _, e in column], [e.weight for _, e in column])
+        for name, column in columns.items()
+    }
 
 
 async def _reply(ask: Ask, route: str, task: str, key: str, material: Mapping[str, str]) -> dict[str, Any]:

@@ -69,12 +69,14 @@ def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
 
 def too_few(report: Report, wanted: float) -> list[str]:
     """A reason for a low end of the interval that lies in the number of records: with n of n right it is
-    (alpha / 2)^(1/n). Near-duplicates count once."""
+    (alpha / 2)^(1/n). Near-duplicates count once, and lighter records as a part of the heaviest."""
     least = math.ceil(math.log((1.0 - report.confidence) / 2.0) / math.log(wanted)) if 0.0 < wanted < 1.0 else 0
-    known = report.n if report.groups is None else report.groups
+    groups = report.n if report.groups is None else report.groups
+    known = groups if report.telling is None else math.floor(report.telling + 1e-6)
     if known >= least:
         return []
-    said = f"by {known} records (near-duplicates count once) not even a student without a fault"
+    light = "" if known >= groups else f", and the {groups} as so many of the heaviest"
+    said = f"by {known} records (near-duplicates count once{light}) not even a student without a fault"
     return [f"{said} surely reaches {wanted:.1%}; that takes {least}"]
 
 

@@ -1,8 +1,9 @@
 """The table of metrics of one model on the held-out records, each with a bootstrap interval by conversation group.
 
 The records of a group resemble each other, so they are drawn together (cluster bootstrap: Davison & Hinkley 1997, 3.8;
-percentile interval). Where every group has the same score the interval is a point: the exact intervals of a Report say
-more there. Scores are `router.score`'s own; a record whose reference holds nothing to compare with is left out.
+percentile interval), each with its weight. Where every group has the same score the interval is a point: the exact
+intervals of a Report say more there. Scores are `router.score`'s own; a record whose reference holds nothing to compare
+with is left out.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from retrainer.data.curate import Example
+from retrainer.evaluation.bounds import weighted_mean
 from retrainer.evaluation.text_calls import with_calls
 from router.scores import f1, json_value, leaves, score
 
@@ -30,21 +32,23 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     groups: int
 
 
-def bootstrap(values: Sequence[float], groups: Sequence[str], *, seed: int = 0) -> Metric:
-    """The mean of `values`, and the percentiles 2.5 and 97.5 of the means of RESAMPLES draws of whole groups. Raises
-    ValueError without a value."""
+def bootstrap(
+    values: Sequence[float], groups: Sequence[str], weights: Sequence[float] | None = None, *, seed: int = 0
+) -> Metric:
+    """The mean of `values`, weighted where they have `weights`, sum(w v) / sum(w), and the percentiles 2.5 and 97.5 of
+    the means of RESAMPLES draws of whole groups. Raises ValueError without a value."""
     import numpy as np  # noqa: PLC0415 - only a cycle pays for it
 
     if not values:
         raise ValueError("no value has no mean")
     places = {group: n for n, group in enumerate(dict.fromkeys(groups))}
     sums, counts = np.zeros(len(places)), np.zeros(len(places))
-    for value, group in zip(values, groups, strict=True):
-        sums[places[group]] += value
-        counts[places[group]] += 1
+    for value, group, weight in zip(values, groups, weights or [1.0] * len(values), strict=True):
+        sums[places[group]] += value * weight
+        counts[places[group]] += weight
     drawn = np.random.default_rng(seed).integers(len(places), size=(RESAMPLES, len(places)))
     lower, upper = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), (2.5, 97.5))
-    mean = sum(values) / len(values)
+    mean = weighted_mean(values, weights)
     return Metric(value=mean, lower=float(lower), upper=float(upper), n=len(values), groups=len(places))
 
 
@@ -68,7 +72,11 @@ def metrics(
     fields = Counter({name: len(c) for name, c in columns.items() if name.startswith("field:")})
     kept = {name for name, _ in fields.most_common(MOST_FIELDS)}
     return {
-        name: bootstrap(list(found.values()), [examples[i].group or examples[i].id for i in found])
+        name: bootstrap(
+            list(found.values()),
+            [examples[i].group or examples[i].id for i in found],
+            [examples[i].weight for i in found],
+        )
         for name, found in columns.items()
         if found and (name in kept or not name.startswith("field:"))
     }

@@ -26,12 +26,13 @@ def agreements(
 ) -> dict[str, Metric]:
     """By report, the mean score on those of `examples` that it has a score of, with a bootstrap interval by
     conversation group; reports without any are left out. `ids`: of the records that count, None for all."""
-    groups = {e.id: e.group or e.id for e in examples if ids is None or e.id in ids}
+    known = {e.id: e for e in examples if ids is None or e.id in ids}
     found = {}
     for name, report in reports.items():
-        values = {o.id: o.value for o in report.outcomes if o.value is not None and o.id in groups}
+        values = {o.id: o.value for o in report.outcomes if o.value is not None and o.id in known}
         if values:
-            found[name] = bootstrap(list(values.values()), [groups[i] for i in values])
+            groups, weights = [known[i].group or i for i in values], [known[i].weight for i in values]
+            found[name] = bootstrap(list(values.values()), groups, weights)
     return found
 
 

@@ -164,6 +164,23 @@ def test_interactions_are_read_in_a_range_over_pages_of_which_one_is_erased_whol
     assert list(interactions.of("other")) == []
 
 
+def test_a_spread_is_taken_evenly_and_a_short_range_whole(keys: SubjectKeys) -> None:
+    log = MemoryLog()
+    for n in range(2000):
+        stored(log, keys, n, subject="jane" if n < 500 else "")
+    keys.destroy("jane")
+    interactions = Interactions(log, keys)
+    found = [int(record.id[1:]) for record in interactions.spread("colours", start=1, end=1801, most=400)]
+    assert found == sorted(set(found))
+    assert len(found) == 250, "five runs of fifty; three stood where everything is erased"
+    quarters = [sum(low <= n < low + 650 for n in found) for low in (500, 1150)]
+    assert max(quarters) - min(quarters) <= 50
+    assert max(found) < 1800
+    for start, end, wanted in ((601, 701, range(600, 700)), (501, 1801, range(500, 1800)), (2001, 2001, range(0))):
+        some = interactions.spread("colours", start=start, end=end, most=1300)
+        assert [record.id for record in some] == [f"x{n}" for n in wanted]
+
+
 def test_what_comes_after_its_subject_was_erased_but_is_older_is_erased_too(keys: SubjectKeys) -> None:
     log = MemoryLog()
     stored(log, keys, 1, subject="jane")

@@ -52,7 +52,7 @@ def facts(ladder: list[Step] | None = None) -> Facts:
         phases={
             "prepare": "abc",
             "dataset": {"digest": "sha256:1", "first": 0, "end": 9, "counts": {"train": 5}, "upstreams": {"up/m": 9},
-                        "dropped": {"torn": {"count": 3}}},
+                        "dropped": {"torn": {"count": 3}}, "weights": {"least": 0.9, "most": 9.0, "effective": 0.61}},
             "train": {"losses": [2.0, 1.0, 0.5], "settings": {"rank": 8}, "validation": [[1, 1.9], [2, 1.25], [3, 1.5]],
                       "best_step": 2},
             "export": {"quantization": "int8"},
@@ -109,6 +109,7 @@ def test_the_page_holds_everything_and_nothing_of_a_users_text_works_in_it(tmp_p
         data = base64.b64decode(image.removeprefix("data:image/png;base64,"))
         assert data.startswith(b"\x89PNG")
     assert HOSTILE in page.text  # as text
+    assert "learnt 0.90 to 9.00, which tell as much as 61% of the examples" in page.text
 
 
 def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import random
 import pytest
 from scipy.stats import binom
 
-from retrainer.evaluation.bounds import clopper_pearson_upper, interval, upper_bound
+from retrainer.evaluation.bounds import clopper_pearson_upper, interval, telling, upper_bound, weighted_mean
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,43 @@ def test_a_bound_holds_as_often_as_it_says_also_where_groups_are_of_one_score(
             values += [draw.choice(scores)] * size if alike else draw.choices(scores, k=size)
             groups += [str(group)] * size
         held += upper_bound([1.0 - v for v in values], level=0.9, groups=groups) >= 1.0 - mean
+    assert held >= 0.88 * runs
+
+
+def test_equal_weights_change_nothing() -> None:
+    draw = random.Random(3)
+    values, groups = [draw.choice((0.0, 0.5, 1.0)) for _ in range(60)], [str(draw.randrange(40)) for _ in range(60)]
+    plain = interval(values, confidence=0.95, groups=groups)
+    assert interval(values, confidence=0.95, groups=groups, weights=[3.0] * 60) == pytest.approx(plain)
+    halves = [float(int(group) < 20) for group in groups]
+    exact = interval(halves, confidence=0.95, groups=groups)
+    assert interval(halves, confidence=0.95, groups=groups, weights=[0.1] * 60) == pytest.approx(exact, abs=1e-9)
+    assert telling(groups, [3.0] * 60) == pytest.approx(len(set(groups)))
+    assert (weighted_mean([]), telling([], [])) == (0.0, 0.0)
+
+
+def test_without_a_loss_records_tell_as_much_as_their_weights_of_the_heaviest() -> None:
+    """By hand: z is 0 in all of n, so 1 - level^(1/n), over the mean of w / max(w)."""
+    weights = [10.0] * 50 + [1.0] * 150
+    found = upper_bound([0.0] * 200, level=0.9, weights=weights)
+    assert found == pytest.approx((1 - 0.1 ** (1 / 200)) * 2000 / 650)
+    assert telling([str(n) for n in range(200)], weights) == pytest.approx(65.0)
+    assert found == pytest.approx(1 - 0.1 ** (1 / 65), rel=0.02)
+    assert weighted_mean([1.0] * 50 + [0.0] * 150, weights) == pytest.approx(500 / 650)
+
+
+@pytest.mark.parametrize("light", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("heavy", [0.0, 0.02, 0.1])
+def test_a_weighted_bound_holds_as_often_as_it_says_wherever_the_losses_are(heavy: float, light: float) -> None:
+    """Half of the requests are answered once in ten times, and weigh ten."""
+    draw, held, runs = random.Random(7), 0, 300
+    for _ in range(runs):
+        weights, losses = [], []
+        for _ in range(600):
+            easy = draw.random() < 0.5
+            if easy and draw.random() > 0.1:
+                continue
+            weights.append(10.0 if easy else 1.0)
+            losses.append(float(draw.random() < (heavy if easy else light)))
+        held += upper_bound(losses, level=0.9, weights=weights) >= (heavy + light) / 2
     assert held >= 0.88 * runs

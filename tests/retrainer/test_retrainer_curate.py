@@ -37,6 +37,36 @@ def test_a_students_answer_is_never_training_data() -> None:
     assert audited.example.answer == "right"
 
 
+@pytest.mark.parametrize(
+    ("upstream", "source", "reason"),
+    [
+        ("up/m", "", None),
+        ("up/m", "openai", None),
+        ("up/older", "", "other_teacher"),
+        ("up/older", "bootstrap", "other_teacher"),
+        (None, "", "other_teacher"),
+        (None, "litellm", None),
+    ],
+)
+def test_only_the_routes_teachers_teach_and_who_imports_another_models_answers_has_said_so(
+    upstream: str | None, source: str, reason: str | None
+) -> None:
+    record = interaction(1, answers=(teacher("right", upstream=upstream),), source=source)
+    kept = example_of(record, 1, teachers=("up/m", "up/next"))
+    assert kept.reason == reason
+    assert (kept.example is None) == (reason is not None)
+    corrected = example_of(record, 1, correction="blue", teachers=("up/m",)).example
+    assert corrected is not None
+    assert (corrected.answer, corrected.teacher) == ("blue", "")
+
+
+def test_of_several_answers_the_first_of_a_teacher_is_learnt() -> None:
+    both = (teacher("old", upstream="up/older"), teacher("right"))
+    found = example_of(interaction(1, answers=both), 1, teachers=("up/m",)).example
+    assert found is not None
+    assert (found.answer, found.teacher) == ("right", "up/m")
+
+
 def test_a_students_whole_answer_that_is_another_is_kept_beside_the_teachers() -> None:
     def rejected(text: str, **changes: object) -> str | None:
         student = teacher(text, arm=Arm.STUDENT, upstream=None, version="v", **changes)

@@ -15,8 +15,8 @@ from collector.record import Answer
 from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, Options, build, load, write
 from retrainer.data.meanings import Vectors
-from retrainer.data.suite import grow, read_suite, remove
-from retrainer.errors import CycleError
+from retrainer.data.suite import grow, keep_taught, read_suite, remove
+from retrainer.errors import CycleError, NotEnoughExamples
 from router.decision import Arm
 from router.policy_data import DataPolicy
 
@@ -137,6 +137,22 @@ def test_of_equal_prompts_the_newest_good_answer_stays_in_the_first_ones_convers
     assert made.manifest.dropped["refusal"].samples[0]["id"] == "latest"
 
 
+def test_conversations_that_begin_alike_are_not_cut_by_the_split(route: Route) -> None:
+    hello = {"role": "user", "content": "hello"}
+    answered = {"role": "assistant", "content": "How can I help?"}
+    turns = []
+    for n in range(40):
+        said = {"role": "user", "content": tiny_model.question(n)}
+        turns += [
+            interaction(2 * n, cluster=f"s{n % 20}", request={"messages": [hello]}),
+            interaction(2 * n + 1, cluster=f"s{n % 20}", request={"messages": [hello, answered, said]}),
+        ]
+    fill(route.log, [*turns, *(interaction(n) for n in range(100, 300))])
+    found = sides(route.made())
+    talks = {found[f"x{n}"] for n in range(80) if f"x{n}" in found}
+    assert len(talks) == 1
+
+
 def test_at_most_so_many_near_duplicates_stay_the_newest(route: Route) -> None:
     text = "please tell me the colour of the very large red car that stands in the garden, number {}"
     like = [[{"role": "user", "content": text.format(n)}] for n in range(10)]
@@ -161,8 +177,11 @@ def test_after_a_promotion_the_few_answers_of_the_teacher_weigh_as_much_as_they_
     assert len(early) == len(late) == 1
     assert late.pop() / early.pop() == pytest.approx(4.0, rel=1e-4)
     assert np.mean([e.weight for e in made.train]) == pytest.approx(1.0, abs=1e-5)
-    assert {e.weight for e in made.held_out} == {1.0}
+    assert np.mean([e.weight for e in made.held_out]) == pytest.approx(1.0, abs=1e-5)
+    found = {e.at >= 1100: e.weight for e in made.held_out}
+    assert found[True] / found[False] == pytest.approx(4.0, rel=1e-4)
     assert made.manifest.weights["effective"] < 1.0
+    assert made.manifest.weights["held_out_most"] == found[True]
     assert {e.weight for e in route.made(policy={"propensity_clip": 1.0}).train} == {1.0}
 
 
@@ -213,6 +232,56 @@ def test_the_regression_suite_is_grown_once_and_never_trained_on(route: Route, t
     assert not {e.id for e in made.train} & {e.id for e in trained}
     assert remove(path, "", {trained[0].id}) == 1
     assert trained[0] not in read_suite(path)
+
+
+def test_answers_of_who_teaches_no_more_are_dropped_and_counted_and_leave_the_suite(
+    route: Route, tmp_path: Path
+) -> None:
+    older = [
+        interaction(n, answers=(teacher(tiny_model.answer(tiny_model.question(n)), upstream="up/older"),))
+        for n in range(150)
+    ]
+    fill(route.log, [*older, *(interaction(n) for n in range(150, 400))])
+    path = tmp_path / "suite.jsonl"
+    before = route.made(teachers=("up/m", "up/older"))
+    assert before.manifest.upstreams == {"up/m": 250, "up/older": 150}
+    grow(path, before.test, 99)
+    made = route.made(teachers=("up/m",), suite=path)
+    assert made.manifest.dropped["other_teacher"].count == 150
+    assert made.manifest.dropped["other_teacher"].samples[0] == {"id": "x0", "offset": 1}
+    assert made.manifest.upstreams == {"up/m": 250}
+    assert {e.teacher for e in (*made.train, *made.held_out)} == {"up/m"}
+    assert made.manifest.settings["teachers"] == ["up/m"]
+    known = read_suite(path)
+    keep_taught(path, ("up/m",))
+    assert read_suite(path) == [e for e in known if e.offset > 150] != known
+
+
+def test_a_work_file_of_other_teachers_is_begun_anew(route: Route, tmp_path: Path) -> None:
+    fill(route.log, [interaction(n) for n in range(200)])
+    route.made(work=tmp_path, teachers=("up/m",))
+    with pytest.raises(NotEnoughExamples, match="other_teacher 200"):
+        route.made(work=tmp_path, teachers=("up/next",))
+
+
+def test_what_an_operator_judges_by_is_never_trained_on(route: Route, tmp_path: Path) -> None:
+    fill(route.log, [interaction(n) for n in range(300)])
+    plain = route.made()
+    given = list(plain.train)[:12]
+    file = tmp_path / "held_out.jsonl"
+    file.write_bytes(b"\n".join(msgspec.json.encode({"messages": e.messages, "answer": "x"}) for e in given))
+    safety = tmp_path / "safety.jsonl"
+    safety.write_bytes(file.read_bytes())
+    made = route.made(held_out=file, policy={"safety": {"file": str(safety)}})
+    names = {e.id for e in given}
+    assert not {e.id for e in made.train} & names
+    assert {s["id"] for s in made.manifest.dropped["held_out_file"].samples} <= names
+    assert made.manifest.dropped["held_out_file"].count == len(plain.train) - len(made.train) >= 12
+    assert made.manifest.added == {}
+    assert list(made.held_out) == list(plain.held_out)
+    assert made.manifest.files["held_out"].startswith("sha256:")
+    with pytest.raises(CycleError, match=r"held_out: .* can't be read"):
+        route.made(held_out=tmp_path / "none")
 
 
 def test_an_example_says_whose_it_is_where_somebody_is_named(route: Route, tmp_path: Path) -> None:

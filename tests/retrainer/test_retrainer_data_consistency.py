@@ -16,6 +16,7 @@ from retrainer_fakes import CountedLog, fill, interaction
 from collector import Interactions, SubjectKeys
 from retrainer.data.configured import options
 from retrainer.data.dataset import Dataset, build
+from retrainer.progress import silent
 from router.config import Config
 
 
@@ -86,10 +87,22 @@ def config(state: Path, port: int, *, rate: float = 0.0, **consistency: Any) -> 
 def made(config: Config, log: CountedLog, keys: SubjectKeys, work: Path) -> Dataset:
     told: list[tuple[str, int, int]] = []
     how = options(config, "colours", config.routes["colours"], work, lambda *at: told.append(at[:3]))
+    assert how.teachers == config.routes["colours"].teachers
     found = build(Interactions(log, keys), "colours", max_examples=1000, options=how)
     assert {phase for phase, _, _ in told} == {"dataset", "consistency"}
     assert all(done <= total for _, done, total in told)
     return found
+
+
+def test_what_a_cycle_is_told_to_judge_by_takes_the_place_of_the_routes(tmp_path: Path) -> None:
+    settings = config(tmp_path, 1)
+    policy = settings.routes["colours"]
+    named = policy.model_copy(update={"retrain": policy.retrain.model_copy(update={"held_out": "theirs.jsonl"})})
+    found = [
+        options(settings, "colours", some, tmp_path, silent, held_out=given).held_out
+        for some, given in ((policy, None), (named, None), (named, "mine.jsonl"))
+    ]
+    assert found == [None, Path("theirs.jsonl"), Path("mine.jsonl")]
 
 
 def test_what_the_teacher_contradicts_is_dropped_and_its_agreement_told(

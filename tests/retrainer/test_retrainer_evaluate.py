@@ -12,6 +12,7 @@ from retrainer_fakes import example
 
 from collector import CollectorError
 from exporters.models import Generated
+from retrainer.evaluation.clusters import clusters
 from retrainer.evaluation.evaluate import evaluate
 from retrainer.evaluation.scorer import scorer
 from router import Asked, score
@@ -70,6 +71,20 @@ def test_records_that_resemble_each_other_say_less() -> None:
     assert (one.groups, other.groups) == (40, 10)
     assert one.agreement == other.agreement == 1.0
     assert (one.lower, other.lower) == pytest.approx((0.025 ** (1 / 40), 0.025 ** (1 / 10)))
+
+
+def test_agreement_is_of_the_requests_that_the_records_stand_for() -> None:
+    """The student is right on what it serves, of which its teacher answered few, and wrong on what it defers."""
+    easy = [msgspec.structs.replace(example(n, answer="{}"), weight=4.0) for n in range(10)]
+    hard = [msgspec.structs.replace(example(n, answer="{1}"), weight=0.5) for n in range(10, 30)]
+    found = evaluate(speak(["{}"] * 30), [*easy, *hard], same, max_new_tokens=8)
+    assert (found.n, found.agreement) == (30, pytest.approx(40 / 50))
+    assert found.metrics["agreement"].value == pytest.approx(40 / 50)
+    assert found.constant == pytest.approx(10 / 50), "the most frequent answer is that to the hard ones"
+    assert found.lower < 40 / 50 < found.upper
+    assert (found.groups, found.telling) == (30, pytest.approx(50 / 4))
+    assert found.valid_json == 1.0
+    assert clusters(found, [*easy, *hard])[0].agreement == 0.0
 
 
 def test_an_answer_that_was_cut_is_no_agreement() -> None:

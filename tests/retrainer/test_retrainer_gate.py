@@ -73,6 +73,13 @@ def test_the_bounds_themselves_still_pass() -> None:
     assert judge(base=BASE, student=at, quantized=report(agreement=0.96), limits=LIMITS).gate == "passed"
 
 
+def test_light_records_are_counted_as_the_part_that_they_tell() -> None:
+    made = report(n=200, lower=0.90, groups=200, telling=40.2)
+    (_, why) = judge(base=BASE, student=made, quantized=None, limits=LIMITS).reasons
+    assert why.startswith("by 40 records (near-duplicates count once, and the 200 as so many of the heaviest) not even")
+    (_,) = judge(base=BASE, student=report(n=200, lower=0.90, telling=200.0), quantized=None, limits=LIMITS).reasons
+
+
 def test_records_too_few_for_any_student_are_a_reason_of_their_own() -> None:
     """(0.05 / 2)^(1/n): with 50 of 50 right the lower end of the exact interval is 92.9%, with 51 of 51 93.0%."""
     few = report(n=50, agreement=1.0, lower=0.929)

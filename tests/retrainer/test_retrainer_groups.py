@@ -19,7 +19,10 @@ def placed(examples: Sequence[Example]) -> list[Place]:
 def place(groups: Groups, e: Example) -> Place:
     text = prompt_text(e.messages)
     key = hashlib.sha256(text.encode()).digest()
-    return groups.known(key) or groups.place(key, e.cluster, sketch(e.messages))
+    known = groups.known(key)
+    if known is not None:
+        groups.again(known, e.cluster)
+    return known or groups.place(key, e.cluster, sketch(e.messages))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
@@ -63,6 +66,16 @@ def test_pairs_are_found_from_the_stated_index_on(index: float, least: float, mo
 def test_the_estimate_is_the_jaccard_index_though_it_knows_a_byte_of_each_number() -> None:
     one, other = (sketch([{"role": "user", "content": text}]).marks for text in ("abcdefgh" * 9, "stuvwxyz" * 9))
     assert similarity(one, np.stack([one, other])) == pytest.approx([1.0, 0.0], abs=0.03)
+
+
+def test_a_conversation_that_begins_with_a_known_prompt_joins_its_group_and_another_stays_where_it_is() -> None:
+    first, second = (example(n, cluster="one") for n in (1, 2))
+    begins, goes_on = example(1, cluster="two"), example(3, cluster="two")
+    elsewhere, amid, later = example(4, cluster="three"), example(1, cluster="three"), example(5, cluster="three")
+    found = placed([first, second, begins, goes_on, elsewhere, amid, later])
+    assert [p.group for p in found[:4]] == [found[0].group] * 4
+    assert (found[5].group, found[6].group) == (found[0].group, found[4].group)
+    assert found[4].group != found[0].group
 
 
 def test_near_duplicates_and_conversations_share_a_group() -> None:

@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+import pytest
 from retrainer_fakes import example
 
 from exporters.models import Generated, Messages
@@ -23,6 +25,12 @@ def test_an_agreement_is_of_the_records_that_count_and_of_the_reports_that_have_
     found = agreements({"quantized": report([0, 4]), "base": report(range(6))}, JUDGED, {"x4", "x5"})
     assert [(name, m.value, m.n) for name, m in found.items()] == [("quantized", 0.5, 2), ("base", 0.0, 2)]
     assert agreements({"quantized": report([])}, JUDGED, {"elsewhere"}) == {}
+
+
+def test_an_agreement_is_by_the_records_weights() -> None:
+    heavy = [msgspec.structs.replace(e, weight=4.0 if e.id == "x4" else 1.0) for e in JUDGED]
+    found = agreements({"quantized": report([4])}, heavy, {"x3", "x4", "x5"})["quantized"]
+    assert (found.value, found.lower, found.upper) == (pytest.approx(2 / 6), 0.0, 1.0)
 
 
 def test_what_was_answered_is_not_asked_again_and_what_is_new_is_asked_once() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from exporters.models.confidence import SMALLEST
 from retrainer.evaluation.bounds import clopper_pearson_upper
-from retrainer.evaluation.thresholds import LEVEL, choose, measure
+from retrainer.evaluation.thresholds import LEVEL, Record, choose, measure
 
 
 def ladder(count: int = 1000, *, wrong_below: float = 0.4) -> tuple[list[float], list[float]]:
@@ -74,7 +74,8 @@ def test_coverage_and_risk_have_clopper_pearsons_one_sided_bounds() -> None:
     """Known values: 1 - 0.1^(1/100) for no hit of 100; R's binom.test(8, 10, conf.level = .8) gives 0.5503, 0.9455."""
     assert clopper_pearson_upper(0, 100, level=LEVEL) == pytest.approx(1 - 0.1**0.01)
     assert clopper_pearson_upper(8, 10, level=LEVEL) == pytest.approx(0.9455, abs=1e-4)
-    found = measure([(0.9, 0.0)] * 8 + [(0.1, 1.0)] * 2, 0.5, max_risk=0.3, groups=list("abcdefghij"))
+    records = [Record(0.9, 0.0, str(n)) for n in range(8)] + [Record(0.1, 1.0, str(n)) for n in (8, 9)]
+    found = measure(records, 0.5, max_risk=0.3)
     assert found.coverage_lower == pytest.approx(1 - clopper_pearson_upper(2, 10, level=LEVEL))
     assert found.risk_upper == pytest.approx(1 - 0.1 ** (1 / 8))
     assert found.safe == (found.risk_upper <= 0.3)
@@ -87,3 +88,26 @@ def test_records_that_resemble_each_other_make_a_threshold_less_sure() -> None:
     assert alike.safe
     assert alike.threshold > alone.threshold
     assert alike.coverage_lower < alone.coverage_lower
+
+
+def test_records_that_stand_for_many_requests_count_as_many() -> None:
+    """The student was asked for the half that is easy, so that its teacher answered a tenth of it alone."""
+    sure, unsure = [0.9] * 50, [0.1] * 500
+    losses = [0.0] * 50 + [1.0] * 500
+    plain = choose(sure + unsure, losses, max_risk=0.1).start
+    found = choose(sure + unsure, losses, max_risk=0.1, weights=[10.0] * 50 + [1.0] * 500).start
+    assert plain.coverage == pytest.approx(50 / 550)
+    assert (found.threshold, found.accepted, found.risk) == (0.9, 50, 0.0)
+    assert found.coverage == pytest.approx(0.5)
+    assert plain.coverage_lower < found.coverage_lower < 0.5
+    assert found.risk_upper == plain.risk_upper, "the same records, all of one weight"
+
+
+def test_a_loss_weighs_as_much_as_the_requests_that_it_stands_for() -> None:
+    confidences, losses = [0.9] * 400, [1.0] * 2 + [0.0] * 398
+    light = choose(confidences, losses, max_risk=0.05, weights=[1.0] * 300 + [10.0] * 100).start
+    heavy = choose(confidences, losses, max_risk=0.05, weights=[10.0] * 100 + [1.0] * 300).start
+    assert light.risk == pytest.approx(2 / 1300)
+    assert heavy.risk == pytest.approx(20 / 1300)
+    assert light.safe
+    assert not heavy.safe

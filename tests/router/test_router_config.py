@@ -126,6 +126,13 @@ def test_each_wrong_value_is_named_with_what_would_be_right(old: str, new: str, 
     assert says in message
 
 
+def test_only_an_upstream_that_says_so_may_teach() -> None:
+    found = parse(GOOD.replace("upstreams:", "upstreams:\n  other: {base_url: 'http://x'}"), {"KEY": "k"})
+    assert found.may_teach("openai/gpt-4o")
+    assert not found.may_teach("other/gpt-4o")
+    assert not found.may_teach("removed/gpt-4o")
+
+
 @pytest.mark.parametrize(
     "good",
     [

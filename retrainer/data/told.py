@@ -1,0 +1,53 @@
+"""What people should know of a data set before they trust what was learnt of it, in few words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def told(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """By what it is about: how far the answers are from production's, how unevenly examples weigh, whether the teacher
+    says the same again. What there is nothing to say of is left out. `manifest`: as `dataset.json` holds it."""
+    said = {
+        "answers against production's": _labels(manifest.get("labels") or {}),
+        "weights": _weights(manifest.get("weights") or {}),
+        "teacher asked again": _consistency(manifest.get("consistency") or {}),
+    }
+    return {name: text for name, text in said.items() if text}
+
+
+def _labels(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of the field that has shifted most in what is learnt from."""
+    learnt = parts.get("train") or {}
+    if not learnt:
+        return ""
+    field = max(learnt, key=lambda name: (learnt[name]["distance"], name))
+    known = {part: found[field] for part, found in parts.items() if field in found}
+    told_ = ", ".join(f"{found['distance']:.1%} apart in {part}" for part, found in known.items())
+    missing, values = learnt[field]["missing"], learnt[field]["values"]
+    lacking = f"; {missing} of {values} values are not learnt" if missing else ""
+    more = f" (the most shifted of {len(learnt)} fields)" if len(learnt) > 1 else ""
+    return f"{field}{more}: {told_}{lacking}"
+
+
+def _weights(found: Mapping[str, float]) -> str:
+    """Where they differ."""
+    names = {"learnt": "", "held out": "held_out_"}
+    uneven = {name: prefix for name, prefix in names.items() if found.get(f"{prefix}effective", 1.0) < 0.9995}
+    return "; ".join(
+        f"{name} {found[f'{prefix}least']:.2f} to {found[f'{prefix}most']:.2f}, which tell as much as "
+        f"{found[f'{prefix}effective']:.0%} of the examples would evenly"
+        for name, prefix in uneven.items()
+    )
+
+
+def _consistency(found: Mapping[str, Any]) -> str:
+    if not found:
+        return ""
+    failed = sum(found["failed"].values())
+    lost = f", {failed} without an answer" if failed else ""
+    if found["agreement"] is None:
+        return f"nothing could be compared of {found['asked']} prompts{lost}"
+    return (
+        f"agrees with itself by {found['agreement']:.1%} on {found['compared']} of {found['asked']} prompts, "
+        f"{found['contradicted']} contradicted{lost}"
+    )
