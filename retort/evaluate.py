@@ -27,6 +27,7 @@ from retrainer.phases import Phases
 from retrainer.progress import Progress
 from retrainer.recipes import RECIPES, Job
 from router import Config, Events, open_registry
+from router.policy_student import CLOSED
 
 AFTER_THE_GATE = ("card", "publish", "register")
 
@@ -203,12 +204,12 @@ _NAMES = {"base": "the base, untrained", "student": "the student", "quantized": 
 def lines(found: Found) -> list[str]:
     """For people."""
     held_out = sum(count for part, count in found.examples.items() if part != "train")
-    said = [
-        f"{found.route}: {found.base}, {found.recipe}; {found.examples['train']} examples to learn from, "
-        f"{held_out} held out"
-    ]
+    closed = found.recipe in CLOSED
+    names = {**_NAMES, "base": "the commonest answer"} if closed else _NAMES
+    made = found.recipe if closed else f"{found.base}, {found.recipe}"
+    said = [f"{found.route}: {made}; {found.examples['train']} examples to learn from, {held_out} held out"]
     said += [
-        f"  {_NAMES[name]:22s} {s.agreement:6.1%} agreement with the teacher (95%: {s.lower:.1%} to {s.upper:.1%}, "
+        f"  {names[name]:22s} {s.agreement:6.1%} agreement with the teacher (95%: {s.lower:.1%} to {s.upper:.1%}, "
         f"n={s.n})"
         for name, s in found.scores.items()
     ]

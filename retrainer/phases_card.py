@@ -14,6 +14,7 @@ from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict
 from retrainer.ladder import Step
 from retrainer.phases_gate import Compared, Setting
+from retrainer.recipes import RECIPES
 from retrainer.safety import Suite
 from router.registry import Version
 
@@ -38,7 +39,7 @@ def card(setting: Setting, passed: Passed, version: str, versions: Sequence[Vers
     facts = Facts(
         version=version,
         route=setting.route,
-        base=Path(setting.job.student.base).name,
+        base=Path(RECIPES[setting.job.student.recipe](setting.job).base).name,
         recipe=setting.job.student.recipe,
         phases=passed.phases,
         reports=passed.reports,

@@ -15,6 +15,7 @@ from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.metrics import Metric
 from retrainer.ladder import Step
 from retrainer.safety import Suite
+from router.policy_student import CLOSED
 
 if TYPE_CHECKING:
     from retrainer.phases_gate import Compared
@@ -90,8 +91,9 @@ def _gate(facts: Facts) -> list[Block]:
 
 def _quality(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
     shown = [name for name in COLUMNS if name in facts.reports]
-    names = list(dict.fromkeys(m for c in shown for m in facts.reports[c].metrics))
-    rows = [[name, *(_metric(facts.reports[c].metrics.get(name)) for c in shown)] for name in names]
+    names = {**NAMES, "base": "the commonest answer"} if facts.recipe in CLOSED else NAMES
+    metrics = dict.fromkeys(m for c in shown for m in facts.reports[c].metrics)
+    rows = [[name, *(_metric(facts.reports[c].metrics.get(name)) for c in shown)] for name in metrics]
     rows.append(["records", *(str(facts.reports[c].n) for c in shown)])
     rows.append(["errors", *(str(facts.reports[c].errors) for c in shown)])
     if any(facts.reports[c].general for c in shown):
@@ -110,16 +112,16 @@ def _quality(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
             "The reference is the teacher's logged answer, so that the teacher itself has 1 unless it was asked again. "
             "In brackets: bootstrap intervals at 95%, by conversation."
         ),
-        Table(["", *(NAMES[c] for c in shown)], rows),
+        Table(["", *(names[c] for c in shown)], rows),
     ]
     if slices:
-        blocks.append(Table(["agreement on the", *(NAMES[c] for c in shown)], slices))
+        blocks.append(Table(["agreement on the", *(names[c] for c in shown)], slices))
     judged = facts.compared.judged
     asked = [name for name in COLUMNS if name in judged and judged[name].metrics]
     if asked:
         told = dict.fromkeys(metric for name in asked for metric in judged[name].metrics)
         table = [[metric, *(_metric(judged[name].metrics.get(metric)) for name in asked)] for metric in told]
-        blocks.append(Table(["by the judge", *(NAMES[name] for name in asked)], table))
+        blocks.append(Table(["by the judge", *(names[name] for name in asked)], table))
         if "teacher" in asked:
             blocks.append(Paragraph("Whether the teacher's answers are grounded is said of the logged ones."))
     if failed := sum((Counter(found.failed) for found in judged.values()), Counter[str]()):
@@ -170,7 +172,7 @@ def _safety(facts: Facts) -> list[Block]:
     rows = [
         [
             s.name,
-            "passed" if s.passed else "failed",
+            ("passed" if s.cases else "nothing to look at") if s.passed else "failed",
             f"{s.failed} of {s.cases}",
             str(s.excused),
             f"{s.tolerated:.0%}",

@@ -20,8 +20,9 @@ def learning(losses: Sequence[float], looks: Sequence[tuple[int, float]], best: 
 
     def draw(axis: "Axes") -> None:
         axis.plot(range(1, len(losses) + 1), losses, color="0.75", linewidth=0.8, label="a step")
-        means = [sum(losses[max(0, i - WINDOW + 1) : i + 1]) / min(i + 1, WINDOW) for i in range(len(losses))]
-        axis.plot(range(1, len(losses) + 1), means, linewidth=1.6, label=f"mean of {WINDOW} steps")
+        if len(losses) >= WINDOW:
+            means = [sum(losses[max(0, i - WINDOW + 1) : i + 1]) / min(i + 1, WINDOW) for i in range(len(losses))]
+            axis.plot(range(1, len(losses) + 1), means, linewidth=1.6, label=f"mean of {WINDOW} steps")
         if looks:
             axis.plot([step for step, _ in looks], [loss for _, loss in looks], "o-", markersize=4, label="validation")
         if best is not None:
@@ -47,37 +48,41 @@ def by_cluster(found: Sequence[Cluster]) -> bytes:
 
 
 def calibration(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
-    """A reliability diagram: mean score against mean confidence of each tenth."""
+    """A reliability diagram: mean score against mean confidence of each tenth; a dot's area grows with its records."""
 
     def draw(axis: "Axes") -> None:
         axis.plot([0, 1], [0, 1], ":", color="black", linewidth=0.8)
         for name, bins in curves.items():
-            axis.plot([b["confidence"] for b in bins], [b["score"] for b in bins], "o-", label=name, markersize=4)
+            places = [b["confidence"] for b in bins], [b["score"] for b in bins]
+            most = max((b["n"] for b in bins), default=1)
+            axis.scatter(*places, s=[12 + 150 * b["n"] / most for b in bins], alpha=0.7, linewidths=0, label=name)
         axis.set(xlabel="confidence", ylabel="agreement", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        axis.legend(loc="upper left")
+        axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, markerscale=0.7)
 
-    return _png(draw, height=4.5)
+    return _png(draw, height=4.2)
 
 
 def sizes(points: Sequence[Point]) -> bytes:
     """Quality against size, of the route's versions; this one filled."""
+    largest = max(p.megabytes for p in points)
 
     def draw(axis: "Axes") -> None:
         for point in points[:-1]:
             axis.plot(point.megabytes, point.quality, "o", color="C0", fillstyle="none")
         axis.plot(points[-1].megabytes, points[-1].quality, "o", color="C0")
         for n, point in enumerate(points[-10:]):
-            above = (4, 6 + 10 * (n % 3))
             axis.annotate(
                 point.version,
                 (point.megabytes, point.quality),
-                above,
+                (-4, -12 - 10 * (n % 3)),
                 textcoords="offset points",
                 fontsize=7,
+                ha="right" if point.megabytes > 0.5 * largest else "left",
                 parse_math=False,
             )
-        axis.set(xlabel="size in MB", ylabel="agreement as served", xlim=(0, 1.4 * max(p.megabytes for p in points)))
-        axis.set_ylim(min(p.quality for p in points) - 0.05, 1.05)
+        axis.set(xlabel="size in MB", ylabel="agreement as served", xlim=(0, 1.1 * largest))
+        lowest = min(p.quality for p in points)
+        axis.set_ylim(lowest - 0.1, 1.01)
 
     return _png(draw, height=3.5)
 

@@ -15,7 +15,7 @@ def write_card(folder: Path, facts: Facts) -> dict[str, int]:
     curves = {name: found["reliability"] for name, found in qualities(facts.phases["assess"]).items()}
     pictures = {"card-sizes.png": (sizes(facts.points), "Quality against size of the route's versions")}
     train = facts.phases["train"]
-    if losses := train.get("losses"):
+    if len(losses := train.get("losses") or []) > 2:
         looks = train.get("validation") or []
         says = f"Learning curve: {'training and validation loss' if looks else 'training loss'} by step"
         pictures["card-learning.png"] = (learning(losses, looks, train.get("best_step")), says)

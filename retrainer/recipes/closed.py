@@ -9,8 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from exporters.models import CLOSED, Generated, Messages, staged
 from exporters.models.closed_form import Form
 from exporters.models.genai import Tick
@@ -171,6 +169,6 @@ def temperatures(task: Task, logits: Any) -> list[tuple[float, float]]:
     return [temperature(logits[:, at].astype(np.float64), chosen[:, n]) for n, at in enumerate(fields_of(task.form))]
 
 
-def settings_of(job: Job) -> dict[str, Any]:
-    """What the manifest keeps of them."""
-    return {**msgspec.to_builtins(job.policy.retrain.closed.model_dump()), "seed": job.policy.retrain.seed}
+def settings_of(job: Job, *names: str) -> dict[str, Any]:
+    """What the manifest keeps of `retrain.closed`."""
+    return {**job.policy.retrain.closed.model_dump(include=set(names)), "seed": job.policy.retrain.seed}

@@ -95,7 +95,10 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
     write_card(folder, Card(kind="encoder", form=task.form, shared=task.shared, temperatures=found, shares=shares))
     return {
         **told,
-        "settings": {**settings_of(job), **msgspec.to_builtins(settings)},
+        "settings": {
+            **settings_of(job, *type(job.policy.retrain.closed).model_fields),
+            **msgspec.to_builtins(settings),
+        },
         "temperatures": list(found),
         "shares": list(shares),
         "seconds": time.monotonic() - began,

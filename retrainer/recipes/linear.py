@@ -31,7 +31,7 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
     found = tuple(t for t, _ in temperatures(task, checked(task, folder)))
     write_card(folder, Card(kind="linear", form=task.form, shared=task.shared, temperatures=found))
     return {
-        "settings": settings_of(task.job),
+        "settings": settings_of(task.job, "strength"),
         "losses": [math.fsum(map(math.log, task.form.sizes)), loss],
         "ngrams": ngrams,
         "temperatures": list(found),
