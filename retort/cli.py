@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from collector import CollectorError
 from retort import plan_options, recipe_options
+from retort.argument_types import port
 from retort.cli_training import add_training
 from retort.errors import StartError
 from retort.extras import need
@@ -41,13 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     be_offline()
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        sys.exit(run(options))
-    except StartError as error:
-        print(f"retort: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
-    except (CollectorError, RouterError) as error:  # a log or a registry that can't be reached, for example
-        print(f"retort: {error}", file=sys.stderr)
+        status = run(options)
+        sys.stdout.flush()
+        sys.exit(status)
+    except BrokenPipeError:  # who read it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (StartError, CollectorError, RouterError) as error:  # a log that can't be reached, for example
+        print(f"retort: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE if isinstance(error, StartError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -66,11 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     up = command("up", _up, text="start and supervise every process on this machine; Ctrl-C drains and stops them")
-    up.add_argument("--port", type=int, help="the gateway's port (default: from the configuration's listen)")
+    up.add_argument("--port", type=port, help="the gateway's port (default: from the configuration's listen)")
 
     _add_rooms(command)
     teacher = command("sample-teacher", _sample_teacher, text="run the stand-in for a paid API", config=False)
-    teacher.add_argument("--port", type=int, default=8090)
+    teacher.add_argument("--port", type=port, default=8090)
     teacher.add_argument("--latency-ms", type=float, default=600.0)
 
     demo = command("demo", _demo, text="show the whole loop on real input, from an empty folder", config=False)
@@ -91,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("promote", "pin"):
             action.add_argument("version")
         elif name == "rollback":
-            action.add_argument("version", nargs="?", help="default: the live version, else the challenger")
+            action.add_argument("version", nargs="?", help="default: all that answer clients, else the one in shadow")
         action.add_argument("--why", required=True, help="kept in the log with your name")
         action.add_argument("--who", default=getpass.getuser(), help="default: your login name")
 
@@ -135,7 +138,7 @@ def _add_rooms(command: Callable[..., argparse.ArgumentParser]) -> None:
         room.set_defaults(room=name)
         if name == "gateway":
             room.add_argument("--host")
-            room.add_argument("--port", type=int)
+            room.add_argument("--port", type=port)
             room.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
         if name == "collector":
             room.add_argument("--gateway", metavar="URL", help="where a judge is asked (default: from listen)")

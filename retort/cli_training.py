@@ -5,7 +5,7 @@ import getpass
 from collections.abc import Callable
 from pathlib import Path
 
-from retort import plan_options
+from retort.argument_types import cost, count, positive, share
 from retort.errors import StartError
 from retort.extras import need
 from retort.settings import load
@@ -48,7 +48,7 @@ def _add_bootstrap(command: Command) -> None:
     add("--ask", metavar="ROUTE", help="where it is asked (default: its route without capture and student)")
     add("--gateway", metavar="URL", help="default: from listen")
     add("--temperature", type=_temperature, default=0.3, help="or none, for models that take none (default: 0.3)")
-    add("--concurrency", type=_count, default=8, metavar="N", help="questions at once (default: %(default)s)")
+    add("--concurrency", type=count, default=8, metavar="N", help="questions at once (default: %(default)s)")
     add("--answer-tokens", type=float, metavar="N", help="for the estimate (default: as in the log, else 150)")
     add("--consented", action="store_true", help="all whose texts are in it agreed; needed where consent is opt-in")
     add("--yes", action="store_true", help="don't ask whether to spend that")
@@ -60,37 +60,31 @@ def _add_evaluate(command: Command) -> None:
     add("route")
     add("--student", required=True, metavar="BASE", help="as routes.ROUTE.student.base")
     add("--recipe", help="default: the route's")
-    add("--examples", type=_count, metavar="N", help="the newest so many (default: retrain.max_examples)")
+    add("--examples", type=count, metavar="N", help="the newest so many (default: retrain.max_examples)")
     add("--untrained", action="store_true", help="ask the base alone, in a minute: where a student would start from")
     add(
         "--max-risk",
-        type=plan_options.share,
+        type=share,
         metavar="SHARE",
         help="as a student that serves what it is sure of, at this risk",
     )
     add("--who", default=getpass.getuser(), help="default: your login name")
-    add("--max-steps", type=_count, metavar="N", help="end the training early")
-    add("--per-day", type=plan_options.positive, metavar="N", help="requests a day (default: measured from the log)")
-    add("--cost-per-request", type=plan_options.cost, metavar="USD", help="of the teacher (default: as in the log)")
+    add("--max-steps", type=count, metavar="N", help="end the training early")
+    add("--per-day", type=positive, metavar="N", help="requests a day (default: measured from the log)")
+    add("--cost-per-request", type=cost, metavar="USD", help="of the teacher (default: as in the log)")
     add("--json", action="store_true")
 
 
 def _add_sweep(command: Command) -> None:
     add = command("sweep", _sweep, text="study a route's training settings; a repeated command goes on").add_argument
     add("route")
-    add("--trials", type=_count, default=20, metavar="N", help="all together (default: %(default)s)")
+    add("--trials", type=count, default=20, metavar="N", help="all together (default: %(default)s)")
     add("--who", default=getpass.getuser(), help="default: your login name")
     add("--recipe", help="default: the route's")
-    add("--examples", type=_count, metavar="N", help="the newest so many (default: retrain.max_examples)")
+    add("--examples", type=count, metavar="N", help="the newest so many (default: retrain.max_examples)")
     add("--seed", type=int, help="default: retrain.seed")
     add("--out", metavar="DIR", help="the report's folder (default: out/sweep-ROUTE)")
     add("--json", action="store_true")
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more; got {text}")
-    return int(text)
 
 
 def _temperature(text: str) -> float | None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from retort.argument_types import cost, number, positive, share
 from router import Config
 
 TEXT = "say how long a rollout takes at this traffic, what it exposes and saves"
@@ -74,42 +75,11 @@ def plan(config: Config, options: argparse.Namespace) -> int:
     return show(config, options.route, given, as_json=options.json)
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-
-
-def positive(text: str) -> float:
-    """An argument above 0."""
-    number = _number(text)
-    if not 0.0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0; got {text}")
-    return number
-
-
-def cost(text: str) -> float:
-    """An argument in USD."""
-    number = _number(text)
-    if not 0.0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be USD, 0 or more; got {text}")
-    return number
-
-
-def share(text: str) -> float:
-    """From 0 to 1, of a command line. Raises ArgumentTypeError."""
-    number = _number(text)
-    if not 0.0 <= number <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be a share from 0 to 1, for example 0.05; got {text}")
-    return number
-
-
 def _difference(text: str) -> float:
-    number = _number(text)
-    if not -1.0 <= number <= 1.0:
+    found = number(text)
+    if not -1.0 <= found <= 1.0:
         raise argparse.ArgumentTypeError(f"must be from -1 to 1; got {text}")
-    return number
+    return found
 
 
 def _shares(text: str) -> tuple[float, ...]:

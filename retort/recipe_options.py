@@ -26,4 +26,4 @@ def run(options: argparse.Namespace) -> int:
     from retrainer.recipes.estimate import Load  # noqa: PLC0415
 
     given = Load(examples=options.examples, prompt=options.prompt_tokens, completion=options.answer_tokens)
-    return recipe(load(options.file), options.file, given, route=options.route, as_json=options.json)
+    return recipe(load(options.file, unset=True), options.file, given, route=options.route, as_json=options.json)

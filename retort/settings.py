@@ -9,8 +9,9 @@ from router import Config, ConfigError, parse, private_folder
 DEFAULT_CONFIG = "retort.yaml"
 
 
-def load(path: str) -> Config:
-    """The configuration at `path`. Raises StartError with a line for each thing that is wrong."""
+def load(path: str, *, unset: bool = False) -> Config:
+    """The configuration at `path`. `unset`: what it takes from the environment may be missing there. Raises StartError
+    with a line for each thing that is wrong."""
     try:
         text = Path(path).read_text("utf-8")
     except FileNotFoundError as error:
@@ -20,7 +21,7 @@ def load(path: str) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"{path}: can't be read: {error}") from error
     try:
-        return parse(text, os.environ)
+        return parse(text, os.environ, unset=unset)
     except ConfigError as error:
         raise StartError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
 

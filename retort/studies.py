@@ -14,7 +14,7 @@ from retrainer import Cycles, CycleState, Request
 from retrainer.audit import AUDIT, note
 from retrainer.cycle import begin
 from retrainer.state import new_id
-from router import Config
+from router import Config, complaints
 
 
 def study_config(config: Config, route: str, *, name: str, changes: Mapping[str, Mapping[str, Any]]) -> Config:
@@ -36,7 +36,7 @@ def study_config(config: Config, route: str, *, name: str, changes: Mapping[str,
     try:
         made = Config.model_validate(given)
     except ValidationError as error:
-        raise StartError("\n".join(str(e["msg"]).removeprefix("Value error, ") for e in error.errors())) from error
+        raise StartError("\n".join(complaints(error))) from error
     models = Path(config.state) / "models"
     models.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """Routing decisions, sequential evidence, and the registry of versions."""
 
 from router.batch import batches
-from router.config import Config, Prices, SpoolSettings, Upstream, json_schema, parse
+from router.config import Config, Prices, SpoolSettings, Upstream, json_schema
+from router.config_read import complaints, parse
 from router.decide import decide
 from router.decision import Arm, Decision, RequestFacts, ShadowCall
 from router.eligible import ineligible
@@ -89,6 +90,7 @@ __all__ = [
     "answer_text",
     "asked",
     "batches",
+    "complaints",
     "decide",
     "decode_evidence",
     "decode_state",

@@ -1,21 +1,15 @@
 """`retort.yaml` as a frozen value. Pure: the text and the environment are passed in."""
 
 import re
-from collections.abc import Mapping
 from typing import Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from router.config_kafka import MOST_ROUTE_BYTES, KafkaSettings, kafka_address
-from router.errors import ConfigError
 from router.policy import RoutePolicy
 from router.policy_cycle import RaySettings
 from router.policy_fields import Seconds, Strict
 from router.sql import why_bad_url
-
-_SECRET = ("api_key", "password", "token")  # what was written there is not shown
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Prices(Strict):
@@ -234,55 +228,6 @@ def _check_judge(config: Config, route: str, key: str, judge: str) -> None:
             f"routes.{route}.{key}: {judge!r} must have capture.mask_teachers: true as well, or it "
             "would be sent what this route masks"
         )
-
-
-def parse(text: str, environ: Mapping[str, str]) -> Config:
-    """Read a configuration.
-
-    `${NAME}` is taken from `environ`; inside an upstream that has a `stand_in` it may be unset. Raises ConfigError
-    with one line for each thing that is wrong, which names its key and says what would be right.
-    """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError("the file must be a mapping with the keys upstreams and routes")
-    try:
-        return Config.model_validate(_substitute(raw, environ, path=""))
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {_plain(e)}" for e in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-
-
-def _plain(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown key; check its spelling (`retort schema` lists the keys)"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] in ("missing", "value_error") or error["loc"][-1] in _SECRET:
-        return message
-    return f"{message}; got {error['input']!r}"
-
-
-def _substitute(value: Any, environ: Mapping[str, str], *, path: str, optional: bool = False) -> Any:
-    if isinstance(value, dict):
-        optional = optional or value.get("stand_in") is not None
-        return {
-            k: _substitute(v, environ, path=f"{path}.{k}" if path else str(k), optional=optional)
-            for k, v in value.items()
-        }
-    if isinstance(value, list):
-        return [_substitute(v, environ, path=f"{path}.{i}", optional=optional) for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in environ and not optional:
-            raise ConfigError(f"{path}: the environment has no {name}; export {name}=... or change the file")
-        return environ.get(name, "")
-
-    return _VARIABLE.sub(replace, value)
 
 
 def json_schema() -> dict[str, Any]:

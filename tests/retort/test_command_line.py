@@ -191,3 +191,19 @@ def test_up_runs_a_process_for_each_room_and_the_sample_teacher_only_in_a_provid
     assert not [p.name for p in programs(with_key, "f", host="h", port=1) if "teacher" in p.name]
     two = parse(text + "workers: 2\n", {})
     assert [p.name for p in programs(two, "f", host="h", port=1)][-2:] == ["gateway 1", "gateway 2"]
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [*("bash", "-c", 'set -o pipefail; "$0" -m retort schema | true'), sys.executable],
+        capture_output=True, text=True, cwd=ROOT, timeout=60,
+    )  # fmt: skip
+    assert said.returncode in (0, 1)
+    assert said.stderr == ""
+
+
+def test_what_is_no_port_is_told(config: Path) -> None:
+    for command in (["sample-teacher", "--port", "99999"], ["up", "--port", "x", "--config", str(config)]):
+        said = retort(*command)
+        assert said.returncode == 2
+        assert "must be a port from 1 to 65535; got" in said.stderr

@@ -176,7 +176,7 @@ def test_a_log_in_kafka_has_its_block() -> None:
     [
         ("a:9092,b:9092/retort", "u:a-secret@a:9092/retort", "log", "username and password go into the block kafka"),
         ("b:9092/retort", "b:9092/re.tort", "log", "at most 40 letters, digits and hyphens"),
-        ("log: kafka://a:9092,b:9092/retort", "log: sqlite:///x", "file", "kafka: is for a log at kafka://"),
+        ("log: kafka://a:9092,b:9092/retort", "log: sqlite:///x", "", "kafka: is for a log at kafka://"),
         ('"${KEY}", timeout', "[a-secret], timeout", "kafka.password", "valid string"),
         ("username: u, ", "", "kafka", "SASL_SSL needs sasl_mechanism, username and password"),
         ("SASL_SSL", "SSL", "kafka", "need security_protocol: SASL_SSL"),
@@ -292,3 +292,27 @@ def test_a_judge_of_a_route_that_masks_must_mask_as_well() -> None:
         parse(text, {})
     both = parse(text.replace("rate: 0", "rate: 0, mask_teachers: true"), {})
     assert both.routes["judge"].capture.mask_teachers
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("student: {recipe: nope}", "routes.r.student.recipe: Input should be 'lora', .* 'quantized'; got 'nope'$"),
+        ("quality: {score: nope}", "^routes.r.quality.score: Input should be 'exact', [^()]*; got 'nope'$"),
+        (
+            "quality: {score: [{score: nope}]}",
+            "^routes.r.quality.score.0.score: Input should be 'exact', .*; got 'nope'$",
+        ),
+    ],
+)
+def test_a_key_that_takes_one_thing_or_another_is_told_in_one_line(wrong: str, said: str) -> None:
+    text = "upstreams: {o: {base_url: 'http://h/v1', distillation_allowed: true}}\nengines: {local: {}}\n"
+    with pytest.raises(ConfigError, match=said) as refused:
+        parse(f"{text}routes: {{r: {{teachers: [o/m], {wrong}}}}}", {})
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_key_that_is_given_twice_is_refused_with_its_line() -> None:
+    text = "routes:\n  r:\n    teachers: [o/m]\n    student: {recipe: linear}\n    student: {recipe: lora}\n"
+    with pytest.raises(ConfigError, match=r"line 5: student is given twice in one place"):
+        parse(text, {})
