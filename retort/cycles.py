@@ -8,9 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from retort.errors import StartError
+from retrainer import Cycles
 from retrainer.audit import Entry, entries
 from retrainer.ladder import Step
 from router import Config
+
+WIDE = 1000  # columns
 
 
 def cycles(config: Config, route: str | None, *, as_json: bool) -> int:
@@ -26,9 +29,10 @@ def cycles(config: Config, route: str | None, *, as_json: bool) -> int:
     for entry in found:
         began.setdefault(entry.cycle, entry.at)
         last[entry.cycle] = entry
-    table = Table(
-        "began", "cycle", "reason", "who", "student", "data", "seed", "outcome", "s", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("began", "cycle", "reason", "who", "student", "data", "seed", "outcome", "s"):
+        table.add_column(name, no_wrap=True, overflow="ignore")
+    standing = Cycles(config.state).standing
     for cycle, entry in last.items():
         table.add_row(
             time.strftime("%Y-%m-%d %H:%M", time.localtime(began[cycle])),
@@ -38,11 +42,14 @@ def cycles(config: Config, route: str | None, *, as_json: bool) -> int:
             f"{entry.base}, {entry.recipe}",
             (entry.dataset or "-").removeprefix("sha256:")[:12],
             str(entry.seed),
-            (entry.outcome or "-") + (f": {entry.error}" if entry.error else ""),
+            entry.outcome or ((at := standing(cycle)) and at.said) or "-",
             "-" if entry.seconds is None else f"{entry.seconds:.0f}",
         )
-    console = Console(soft_wrap=True)
+    console = Console(width=WIDE, soft_wrap=True)  # a terminal wraps what it can't show, and a pipe has it whole
     console.print(table if last else "no cycle has begun yet")
+    for cycle, entry in last.items():
+        if entry.error:
+            console.print(f"{cycle}: {entry.error}", markup=False, highlight=False)
     for cycle, entry in last.items():
         if len(entry.ladder) > 1:
             console.print("", _ladder(cycle, entry.ladder))

@@ -1,5 +1,6 @@
 """What is read from outside: the configuration file and the environment. Nothing else in Retort reads either."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def share_metrics(state: str) -> None:
 
 
 def be_offline() -> None:
-    """Keep the model libraries from asking a hub: Retort's models are local files."""
+    """Keep the model libraries from asking a hub, since Retort's models are local files, and from drawing bars."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that a CPU does without

@@ -93,9 +93,16 @@ def _route(config: Config, name: str) -> dict[str, Any]:
 
 
 def _learning(config: Config, name: str) -> list[str]:
-    """Of the newest cycle that has read its answers: whether they are few, and what each student came to."""
-    states = [state for state in Cycles(config.state).of(name) if "closed" in state.phases]
-    return [line for state in states[-1:] for line in told_of(state)]
+    """Of the newest cycle that has read its answers: whether they are few, and what each student came to. And where the
+    cycle is that has not ended."""
+    cycles = Cycles(config.state)
+    states = cycles.of(name)
+    lines = [line for state in [s for s in states if "closed" in s.phases][-1:] for line in told_of(state)]
+    for state in states:
+        if state.outcome is None:
+            standing = cycles.standing(state.request.cycle_id)
+            lines.append(f"training: {state.request.cycle_id}" + (f", {standing.said}" if standing else ""))
+    return lines
 
 
 def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:

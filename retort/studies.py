@@ -55,10 +55,10 @@ def begun(study: Config, route: str, *, reason: str, who: str, max_steps: int | 
     return begin(study, cycles, killed or fresh)
 
 
-def ended(study: Config, state: CycleState, outcome: str) -> None:
+def ended(study: Config, state: CycleState, outcome: str, *, error: str | None = None) -> None:
     """Tell the audit log how a study's training ended, where nothing has told it."""
     if state.outcome is None:
-        state.outcome, state.finished_at = outcome, time.time()
+        state.outcome, state.error, state.finished_at = outcome, error, time.time()
         Cycles(study.state).save(state)
         note(study.state, [state])
 

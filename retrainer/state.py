@@ -71,6 +71,12 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     seconds_left: float | None
 
+    @property
+    def said(self) -> str:
+        """In a few words."""
+        left = "" if self.seconds_left is None else f", {self.seconds_left:.0f} s left"
+        return f"{self.phase} {self.done}/{self.total}{left}"
+
 
 class Cycles:
     """The cycles of one state folder."""

@@ -49,6 +49,7 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # 0: a base may be fetched
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
     "WANDB_ERROR_REPORTING": "false",  # its crash reports, which may hold what a traceback does
 }
 NICENESS = 10  # training takes what serving leaves
@@ -60,6 +61,7 @@ def main() -> int:
     """Run the cycle, or its heavy phases. Returns 0 when it ended (registered, refused or skipped) or they did, 75 when
     it should be tried again, 76 when they are due elsewhere, 77 when trying again would not help."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that a CPU does without
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     away = len(sys.argv) > 1

@@ -12,7 +12,7 @@ from retort.studies import begun, ended, study_config
 from retort.sweep.report import report, said
 from retort.sweep.study import Sweep
 from retort.training_bar import TrainingBar
-from retrainer import RetrainerError
+from retrainer import CycleState, NotEnoughExamples, RetrainerError
 from retrainer.data.dataset import load
 from router import Config
 
@@ -40,7 +40,13 @@ def sweep(config: Config, route: str, options: SweepOptions, *, as_json: bool = 
         changes["student"] = {"recipe": options.recipe}
     if options.examples is not None:
         changes["retrain"] = {"max_examples": options.examples}
+    out = Path(options.out or f"out/sweep-{''.join(c if c.isalnum() else '-' for c in route)}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"--out {out}: the report can't be written there: {error.strerror}") from error
     study = study_config(config, route, name="sweep", changes=changes)
+    state: CycleState | None = None
     work = Sweep(study, route, seed=policy.retrain.seed if options.seed is None else options.seed)
     try:
         with TrainingBar() as bar, open_interactions(config) as interactions:
@@ -52,13 +58,14 @@ def sweep(config: Config, route: str, options: SweepOptions, *, as_json: bool = 
                 state.seconds["sweep"] = time.monotonic() - began
                 ended(study, state, "swept")
     except (RetrainerError, ArtefactError) as error:
+        if state is not None:
+            ended(study, state, "skipped" if isinstance(error, NotEnoughExamples) else "failed", error=str(error))
         raise StartError(str(error)) from error
     student = study.routes[route].student
     recipe = student.recipe if student else ""
     if not work.finished:
         print(f"{route}: the recipe {recipe} reads none of the settings that a sweep varies")
         return 0
-    out = Path(options.out or f"out/sweep-{''.join(c if c.isalnum() else '-' for c in route)}")
     found = report(work.study, work.finished, route, recipe, out)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())

@@ -1,20 +1,22 @@
 """The audit log of cycles: who started what on which data with which seed, and what came of it; only appended to."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_in, until
+from daemon_run import FINISH, broken, config, cycles_of, log_exchanges, running, stand_in, until
 
 from collector import open_interactions
 from retort.cycles import cycles
 from retort.errors import StartError
 from retrainer.ask import ask
-from retrainer.audit import entries
+from retrainer.audit import entries, note
 from retrainer.cycle import begin, run_request
 from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.gate import Override
-from retrainer.state import Cycles, CycleState, Request
+from retrainer.state import Cycles, CycleState, Request, Standing
+from retrainer.worker import EXIT_FAILED
 from router.config import Config
 from router.events import Events
 
@@ -28,9 +30,8 @@ async def test_what_a_person_and_a_trigger_started_is_listed_with_its_seed_and_o
     log_exchanges(settings, range(20))
     async with running(settings, stand_in(FINISH)):
         await until(lambda: [s.outcome for s in cycles_of(settings)] == ["registered"])
-    error = "{'event': 'worker.error', 'fields': {'error': 'the loss is no number', 'retryable': False}}"
     ask(settings.state, Request(cycle_id="mine", route="colours", who="eve", override=Override("eve", "a trial")))
-    async with running(settings, stand_in(f"print(json.dumps({error})); sys.exit(1)")) as told:
+    async with running(settings, stand_in(broken("the loss is no number", EXIT_FAILED))) as told:
         await until(lambda: told)
     (state,) = [s for s in cycles_of(settings) if s.request.cycle_id != "mine"]
     found = entries(settings.state)
@@ -56,6 +57,14 @@ async def test_what_a_person_and_a_trigger_started_is_listed_with_its_seed_and_o
     assert [e["cycle"] for e in json.loads(capsys.readouterr().out)] == [first, first, "mine", "mine", "next", "next"]
     with pytest.raises(StartError, match="no route 'nope'"):
         cycles(settings, "nope", as_json=False)
+    begin(settings, Cycles(settings.state), Request(cycle_id="a-long-name-of-a-cycle-that-runs", route="colours"))
+    note(settings.state, cycles_of(settings))
+    at = Standing(phase="train", done=3, total=9, seconds_left=60.0)
+    Cycles(settings.state).report("a-long-name-of-a-cycle-that-runs", at)
+    assert cycles(settings, "colours", as_json=False) == 0
+    said = capsys.readouterr().out
+    assert "mine: the loss is no number" in said.splitlines()
+    assert re.search(r"a-long-name-of-a-cycle-that-runs .* train 3/9, 60 s left", said)
 
 
 def test_what_a_kill_kept_out_of_the_log_is_told_later_and_nothing_twice(tmp_path: Path) -> None:

@@ -174,4 +174,12 @@ def test_a_sweep_that_can_not_be_says_what_would_be_right(tmp_path: Path) -> Non
     with pytest.raises(StartError, match="no route 'nope' with a student"):
         sweep(config, "nope", SweepOptions())
     with pytest.raises(StartError, match="no base model 'none'"):
-        sweep(config, "colours", SweepOptions())
+        sweep(config, "colours", SweepOptions(out=str(tmp_path / "out")))
+    with pytest.raises(StartError, match=r"--out /proc/none: the report can't be written there"):
+        sweep(config, "colours", SweepOptions(out="/proc/none"))
+    log_exchanges(config, range(3))
+    with pytest.raises(StartError, match="examples"):
+        sweep(config, "colours", SweepOptions(out=str(tmp_path / "out"), recipe="linear"))
+    found = [(e.outcome, e.error) for e in entries(config.state) if e.event == "ended"]
+    assert [outcome for outcome, _ in found] == ["failed", "skipped"]
+    assert "no base model" in (found[0][1] or "")
