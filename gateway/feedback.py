@@ -84,7 +84,10 @@ def _truth(top: dict[str, Any]) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        raise InvalidRequest('"truth" must be a string, not an empty one: the right answer.', param="truth")
+        raise InvalidRequest(
+            '"truth" must be a string that is not empty: the right answer, or a whole assistant message as JSON in it.',
+            param="truth",
+        )
     return value
 
 

@@ -187,7 +187,8 @@ def _format(file: str, first: Sequence[Value], broken: str | None) -> str:
 
 def _lines(file: str, target: Target, tally: Tally) -> list[str]:
     lines = [
-        f"{tally.route}: {tally.imported} exchanges of {tally.records} records imported from {file} ({tally.format})"
+        f"{tally.route}: {tally.imported} exchanges of {tally.records} records imported from {file} ({tally.format}); "
+        "those that the log had before are in it once"
     ]
     for reason, row in sorted(tally.left_out.items(), key=lambda item: -item[1].count):
         more = ", ..." if row.count > len(row.places) else ""

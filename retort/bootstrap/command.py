@@ -58,7 +58,11 @@ def bootstrap(config: Config, route: str, file: str, options: BootstrapOptions, 
         if not _agreed(found, told, yes=options.yes):
             return 1
         url = options.gateway or _gateway(config)
-        asyncio.run(_run(config, target, new, done, told, url=url, ask=ask, options=options))
+        try:
+            asyncio.run(_run(config, target, new, done, told, url=url, ask=ask, options=options))
+        except KeyboardInterrupt:
+            print("interrupted: what was labelled is kept; repeat the command to go on", file=sys.stderr)
+            raise
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(told)).decode())
     else:

@@ -130,7 +130,7 @@ async def test_each_report_has_an_id_of_its_own(teacher: FakeUpstream) -> None:
         ({"request_id": ID, "outcome": -0.01}, "outcome", "from 0 (bad) to 1 (good)"),
         ({"request_id": ID, "outcome": "good"}, "outcome", "from 0 (bad) to 1 (good)"),
         ({"request_id": ID, "outcome": 10**30}, "outcome", "from 0 (bad) to 1 (good)"),
-        ({"request_id": ID, "truth": ""}, "truth", "not an empty one"),
+        ({"request_id": ID, "truth": ""}, "truth", "that is not empty"),
         ({"request_id": ID, "truth": ["a"]}, "truth", "must be a string"),
         ({"request_id": ID}, "outcome", 'give "outcome", "truth" or both'),
         ({"request_id": ID, "outcome": None, "truth": None}, "outcome", 'give "outcome", "truth" or both'),

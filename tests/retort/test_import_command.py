@@ -172,7 +172,8 @@ def test_each_file_is_imported_and_what_is_not_is_counted_with_its_place(ran: Ra
     }  # fmt: skip
     assert {said["format"] for said in ran.first.values()} == {"openai", "stored", "litellm", "langfuse"}
     assert ran.plain.splitlines()[:3] == [
-        f"support: 3 exchanges of 5 records imported from {LOGS / FILES['stored']} (stored)",
+        f"support: 3 exchanges of 5 records imported from {LOGS / FILES['stored']} (stored); "
+        "those that the log had before are in it once",
         "  1 not: no_messages (records 4)",
         "  1 not: other_model (records 5)",
     ]
