@@ -1,12 +1,13 @@
 """Whole training cycles of SmolLM2 that are killed, or whose log is poisoned.
 
-    scripts/bench robust [--records 800] [--only PATTERN] [--anew]      about 15 minutes a part on a free core
+    scripts/bench robust [--records 600] [--only PATTERN] [--anew]      about 15 minutes a part on a free core
     scripts/bench robust --short                                        few records; writes nothing
 
 `whole` and `killed` are the same cycle on the same log; `killed` has its process ended by SIGKILL in a training step,
 in a later one after a checkpoint, and in the export, and goes on each time in a new process. What is published must be
-the same, byte by byte. In the other parts an eighth of the answers (those about one community) hold a secret or another
-scrubber's placeholder, or all answers are shuffled: the gate must refuse the student, and say why. Parts are kept in
+the same, byte by byte; both have the gate overridden, since so few examples make no good student. In the other parts the
+answers about one community, a sixth of all, hold a secret or another scrubber's placeholder, or all answers are shuffled:
+the gate must refuse the student, and say why. Parts are kept in
 out/robust until the code of the retrainer changes.
 """
 
@@ -32,6 +33,7 @@ from collector import Record, Stream, open_log
 from collector.record import Answer, Interaction, encode
 from exporters.models import Store
 from retort.sample.records import Package, packages
+from retrainer import Override
 from retrainer.state import Cycles, CycleState, Request, Standing
 from router import Arm, Config
 
@@ -53,7 +55,7 @@ def answers(part: str, records: list[Package]) -> list[str]:
     if part == "shuffled":
         return random.Random(3).sample(plain, len(plain))
     added = {"secret": {"password": SECRET}, "placeholder": {"maintainer": "[PERSON_1]"}}.get(part, {})
-    return [json.dumps(json.loads(a) | added) if '"ruby"' in a else a for a in plain]
+    return [json.dumps(json.loads(a) | added) if '"perl"' in a else a for a in plain]
 
 
 def configured(folder: Path) -> Config:
@@ -88,11 +90,11 @@ def fill(config: Config, records: list[Package], said: list[str]) -> None:
         log.append(batch)
 
 
-def cycle(config: Config, kills: list[Moment]) -> tuple[CycleState, int]:
+def cycle(config: Config, kills: list[Moment], *, override: Override | None) -> tuple[CycleState, int]:
     """Run the cycle's own process until it ends by itself; it is killed at each of these moments. What it came to, and
     how often it was killed."""
     cycles, killed = Cycles(config.state), 0
-    request = msgspec.to_builtins(Request(cycle_id=CYCLE, route=ROUTE))
+    request = msgspec.to_builtins(Request(cycle_id=CYCLE, route=ROUTE, override=override))
     order = json.dumps({"config": config.model_dump(mode="json"), "request": request}).encode() + b"\n"
     for moment in (*kills, None):
         command = [sys.executable, "-m", "retrainer.worker"]
@@ -126,7 +128,8 @@ def make(part: str, *, folder: Path, records: int) -> dict[str, Any]:
     drawn = random.Random(5).sample(packages(), records)
     fill(config, drawn, answers(part, drawn))
     kills = [in_step(3), in_step(12), lambda at: at.phase == "export"] if part == "killed" else []
-    ended, killed = cycle(config, kills)
+    override = Override("the benchmark", "few examples") if part in ("whole", "killed") else None
+    ended, killed = cycle(config, kills, override=override)
     report = ended.phases.get("evaluate_quantized") or ended.phases.get("evaluate_student") or {}
     published = ended.outcome == "registered"
     return {
@@ -164,7 +167,7 @@ def goals(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=800)
+    parser.add_argument("--records", type=int, default=600)
     parser.add_argument("--only", default="", metavar="PATTERN", help="parts whose name holds it")
     parser.add_argument("--anew", action="store_true")
     parser.add_argument("--short", action="store_true")
