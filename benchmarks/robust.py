@@ -5,10 +5,10 @@
 
 `whole` and `killed` are the same cycle on the same log; `killed` has its process ended by SIGKILL in a training step,
 in a later one after a checkpoint, and in the export, and goes on each time in a new process. What is published must be
-the same, byte by byte; both have the gate overridden, since so few examples make no good student. In the other parts the
-answers about one community, a sixth of all, hold a secret or another scrubber's placeholder, or all answers are shuffled:
-the gate must refuse the student, and say why. Parts are kept in
-out/robust until the code of the retrainer changes.
+the same, byte by byte; both have the gate overridden, since so few examples make no good student. In the other parts
+the answers about one community, a sixth of all, hold a secret or another scrubber's placeholder, or all answers are
+shuffled: the gate must refuse the student, and say why. Parts are kept in out/robust until the code of the retrainer
+changes.
 """
 
 import argparse
