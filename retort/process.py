@@ -9,24 +9,13 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from exporters.logs import FieldFormatter
 from router import Config, Events
 
 EXIT_USAGE = 2
 EXIT_HOPELESS = 78  # sysexits' EX_CONFIG: starting again would not help
 
 Room = Callable[[Config, Events, asyncio.Event], Awaitable[None]]
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-class FieldFormatter(logging.Formatter):
-    """`time level logger event key=value ...`: an event's constant name, then its fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        line = super().format(record)
-        fields = " ".join(f"{k}={v!r}" for k, v in vars(record).items() if k not in _STANDARD)
-        return f"{line} {fields}" if fields else line
 
 
 def leave_no_dump() -> None:

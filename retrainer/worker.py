@@ -25,6 +25,7 @@ import msgspec
 
 from collector import open_interactions
 from collector.errors import CollectorError
+from exporters.logs import FieldFormatter
 from exporters.models import ArtefactError
 from retrainer.cycle import run_request
 from retrainer.errors import Interrupted, NotEnoughExamples, PhaseElsewhere, RetrainerError
@@ -60,7 +61,9 @@ MOST_TOLD = 1000  # characters of an error; a library's may be a list of all wei
 def main() -> int:
     """Run the cycle, or its heavy phases. Returns 0 when it ended (registered, refused or skipped) or they did, 75 when
     it should be tried again, 76 when they are due elsewhere, 77 when trying again would not help."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(FieldFormatter("%(asctime)s %(levelname)-7s worker    %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that a CPU does without
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -84,14 +85,15 @@ class _Teacher:
         deltas: list[tuple[dict[str, str], str | None]] = [({"role": "assistant", "content": ""}, None)]
         deltas += [({"content": piece}, None) for piece in pieces]
         deltas.append(({}, "stop"))
-        for delta, finish in deltas:
-            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-            await _event(response, {**head, "object": "chat.completion.chunk", "choices": [choice]})
-            await asyncio.sleep(self._latency / 2 / len(deltas))
-        if body.stream_options and body.stream_options.include_usage:
-            await _event(response, {**head, "object": "chat.completion.chunk", "choices": [], "usage": usage})
-        await response.write(b"data: [DONE]\n\n")
-        await response.write_eof()
+        with suppress(ConnectionResetError):  # a client that leaves
+            for delta, finish in deltas:
+                choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+                await _event(response, {**head, "object": "chat.completion.chunk", "choices": [choice]})
+                await asyncio.sleep(self._latency / 2 / len(deltas))
+            if body.stream_options and body.stream_options.include_usage:
+                await _event(response, {**head, "object": "chat.completion.chunk", "choices": [], "usage": usage})
+            await response.write(b"data: [DONE]\n\n")
+            await response.write_eof()
         return response
 
     async def models(self, request: web.Request) -> web.Response:
