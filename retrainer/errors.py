@@ -7,6 +7,7 @@ RetrainerError
 ├── OutOfMemory        not even one example fits into memory; not worth retrying on this machine
 ├── Interrupted        told to stop, and everything is stored; to be gone on with
 ├── CycleError         a cycle's state can't be read, or belongs to other settings; not worth retrying
+├── LaunchBroke        the processes of a shared training ended, and none said why; may be retried
 ├── CycleBusy          another process works on the same cycle; may be retried
 └── PhaseElsewhere     the next phase is another process's; retried there
 """
@@ -51,6 +52,12 @@ class Interrupted(RetrainerError):
 
 class CycleError(RetrainerError):
     """A cycle's state can't be used."""
+
+
+class LaunchBroke(RetrainerError):
+    """The processes of a shared training ended, and none said why."""
+
+    retryable = True
 
 
 class CycleBusy(RetrainerError):

@@ -23,7 +23,7 @@ log = logging.getLogger("retort.retrainer")
 BUILDING = "building"  # where a cycle's data set is made, of texts: gone once it is there, or the cycle has ended
 _STATE, _PROGRESS, _LOCK = "state.json", "progress.json", ".lock"
 # Of a finished cycle; everything else is there to go on with. `wandb`: what its server has not had yet.
-_KEPT = {_STATE, _PROGRESS, _LOCK, "dataset", "order.json", "export.log", "wandb"}
+_KEPT = {_STATE, _PROGRESS, _LOCK, "dataset", "order.json", "export.log", "launch.log", "wandb"}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

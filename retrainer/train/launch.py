@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from exporters.child import ending_with
-from retrainer.errors import CycleError, Interrupted, OutOfMemory, RetrainerError, TrainingDiverged
+from retrainer.errors import CycleError, Interrupted, LaunchBroke, OutOfMemory, RetrainerError, TrainingDiverged
 from retrainer.progress import Progress, silent
 from retrainer.recipes.job import Job
 from retrainer.stopping import EXIT_AGAIN, GRACE_SECONDS, Stoppable
@@ -37,7 +37,7 @@ class _Order(msgspec.Struct, frozen=True, kw_only=True):
 
 def launch(job: Job, method: str, config: str) -> None:
     """Train in the processes that the accelerate configuration at `config` asks for. Raises CycleError, OutOfMemory,
-    TrainingDiverged, Interrupted."""
+    TrainingDiverged, Interrupted, LaunchBroke."""
     if not Path(config).is_file():
         raise CycleError(f"retrain.launch: there is no file {config}")
     order = _Order(
@@ -70,8 +70,7 @@ def launch(job: Job, method: str, config: str) -> None:
     if failure is not None:
         raise failure
     if child.returncode != 0:
-        tail = log.read_text(errors="replace")[-800:]
-        raise CycleError(f"`accelerate launch` ended with status {child.returncode}; see {log}:\n{tail}")
+        raise LaunchBroke(f"`accelerate launch` ended with status {child.returncode}; {log} says why")
 
 
 def _follow(child: subprocess.Popen[bytes], progress: Progress) -> RetrainerError | None:

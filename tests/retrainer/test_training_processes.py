@@ -11,7 +11,7 @@ import yaml
 from retrainer_fakes import training_folder, training_job
 from safetensors.torch import load_file
 
-from retrainer.errors import CycleError, Interrupted
+from retrainer.errors import CycleError, Interrupted, LaunchBroke
 from retrainer.recipes.sequence import trained
 from retrainer.train.zero import settings
 
@@ -92,8 +92,10 @@ def test_a_launch_that_fails_says_what_it_wrote(tiny_base: Path, tmp_path: Path)
         trained(training_job(folder), "lora")
     (tmp_path / "bad.yaml").write_text("no_such_key: 1\n")
     folder = training_folder(tmp_path / "bad", tiny_base, launch=str(tmp_path / "bad.yaml"))
-    with pytest.raises(CycleError, match=r"(?s)ended with status.*distributed_type"):
+    with pytest.raises(LaunchBroke, match=r"ended with status \d+; .*launch\.log says why") as broke:
         trained(training_job(folder), "lora")
+    assert broke.value.retryable
+    assert "distributed_type" in (folder / "launch.log").read_text()
 
 
 @pytest.mark.parametrize(
