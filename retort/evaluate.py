@@ -172,7 +172,7 @@ def _found(
             coverage, risk = start["coverage"], start["risk"]
     terms = Terms(
         coverage=coverage,
-        student=(phases.get("compare") or {}).get("costs", {}).get("student") or 0.0,
+        student=(phases.get("compare") or {}).get("costs", {}).get("student"),
         per_day=options.per_day,
         cost=options.cost_per_request,
     )

@@ -40,10 +40,11 @@ class Saving(msgspec.Struct, frozen=True, kw_only=True):
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """`coverage`: the share that the student serves; None where nothing was trained. `student`: USD of one of its
-    answers. `per_day`: requests; `cost`: USD of one of the teacher's answers; None: as in the log."""
+    answers, None where it isn't known. `per_day`: requests; `cost`: USD of one of the teacher's answers; None: as in
+    the log."""
 
     coverage: float | None
-    student: float
+    student: float | None
     per_day: float | None
     cost: float | None
 
@@ -66,10 +67,12 @@ def saving(config: Config, policy: RoutePolicy, route: str, terms: Terms) -> Sav
         lacking = (
             "no cost is known (upstreams.NAME.prices; or the answers don't tell their tokens): say --cost-per-request"
         )
+    elif terms.student is None and coverage:
+        lacking = "no price of the student is known: retrain.gate.student_usd_per_month is shared by logged traffic"
     if lacking is not None or per_day is None or cost is None or coverage is None:
         return Saving(requests_per_day=per_day, cost_per_request=cost, month=None, lacking=lacking)
     eligible = measured.eligible / measured.requests if measured.requests else 1.0
     traffic = Traffic(per_second=per_day * eligible / DAY, coverage=coverage)
-    student = StudentCost(usd=1000.0 * terms.student, per="1000")
+    student = StudentCost(usd=1000.0 * (terms.student or 0.0), per="1000")
     month = plan_money.live_month(policy, traffic, Prices(teacher=cost, judge=cost, student=student))
     return Saving(requests_per_day=per_day, measured_over=over, cost_per_request=cost, month=month, lacking=None)

@@ -102,8 +102,21 @@ def test_what_was_imported_has_costs_but_no_traffic(tmp_path: Path, tiny_base: P
     _, found = says(config, student=str(tiny_base), max_steps=1, per_day=1000.0)
     assert found["saving"]["month"]["net"] == 0.0, "a student that is refused saves nothing"
     code, found = says(config, student=str(tiny_base), max_risk=0.5, per_day=1000.0)
+    assert found["saving"]["month"]["student"] > 0.0
     assert (code, found["mode"]) == (0, "selective"), "good for a part, which a route that serves whole has no use for"
     assert not any("no price" in reason for reason in found["not_checked"]), "imported answers have costs"
+
+
+def test_a_student_with_a_price_by_the_month_and_no_traffic_is_not_taken_for_free(
+    tmp_path: Path, tiny_base: Path, says: Any
+) -> None:
+    config = configured(tmp_path / "state", base=str(tiny_base), gate={"student_usd_per_month": 9.0}, **EASY)
+    records = [interaction(n) for n in range(560)]
+    log_exchanges(config, [msgspec.structs.replace(r, source="stored") for r in records])
+    _, found = says(config, student=str(tiny_base), per_day=1000.0, cost_per_request=0.002)
+    assert found["coverage"] == 1.0
+    assert found["saving"]["month"] is None
+    assert "no price of the student is known" in found["saving"]["lacking"]
 
 
 def test_an_evaluation_that_can_not_be_says_what_would_be_right(tmp_path: Path, tiny_base: Path) -> None:
