@@ -19,8 +19,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from typing import Any
 import kept_parts
 import msgspec
 import results_file
+from processes import running
 
-from collector import Record, Stream, open_log
+from collector import Record, Stream, open_log, socket_path
 from collector.record import Answer, Interaction, encode
 from exporters.models import Store
 from retort.sample.records import Package, packages
@@ -115,6 +116,22 @@ def cycle(config: Config, kills: list[Moment], *, override: Override | None) -> 
     return state, killed
 
 
+@contextmanager
+def collector(config: Config) -> Iterator[None]:
+    """The real one, which is told of the candidate."""
+    file = Path(config.state) / "retort.json"  # JSON is YAML
+    file.write_text(config.model_dump_json())
+    socket = socket_path(config.state)
+    command = [sys.executable, "-m", "retort", "collector", "--config", str(file)]
+    with (Path(config.state) / "collector.log").open("wb") as log, running(command, stdout=log, stderr=log):
+        until = time.monotonic() + 120
+        while not socket.exists():
+            if time.monotonic() > until:
+                raise SystemExit(f"no collector came up; see {log.name}")
+            time.sleep(0.2)
+        yield
+
+
 def in_step(least: int) -> Moment:
     """In the training, once so many steps are done."""
     return lambda at: at.phase == "train" and least <= at.done < at.total
@@ -123,13 +140,16 @@ def in_step(least: int) -> Moment:
 def make(part: str, *, folder: Path, records: int) -> dict[str, Any]:
     """One part."""
     state = folder / part
-    shutil.rmtree(state, ignore_errors=True)
+    if part == "killed":  # from the beginning: its kills are counted
+        shutil.rmtree(state, ignore_errors=True)
     config = configured(state)
-    drawn = random.Random(5).sample(packages(), records)
-    fill(config, drawn, answers(part, drawn))
+    if not state.exists():
+        drawn = random.Random(5).sample(packages(), records)
+        fill(config, drawn, answers(part, drawn))
     kills = [in_step(3), in_step(12), lambda at: at.phase == "export"] if part == "killed" else []
     override = Override("the benchmark", "few examples") if part in ("whole", "killed") else None
-    ended, killed = cycle(config, kills, override=override)
+    with collector(config):
+        ended, killed = cycle(config, kills, override=override)
     report = ended.phases.get("evaluate_quantized") or ended.phases.get("evaluate_student") or {}
     published = ended.outcome == "registered"
     return {
@@ -173,10 +193,9 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     options = parser.parse_args()
     records = 160 if options.short else options.records
-    folder = ROOT / "out" / "robust"
     costs = {part: 900.0 for part in PARTS if re.search(options.only, part)}
-    working = partial(make, folder=folder / "cycles", records=records)
     key = kept_parts.digest(MADE_BY, records)
+    working = partial(make, folder=ROOT / "out" / "robust" / key, records=records)
     _, found = kept_parts.run("robust", costs, working, key=key, processes=1, anew=options.anew)
     for part, row in found.items():
         print(part, {name: value for name, value in row.items() if name != "student"})
