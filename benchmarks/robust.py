@@ -142,8 +142,8 @@ def make(part: str, *, folder: Path, records: int) -> dict[str, Any]:
     state = folder / part
     if part == "killed":  # from the beginning: its kills are counted
         shutil.rmtree(state, ignore_errors=True)
-    config = configured(state)
-    if not state.exists():
+    fresh, config = not state.exists(), configured(state)
+    if fresh:
         drawn = random.Random(5).sample(packages(), records)
         fill(config, drawn, answers(part, drawn))
     kills = [in_step(3), in_step(12), lambda at: at.phase == "export"] if part == "killed" else []
