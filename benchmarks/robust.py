@@ -64,6 +64,7 @@ def configured(folder: Path) -> Config:
     upstream = {"base_url": "http://127.0.0.1:1/v1", "distillation_allowed": True}
     policy = {
         "teachers": ["up/m"],
+        "capture": {"retention_days": 36500},  # the log's times are made up
         "student": {"base": "SmolLM2-135M-Instruct", "engine": "local"},
         "quality": {"score": "json_fields", "margin": 0.07},
         "latency": {"slo_ms": 20_000},  # the machine may be busy
