@@ -23,6 +23,7 @@ from retrainer.recipes.job import Job
 from retrainer.stopping import EXIT_AGAIN, GRACE_SECONDS, Stoppable
 from router.policy import RoutePolicy
 
+MOST_SAID = 300  # characters of a log's last line
 _FAILURES: dict[str, type[RetrainerError]] = {e.__name__: e for e in (CycleError, OutOfMemory, TrainingDiverged)}
 
 
@@ -70,7 +71,9 @@ def launch(job: Job, method: str, config: str) -> None:
     if failure is not None:
         raise failure
     if child.returncode != 0:
-        raise LaunchBroke(f"`accelerate launch` ended with status {child.returncode}; {log} says why")
+        lines = log.read_text(errors="replace").split("\n")
+        said = next((line for line in reversed(lines) if line.strip()), "nothing")[:MOST_SAID]
+        raise LaunchBroke(f"`accelerate launch` ended with status {child.returncode}, its log {log} with: {said}")
 
 
 def _follow(child: subprocess.Popen[bytes], progress: Progress) -> RetrainerError | None:
