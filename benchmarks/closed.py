@@ -36,11 +36,12 @@ from selective_rollout import replay
 from exporters.models import write_atomic
 from exporters.models.confidence import SMALLEST
 from retrainer.evaluation.bounds import upper_bound
+from router.policy_student import CLOSED
 
 RELATIVE = {"banking77": 0.617, "clinc150": 0.651}
 AGREEMENT, RISK = 0.994, 0.05
 OF_THE_ORACLE = 0.8
-RUNGS, SECTION_RUNGS = ("linear", "encoder"), ("linear", "encoder", "lora")
+RUNGS, SECTION_RUNGS = CLOSED, (*CLOSED, "lora")
 REQUESTS, SEEDS = 20_000, 3
 ASKED_USD, CORE_USD = (60 * 0.15 + 8 * 0.60) / 1e6, 0.04 / 3600  # of a teacher's answer, of a second on one core
 ROOT = Path(__file__).resolve().parent

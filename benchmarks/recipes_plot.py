@@ -12,6 +12,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from recipes_tasks import TASKS
 
+from router.policy_student import CLOSED
+
 mpl.use("agg")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +24,7 @@ TITLES = {
     "section": "The archive's section: 53 classes",
     "fields": "Section, role and language",
 }
-CLOSED, SMALLER = ("linear", "encoder"), ("pruned", "layerwise", "cascade")
+SMALLER = ("pruned", "layerwise", "cascade")
 COLOURS = {"closed answers": "#2e8b57", "a smaller model": "#e08214", "a model of the teacher's size": "#1f5fbf"}
 HEAD = """# What the recipes came to
 

@@ -19,10 +19,10 @@ from recipes_tasks import TASKS
 
 from retrainer.evaluation.calibrate import quality
 from retrainer.evaluation.evaluate import Report
+from router.policy_student import CLOSED
 
 Rows = dict[str, dict[str, dict[str, float]]]
 
-CLOSED = ("linear", "encoder")
 CANDIDATES, LEAST_SEEDS = ("encoder", "topk", "linear", "pruned", "logits"), 3
 
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from collector.interactions import Interactions
+from collector.record import Interaction
 from exporters.models.genai import processors
 from retrainer.evaluation.latency import Latency
 from router.decision import Arm
@@ -32,20 +33,26 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 def costs(interactions: Interactions, route: str, gate: GatePolicy, latency: Latency | None) -> Costs:
     """From the route's own latest records; what was imported has costs, and tells no traffic. `latency`: of the
     student. Raises LogError."""
-    times = [record.at for record in interactions.latest(route) if not record.source]
+    paid, times = list[float](), list[float]()
+    for record in interactions.latest(route):
+        paid += _paid(record)
+        times += [] if record.source else [record.at]
     student = _by_the_answer(gate, latency)
     if gate.student_usd_per_month:
         seconds = max(times) - min(times) if len(times) > 1 else 0.0
         monthly = (len(times) - 1) * MONTH / seconds if seconds else None
         student = None if monthly is None or student is None else student + gate.student_usd_per_month / monthly
-    return Costs(teacher=teacher_cost(interactions, route), student=student)
+    return Costs(teacher=sum(paid) / len(paid) if paid else None, student=student)
 
 
 def teacher_cost(interactions: Interactions, route: str) -> float | None:
     """USD of one of the teacher's latest answers, imported ones too; None where no price is known. Raises LogError."""
-    answers = (answer for record in interactions.latest(route) for answer in record.answers)
-    paid = [a.cost_usd for a in answers if a.arm is Arm.TEACHER and a.cost_usd is not None]
+    paid = [usd for record in interactions.latest(route) for usd in _paid(record)]
     return sum(paid) / len(paid) if paid else None
+
+
+def _paid(record: Interaction) -> list[float]:
+    return [a.cost_usd for a in record.answers if a.arm is Arm.TEACHER and a.cost_usd is not None]
 
 
 def _by_the_answer(gate: GatePolicy, latency: Latency | None) -> float | None:
