@@ -191,6 +191,9 @@ class _Daemon:
             return False
         with suppress(CycleBusy):  # who cancelled it makes it so just now
             end(self._config.state, self._cycles, cycle_id, word)
+        state = self._cycles.load(cycle_id)
+        if state is not None and state.outcome not in (None, "cancelled"):
+            return False  # it had ended already
         self._pauses.pop(cycle_id, None)
         self._counts[route].anew()
         self._events.emit("retrainer.cycle", route=route, outcome="cancelled")
