@@ -118,7 +118,8 @@ _MAKERS: dict[str, Callable[[Faker, random.Random], str]] = {
     "openai key": lambda fake, draw: "sk-proj-" + _letters(draw, 40),
     "github token": lambda fake, draw: "ghp_" + _letters(draw, 36),
     "jwt": lambda fake, draw: f"{_part({'alg': 'HS256'})}.{_part({'sub': _letters(draw, 9)})}.{_letters(draw, 43)}",
-    "birth": lambda fake, draw: f"{draw.randint(1930, 2009)}-{draw.randint(1, 12):02d}-{draw.randint(1, 28):02d}",
+    # No day of a surrogate's, which are 1 to 12: of 80 drawn dates one would be another canary's now and then.
+    "birth": lambda fake, draw: f"{draw.randint(1930, 2009)}-{draw.randint(1, 12):02d}-{draw.randint(13, 28):02d}",
     "passport": lambda fake, draw: f"{draw.choice('CKPX')}{draw.randint(10**7, 10**8 - 1)}",
     "account": lambda fake, draw: str(draw.randint(10**9, 10**10 - 1)),
     "name": lambda fake, draw: f"{fake.first_name()} {fake.last_name()}",
