@@ -37,10 +37,10 @@ from recipes_tasks import TASKS, draw
 from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, DatasetManifest
 from retrainer.evaluation.evaluate import evaluate
-from retrainer.evaluation.scorer import scorer
 from retrainer.recipes import RECIPES, Job
 from retrainer.recipes.causal import Causal
 from retrainer.recipes.recipe import Exported
+from retrainer.scoring import scorer
 from retrainer.train.models import open_student
 from retrainer.train.objectives import Step, on_completions
 from retrainer.train.prune import prune

@@ -22,10 +22,10 @@ from retort.training_bar import TrainingBar
 from retrainer import Cycles, CycleState, NotEnoughExamples, Request, RetrainerError
 from retrainer.cycle import run_request
 from retrainer.errors import PhaseElsewhere
-from retrainer.evaluation.scorer import scorer
 from retrainer.phases import Phases
 from retrainer.progress import Progress
 from retrainer.recipes import RECIPES, Job
+from retrainer.scoring import scorer
 from router import Config, Events, open_registry
 from router.policy_student import CLOSED
 

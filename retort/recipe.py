@@ -10,7 +10,7 @@ from retort.errors import StartError
 from retrainer.errors import BaseModelError
 from retrainer.recipes.check import Checked, check
 from retrainer.recipes.estimate import Estimate, Load, estimate, memory, speed
-from retrainer.recipes.sequence import METHODS
+from retrainer.train.sequence import METHODS
 from router import Config
 
 GB = 1e9

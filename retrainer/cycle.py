@@ -21,10 +21,9 @@ from collector.judge import Ask
 from retrainer.audit import note
 from retrainer.errors import CycleError, NotEnoughExamples, PhaseElsewhere
 from retrainer.evaluation.assess import Assessment
-from retrainer.evaluation.evaluate import Report, Scorer
+from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict, judge
 from retrainer.evaluation.limits import Limits
-from retrainer.evaluation.scorer import scorer as bind
 from retrainer.ladder import Rung, Step, ladder_of, rungs
 from retrainer.phases import Phases
 from retrainer.phases_card import Passed
@@ -33,6 +32,8 @@ from retrainer.progress import Progress, silent
 from retrainer.recipes import Job
 from retrainer.register import Registered, Send, register
 from retrainer.safety import Suite
+from retrainer.scoring import Scorer
+from retrainer.scoring import scorer as bind
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events

@@ -25,13 +25,14 @@ from retrainer.data.suite import grow, keep_taught, read_suite, suite_file
 from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.assess import Assessment, assess
-from retrainer.evaluation.evaluate import Report, Scorer, evaluate
+from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.generator import Generator
 from retrainer.evaluation.latency import measure_latency
 from retrainer.phases_card import Passed, card
 from retrainer.phases_gate import Compared, Setting, compare, safety
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Suite, ask_general
+from retrainer.scoring import Scorer
 from retrainer.state import BUILDING, Request
 from router.config import Config
 from router.registry import Version

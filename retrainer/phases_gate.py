@@ -13,16 +13,16 @@ from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, Judged, judged_pairs, teacher_again
 from retrainer.evaluation.clusters import Cluster, Regressions, clusters, regressions
 from retrainer.evaluation.cost import Costs, costs
-from retrainer.evaluation.evaluate import Generate, Report, Scorer, evaluate
+from retrainer.evaluation.evaluate import Generate, Report, evaluate
 from retrainer.evaluation.generator import with_room
 from retrainer.evaluation.grounded import context_of, grounded
 from retrainer.evaluation.limits import Evidence
 from retrainer.evaluation.metrics import Metric
-from retrainer.evaluation.scorer import similarity
 from retrainer.evaluation.slices import Frozen, agreements, remembering
 from retrainer.recipes import RECIPES, SERVED, Job
 from retrainer.safety import Memory, Suite, build_cases, judge_suites
 from retrainer.safety.cases import Case
+from retrainer.scoring import Scorer, similarity
 from router.config import Config
 from router.policy_quality import JudgePolicy
 from router.registry import Stage, Version

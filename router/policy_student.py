@@ -45,7 +45,7 @@ SEVERAL = ("lora", "qlora", "full", "auto")  # recipes whose training several pr
 
 class RetrainPolicy(Strict):
     """When a training cycle starts, and how long it may learn. `every: 0s` turns the schedule off. What is None is
-    chosen by the recipe, see `retrainer.recipes.presets`."""
+    chosen by the recipe, see `retrainer.train.presets`."""
 
     min_new_examples: int = Field(500, gt=0)
     every: Seconds = 86400.0

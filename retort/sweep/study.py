@@ -21,9 +21,9 @@ from retort.sweep.space import Reads, changed, distributions, present
 from retort.training_bar import TrainingBar
 from retrainer import Report, Request, RetrainerError
 from retrainer.evaluation.evaluate import evaluate
-from retrainer.evaluation.scorer import scorer
 from retrainer.phases import Phases
 from retrainer.recipes import RECIPES, Job
+from retrainer.scoring import scorer
 from router import Config, RoutePolicy
 
 FIRST_SHARE = 1.0 / 3.0  # of the epochs, after which a trial may be given up

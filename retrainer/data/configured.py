@@ -12,8 +12,8 @@ from retrainer.data.consistency import Again, Second
 from retrainer.data.meanings import Encode
 from retrainer.data.options import Options
 from retrainer.data.suite import suite_file
-from retrainer.evaluation.scorer import scorer
 from retrainer.progress import Progress
+from retrainer.scoring import scorer
 from router.config import Config
 from router.policy import RoutePolicy
 

@@ -18,8 +18,8 @@ import msgspec
 
 from collector.errors import JudgeFailed
 from retrainer.data.curate import Example
-from retrainer.evaluation.evaluate import Scorer
 from retrainer.progress import Meter, Progress, silent
+from retrainer.scoring import Scorer
 from router.policy_data import ConsistencyPolicy
 
 Again = Callable[[Example], Awaitable[str]]  # the teacher's second answer; raises JudgeFailed

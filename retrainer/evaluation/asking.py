@@ -12,8 +12,9 @@ from collector.errors import CollectorError, JudgeFailed
 from collector.judge import Ask, GatewayClient, Judge, gateway_url
 from exporters.models import Generated, Messages
 from retrainer.data.curate import Example
-from retrainer.evaluation.evaluate import Report, Scorer, evaluate
+from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.metrics import Metric, bootstrap
+from retrainer.scoring import Scorer
 from router.config import Config
 from router.policy_quality import JudgePolicy
 from router.scores import Asked

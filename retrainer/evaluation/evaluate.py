@@ -2,9 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -16,39 +16,14 @@ from retrainer.evaluation.metrics import Metric, metrics
 from retrainer.evaluation.questions import General
 from retrainer.evaluation.text_calls import said
 from retrainer.progress import Meter, Progress, silent
-from router.scores import Asked, is_json
+from retrainer.scoring import Scorer
+from router.scores import is_json
 from router.thinking import written
 
 Generate = Callable[..., list[Generated]]
 
 # Of `router.scores.why_bad`. A refusal is an answer.
 ERRORS = frozenset(("missing", "empty", "cut_off", "content_filter", "invalid_json", "schema", "unknown_tool"))
-
-
-class Scored(Protocol):
-    """What `router.score` returns."""
-
-    @property
-    def value(self) -> float:
-        """0 to 1."""
-
-    @property
-    def reason(self) -> str:
-        """A short constant."""
-
-
-class Scorer(Protocol):
-    """`router.score`, with the route's score bound: the teacher's answer is the reference."""
-
-    def __call__(
-        self,
-        *,
-        answer: Mapping[str, Any] | None,
-        reference: Mapping[str, Any] | None,
-        finish_reason: str | None,
-        asked: Asked,
-    ) -> Scored:
-        """Agreement of one answer with its reference. Raises ValueError where that is nothing to compare with."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

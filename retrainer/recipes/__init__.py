@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from importlib import import_module
 
+from retrainer.job import Job
 from retrainer.recipes.causal import Causal
 from retrainer.recipes.encoder import Encoder
-from retrainer.recipes.job import Job
 from retrainer.recipes.linear import Linear
 from retrainer.recipes.qlora import QLora
 from retrainer.recipes.recipe import Recipe

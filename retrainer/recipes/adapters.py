@@ -9,7 +9,7 @@ from typing import Any
 
 from retrainer.data.curate import Example
 from retrainer.data.render import Row
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.compose import compose
 from retrainer.train.objectives import Step, on_completions
 from retrainer.train.stage import Stage, train_stage

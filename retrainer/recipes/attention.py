@@ -4,7 +4,7 @@ of values (MiniLMv2, Wang et al. 2020), so that neither heads nor width need agr
 from pathlib import Path
 from typing import Any
 
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.models import open_teacher
 from retrainer.train.stage import Stage, train_stage
 from retrainer.train.transfer import attention_relations

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from retrainer.errors import CycleError
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.models import open_teacher, teacher_folder
 from retrainer.train.objectives import on_completions, soft_and_hard
 from retrainer.train.prune import prune

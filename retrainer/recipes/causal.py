@@ -7,7 +7,7 @@ from typing import Any
 from exporters.models import GENAI, QUANTIZERS, to_onnx
 from retrainer.data.curate import Example
 from retrainer.evaluation.generator import Generator
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.recipes.recipe import Exported
 from retrainer.recipes.served import SERVED
 

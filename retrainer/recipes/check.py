@@ -13,8 +13,8 @@ import msgspec
 from retrainer.base_models import folder_of
 from retrainer.errors import BaseModelError
 from retrainer.recipes.estimate import Shape
-from retrainer.recipes.sequence import METHODS, settings
 from retrainer.recipes.template import check_template
+from retrainer.train.sequence import METHODS, settings
 from router.policy_student import RetrainPolicy, StudentPolicy
 
 

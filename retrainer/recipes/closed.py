@@ -16,7 +16,7 @@ from retrainer.data.closed import Choices
 from retrainer.data.curate import Example
 from retrainer.errors import CycleError
 from retrainer.evaluation.generator import Generator
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.recipes.recipe import Exported
 from retrainer.recipes.served import SERVED
 

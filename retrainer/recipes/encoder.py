@@ -19,9 +19,9 @@ from exporters.models.encoder_onnx import packaged_encoder, write_graph
 from exporters.models.genai import Tick
 from exporters.models.int8 import quantize
 from retrainer.evaluation.generator import Generator
+from retrainer.job import Job
 from retrainer.recipes import linear
 from retrainer.recipes.closed import ClosedRecipe, Task, fields_of, settings_of, temperatures
-from retrainer.recipes.job import Job
 
 DENSE = "dense.safetensors"
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.4, 0.3, 0.2, 0.9, 1.0)  # tried; the first where all are equal

@@ -10,7 +10,7 @@ import torch
 from exporters.models import write_atomic
 from retrainer.errors import CycleError
 from retrainer.evaluation.generate import TorchGenerator, longest_answer
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.losses import divergence, mixture
 from retrainer.train.models import open_teacher, teacher_folder
 from retrainer.train.objectives import Step, on_completions, taught

@@ -30,7 +30,7 @@ from typing import Any
 
 import msgspec
 
-from retrainer.recipes.sequence import Method
+from retrainer.train.sequence import Method
 
 _NF4_BITS = 4.127
 _KEPT = 8

@@ -6,8 +6,8 @@ from typing import Any
 
 from exporters.models import staged
 from exporters.models.merge import copy_tokenizer
-from retrainer.recipes.job import Job
-from retrainer.recipes.sequence import trained
+from retrainer.job import Job
+from retrainer.train.sequence import trained
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

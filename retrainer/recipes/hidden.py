@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.models import open_teacher
 from retrainer.train.stage import Stage, train_stage
 from retrainer.train.transfer import hidden_states

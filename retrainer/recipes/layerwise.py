@@ -5,7 +5,7 @@ pruning and TinyBERT's layer matching)."""
 from pathlib import Path
 from typing import Any
 
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.features import decoder_layers
 from retrainer.train.models import open_teacher, teacher_folder
 from retrainer.train.prune import cut

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from retrainer.job import Job
 from retrainer.recipes.closed import ClosedRecipe, Task, fields_of, settings_of, temperatures
-from retrainer.recipes.job import Job
 from retrainer.train.regression import of_each_class
 
 MOST_NGRAMS = 50_000  # of each kind

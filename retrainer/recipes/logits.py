@@ -4,7 +4,7 @@ Dean 2015)."""
 from pathlib import Path
 from typing import Any
 
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.models import open_teacher
 from retrainer.train.objectives import on_completions, soft_and_hard
 from retrainer.train.stage import Stage, train_stage

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import msgspec
 
 from exporters.models import merge
-from retrainer.recipes.job import Job
-from retrainer.recipes.sequence import trained
+from retrainer.job import Job
+from retrainer.train.sequence import trained
 
 
 def fit(job: Job, merged: Path, *, method: Literal["lora", "qlora"] = "lora") -> dict[str, Any]:

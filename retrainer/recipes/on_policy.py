@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.evaluation.generate import longest_answer
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.models import open_teacher
 from retrainer.train.objectives import Step, on_completions
 from retrainer.train.on_policy import on_own_samples

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.data.render import render
-from retrainer.evaluation.scorer import scorer
-from retrainer.recipes.job import Job
+from retrainer.job import Job
+from retrainer.scoring import scorer
 from retrainer.train.objectives import Step, on_completions
 from retrainer.train.preference import Pair, preferring
 from retrainer.train.stage import Stage, train_stage

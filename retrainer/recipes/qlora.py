@@ -3,8 +3,8 @@ into memory no other way. The adapter is merged into the unquantized base. bitsa
 
 from functools import partial
 
+from retrainer.job import Job
 from retrainer.recipes.causal import Causal
-from retrainer.recipes.job import Job
 from retrainer.recipes.lora import fit
 
 

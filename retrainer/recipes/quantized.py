@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.data.render import Row
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.fake_quant import bake, fake_quantize
 from retrainer.train.models import open_teacher
 from retrainer.train.objectives import Step, on_completions, soft_and_hard

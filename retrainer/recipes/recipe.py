@@ -8,7 +8,7 @@ from exporters.models import Generated, Messages
 from exporters.models.genai import Tick
 from retrainer.data.curate import Example
 from retrainer.evaluation.generator import Generator
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 
 
 class Exported(Protocol):

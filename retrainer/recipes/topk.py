@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.losses import top_k_divergence
 from retrainer.train.objectives import Step, on_completions
 from retrainer.train.stage import Stage, train_stage

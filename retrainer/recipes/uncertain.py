@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.losses import divergence, uncertain_targets
 from retrainer.train.models import open_teacher
 from retrainer.train.objectives import Step, on_completions, taught

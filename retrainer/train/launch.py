@@ -18,8 +18,8 @@ import msgspec
 
 from exporters.child import ending_with
 from retrainer.errors import CycleError, Interrupted, LaunchBroke, OutOfMemory, RetrainerError, TrainingDiverged
+from retrainer.job import Job
 from retrainer.progress import Progress, silent
-from retrainer.recipes.job import Job
 from retrainer.stopping import EXIT_AGAIN, GRACE_SECONDS, Stoppable
 from router.policy import RoutePolicy
 
@@ -103,9 +103,9 @@ def main(folder: Path) -> int:
     from accelerate import PartialState  # noqa: PLC0415 - heavy: torch
     from accelerate.utils import parse_flag_from_env  # noqa: PLC0415
 
-    from retrainer.recipes.sequence import settings  # noqa: PLC0415
     from retrainer.train import zero  # noqa: PLC0415
     from retrainer.train.chat import prepare  # noqa: PLC0415
+    from retrainer.train.sequence import settings  # noqa: PLC0415
 
     ending_with(os.getppid())()  # a killed launcher leaves nobody behind who would write a checkpoint
     order = msgspec.json.decode((folder / "launch.json").read_bytes(), type=_Order)

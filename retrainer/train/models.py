@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from retrainer.base_models import find
 from retrainer.errors import CycleError
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.loop import device
 
 

@@ -9,12 +9,12 @@ from torch.nn.functional import cross_entropy
 
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
-from retrainer.recipes.job import Job
-from retrainer.recipes.sequence import settings
+from retrainer.job import Job
 from retrainer.train.batches import IGNORED, Batch, collate, completion_logits
 from retrainer.train.loop import device
 from retrainer.train.losses import divergence, soften
 from retrainer.train.models import causal
+from retrainer.train.sequence import settings
 from retrainer.train.step import Loss
 from router.policy_distil import DistilPolicy
 

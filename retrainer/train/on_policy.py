@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from retrainer.data.render import Row
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.batches import IGNORED, completion_logits
 from retrainer.train.ends import end_tokens
 from retrainer.train.losses import generalised_jsd

@@ -12,7 +12,7 @@ import msgspec
 import torch
 
 from retrainer.data.render import Row
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.batches import IGNORED, Batch, completion_logits
 from retrainer.train.losses import preference
 from retrainer.train.models import causal

@@ -8,7 +8,7 @@ import msgspec
 import torch
 
 from exporters.models import write_atomic, write_dense
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.batches import completion_logits, order
 from retrainer.train.features import decoder_layers
 from retrainer.train.models import open_student

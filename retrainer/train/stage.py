@@ -11,10 +11,10 @@ import torch
 
 from exporters.models import merge, write_atomic, write_dense
 from retrainer.data.render import Row
-from retrainer.recipes.job import Job
-from retrainer.recipes.sequence import METHODS, settings
+from retrainer.job import Job
 from retrainer.train.chat import learn, opened, save
 from retrainer.train.objectives import Build
+from retrainer.train.sequence import METHODS, settings
 
 _DONE = "retort-stage.json"
 

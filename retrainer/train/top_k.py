@@ -8,7 +8,7 @@ import torch
 from retrainer.data.curate import Example
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 
 Told = dict[int, float]  # a place's alternatives: token id -> log probability; empty where none is told
 

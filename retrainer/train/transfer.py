@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from retrainer.data.render import Row
-from retrainer.recipes.job import Job
+from retrainer.job import Job
 from retrainer.train.batches import IGNORED
 from retrainer.train.features import (
     RELATIONS,

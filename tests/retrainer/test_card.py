@@ -18,11 +18,11 @@ from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.metrics import bootstrap
-from retrainer.evaluation.scorer import scorer
 from retrainer.evaluation.slices import Frozen, agreements
 from retrainer.ladder import Step
 from retrainer.phases_gate import Compared
 from retrainer.safety import Failing, Suite
+from retrainer.scoring import scorer
 
 HOSTILE = "<script>alert(1)</script> ![x](http://evil.example/?q) | [l](javascript:x) $\\alpha$"
 JUDGED = [example(n, text=f"{n} {HOSTILE}", answer=f"{n % 2} {HOSTILE}") for n in range(30)]

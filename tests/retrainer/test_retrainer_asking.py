@@ -16,7 +16,7 @@ from retrainer.evaluation.asking import Gateway, judged_pairs, teacher_again
 from retrainer.evaluation.cost import USD_PER_PROCESSOR_HOUR, costs
 from retrainer.evaluation.grounded import context_of, grounded
 from retrainer.evaluation.latency import Latency
-from retrainer.evaluation.scorer import scorer
+from retrainer.scoring import scorer
 from router.config import Config
 from router.policy_gate import GatePolicy
 from router.policy_quality import JudgePolicy

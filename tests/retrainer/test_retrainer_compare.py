@@ -12,10 +12,10 @@ from collector import Interactions, open_subjects
 from exporters.models import Generated
 from retrainer.evaluation.asking import Gateway
 from retrainer.evaluation.evaluate import Report, evaluate
-from retrainer.evaluation.scorer import scorer
 from retrainer.phases_gate import Setting, compare
 from retrainer.progress import silent
 from retrainer.recipes import Job
+from retrainer.scoring import scorer
 from router.config import Config
 
 pytestmark = pytest.mark.train  # the encoder is exported

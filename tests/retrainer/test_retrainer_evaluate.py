@@ -14,7 +14,7 @@ from collector import CollectorError
 from exporters.models import Generated
 from retrainer.evaluation.clusters import clusters
 from retrainer.evaluation.evaluate import evaluate
-from retrainer.evaluation.scorer import scorer
+from retrainer.scoring import scorer
 from router import Asked, score
 from router.policy_quality import WeightedScore
 

@@ -9,8 +9,8 @@ from retrainer.evaluation.calibrate import quality
 from retrainer.evaluation.evaluate import evaluate
 from retrainer.evaluation.latency import measure_latency
 from retrainer.evaluation.metrics import bootstrap, metrics
-from retrainer.evaluation.scorer import scorer
 from retrainer.evaluation.text_calls import calls_in_text
+from retrainer.scoring import scorer
 from router.scores import Asked
 
 CALL = {"name": "refund", "arguments": {"order": 7}}

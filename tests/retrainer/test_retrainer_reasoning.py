@@ -16,8 +16,8 @@ from retrainer.data.dataset import Dataset, digest, load, write
 from retrainer.data.render import render
 from retrainer.errors import BaseModelError
 from retrainer.evaluation.evaluate import evaluate
-from retrainer.evaluation.scorer import scorer
 from retrainer.recipes import RECIPES
+from retrainer.scoring import scorer
 
 MESSAGES = tiny_model.messages(1)
 KNOWS = tiny_model.TEMPLATE.replace(  # as Qwen3's: of the last answer, and on lines of its own

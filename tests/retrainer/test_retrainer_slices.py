@@ -7,8 +7,8 @@ from retrainer_fakes import example
 
 from exporters.models import Generated, Messages
 from retrainer.evaluation.evaluate import Report, evaluate
-from retrainer.evaluation.scorer import scorer
 from retrainer.evaluation.slices import agreements, remembering
+from retrainer.scoring import scorer
 
 JUDGED = [example(n, answer=f"answer {n}") for n in range(6)]
 

@@ -9,8 +9,8 @@ from retrainer_fakes import example
 
 from retrainer.errors import CycleError
 from retrainer.recipes import RECIPES
-from retrainer.recipes.sequence import settings
 from retrainer.train.objectives import Step, on_completions
+from retrainer.train.sequence import settings
 from retrainer.train.stage import Stage, train_stage
 from router.policy_student import RetrainPolicy
 

@@ -12,7 +12,7 @@ from retrainer_fakes import training_folder, training_job
 from safetensors.torch import load_file
 
 from retrainer.errors import CycleError, Interrupted, LaunchBroke
-from retrainer.recipes.sequence import trained
+from retrainer.train.sequence import trained
 from retrainer.train.zero import settings
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(240)]

@@ -12,7 +12,7 @@ from training_runs import right_of_100
 from exporters.models import merge
 from retrainer.data.render import Row
 from retrainer.errors import BaseModelError
-from retrainer.recipes import presets
+from retrainer.train import presets
 from retrainer.train.batches import IGNORED, collate, collate_packed, completion_logits
 from retrainer.train.chat import Settings, prepare, train
 from router.policy_student import RetrainPolicy

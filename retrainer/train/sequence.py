@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from retrainer.recipes import presets
-from retrainer.recipes.job import Job
+from retrainer.job import Job
+from retrainer.train import presets
 from router.policy_student import RetrainPolicy
 
 Method = Literal["lora", "qlora", "full"]
