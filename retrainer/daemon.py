@@ -45,6 +45,7 @@ RETRY_SECONDS = (10.0, 3600.0)
 MOST_ATTEMPTS = 5
 POLL_CANCEL = 0.5
 WORKER = (sys.executable, "-m", "retrainer.worker")
+TRACKER = (sys.executable, "-m", "retrainer.tracking")
 
 
 async def run(
@@ -67,9 +68,13 @@ async def run(
     daemon = _Daemon(config, events, stop, leases, worker=worker, retry=retry)
     try:
         while not stop.is_set():
-            request = daemon.next()
-            if request is not None:
-                await daemon.work(request)
+            try:
+                request = daemon.next()
+                if request is not None:
+                    await daemon.work(request)
+            except OSError as error:  # a full disk: what is unfinished waits in its files until there is room
+                log.error("retrainer.state_not_written", extra={"error": str(error)})
+                await _sleep(stop, retry[0])
             await _sleep(stop, poll)
     finally:
         daemon.close()
@@ -142,6 +147,7 @@ class _Daemon:
             self._ended(request, code, error)
         note(self._config.state, self._cycles.of(request.route))
         self._leases.release(request.route)
+        await self._track(request)
 
     def _ended(self, request: Request, code: int, error: str | None) -> None:
         if self._stop.is_set():
@@ -232,6 +238,14 @@ class _Daemon:
         policy = self._config.routes[route].retrain
         reason = due(policy, new_examples=new, seconds_since=since, drifted=count.drifted)
         return None if reason is None else Request(cycle_id=new_id(route), route=route, reason=reason)
+
+    async def _track(self, request: Request) -> None:
+        """Tell the route's tracker of a cycle that has ended."""
+        state = self._cycles.load(request.cycle_id)
+        tracked = self._config.routes[request.route].retrain.tracking is not None
+        if tracked and state is not None and state.outcome is not None:
+            order = {"config": self._config.model_dump(mode="json"), "cycle": request.cycle_id}
+            await run_child(TRACKER, order, (self._stop,), tell=lambda _: None, at_once=lambda: True)
 
     async def _on_ray(self, request: Request, lost: Lost, unwanted: asyncio.Event) -> tuple[int, str | None]:
         """The heavy phases, as a job of the route's cluster."""

@@ -1,9 +1,13 @@
 """What a cycle came to, for MLflow or Weights & Biases: settings, numbers, the learning curve, where the artefact is.
 
-One run a cycle, told when the cycle has ended. Nothing of a record's text goes there: numbers, names and digests alone.
+One run a cycle, told when the cycle has ended, by a process of its own: the clients are heavy, and wait for servers.
+Nothing of a record's text goes there: numbers, names and digests alone.
 """
 
+import json
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +39,26 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     curves: dict[str, list[float]]
 
 
-def track(config: Config, state: CycleState, error: str | None = None) -> None:
-    """Tell the tracker of the route, if it has one. A server that is away is logged, and no cycle fails by it.
+def main() -> None:
+    """Tell of the cycle that the daemon names on standard input."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s tracking  %(name)s %(message)s")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # crash reports, which may hold what a traceback does
+    order = json.loads(sys.stdin.readline())
+    config = Config.model_validate(order["config"])
+    state = Cycles(config.state).load(order["cycle"])
+    if state is not None:
+        track(config, state)
 
-    `error`: why the cycle failed, where its state doesn't say it.
-    """
+
+def track(config: Config, state: CycleState) -> None:
+    """Tell the tracker of the route, if it has one, of a cycle that has ended. A server that is away is logged, and no
+    cycle fails by it."""
     policy = RoutePolicy.model_validate(state.policy)
     tracking = policy.retrain.tracking
     if tracking is None:
         return
     try:
-        told = _told(config, state, policy, error)
+        told = _told(config, state, policy)
         if tracking.mlflow is not None:
             from retrainer import tracking_mlflow  # noqa: PLC0415 - heavy: only a cycle that is tracked pays for it
 
@@ -58,20 +71,20 @@ def track(config: Config, state: CycleState, error: str | None = None) -> None:
         log.warning("retrainer.not_tracked", extra={"cycle": state.request.cycle_id, "error": str(failed)})
 
 
-def _told(config: Config, state: CycleState, policy: RoutePolicy, error: str | None) -> Told:
+def _told(config: Config, state: CycleState, policy: RoutePolicy) -> Told:
     request, dataset = state.request, state.phases.get("dataset") or {}
     facts = {
         "cycle": request.cycle_id,
         "route": request.route,
         "reason": request.reason,
         "who": request.who,
-        "outcome": state.outcome or "failed",
+        "outcome": state.outcome or "",
         "dataset": dataset.get("digest", ""),
     }
     if state.outcome == "registered":
         facts["artefact"] = _artefact(config, request.cycle_id)
-    if why := state.error or error:
-        facts["error"] = why[:5000]
+    if state.error:
+        facts["error"] = state.error[:5000]
     return Told(
         cycle_id=request.cycle_id,
         folder=Cycles(config.state).folder(request.cycle_id),
@@ -115,3 +128,7 @@ def _numbers(state: CycleState) -> dict[str, dict[str, float]]:
                 for part, by_report in scores.items()
             }
     return {part: {name: float(value) for name, value in numbers.items()} for part, numbers in found.items()}
+
+
+if __name__ == "__main__":
+    main()

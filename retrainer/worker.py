@@ -32,7 +32,6 @@ from retrainer.errors import Interrupted, NotEnoughExamples, PhaseElsewhere, Ret
 from retrainer.progress import Progress
 from retrainer.state import Cycles, Request, Standing
 from retrainer.stopping import EXIT_AGAIN, Stoppable
-from retrainer.tracking import track
 from router import open_registry
 from router.config import Config
 from router.errors import RouterError
@@ -51,7 +50,6 @@ _ENVIRONMENT = {
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
-    "WANDB_ERROR_REPORTING": "false",  # its crash reports, which may hold what a traceback does
 }
 NICENESS = 10  # training takes what serving leaves
 PROGRESS_EVERY = 0.5  # seconds
@@ -89,11 +87,7 @@ def main() -> int:
         log.exception("retrainer.worker_broke")
         again, why = True, _unforeseen(error)
     _tell("worker.error", {"error": why, "retryable": again})
-    if again:
-        return EXIT_AGAIN
-    if not away:
-        _track(config, request, why)
-    return EXIT_FAILED
+    return EXIT_AGAIN if again else EXIT_FAILED
 
 
 def _here(config: Config, request: Request, events: Events, progress: Progress) -> int:
@@ -115,7 +109,6 @@ def _here(config: Config, request: Request, events: Events, progress: Progress) 
     except NotEnoughExamples as error:
         log.warning("retrainer.skipped", extra={"why": str(error)})
         return EXIT_DONE
-    _track(config, request)
     return EXIT_DONE
 
 
@@ -155,15 +148,6 @@ class _Nowhere:
 def _plain(phase: str) -> str:
     """Without the student that it is of, where a cycle makes several."""
     return phase.rpartition(".")[2]
-
-
-def _track(config: Config, request: Request, error: str | None = None) -> None:
-    try:
-        state = Cycles(config.state).load(request.cycle_id)
-    except RetrainerError:  # unreadable: that is the error
-        return
-    if state is not None:
-        track(config, state, error)
 
 
 def _tell(name: str, fields: dict[str, Any]) -> None:

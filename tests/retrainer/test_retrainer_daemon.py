@@ -1,6 +1,7 @@
 """The daemon, with stand-in workers for its own logic, and once with the real one."""
 
 import asyncio
+import errno
 import json
 import subprocess
 import time
@@ -106,6 +107,24 @@ async def test_a_cycle_that_breaks_at_every_attempt_has_failed_with_the_last_one
     (state,) = cycles_of(settings)
     assert (state.outcome, state.error) == ("failed", "No space left on device")
     assert len(attempts.read_text()) == MOST_ATTEMPTS
+
+
+async def test_a_full_disk_ends_no_daemon(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(tmp_path / "s")
+    log_exchanges(settings, range(2))
+    ask(settings.state, Request(cycle_id="mine", route="colours"))
+    with monkeypatch.context() as full:
+        full.setattr("retrainer.state.write_atomic", no_space)
+        async with running(settings, stand_in(FINISH), retry=(0.05, 0.1)):
+            await until(lambda: "retrainer.state_not_written" in caplog.text)
+            full.undo()
+            await until(lambda: [s.outcome for s in cycles_of(settings)] == ["registered"])
+
+
+def no_space(path: Path, _: bytes) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
 async def test_a_request_that_is_no_json_is_thrown_away(tmp_path: Path) -> None:

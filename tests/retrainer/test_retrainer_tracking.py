@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import tiny_model
-from daemon_run import config
+from daemon_run import FINISH, broken, config, cycles_of, log_exchanges, running, stand_in, until
 from pydantic import ValidationError
 from retrainer_fakes import example
 
+from retrainer.ask import ask
 from retrainer.data.dataset import DatasetManifest
 from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Outcome, Report
@@ -76,7 +77,7 @@ def runs(made: Config, experiment: str = "retort") -> list[Any]:
     assert tracking is not None
     client = mlflow.MlflowClient(tracking_uri=tracking.mlflow)
     found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id]))
+    return list(client.search_runs([found.experiment_id])) if found else []
 
 
 def test_a_cycle_is_one_run_with_its_settings_numbers_curve_and_artefact(tmp_path: Path) -> None:
@@ -121,6 +122,10 @@ def test_a_ladder_has_a_curve_for_each_of_its_rungs(tmp_path: Path) -> None:
         assert [(m.step, m.value) for m in curve] == list(enumerate(losses, 1))
 
 
+def failed(made: Config, **changes: Any) -> CycleState:
+    return ended(made, "failed", phases={}, seconds={}, error="the loss is no number", **changes)
+
+
 def assert_no_text(stored: bytes) -> None:
     for text in (tiny_model.SYSTEM, tiny_model.question(1), tiny_model.answer(tiny_model.question(1))):
         assert text.encode() not in stored
@@ -131,8 +136,7 @@ def test_a_failed_cycle_says_why_and_a_server_that_is_away_fails_no_cycle(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = settings(tmp_path, experiment="mine")
-    failed = ended(made, None, phases={}, seconds={}, finished_at=None)  # type: ignore[arg-type]
-    track(made, failed, "the loss is no number")
+    track(made, failed(made))
     (run,) = runs(made, "mine")
     assert (run.info.status, run.data.tags["retort.error"]) == ("FAILED", "the loss is no number")
     assert "retort.artefact" not in run.data.tags
@@ -141,6 +145,17 @@ def test_a_failed_cycle_says_why_and_a_server_that_is_away_fails_no_cycle(
     track(away, ended(away))
     assert "retrainer.not_tracked" in caplog.text
     track(config(tmp_path / "s"), ended(config(tmp_path / "s")))  # nobody to tell
+
+
+@pytest.mark.parametrize(("end", "outcome"), [(FINISH, "registered"), (broken("killed", 9), "failed")])
+async def test_the_daemon_tells_of_a_cycle_however_it_ended(tmp_path: Path, end: str, outcome: str) -> None:
+    made = settings(tmp_path)
+    assert runs(made) == []  # its tables are made
+    log_exchanges(made, range(2))
+    ask(made.state, Request(cycle_id="mine", route="colours"))
+    async with running(made, stand_in(end), retry=(0.01, 0.02)):
+        await until(lambda: [state.outcome for state in cycles_of(made)] == [outcome])
+        await until(lambda: [run.data.tags.get("retort.outcome") for run in runs(made)] == [outcome], 60)
 
 
 def test_a_tracking_uri_holds_no_password(tmp_path: Path) -> None:
@@ -239,15 +254,13 @@ def test_weights_and_biases_see_a_failure_and_their_absence_fails_no_cycle(
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     made = config(tmp_path / "s", tracking={"wandb": "retort"})
-    failed = ended(made, None, phases={}, seconds={}, finished_at=None)  # type: ignore[arg-type]
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setattr("retrainer.tracking_wandb.INIT_SECONDS", 1.0)
-    track(made, failed, "the loss is no number")
+    track(made, failed(made))
     assert "retrainer.not_tracked" in caplog.text
     monkeypatch.setenv("WANDB_MODE", "offline")
-    again = ended(made, None, phases={}, seconds={}, finished_at=None, request=Request(cycle_id="c", route="colours"))  # type: ignore[arg-type]
-    track(made, again, "the loss is no number")
+    track(made, failed(made, request=Request(cycle_id="c", route="colours")))
     _, given, _, _, code = run_of(tmp_path / "s/cycles/c")
     assert (given["retort"]["error"], code) == ("the loss is no number", 1)
     assert "artefact" not in given["retort"]
