@@ -49,12 +49,18 @@ def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int, *, tools
     if body.get("n") not in (None, 1):
         return "n"
     shape = body.get("response_format")
-    if shape is not None and not (isinstance(shape, Mapping) and shape.get("type") == "text"):
+    if shape is not None and not _enforced(shape, tools=bool(body.get("tools"))):
         return "response_format"
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         return "no_messages"
     return None if all(_is_text(message, tools=tools) for message in messages) else "content"
+
+
+def _enforced(shape: Any, *, tools: bool) -> bool:
+    """Whether every engine gives an answer in this form, or says that it can't."""
+    kind = shape.get("type") if isinstance(shape, Mapping) else None
+    return kind == "text" or (kind in ("json_object", "json_schema") and not tools)
 
 
 def _is_text(message: object, *, tools: bool) -> bool:

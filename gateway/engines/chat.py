@@ -1,5 +1,6 @@
 """A chat request, checked: what a student can't do is refused with a message that names it."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from router.offered import CHOICES, offered
 
 _MOST_STOPS = 16
 _MOST_ALTERNATIVES = 20
+_ANY_OBJECT = '{"type": "object"}'
+_LONGEST_SCHEMA = 65_536
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +47,8 @@ def read(body: bytes, *, tools: bool = False) -> ChatRequest:
     options = _options(data)
     if functions and options.top_logprobs is not None:
         raise _bad("logprobs", "is not supported together with tools")
+    if functions and options.schema:
+        raise _bad("response_format", "is not supported together with tools")
     return ChatRequest(
         messages=_messages(data.get("messages"), functions, learnt=tools),
         options=options,
@@ -64,7 +69,6 @@ _UNSUPPORTED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("tool_choice", _neutral(*CHOICES), "no call can be forced"),
     ("functions", _neutral([]), "functions can't be called"),
     ("function_call", _neutral("none", "auto"), "functions can't be called"),
-    ("response_format", _neutral({"type": "text"}), "only {type: text}"),
     ("logit_bias", _neutral({}), "logits can't be biased"),
     ("modalities", _neutral(["text"]), "only text"),
     ("audio", _neutral(), "only text"),
@@ -122,7 +126,28 @@ def _options(data: Mapping[str, Any]) -> Options:
         seed=_integer(data, "seed", least=-(2**63), most=2**63 - 1),
         stop=_stops(data.get("stop")),
         top_logprobs=(top or 0) if logprobs else None,
+        schema=_schema(data.get("response_format")),
     )
+
+
+def _schema(form: Any) -> str:
+    """The JSON Schema that is asked for; "" where any text will do."""
+    kind = form.get("type") if isinstance(form, Mapping) else None
+    if form is None or kind == "text":
+        return ""
+    if kind == "json_object":
+        return _ANY_OBJECT
+    described = form.get("json_schema") if kind == "json_schema" else None
+    schema = described.get("schema") if isinstance(described, Mapping) else None
+    if not isinstance(schema, Mapping):
+        raise _bad(
+            "response_format",
+            "must be {type: text}, {type: json_object} or {type: json_schema, json_schema: {name: ..., schema: {...}}}",
+        )
+    spelt_out = json.dumps(schema)
+    if len(spelt_out) > _LONGEST_SCHEMA:
+        raise _bad("response_format", f"holds a schema of more than {_LONGEST_SCHEMA} characters")
+    return spelt_out
 
 
 def _stops(value: Any) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from exporters.models import Confidence
 from exporters.models.closed import ClosedModel
 from gateway.engines.errors import InvalidRequest
+from gateway.engines.form import Forms
 from gateway.engines.protocol import Assessed, Cancel, Done, Event, Generate, Order, Piece, Refused, Started
 from gateway.engines.text import Stops
 
@@ -34,6 +35,7 @@ class ClosedSchedule:
     ) -> None:
         self._model, self._send, self._confidence, self._clock = model, send, confidence, clock
         self._waiting: deque[Generate] = deque()
+        self._forms = Forms("byte")
 
     @property
     def idle(self) -> bool:
@@ -70,6 +72,12 @@ class ClosedSchedule:
             )
         waited = self._clock() - request.at
         answer, read = self._model.answer(request.messages)
+        if (schema := request.options.schema) and not self._forms.fits(schema, answer.text):
+            raise InvalidRequest(
+                "response_format is not supported by this model: it chooses among whole answers, and the one that it "
+                "chose is not of this form.",
+                param="response_format",
+            )
         sure = self._confidence.whole(
             answer.logprobs, finished=True, novelty=self._confidence.novelty(request.messages)
         )

@@ -7,7 +7,7 @@ from gateway.engines.drafts import LONGEST_GUESS, Draft
 from gateway.engines.errors import ContextTooLong
 from gateway.engines.protocol import Alternative, Assessed, Done, Event, Generate, Piece, Token
 from gateway.engines.runtime import Cache, Runtime
-from gateway.engines.sampling import Choice, Sampler
+from gateway.engines.sampling import Choice, Row, Sampler
 from gateway.engines.text import Characters, Stops
 from router.thinking import Thinking, opens
 
@@ -45,7 +45,9 @@ class Decoding:
         self._assesses = options.assess
         self._held: list[Event] = []
         self._reports = options.top_logprobs is not None
-        self._text = _Released(Stops(options.stop), Thinking(opened=_opened(prompt, runtime)))
+        opened = _opened(prompt, runtime)
+        self._form = runtime.form(options.schema, opened=opened) if options.schema else None
+        self._text = _Released(Stops(options.stop), Thinking(opened=opened))
         self._thought = 0  # tokens
         self._cache: Cache | None = None
 
@@ -84,11 +86,21 @@ class Decoding:
         cache.append(pending + guess)
         rows = cache.logits(len(guess) + 1)
         for at, logits in enumerate(rows):
-            token = self._accept(self._sampler.choose(logits))
+            token = self._accept(self._choose(logits))
             if self.finished or at == len(guess) or token != guess[at]:
                 break
         self._read = len(self._line) - 1  # the last token is chosen, not read
         return self._events()
+
+    def _choose(self, logits: Row) -> Choice:
+        """The next token: where a form was asked for, one that it allows."""
+        if self._form is None:
+            return self._sampler.choose(logits)
+        if not self._form.begun:
+            free = self._sampler.choose(logits)
+            if self._form.waits(self._runtime.vocabulary.shown(free.token)):
+                return free
+        return self._sampler.choose(logits, self._form.allowed(logits.size))
 
     def _accept(self, choice: Choice) -> int:
         token = choice.token
@@ -100,7 +112,10 @@ class Decoding:
             self._finish("stop")
             return token
         thinks = self._text.thinks
-        self._text.add(self._runtime.vocabulary.shown(token), self._describe(choice) if self._reports else None)
+        shown = self._runtime.vocabulary.shown(token)
+        if self._form is not None:
+            self._form.take(token, shown)
+        self._text.add(shown, self._describe(choice) if self._reports else None)
         if thinks or self._text.thinks:
             self._thought = len(self.answer)
         if self._text.stopped:

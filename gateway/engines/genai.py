@@ -9,6 +9,7 @@ decode.py), and an answer does not depend on what the cache happened to hold.
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import onnxruntime_genai as og
 
 from gateway.engines.errors import InvalidRequest, NotReady
+from gateway.engines.form import Form, Forms
 from gateway.engines.sampling import Row
 from gateway.engines.text import Vocabulary
 
@@ -38,6 +40,7 @@ class GenAIRuntime:
             self._model = og.Model(config)
             self._tokenizer = og.Tokenizer(self._model)
             self.context_length = int(settings["model"]["context_length"])
+            self._folder, self._size = folder, int(settings["model"]["vocab_size"])
             self.ends = frozenset(int(i) for i in self._tokenizer.eos_token_ids)
             self.vocabulary = Vocabulary.load(folder, self._decode)
             first, second = self.cache(BUCKET), [min(self.ends)] * 2
@@ -57,10 +60,18 @@ class GenAIRuntime:
         except RuntimeError as error:
             raise InvalidRequest(f"the model's chat template refuses these messages: {error}") from error
 
+    def form(self, schema: str, *, opened: bool) -> Form:
+        """See Runtime."""
+        return self._forms.of(schema, opened=opened)
+
     def cache(self, length: int) -> "GenAICache":
         """See Runtime."""
         rounded = -(-length // BUCKET) * BUCKET
         return GenAICache(self._model, min(rounded, self.context_length))
+
+    @cached_property
+    def _forms(self) -> Forms:
+        return Forms.load(self._folder, size=self._size, ends=self.ends)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(np.asarray(tokens, dtype=np.int32)))

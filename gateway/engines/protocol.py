@@ -13,7 +13,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `max_tokens`: None for as many as the context holds. `temperature`: 0 is greedy. `seed`: None for a fresh one.
     `top_logprobs`: how many alternatives to report for each token; None reports no token at all. `stepwise`: one
     token a pass and no drafts, as golden answers were recorded. `assess`: nothing of the answer is sent before its
-    beginning has been assessed.
+    beginning has been assessed. `schema`: a JSON Schema (as JSON) that the answer must fit; "" for any text.
     """
 
     max_tokens: int | None = None
@@ -24,6 +24,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     top_logprobs: int | None = None
     stepwise: bool = False
     assess: bool = False
+    schema: str = ""
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):

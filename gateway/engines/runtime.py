@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from gateway.engines.form import Form
 from gateway.engines.sampling import Row
 from gateway.engines.text import Vocabulary
 
@@ -39,6 +40,10 @@ class Runtime(Protocol):
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The prompt's tokens, up to where the answer begins. Raises InvalidRequest where the template refuses."""
+
+    def form(self, schema: str, *, opened: bool) -> Form:
+        """For one answer that must fit a JSON Schema; `opened`: the prompt has opened the thinking. Raises
+        InvalidRequest where the schema can't be enforced."""
 
     def cache(self, length: int) -> Cache:
         """An empty cache for at least `length` tokens, as far as the context reaches."""

@@ -27,15 +27,21 @@ class Sampler:
         seed = None if options.seed is None else options.seed & (2**64 - 1)
         self._random = np.random.Generator(np.random.PCG64(seed))
 
-    def choose(self, logits: Row) -> Choice:
-        """`logits`: [vocabulary], float32. Raises FloatingPointError where one isn't finite."""
+    def choose(self, logits: Row, allowed: npt.NDArray[np.bool_] | None = None) -> Choice:
+        """`logits`: [vocabulary], float32. `allowed`: [vocabulary], which tokens may be chosen; log probabilities are
+        of all. Raises FloatingPointError where a logit isn't finite."""
         most = float(logits.max())
         shifted = logits - most
         weights = np.exp(shifted)
         total = float(weights.sum(dtype=np.float64))
         if not math.isfinite(total) or not math.isfinite(most):
             raise FloatingPointError("the model computed logits that are not finite")
-        token = self._draw(shifted, weights)
+        if allowed is None:
+            token = self._draw(shifted, weights)
+        else:
+            left = np.where(allowed, logits, np.float32(-np.inf))
+            left -= left.max()
+            token = self._draw(left, np.exp(left))
         normaliser = math.log(total)
         top: tuple[tuple[int, float], ...] = ()
         if count := min(self._options.top_logprobs or 0, logits.size):

@@ -98,7 +98,7 @@ class Schedule:
             )
             decoding.take_cache(self._free)
         except EngineError as error:
-            self._send(Refused(id=request.id, code=error.code, message=str(error)))
+            self._send(Refused(id=request.id, code=error.code, message=str(error), param=error.param))
         except Exception:
             log.exception("engine.decode_failed")
             self._send(Refused(id=request.id, code="decode_failed", message="The runtime failed on this request."))

@@ -2,8 +2,10 @@
 the tests of real workers share."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import numpy as np
 from collector.frames import ACK, PREFIX, Happened, unpack
 from exporters.models import Confidence
 from gateway.engines.errors import InvalidRequest
+from gateway.engines.form import Form, Forms
 from gateway.engines.hosting import Hosted
 from gateway.engines.protocol import Event, Generate, Options
 from gateway.engines.schedule import Schedule
-from gateway.engines.text import Vocabulary
+from gateway.engines.text import Vocabulary, _byte_of_character
 from router.errors import RegistryUnavailable, UnknownVersion
 from router.evidence import EventKind, RouteEvent
 from router.registry import Snapshot, Version
@@ -55,6 +58,9 @@ class ScriptedRuntime:
             raise InvalidRequest("the template refuses")
         return [*text.encode(), 0]
 
+    def form(self, schema: str, *, opened: bool) -> Form:
+        return _forms().of(schema, opened=opened)
+
     def cache(self, length: int) -> "ScriptedCache":
         self.caches += 1
         return ScriptedCache(self, min(length, self.context_length))
@@ -68,6 +74,22 @@ class ScriptedRuntime:
         if not answer.startswith(said) or END in tokens:
             return WRONG
         return answer[len(said)] if len(said) < len(answer) else END
+
+
+@cache
+def _forms() -> Forms:
+    """Of a byte a token."""
+    alphabet = _byte_of_character()
+    end = {"id": END, "content": "<end>", "special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [end | flags],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        "model": {"type": "BPE", "vocab": alphabet, "merges": []},
+    }
+    return Forms(json.dumps(tokenizer), END + 1, [END])
 
 
 class ScriptedCache:

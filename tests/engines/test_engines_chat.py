@@ -52,11 +52,22 @@ def test_stream_options_and_logprobs_are_read() -> None:
     assert read(body(logprobs=False, top_logprobs=0)).options.top_logprobs is None
 
 
+def test_the_form_that_is_asked_for_is_a_schema() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "array"}}}
+    assert json.loads(read(body(response_format=form)).options.schema) == {"type": "array"}
+    assert json.loads(read(body(response_format={"type": "json_object"})).options.schema) == {"type": "object"}
+    assert read(body(response_format={"type": "text"})).options.schema == ""
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with pytest.raises(InvalidRequest, match="response_format is not supported together with tools"):
+        read(body(response_format=form, tools=tools), tools=True)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("n", 2), ("n", True), ("tools", [{"type": "function"}]), ("functions", [{}]), ("tool_choice", "required"),
-        ("response_format", {"type": "json_object"}), ("response_format", {"type": "json_schema"}),
+        ("response_format", "json"), ("response_format", {"type": "json_schema"}), ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema", "json_schema": {"schema": {"title": "x" * 65_536}}}),
         ("logit_bias", {"5": 1}), ("modalities", ["text", "audio"]), ("audio", {"voice": "x"}), ("prediction", {}),
         ("web_search_options", {}), ("frequency_penalty", 0.5), ("presence_penalty", -1), ("temperature", 2.1),
         ("temperature", "hot"), ("temperature", True), ("top_p", -0.1), ("max_tokens", 0), ("max_tokens", 1.5),

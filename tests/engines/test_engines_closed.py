@@ -113,6 +113,20 @@ async def test_what_it_cannot_do_is_refused_by_name(client: openai.AsyncOpenAI, 
     assert caught.value.param == name
 
 
+async def test_an_answer_in_the_form_that_was_asked_for_is_given_and_another_is_not(client: openai.AsyncOpenAI) -> None:
+    def form(*colours: str) -> Any:
+        schema = {"type": "object", "properties": {"colour": {"enum": [*colours]}}, "required": ["colour"]}
+        return {"type": "json_schema", "json_schema": {"name": "colour", "schema": schema}}
+
+    ask = client.chat.completions.create
+    for shape in (form(*COLOURS), {"type": "json_object"}):
+        answer = await ask(model="m", messages=asked("the green car"), response_format=shape)
+        assert answer.choices[0].message.content == '{"colour": "green"}'
+    with pytest.raises(openai.BadRequestError, match="chooses among whole answers") as caught:
+        await ask(model="m", messages=asked("the green car"), response_format=form("rot", "blau"))
+    assert caught.value.param == "response_format"
+
+
 async def test_golden_answers_are_probed_in_the_worker_itself(child: Child) -> None:
     golden = {"messages": asked("a blue house"), "answer": '{"colour": "blue"}', "max_tokens": 1}
     manifest = Manifest(

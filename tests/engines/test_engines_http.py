@@ -190,7 +190,7 @@ async def test_requests_at_once_get_what_they_would_get_alone(served: Served) ->
     [
         ({"n": 2}, "n"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
         ({"messages": [{"role": "user", "content": "word " * 2000}]}, "messages"),
     ],
 )
