@@ -50,8 +50,8 @@ def records(data: Path, count: int) -> Iterator[Interaction]:
         status, finish = (500, None) if n % 97 == 0 else (200, "length" if n % 89 == 0 else "stop")
         yield Interaction(
             id=f"r{n}", at=1e9 + n, route="section", kind="chat", arm=Arm.TEACHER, version=None,
-            propensity=1.0 if n < count // 2 else 0.1, eligible=True, policy_version="p", rollout_revision=0,
-            consent="opt-out", scrubber="s", cluster=f"c{n // 3}", stream=False,
+            propensity=1.0, answered=1.0 if n < count // 2 else 0.15, eligible=True, policy_version="p",
+            rollout_revision=0, consent="opt-out", scrubber="s", cluster=f"c{n // 3}", stream=False,
             request={"messages": [{"role": "system", "content": SECTION}, {"role": "user", "content": text}]},
             answers=(
                 Answer(
@@ -92,7 +92,7 @@ def measure(path: Path, count: int) -> dict[str, object]:
             print(f"{phase} {done:,}/{total:,}, {left or 0:.0f} s left", file=sys.stderr, flush=True)
 
     began = time.monotonic()
-    options = Options(policy=POLICY, work=work, audit_rate=0.05, progress=told)
+    options = Options(policy=POLICY, work=work, progress=told)
     made = build(interactions, "section", max_examples=count, options=options)
     write(made, FOLDER / f"made-{count}")
     seconds = time.monotonic() - began

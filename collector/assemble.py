@@ -215,6 +215,7 @@ class Assembler:
             arm=exchange.decision.arm,
             version=exchange.decision.version,
             propensity=exchange.decision.propensity,
+            answered=exchange.decision.answered,
             eligible=exchange.decision.eligible,
             policy_version=exchange.decision.policy_version,
             rollout_revision=exchange.decision.rollout_revision,

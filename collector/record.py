@@ -65,10 +65,11 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     """One exchange. `request`: the client's body, scrubbed. `answers`: the served one first, then the shadows;
     `failed`: the attempts before it, without any words.
 
-    `arm`, `version`, `propensity`: as decided; after a fallback another arm served. `cluster`: hashed conversation
-    key. `subject`: hashed, whose data it is; "" where nobody said. `consent`: why it may be kept (opt-out, or what said
-    yes: header, key). `scrubber`: version of the scrubber and its settings. `source`: of an exchange that another
-    system logged, the format it was imported from; empty for this gateway's own traffic. `drawn`: which surrogates its
+    `arm`, `version`, `propensity`: as decided; after a fallback another arm served. `answered`: the probability that
+    the teacher was asked for an answer, whichever arm was drawn. `cluster`: hashed conversation key. `subject`:
+    hashed, whose data it is; "" where nobody said. `consent`: why it may be kept (opt-out, or what said yes:
+    header, key). `scrubber`: version of the scrubber and its settings. `source`: of an exchange that another system
+    logged, the format it was imported from; empty for this gateway's own traffic. `drawn`: which surrogates its
     texts have, see collector.scrubbed.Beside; None where no right answer is kept beside it.
     """
 
@@ -93,6 +94,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     failed: tuple[Answer, ...] = ()
     source: str = ""
     drawn: dict[str, int] | None = None
+    answered: float = 1.0
 
 
 class RightAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,9 +4,11 @@ import logging
 import time
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 from collector import Interaction, Interactions
 from collector.errors import LogError
+from retrainer.data.configured import unserved
 from retrainer.data.curate import example_of
 from retrainer.data.dataset import Dataset, load
 from retrainer.data.render import plain_messages
@@ -31,6 +33,7 @@ class Count:
     ) -> None:
         self._interactions, self._cycles, self._route, self._policy = interactions, cycles, route, policy.retrain
         self._events, self._tools, self._teachers = events, policy.learns_tools, policy.teachers
+        self._unserved = unserved(policy)
         self.anew()
 
     def anew(self) -> None:
@@ -46,7 +49,8 @@ class Count:
         try:
             self._begin_watch()
             for offset, record in self._interactions.of(self._route, start=self._next):
-                kept = example_of(record, offset, tools=self._tools, teachers=self._teachers)
+                how: dict[str, Any] = {"tools": self._tools, "teachers": self._teachers, "unserved": self._unserved}
+                kept = example_of(record, offset, **how)
                 self._count += kept.example is not None
                 self._watch(record)
                 self._next = offset + 1

@@ -39,9 +39,8 @@ def decide(policy: RoutePolicy, rollout: Rollout, facts: RequestFacts, *, ready:
     u < fraction goes to the canary, u < 1 - holdback to the live version, the rest to the teacher. A version that
     is not in `ready` gets no traffic: its share goes to the teacher.
     """
-    choice = _Choice(policy, rollout, facts)
     if facts.ineligible is not None:
-        return choice.made(Arm.TEACHER, None, 1.0, reason=facts.ineligible)
+        return _Choice(policy, rollout, facts).made(Arm.TEACHER, None, 1.0, reason=facts.ineligible)
     place = unit("arm", rollout.route, facts.cluster)
     served = 1.0 - policy.rollout.holdback
     share = min(rollout.fraction, served) if rollout.stage is Stage.CANARY else 0.0
@@ -51,6 +50,9 @@ def decide(policy: RoutePolicy, rollout: Rollout, facts: RequestFacts, *, ready:
     live = rollout.live if rollout.live in ready else None
     first = share if canary else 0.0
     second = max(served - share, 0.0) if live else 0.0
+    rate = policy.quality.audit_rate
+    answered = 1.0 - first * (1.0 - rate) - (0.0 if rollout.audit_all else second * (1.0 - rate))
+    choice = _Choice(policy, rollout, facts, answered)
     if canary and place < first:
         return choice.canary(canary, first)
     probed = canary if place < min(rollout.probe, served) else None
@@ -72,6 +74,7 @@ class _Choice(msgspec.Struct, frozen=True):
     policy: RoutePolicy
     rollout: Rollout
     facts: RequestFacts
+    answered: float = 1.0
 
     def drawn(self, name: str, rate: float) -> bool:
         """Whether this request is among the share `rate` of all; each name draws anew."""
@@ -156,4 +159,5 @@ class _Choice(msgspec.Struct, frozen=True):
             threshold=threshold,
             in_service=in_service,
             audited=audited,
+            answered=self.answered,
         )

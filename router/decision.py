@@ -40,7 +40,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     lets it serve whatever it says. `in_service`: the version whose outcomes the request belongs to, whichever of its
     two arms (the version, the teacher) was drawn; None where no version stands against the teacher. `audited`: the
     probability that the teacher is asked for an answer to this request too, 1.0 where it serves; not of an answer
-    that is deferred to it, which it answers always.
+    that is deferred to it, which it answers always. `answered`: the probability that it is asked for one at all,
+    whichever arm is drawn.
     """
 
     route: str
@@ -56,3 +57,4 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None = None
     in_service: str | None = None
     audited: float = 1.0
+    answered: float = 1.0

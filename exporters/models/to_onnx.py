@@ -43,6 +43,9 @@ def to_onnx(model: Path, out: Path, *, quantization: Quantization, log: Path, bu
         raise ExportFailed(f"{model} is no Hugging Face model folder: it holds no config.json")
     command = [*builder, "-i", str(model), "-o", str(out), "-e", "cpu", "-c", str(log.parent / "builder-cache")]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    environment["GIT_DIR"] = (
+        os.devnull
+    )  # else the commit of the repository that it is installed below goes into the graph
     with log.open("wb") as output:
         try:
             done = subprocess.run(  # noqa: S603 - our own interpreter, arguments as a list

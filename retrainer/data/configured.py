@@ -1,20 +1,25 @@
 """What a cycle brings to the build of its data set: the encoder of the state folder, and the teacher, whom the gateway
 asks."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from collector.embedding import Encoder, encoder_folder
 from collector.judge import GatewayClient, gateway_url
 from exporters.models.encoder_onnx import ensure_encoder
 from retrainer.data.consistency import Again, Second
+from retrainer.data.curate import Unserved
 from retrainer.data.meanings import Encode
 from retrainer.data.options import Options
 from retrainer.data.suite import suite_file
 from retrainer.progress import Progress
 from retrainer.scoring import scorer
 from router.config import Config
+from router.eligible import ineligible
 from router.policy import RoutePolicy
 
 
@@ -28,14 +33,24 @@ def options(
         policy=data,
         work=work,
         teachers=tuple(t for t in policy.teachers if config.may_teach(t)),
-        audit_rate=policy.quality.audit_rate,
         tools=policy.learns_tools,
+        unserved=unserved(policy),
         suite=suite_file(config.state, route) if data.regression else None,
         held_out=Path(held_out) if held_out is not None else None,
         encode=_encode(config) if data.semantic is not None else None,
         second=_second(config, route, policy, progress),
         progress=progress,
     )
+
+
+def unserved(policy: RoutePolicy) -> Unserved:
+    """What is asked that no student of the route may answer, as the router has it."""
+
+    def found(request: Mapping[str, Any]) -> bool:
+        size = len(msgspec.json.encode(request))  # about that of the body
+        return policy.student is not None and ineligible(policy, request, size, tools=policy.learns_tools) is not None
+
+    return found
 
 
 def _encode(config: Config) -> Encode:

@@ -1,7 +1,7 @@
 """Which logged exchanges can become examples: the checks that hold for every route, in their order. Pure."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -28,6 +28,8 @@ def masking(names: str) -> str:
 # What the scrubber writes where a route asks for placeholders; surrogates never look like this.
 PLACEHOLDER = re.compile(masking("|".join(ENTITIES)))
 
+Unserved = Callable[[Mapping[str, Any]], bool]  # of a request's body
+
 _INVALID = ("invalid_json", "schema", "unknown_tool")
 
 
@@ -53,7 +55,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `logprobs`: the answer's tokens with the teacher's alternatives, where they were told. `corrected`: it is no
     teacher's answer, but what somebody said is right. `reasoning`: what the teacher thought before it, to be learnt
     with it; "" where there is none, or it isn't kept. `teacher`: UPSTREAM/MODEL whose answer it is; "" where it is
-    nobody's of the route (corrected, imported).
+    nobody's of the route (corrected, imported). `imported`: another system has logged it, or it was made from nothing.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     corrected: bool = False
     reasoning: str = ""
     teacher: str = ""
+    imported: bool = False
 
     @property
     def said(self) -> str:
@@ -84,11 +87,12 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Kept(msgspec.Struct, frozen=True):
     """An example, or the reason (a short constant) why a record gave none. `refused`: the teacher declined, in the
-    field that the protocol has for it."""
+    field that the protocol has for it. `messages`: the prompt, where it can be read, whether or not it is of use."""
 
     example: Example | None
     reason: str | None
     refused: bool = False
+    messages: list[dict[str, str]] | None = None
 
 
 def example_of(
@@ -99,12 +103,30 @@ def example_of(
     keep_reasoning: bool = False,
     tools: bool = False,
     teachers: Collection[str] | None = None,
+    unserved: Unserved | None = None,
 ) -> Kept:
     """The example that one exchange gives: the teacher's answer, whoever served the user, or the right answer in its
     place. A student's answer never becomes one. Thinking in the answer's text is no part of it; `keep_reasoning`: it is
     learnt as well. (Whose texts may not be kept never reaches the log.) `tools`: whether the route's students learn to
     call tools. `teachers`: from whom they may learn, None for whoever is logged as one; an import that names none of
-    the route's has the operator's word for it."""
+    the route's has the operator's word for it. `unserved`: whether no student may ever answer such a request."""
+    messages = plain_messages(record.request, tools=tools)
+    kept = _kept(record, offset, messages, correction, keep_reasoning=keep_reasoning, tools=tools, teachers=teachers)
+    if kept.example is not None and unserved is not None and unserved(record.request):
+        kept = Kept(None, "not_served")
+    return msgspec.structs.replace(kept, messages=messages)
+
+
+def _kept(
+    record: Interaction,
+    offset: int,
+    messages: list[dict[str, str]] | None,
+    correction: str | None,
+    *,
+    keep_reasoning: bool,
+    tools: bool,
+    teachers: Collection[str] | None,
+) -> Kept:
     text, refused, reasoning, teacher = correction, False, "", ""
     wanted = asked(record.request)
     calls = tools and bool(wanted.tools)
@@ -125,7 +147,6 @@ def example_of(
         refusal = answer.message.get("refusal") if answer.message else None
         if isinstance(refusal, str) and refusal.strip() and not (text or "").strip():
             text, refused, reasoning, logprobs = refusal, True, "", ()
-    messages = plain_messages(record.request, tools=tools)
     if messages is None or text is None:
         return Kept(None, "tools" if uses_tools(record.request) and not tools else "not_text")
     if not text.strip():
@@ -146,6 +167,7 @@ def example_of(
         corrected=correction is not None,
         reasoning=reasoning,
         teacher=teacher,
+        imported=record.source != "",
     )
     return Kept(example, None, refused)
 

@@ -42,7 +42,7 @@ def build(
     """
     folder, owner = _folder(options.work)
     policy = options.policy
-    settings = {"max_examples": max_examples, "audit_rate": options.audit_rate, **policy.model_dump(mode="json")}
+    settings = {"max_examples": max_examples, **policy.model_dump(mode="json")}
     settings |= {"tools": True} if options.tools else {}
     settings |= {"teachers": sorted(options.teachers)} if options.teachers is not None else {}
     files = {name: digest_of(name, Path(file)) for name, file in _files(options).items()}

@@ -24,6 +24,8 @@ from retrainer.errors import CycleError
 from retrainer.progress import Meter
 from router.scores import answer_text
 
+Messages = list[dict[str, str]]
+
 PAGE = 1000  # records that are read together
 COMMIT = 20  # pages
 
@@ -79,7 +81,7 @@ class Reading:
         keeps = self._options.policy.reasoning == "keep"
         for offset, record in page:
             tally.read += 1
-            if record.answers and record.answers[0].status == 200:
+            if record.answers and record.answers[0].status == 200 and not record.source:
                 tally.production.add(answer_text(record.answers[0].message))
             kept = example_of(
                 record,
@@ -88,34 +90,36 @@ class Reading:
                 keep_reasoning=keeps,
                 tools=self._options.tools,
                 teachers=self._options.teachers,
+                unserved=self._options.unserved,
             )
             found.append((record, offset, kept))
-        vectors = self._vectors([kept.example for _, _, kept in found if kept.example is not None])
+        vectors = self._vectors([kept.messages for _, _, kept in found if kept.messages is not None])
         for record, offset, kept in found:
-            if kept.example is None:
+            if kept.messages is None:
                 tally.drop(kept.reason or "", record.id, offset, part=None)
                 continue
-            # Even what is left out takes part in the grouping: no filter may move a record to another side.
-            key = _key(kept.example)
-            place, kept_out = self._place(key, kept.example, vectors.get(key))
+            # What is left out takes part in the grouping, and so does what has no answer yet that could be learnt:
+            # nothing that is set, or told later, may move a record to another side.
+            key = _key(kept.messages)
+            place, kept_out = self._place(key, kept.messages, record.cluster, vectors.get(key))
             part = side(place.group)
-            if reason := self._filters.reason(kept, part):
-                tally.drop(reason, record.id, offset, part=part)
+            if kept.example is None or (reason := self._filters.reason(kept, part)):
+                tally.drop(kept.reason or reason or "", record.id, offset, part=part)
             else:
                 self._keep(record, kept.example, place, key, kept_out=kept_out)
 
-    def _place(self, key: bytes, example: Example, vector: Vectors | None) -> tuple[Place, str]:
-        """Where its prompt stands, and to what that is too near to be learnt from, "" to nothing."""
+    def _place(self, key: bytes, messages: Messages, cluster: str, vector: Vectors | None) -> tuple[Place, str]:
+        """Where a prompt stands, and to what that is too near to be learnt from, "" to nothing."""
         groups = self._work.groups
         place = groups.known(key)
         if place is not None:
-            groups.again(place, example.cluster)
+            groups.again(place, cluster)
             if not self._guards:
                 return place, ""
-        found = sketch(example.messages)
+        found = sketch(messages)
         if place is None:
             alike = self._meanings.near(vector) if self._meanings and vector is not None else ()
-            place = groups.place(key, example.cluster, found, near=alike)
+            place = groups.place(key, cluster, found, near=alike)
             if self._meanings and vector is not None:
                 self._meanings.add(place.seq, vector, index=not place.torn)
         return place, next((reason for reason, guard in self._guards.items() if guard.near(found)), "")
@@ -129,23 +133,23 @@ class Reading:
         self._work.put(
             example,
             place,
-            weight=inverse(chance(record, self._options.audit_rate), self._options.policy.propensity_clip),
+            weight=inverse(chance(record), self._options.policy.propensity_clip),
             corrected=example.corrected,
             kept_out=kept_out,
             draw=key,
         )
 
-    def _vectors(self, examples: Sequence[Example]) -> dict[bytes, Vectors]:
+    def _vectors(self, prompts: Sequence[Messages]) -> dict[bytes, Vectors]:
         """By prompt, of those that aren't known yet."""
         if self._meanings is None:
             return {}
-        new = {key: e for e in examples if self._work.groups.known(key := _key(e)) is None}
+        new = {key: messages for messages in prompts if self._work.groups.known(key := _key(messages)) is None}
         if not new:
             return {}
-        encoded = self._meanings.encode([prompt_text(e.messages) for e in new.values()])
+        encoded = self._meanings.encode([prompt_text(messages) for messages in new.values()])
         return dict(zip(new, encoded, strict=True))
 
 
-def _key(example: Example) -> bytes:
+def _key(messages: Messages) -> bytes:
     """A prompt's digest [16 bytes]."""
-    return hashlib.sha256(msgspec.json.encode(example.messages)).digest()[:16]
+    return hashlib.sha256(msgspec.json.encode(messages)).digest()[:16]

@@ -43,9 +43,10 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     `scrubbers`: by which scrubber versions they went.
 
     `settings`: of every filter. `files`: sha256 of the operator's files that went in. `newest_from`: the offset from
-    which traffic is the newest, `newest`: how many held-out examples are of it. `added`: examples that are not of the
-    log. `labels`: how far the answers are from production's, see retrainer.data.labels. `consistency`, `weights`
-    (`held_out_*`: of what is measured with), `replayed`: see retrainer.data. There is no clock in it.
+    which traffic is the newest, `newest`: how many held-out examples are of it. `imported`: examples of no traffic of
+    this gateway. `added`: examples that are not of the log. `labels`: how far the answers are from production's, see
+    retrainer.data.labels. `consistency`, `weights` (`held_out_*`: of what is measured with), `replayed`: see
+    retrainer.data. There is no clock in it.
     """
 
     schema: int = 2
@@ -66,6 +67,7 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     newest: int = 0
     replayed: int = 0
     corrected: int = 0
+    imported: int = 0
     feedback_end: int = 0
     added: dict[str, int] = {}
     labels: dict[str, Any] = {}
@@ -137,7 +139,8 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     def newest(self) -> list[Example]:
         """The held-out examples of the newest traffic, to be reported apart: what drifts shows there first."""
         held_out = chain(self.validation, self.test)
-        return [example for example in held_out if example.offset >= self.manifest.newest_from]
+        since = self.manifest.newest_from
+        return [example for example in held_out if example.offset >= since and not example.imported]
 
 
 def write(dataset: Dataset, folder: Path) -> None:

@@ -8,15 +8,18 @@ def told(manifest: Mapping[str, Any]) -> dict[str, str]:
     """By what it is about: how far the answers are from production's, how unevenly examples weigh, whether the teacher
     says the same again. What there is nothing to say of is left out. `manifest`: as `dataset.json` holds it."""
     said = {
-        "answers against production's": _labels(manifest.get("labels") or {}),
+        "answers against production's": _labels(manifest),
         "weights": _weights(manifest.get("weights") or {}),
         "teacher asked again": _consistency(manifest.get("consistency") or {}),
     }
     return {name: text for name, text in said.items() if text}
 
 
-def _labels(parts: Mapping[str, Mapping[str, Any]]) -> str:
+def _labels(manifest: Mapping[str, Any]) -> str:
     """Of the field that has shifted most in what is learnt from."""
+    if 0 < manifest.get("imported", 0) == sum(manifest["counts"].values()):
+        return "nothing to compare with: all was imported or made from nothing"
+    parts: Mapping[str, Mapping[str, Any]] = manifest.get("labels") or {}
     learnt = parts.get("train") or {}
     if not learnt:
         return ""

@@ -10,23 +10,19 @@ from collector.record import Interaction
 from router.decision import Arm
 
 
-def chance(record: Interaction, audit_rate: float) -> float:
-    """How likely the teacher was to answer this request, by the logged propensity.
+def chance(record: Interaction) -> float:
+    """How likely the teacher was to answer this request, by the logged propensity: its share of the arms, and what is
+    audited of the students'.
 
-    The teacher's share of the arms, and what is audited of the students'. What a student could not answer (it was not
-    eligible, it failed, it deferred) the teacher always answers; so it does where another system logged it. A request
+    What a student could not answer (it was not eligible, it failed, it deferred) the teacher always answers. A request
     of the teacher's own arm that a student would have deferred isn't known, and counts as one that it would have
-    served; with two students in service, all that the one doesn't serve counts as the teacher's.
+    served. Without an answer of the teacher's a record is there since somebody said what is right, and stands for
+    itself.
     """
-    if not record.eligible or record.source:
+    teacher = [answer.arm is Arm.TEACHER for answer in record.answers]
+    if not any(teacher) or (teacher[0] and record.arm is Arm.STUDENT):
         return 1.0
-    if record.arm is Arm.TEACHER:
-        teacher = record.propensity
-    elif record.answers and record.answers[0].arm is Arm.TEACHER:
-        return 1.0
-    else:
-        teacher = 1.0 - record.propensity
-    return teacher + (1.0 - teacher) * audit_rate
+    return record.answered
 
 
 def inverse(probability: float, clip: float) -> float:

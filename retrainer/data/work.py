@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WIT
 CREATE TABLE IF NOT EXISTS examples (
     seq INTEGER PRIMARY KEY, side TEXT NOT NULL, grp TEXT NOT NULL, alike INTEGER NOT NULL, torn INTEGER NOT NULL,
     kept_out TEXT NOT NULL, draw BLOB NOT NULL, id TEXT NOT NULL, log_offset INTEGER NOT NULL, body BLOB NOT NULL,
-    weight REAL NOT NULL, corrected INTEGER NOT NULL, dropped TEXT
+    weight REAL NOT NULL, corrected INTEGER NOT NULL, imported INTEGER NOT NULL, dropped TEXT
 );
 """
 _CACHE_KIB = 64 << 10
@@ -30,8 +30,8 @@ Ends = tuple[int, int]  # offsets, of interactions and of feedback
 
 class Tally(msgspec.Struct, kw_only=True):
     """What is counted while the log is read. `next`: the offset to go on from; `end`: where reading ends.
-    `feedback_next`, `feedback_end`: the same of what clients reported. `production`: what was served, whoever
-    answered."""
+    `feedback_next`, `feedback_end`: the same of what clients reported. `production`: what this gateway has
+    served, whoever answered."""
 
     end: int
     feedback_end: int = 0
@@ -92,10 +92,10 @@ class Work:
             self.tally.drop("duplicate", row[0], row[1], part=part)
         kept = msgspec.structs.replace(example, cluster=place.cluster, group=place.group)
         self.db.execute(
-            "INSERT OR REPLACE INTO examples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            "INSERT OR REPLACE INTO examples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
             (
                 place.seq, part.value, place.group, place.alike, place.torn, kept_out, draw, example.id,
-                example.offset, msgspec.json.encode(kept), weight, corrected,
+                example.offset, msgspec.json.encode(kept), weight, corrected, example.imported,
             ),
         )  # fmt: skip
 

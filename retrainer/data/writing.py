@@ -29,7 +29,7 @@ class Writing:
     def __init__(self, work: Work, options: Options, folder: Path, owner: object) -> None:
         self._work, self._options, self._folder, self._owner = work, options, folder, owner
         self._made = {part: Labels() for part in Side}
-        self._newest_from = work.tally.end - round(options.policy.newest * (work.tally.end - work.tally.first))
+        self._newest_from = self._newest_offset()
         self._newest = 0
 
     def all(self, selected: Selected, *, route: str, settings: dict[str, Any], files: dict[str, str]) -> Dataset:
@@ -67,6 +67,7 @@ class Writing:
             newest=self._newest,
             replayed=selected.replayed,
             corrected=self._one(f"SELECT count(*) {_KEPT} AND corrected"),
+            imported=self._one(f"SELECT count(*) {_KEPT} AND imported"),
             feedback_end=tally.feedback_end,
             added=added,
             labels={part.value: shift(tally.production, labels[part]) for part in Side},
@@ -81,10 +82,18 @@ class Writing:
         """A side's examples; those to train on weigh 1 in the mean, and so do those to measure with."""
         for kept, raw in self._work.chosen(part):
             example = msgspec.structs.replace(kept, weight=round(raw / mean, 6))
-            if part is not Side.TRAIN and example.offset >= self._newest_from:
+            if part is not Side.TRAIN and not example.imported and example.offset >= self._newest_from:
                 self._newest += 1
             self._made[part].add(example.answer, example.weight)
             yield example
+
+    def _newest_offset(self) -> int:
+        """From where the newest share of the examples of this gateway's own traffic begins."""
+        own = self._one("SELECT count(*) FROM examples WHERE NOT imported")
+        skipped = own - round(self._options.policy.newest * own)
+        query = "SELECT log_offset FROM examples WHERE NOT imported ORDER BY log_offset LIMIT 1 OFFSET ?"
+        found = self._work.db.execute(query, (skipped,)).fetchone()
+        return self._work.tally.end if found is None else int(found[0])
 
     def _weights(self, part: str) -> dict[str, float]:
         """Of the examples there: the raw mean, the least and the greatest weight, and Kish's effective share of the

@@ -167,7 +167,7 @@ def test_at_most_so_many_near_duplicates_stay_the_newest(route: Route) -> None:
 def test_after_a_promotion_the_few_answers_of_the_teacher_weigh_as_much_as_they_stand_for(route: Route) -> None:
     student = Answer(arm=Arm.STUDENT, version="v", status=200, message={"role": "assistant", "content": "x"})
     fill(route.log, [interaction(n) for n in range(100)])
-    fill(route.log, [interaction(n, propensity=0.25) for n in range(100, 150)])
+    fill(route.log, [interaction(n, propensity=0.2, answered=0.25) for n in range(100, 150)])
     unheard = [interaction(n, arm=Arm.STUDENT, propensity=0.75, answers=(student,)) for n in range(150, 300)]
     fill(route.log, unheard)
     made = route.made()

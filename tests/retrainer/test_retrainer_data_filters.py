@@ -97,18 +97,17 @@ def test_a_setting_that_can_not_work_is_refused(data: dict[str, Any], message: s
         DataPolicy.model_validate(data)
 
 
-def test_the_chance_of_a_teachers_answer_follows_the_logged_propensity() -> None:
+def test_the_chance_of_a_teachers_answer_is_the_logged_one() -> None:
     student = Answer(arm=Arm.STUDENT, version="v", status=200, message={"role": "assistant", "content": "x"})
-    arm = {"arm": Arm.STUDENT, "version": "v", "propensity": 0.9}
-    held_back = interaction(1, propensity=0.1)
+    arm: dict[str, Any] = {"arm": Arm.STUDENT, "version": "v", "propensity": 0.9, "answered": 0.145}
     audited = interaction(1, answers=(student, teacher("a")), **arm)
     deferred = interaction(1, answers=(teacher("a"), msgspec.structs.replace(student, deferred=True)), **arm)
-    assert chance(interaction(1), 0.05) == 1.0, "before any student served"
-    assert chance(held_back, 0.05) == pytest.approx(0.1 + 0.9 * 0.05)
-    assert chance(audited, 0.05) == pytest.approx(0.1 + 0.9 * 0.05)
-    assert chance(deferred, 0.05) == 1.0
-    assert chance(msgspec.structs.replace(held_back, eligible=False), 0.05) == 1.0
-    assert chance(msgspec.structs.replace(held_back, source="openai"), 0.05) == 1.0
+    corrected = interaction(1, answers=(student,), **arm)
+    assert chance(interaction(1)) == 1.0, "before any student served"
+    assert chance(interaction(1, propensity=0.1, answered=0.145)) == 0.145
+    assert chance(audited) == 0.145
+    assert chance(deferred) == 1.0, "the teacher answers all that a student defers"
+    assert chance(corrected) == 1.0, "it is there since somebody said what is right"
     assert (inverse(0.25, 10.0), inverse(0.01, 10.0), inverse(0.0, 10.0)) == (4.0, 10.0, 10.0)
 
 

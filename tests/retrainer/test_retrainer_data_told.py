@@ -47,7 +47,7 @@ def test_the_most_shifted_field_the_weights_and_the_teachers_word_are_told() -> 
 
 def test_a_cycle_tells_it_of_a_data_set_that_was_made(log: CountedLog, keys: SubjectKeys) -> None:
     answered = [interaction(n, answers=(teacher(f"kind {n % 3}"),)) for n in range(200)]
-    held_back = [interaction(n, propensity=0.25, answers=(teacher("kind 0"),)) for n in range(200, 260)]
+    held_back = [interaction(n, answered=0.25, answers=(teacher("kind 0"),)) for n in range(200, 260)]
     fill(log, [*answered, *held_back])
     made = build(Interactions(log, keys), "colours", max_examples=1000)
     phases = {"dataset": msgspec.to_builtins(made.manifest)}

@@ -92,7 +92,7 @@ def traffic(count: int, *, hard: float, seed: int, first: int = 0) -> list[Inter
         asked = {"model": "m", "messages": [{"role": "user", "content": " ".join(draw.choices(words, k=12))}]}
         served = Answer(arm=Arm.STUDENT, version="v", status=200, message={"role": "assistant", "content": "x"})
         answers = (teacher("right"),) if deferred else (served, *([teacher("right")] if draw.random() < 0.05 else []))
-        found.append(interaction(n, request=asked, arm=Arm.STUDENT, propensity=0.97, answers=answers))
+        found.append(interaction(n, request=asked, arm=Arm.STUDENT, propensity=0.97, answered=0.08, answers=answers))
     return found
 
 

@@ -102,6 +102,20 @@ def test_all_answers_of_a_live_version_may_be_audited_and_only_its_own() -> None
     assert share([d for d in made if d.version == "c"], asked=T) == pytest.approx(0.2, abs=NOISE)
 
 
+def test_each_decision_says_how_likely_the_teacher_is_asked_whichever_arm_is_drawn() -> None:
+    for rollout in (
+        canary(0.5, live="l"),
+        canary(0.5, live="l", audit_all=True),
+        canary(0.3),
+        shadow(),
+        shadow(live="l"),
+    ):
+        made = decisions(rollout)
+        asked = [d for d in made if d.arm is Arm.TEACHER or T in d.shadows]
+        (answered,) = {d.answered for d in made}
+        assert len(asked) / len(made) == pytest.approx(answered, abs=NOISE)
+
+
 def test_where_everything_is_audited_the_version_in_shadow_rides_at_its_rate_and_on_the_budgeted_audits() -> None:
     made = [d for d in decisions(shadow(live="l", audit_all=True)) if d.version == "l"]
     assert {d.shadows for d in made} == {(T,), (T, C)}
