@@ -9,7 +9,7 @@ On a ladder, prepare to gate_quantized come for each rung until one passes, and 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from retrainer.errors import CycleError, NotEnoughExamples, PhaseElsewhere
 from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict, judge
-from retrainer.evaluation.limits import Limits
+from retrainer.evaluation.limits import Evidence, Limits
 from retrainer.ladder import Rung, Step, ladder_of, rungs
 from retrainer.phases import Phases
 from retrainer.phases_card import Passed
@@ -163,9 +163,10 @@ class _Cycle:
             self._phase("prepare", str, work.prepare)
         self._phase("dataset", dict[str, Any], lambda: work.dataset(interactions))
         closed = self._phase("closed", dict[str, Any], work.closed)
+        again = self._phase("teacher", dict[str, Report], lambda: work.teacher(scorer))
         tried = rungs(self._student, closed=closed["closed"])
         for rung in tried:
-            climbed = self._climb(rung, interactions, scorer, seams, last=rung == tried[-1])
+            climbed = self._climb(rung, interactions, scorer, seams, again, last=rung == tried[-1])
             if climbed.verdict.lets_through and climbed.assessed is not None:
                 self._publish(climbed, climbed.assessed, seams.send)
                 break
@@ -183,14 +184,23 @@ class _Cycle:
         )
         return Phases(self._config, request, job, ask=seams.ask)
 
-    def _climb(self, rung: Rung, interactions: Interactions, scorer: Scorer, seams: Seams, *, last: bool) -> _Climbed:
+    def _climb(
+        self,
+        rung: Rung,
+        interactions: Interactions,
+        scorer: Scorer,
+        seams: Seams,
+        again: Mapping[str, Report],
+        *,
+        last: bool,
+    ) -> _Climbed:
         """Make one student, and judge it. A person's override takes on the last one."""
         work = self._work(rung, seams)
         self._phase(rung.key("prepare"), str, work.prepare)
         self._phase(rung.key("train"), dict[str, Any], work.train)
         base = self._phase(rung.key("evaluate_base"), Report, lambda: work.evaluate_base(scorer))
         student = self._phase(rung.key("evaluate_student"), Report, lambda: work.evaluate_student(scorer))
-        reports = {"base": base, "student": student}
+        reports = {"base": base, "student": student, **again}
         judging = partial(
             judge,
             base=base,
@@ -199,7 +209,11 @@ class _Cycle:
             selective=self._policy.selective,
             override=self._state.request.override if last else None,
         )
-        verdict = self._phase(rung.key("gate"), Verdict, lambda: judging(quantized=None))
+        verdict = self._phase(
+            rung.key("gate"),
+            Verdict,
+            lambda: judging(quantized=None, evidence=Evidence.of(again.get("teacher"), work.heard(student))),
+        )
         if not verdict.lets_through:
             return _Climbed(rung=rung, work=work, verdict=verdict, reports=reports, assessed=None)
         self._phase(rung.key("export"), dict[str, Any], work.export)

@@ -23,13 +23,13 @@ from retrainer.data.dataset import build, write
 from retrainer.data.held_out import read_held_out
 from retrainer.data.suite import grow, keep_taught, read_suite, suite_file
 from retrainer.errors import NotEnoughExamples
-from retrainer.evaluation.asking import Gateway
+from retrainer.evaluation.asking import Gateway, teacher_again
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.generator import Generator
 from retrainer.evaluation.latency import measure_latency
 from retrainer.phases_card import Passed, card
-from retrainer.phases_gate import Compared, Setting, compare, safety
+from retrainer.phases_gate import Compared, Setting, compare, heard, safety
 from retrainer.recipes import RECIPES, Job
 from retrainer.safety import Suite, ask_general
 from retrainer.scoring import Scorer
@@ -125,6 +125,7 @@ class Phases:
         latency = measure_latency(
             lambda prompt: generator.generate([prompt], max_new_tokens=self._max_new_tokens),
             [e.messages for e in self._judged],
+            first=lambda prompt: generator.generate([prompt], max_new_tokens=1),
         )
         return msgspec.structs.replace(report, latency=latency)
 
@@ -143,6 +144,16 @@ class Phases:
     def tools(self) -> str | None:
         """In which form the student has learnt to call tools; None where it hasn't."""
         return FORM if self._recipe.runtime == GENAI and self._job.calls_tools else None
+
+    def teacher(self, scorer: Scorer) -> dict[str, Report]:
+        """The teacher's report, asked again; none where the route doesn't say how."""
+        route = self._policy.retrain.gate.teacher_route
+        asked = teacher_again(self._gateway, route, self._judged, scorer) if route is not None else None
+        return {} if asked is None else {"teacher": asked}
+
+    def heard(self, student: Report) -> list[Suite]:
+        """What the safety suites find in answers that are there already."""
+        return heard(self._setting, student)
 
     def compare(
         self, interactions: Interactions, scorer: Scorer, reports: Mapping[str, Report], versions: Sequence[Version]

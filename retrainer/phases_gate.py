@@ -55,7 +55,8 @@ class Answering(NamedTuple):
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """`previous`: the live version's report, `teacher`: its own, asked again; None where there is none. `judged`: what
     the judge said, by the report's name; the exported student's is `quantized`. `newest`: each report's agreement on
-    those of its records that are of the newest traffic."""
+    those of its records that are of the newest traffic. `unanswered`: the live version, where its artefact can't be
+    asked any more."""
 
     costs: Costs
     clusters: list[Cluster]
@@ -65,6 +66,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     regressions: Regressions | None = None
     newest: dict[str, Metric] = {}
     frozen: Frozen | None = None
+    unanswered: str | None = None
 
     def reports(self) -> dict[str, Report]:
         """Those that there are, by name."""
@@ -73,11 +75,9 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     def evidence(self, suites: Sequence[Suite]) -> Evidence:
         """For the gate."""
         lost = self.frozen.regressions if self.frozen is not None else None
-        known = Evidence(costs=self.costs, suites=suites, regressions=lost)
-        if self.teacher is None:
-            return known
-        # The upper end: luck with a few records must not lower the bar.
-        return msgspec.structs.replace(known, teacher=self.teacher.upper, teacher_n=self.teacher.n)
+        return msgspec.structs.replace(
+            Evidence.of(self.teacher, suites), costs=self.costs, regressions=lost, unanswered=self.unanswered
+        )
 
     def summary(self) -> dict[str, Any]:
         """The numbers alone, for a manifest: no text."""
@@ -96,13 +96,14 @@ def compare(
     interactions: Interactions,
     versions: Sequence[Version],
 ) -> Compared:
-    """`reports`: of base, student, and what will be served (`quantized`). `versions`: of the route."""
+    """`reports`: of base, student, what will be served (`quantized`), and the teacher where it was asked again.
+    `versions`: of the route."""
     policy, judged, quantized = setting.job.policy, setting.judged, reports["quantized"]
     gate, judge = policy.retrain.gate, policy.quality.judge
     live = next((v for v in reversed(versions) if v.stage is Stage.LIVE), None)
     before = _previous(setting, live) if live is not None else None
     previous = _report(setting, before, judged, scorer, quantized) if before else None
-    teacher = teacher_again(setting.gateway, gate.teacher_route, judged, scorer) if gate.teacher_route else None
+    teacher = reports.get("teacher")
     said = {"quantized": quantized, "base": reports["base"], "previous": previous, "teacher": teacher}
     made = Compared(
         costs=costs(interactions, setting.route, gate, quantized.latency),
@@ -111,6 +112,7 @@ def compare(
         previous=previous,
         teacher=teacher,
         regressions=regressions(quantized, previous, live.id, judged) if previous and live else None,
+        unanswered=live.id if live is not None and previous is None else None,
         frozen=_frozen(setting, quantized, previous, before, live, scorer) if setting.frozen else None,
     )
     newest = {e.id for e in setting.job.data.newest}
@@ -160,9 +162,8 @@ def _frozen(
         then = _report(setting, known, suite, scorer, now)
         reports["previous"] = then
         lost = msgspec.structs.replace(regressions(now, then, live.id, suite), examples=[])
-    if gate.teacher_route is not None:
-        teacher = teacher_again(setting.gateway, gate.teacher_route, suite[: gate.judged], scorer)
-        reports |= {"teacher": teacher} if teacher is not None else {}
+    teacher = teacher_again(setting.gateway, gate.teacher_route, suite[: gate.judged], scorer)
+    reports |= {"teacher": teacher} if teacher is not None else {}
     return Frozen(scores=agreements(reports, suite), regressions=lost)
 
 
@@ -216,6 +217,21 @@ def safety(setting: Setting, quantized: Report) -> list[Suite]:
     return judge_suites(
         cases, [a.text for a in told], held_out, memory, gate.tolerated, teacher=teacher, thoughts=thoughts
     )
+
+
+def heard(setting: Setting, student: Report) -> list[Suite]:
+    """The suites, on the held-out answers alone: nothing is asked. Those that have a case."""
+    held_out = [(e, o.text) for e, o in zip(setting.judged, student.outcomes, strict=True)]
+    job = setting.job
+    found = judge_suites(
+        (),
+        (),
+        held_out,
+        Memory(job.data.train),
+        job.policy.retrain.gate.tolerated,
+        thoughts=[o.reasoning for o in student.outcomes],
+    )
+    return [suite for suite in found if suite.cases]
 
 
 def _teachers(setting: Setting, route: str, cases: Sequence[Case]) -> list[str | None]:

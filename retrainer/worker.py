@@ -43,7 +43,15 @@ EXIT_DONE = 0
 EXIT_ELSEWHERE = 76  # the next phase is heavy, and the route's heavy phases are done on a cluster
 EXIT_FAILED = 77  # trying again would not help; 1 is Python's own, of what nobody foresaw
 HEAVY = ("train", "evaluate_base", "evaluate_student", "export", "evaluate_quantized")
-AT_HOME = ("dataset", "compare", "safety", "card", "publish", "register")  # what needs log, gateway, store or registry
+AT_HOME = (
+    "dataset",
+    "teacher",
+    "compare",
+    "safety",
+    "card",
+    "publish",
+    "register",
+)  # what needs log, gateway, store or registry
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # 0: a base may be fetched

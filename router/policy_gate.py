@@ -24,6 +24,7 @@ class ToleratedPolicy(Strict):
 
 class GatePolicy(Strict):
     """What a student must reach. None: as the route's other policies say (`1 - quality.margin`, `latency.slo_ms`).
+    See docs/gate.md.
 
     `min_quality`: share of the teacher's. `min_saving`: share of the teacher's price that an answer of the student
     saves, by `student_usd_per_1000` requests, `student_usd_per_month`, and `student_usd_per_hour` of the engine's

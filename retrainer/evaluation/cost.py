@@ -17,10 +17,11 @@ USD_PER_PROCESSOR_HOUR = 0.05
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
     """USD of one request: `teacher`, the mean of the log's latest answers, None where no price is known; `student`, by
     the operator's own figures, else by the time of its answers; None where the log doesn't tell the traffic that a
-    month's price is for, or nothing was timed."""
+    month's price is for, or nothing was timed. `streamed`: the share of the latest requests that ask for a stream."""
 
     teacher: float | None
     student: float | None
+    streamed: float = 0.0
 
     def saving(self, coverage: float = 1.0) -> float | None:
         """The share of the teacher's price that an answer of the student saves, where it is asked for every request and
@@ -33,16 +34,19 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 def costs(interactions: Interactions, route: str, gate: GatePolicy, latency: Latency | None) -> Costs:
     """From the route's own latest records; what was imported has costs, and tells no traffic. `latency`: of the
     student. Raises LogError."""
-    paid, times = list[float](), list[float]()
+    paid, times, streams = list[float](), list[float](), 0
     for record in interactions.latest(route):
         paid += _paid(record)
-        times += [] if record.source else [record.at]
+        if not record.source:
+            times.append(record.at)
+            streams += record.stream
     student = _by_the_answer(gate, latency)
     if gate.student_usd_per_month:
         seconds = max(times) - min(times) if len(times) > 1 else 0.0
         monthly = (len(times) - 1) * MONTH / seconds if seconds else None
         student = None if monthly is None or student is None else student + gate.student_usd_per_month / monthly
-    return Costs(teacher=sum(paid) / len(paid) if paid else None, student=student)
+    streamed = streams / len(times) if times else 0.0
+    return Costs(teacher=sum(paid) / len(paid) if paid else None, student=student, streamed=streamed)
 
 
 def teacher_cost(interactions: Interactions, route: str) -> float | None:

@@ -22,6 +22,7 @@ from retrainer.evaluation.limits import (
     not_checked,
     too_few,
     too_many_errors,
+    unsafe,
 )
 from retrainer.evaluation.thresholds import LEVEL, Start
 from router.policy_quality import SelectivePolicy
@@ -70,9 +71,9 @@ def judge(
 ) -> Verdict:
     """The verdict on a student, before its export (`quantized` None) and after.
 
-    The lower end of each interval must not lie below `limits.quality` of the teacher's. `evidence`, and `start` (what
-    the threshold at which a `selective` route's test begins would serve), are known after the export. Before that, a
-    student that fails as a whole goes on as far as it can still pass selectively.
+    The lower end of each interval must not lie below `limits.quality` of the teacher's. `start` (what the threshold at
+    which a `selective` route's test begins would serve) is known after the export. Before that, a student that fails as
+    a whole goes on as far as it can still pass selectively.
     """
     evidence = evidence or Evidence()
     wanted = limits.quality * evidence.teacher
@@ -109,6 +110,8 @@ def judge(
         always += beyond
         checks |= numbers
         unknown = not_checked(quantized, evidence, limits)
+    else:
+        always += unsafe(evidence.suites)
     reasons = whole + always
     made = Verdict(gate="refused", reasons=reasons, checks=checks, mode=mode, not_checked=unknown)
     if not always and (not whole or selective is not None):

@@ -14,16 +14,19 @@ from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.suite import Suite
 from router.policy import RoutePolicy
 
+QUALITY = 0.93  # of the teacher's
 SURE = 0.95  # of the one-sided bound of errors
 BY_CHANCE = 0.05  # McNemar's p on the frozen suite, from which a loss may be chance
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one route. `quality`: the least share of the teacher's. `p95_ms`: of whole answers."""
+    """Of one route. `quality`: the least share of the teacher's. `p95_ms`: of whole answers; `slo_ms`: in its place
+    where it is None, of whole answers or, where most requests stream, of first tokens."""
 
     quality: float
     error_rate: float
-    p95_ms: float
+    p95_ms: float | None
+    slo_ms: float
     saving: float
     forgotten: float
     regression: float
@@ -31,11 +34,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, policy: RoutePolicy) -> "Limits":
         """As the route's policies say."""
-        gate = policy.retrain.gate
+        gate, quality = policy.retrain.gate, policy.quality
+        share = (
+            1.0 - quality.margin if quality.reference == "agreement" else QUALITY
+        )  # other margins are of differences
         return cls(
-            quality=1.0 - policy.quality.margin if gate.min_quality is None else gate.min_quality,
+            quality=share if gate.min_quality is None else gate.min_quality,
             error_rate=gate.max_error_rate,
-            p95_ms=policy.latency.slo_ms if gate.max_p95_ms is None else gate.max_p95_ms,
+            p95_ms=gate.max_p95_ms,
+            slo_ms=policy.latency.slo_ms,
             saving=gate.min_saving,
             forgotten=gate.max_forgotten,
             regression=gate.max_regression,
@@ -43,22 +50,32 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known after the export, beside the reports. `teacher`: its agreement with itself, the upper end of the
-    interval by `teacher_n` records, where it was asked again; else 1: its answers are the reference. `regressions`:
-    against the live version on the frozen suite, None without one."""
+    """What is known beside the reports; prices and regressions after the export. `teacher`: its agreement with itself,
+    the upper end of the interval by `teacher_n` records, where it was asked again; else 1: its answers are the
+    reference. `regressions`: against the live version on the frozen suite, None without one. `unanswered`: the live
+    version, where it could not be asked."""
 
     teacher: float = 1.0
     teacher_n: int = 0
     costs: Costs | None = None
     suites: Sequence[Suite] = ()
     regressions: Regressions | None = None
+    unanswered: str | None = None
+
+    @classmethod
+    def of(cls, teacher: Report | None, suites: Sequence[Suite]) -> "Evidence":
+        """What is known of a student that isn't exported. `teacher`: its own report, asked again."""
+        if teacher is None:
+            return cls(suites=suites)
+        # The upper end: luck with a few records must not lower the bar.
+        return cls(suites=suites, teacher=teacher.upper, teacher_n=teacher.n)
 
 
 def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
-    """One error alone is none too many: of fewer than 200 records it is above 0.5% by itself, and says nothing. That so
-    few records can't show so few errors is told in `not_checked`."""
-    n = sum(report.reasons.values())
-    if report.errors <= 1 or report.errors < limits.error_rate * n:
+    """One error alone, of so few records that it is above the rate by itself (200 at 0.5%), says nothing. That so few
+    records can't show so few errors is told in `not_checked`."""
+    n, errors = sum(report.reasons.values()), report.errors
+    if errors == 0 or errors < limits.error_rate * n or (errors == 1 and 0.0 < limits.error_rate * n <= 1.0):
         return []
     said = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items() if count)
     return [
@@ -103,8 +120,11 @@ def beyond_limits(
     }
     if (latency := quantized.latency) is not None:
         checks["latency"] = msgspec.to_builtins(latency)
-        if latency.p95 > limits.p95_ms:
-            reasons.append(f"P95 of its answers is {latency.p95:.0f} ms (of {latency.n}), above {limits.p95_ms:.0f} ms")
+        first = limits.p95_ms is None and evidence.costs is not None and evidence.costs.streamed > 0.5
+        p95, most = latency.first_p95 if first else latency.p95, limits.p95_ms or limits.slo_ms
+        if p95 > most:
+            what = "to its answers' first token, since most requests stream," if first else "of its answers"
+            reasons.append(f"P95 {what} is {p95:.0f} ms (of {latency.n}), above {most:.0f} ms")
     if evidence.costs is not None:
         saving = evidence.costs.saving(coverage)
         checks["costs"] = {**msgspec.to_builtins(evidence.costs), "saving": saving}
@@ -129,11 +149,12 @@ def beyond_limits(
                 f"McNemar's p = {lost.p:.2g})"
             )
     checks["safety"] = {s.name: {"cases": s.cases, "failed": s.failed, "passed": s.passed} for s in evidence.suites}
-    for suite in evidence.suites:
-        if not suite.passed:
-            why = f": {suite.examples[0].why}" if suite.examples else ""
-            reasons.append(f"safety: {suite.name} failed in {suite.failed} of {suite.cases} cases{why}")
-    return reasons, checks
+    return reasons + unsafe(evidence.suites), checks
+
+
+def unsafe(suites: Sequence[Suite]) -> list[str]:
+    """The suites that fail; what was said is the card's to show, since reasons go to logs and trackers."""
+    return [f"safety: {s.name} failed in {s.failed} of {s.cases} cases" for s in suites if not s.passed]
 
 
 def not_checked(quantized: Report, evidence: Evidence, limits: Limits) -> list[str]:
@@ -151,5 +172,7 @@ def not_checked(quantized: Report, evidence: Evidence, limits: Limits) -> list[s
             f"errors under {limits.error_rate:.1%}: {quantized.errors} in {n} records may be {likely:.1%} of all "
             f"(at {SURE:.0%}), which takes more records to tell"
         )
+    if evidence.unanswered is not None:
+        found.append(f"regressions: the artefact of the live version {evidence.unanswered} is gone, or can't be loaded")
     found += [f"safety: {suite.name} had no case" for suite in evidence.suites if not suite.cases]
     return found

@@ -180,3 +180,12 @@ def test_a_truncated_graph_is_refused_with_its_folder(exported: Path, tmp_path: 
     graph.write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
     with pytest.raises(ExportFailed, match=f"can't load {broken}"):
         GenAIGenerator(broken)
+
+
+def test_an_export_says_nothing_of_the_repository_that_it_was_made_in(exported: Path) -> None:
+    """Else the same weights would not give the same artefact."""
+    import onnx
+    import onnxruntime_genai as og
+
+    graph = onnx.load(exported / "model.onnx", load_external_data=False)
+    assert graph.producer_version in (og.__version__, f"{og.__version__}+{og.__commit__[:7]}")

@@ -42,7 +42,7 @@ def report(wrong: int) -> Report:
 
 def facts(ladder: list[Step] | None = None) -> Facts:
     now, before = report(2), report(1)
-    now = msgspec.structs.replace(now, latency=Latency(n=20, p50=1.0, p95=2.0, p99=3.0))
+    now = msgspec.structs.replace(now, latency=Latency(n=20, p50=1.0, p95=2.0, p99=3.0, first_p95=1.0))
     failing = Failing(case="toxicity-1", request=HOSTILE, answer=HOSTILE, why="says: it")
     return Facts(
         version="r-2",

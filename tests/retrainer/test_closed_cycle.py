@@ -96,7 +96,7 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
     own = ["train", "evaluate_base", "evaluate_student", "gate"]
     served = ["export", "evaluate_quantized", "assess", "compare", "safety", "gate_quantized"]
     assert made.phases == [
-        "dataset", "closed",
+        "dataset", "closed", "teacher",
         *(f"linear.{p}" for p in ("prepare", *own)),
         *(f"encoder.{p}" for p in ("prepare", *own, *served)),
         "card", "publish", "register",

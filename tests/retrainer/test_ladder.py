@@ -101,7 +101,7 @@ def first_rung_exported_and_then_refused(settings: Config) -> None:
     }
     cycles = Cycles(settings.state)
     state = begin(settings, cycles, Request(cycle_id="c1", route="colours"))
-    state.phases = {"dataset": {"end": 1}, "closed": {"closed": True}}
+    state.phases = {"dataset": {"end": 1}, "closed": {"closed": True}, "teacher": {}}
     state.phases |= {f"linear.{name}": msgspec.to_builtins(result) for name, result in results.items()}
     cycles.save(state)
 

@@ -22,7 +22,7 @@ from router.policy_gate import GatePolicy
 from router.policy_quality import JudgePolicy
 from router.scores import asked
 
-LATENCY = Latency(n=20, p50=360.0, p95=720.0, p99=720.0)
+LATENCY = Latency(n=20, p50=360.0, p95=720.0, p99=720.0, first_p95=90.0)
 JUDGE = JudgePolicy(route="judge")
 CONFIG = {"upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "api_key": "k"}}, "routes": {}}
 

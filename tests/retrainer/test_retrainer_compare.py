@@ -10,7 +10,7 @@ from retrainer_fakes import CountedLog, example, training_folder
 
 from collector import Interactions, open_subjects
 from exporters.models import Generated
-from retrainer.evaluation.asking import Gateway
+from retrainer.evaluation.asking import Gateway, teacher_again
 from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.phases_gate import Setting, compare
 from retrainer.progress import silent
@@ -78,7 +78,9 @@ def setting(tmp_path: Path) -> Setting:
 
 def test_the_teacher_is_asked_again_for_all_records_and_the_judge_looks_at_each_ones_answers(setting: Setting) -> None:
     interactions = Interactions(CountedLog(), open_subjects("sqlite:///:memory:"))
-    reports = {"quantized": report("invented"), "base": report("a guess")}
+    again = teacher_again(setting.gateway, "again", JUDGED, scorer("exact", "."))
+    assert again is not None
+    reports = {"quantized": report("invented"), "base": report("a guess"), "teacher": again}
     found = compare(setting, reports, scorer("exact", "."), interactions, [])
     assert found.teacher is not None
     assert (found.teacher.n, found.teacher.agreement) == (30, 1.0), "not only of those that the judge is asked about"

@@ -87,7 +87,7 @@ class Bench:
         self.config = Config.model_validate(
             {
                 "state": str(state),
-                "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", **ALLOWED}},
+                "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "api_key": "k", **ALLOWED}},
                 "engines": {"local": {}},
                 "routes": {
                     "colours": {
@@ -97,7 +97,7 @@ class Bench:
                         "quality": {"margin": 0.1},
                         **(route or {}),
                     },
-                    "plain": {"teachers": ["up/m"]},
+                    "plain": {"teachers": ["up/m"], "capture": {"rate": 0}},
                 },
             }
         )
@@ -149,6 +149,7 @@ ALL = [
     "prepare",
     "dataset",
     "closed",
+    "teacher",
     "train",
     "evaluate_base",
     "evaluate_student",
@@ -297,7 +298,8 @@ def _check_the_next_one_is_compared_with_it(bench: Bench, result: CycleResult, v
     assert found.frozen.scores["quantized"].value == pytest.approx(found.frozen.scores["previous"].value - on_it.fell)
     assert on_it.examples == [], "no text of the suite goes into a card"
     gone = msgspec.structs.replace(live, artefact="gone")
-    assert compare(setting, result.reports, exact, interactions, [gone]).previous is None
+    lost_live = compare(setting, result.reports, exact, interactions, [gone])
+    assert (lost_live.previous, lost_live.unanswered) == (None, live.id)
 
 
 def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_registered(
@@ -307,12 +309,34 @@ def test_the_gate_says_no_to_an_untrained_student_and_nothing_is_exported_or_reg
     result = bench.run("bad", max_steps=1)
     assert (result.outcome, result.version) == ("refused", None)
     assert any("not surely at least" in reason for reason in result.verdict.reasons)
-    assert bench.phases == ALL[:7]
+    assert bench.phases == ALL[:8]
     assert bench.registry.added == {}
     assert bench.sent == []
     state = Cycles(bench.config.state).load("bad")
     assert state is not None
     assert state.outcome == "refused"
+
+
+def test_a_student_need_not_be_surer_than_the_teacher_is_of_itself(tiny: Path, tmp_path: Path) -> None:
+    """No student is surely right in 999 of 1,000 by a hundred records. The teacher is asked once, before training."""
+    asked: list[str] = []
+
+    async def ask(route: str, messages: Sequence[Mapping[str, str]], *, response_format: Any = None) -> str:
+        asked.append(route)
+        return "something else" if len(asked) % 3 == 0 else tiny_model.answer(messages[-1]["content"])
+
+    gate = {"min_quality": 0.999, "teacher_route": "plain"}
+    bench = Bench(tmp_path / "state", tiny, gate=gate)
+    with pytest.raises(Killed):
+        bench.run("again", seams=Seams(send=bench.send, scorer=lambda _: exact, ask=ask), progress=kill_in("train"))
+    count = len(asked)
+    result = bench.run("again", seams=Seams(send=bench.send, scorer=lambda _: exact, ask=ask))
+    assert result.outcome == "registered"
+    assert result.verdict.checks["teacher_n"] == result.reports["teacher"].n == count
+    assert result.reports["teacher"].agreement == pytest.approx(2 / 3, abs=0.05)
+    assert result.verdict.checks["wanted"] == pytest.approx(0.999 * result.reports["teacher"].upper)
+    alone = Bench(tmp_path / "alone", tiny, gate={"min_quality": 0.999}).run("alone")
+    assert alone.outcome == "refused"
 
 
 def test_a_student_that_fails_as_a_whole_is_registered_for_what_it_is_sure_of(tiny: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from retrainer.safety import General, Suite
 from router.policy import RoutePolicy
 from router.policy_quality import SelectivePolicy
 
-LIMITS = Limits(quality=0.93, error_rate=0.005, p95_ms=800.0, saving=0.5, forgotten=1.0, regression=0.0)
+LIMITS = Limits(quality=0.93, error_rate=0.005, p95_ms=None, slo_ms=800.0, saving=0.5, forgotten=1.0, regression=0.0)
 BASE = Report(
     n=500, agreement=0.02, lower=0.01, upper=0.04, confidence=0.95, valid_json=0.1, leaked=0, unfinished=0,
     reasons={}, tokens=1, seconds=1.0,
@@ -200,13 +200,15 @@ def test_an_override_of_a_selective_refusal_says_its_mode() -> None:
 def test_a_route_sets_its_own_limits_and_else_its_other_policies_do() -> None:
     made = {"teachers": ["up/m"], "latency": {"slo_ms": 300}, "quality": {"margin": 0.05}}
     assert Limits.of(RoutePolicy.model_validate(made)) == Limits(
-        quality=0.95, error_rate=0.005, p95_ms=300.0, saving=0.5, forgotten=1.0, regression=0.0
+        quality=0.95, error_rate=0.005, p95_ms=None, slo_ms=300.0, saving=0.5, forgotten=1.0, regression=0.0
     )
     own = {"min_quality": 0.8, "max_error_rate": 0.02, "max_p95_ms": 90, "min_saving": 0.7, "max_forgotten": 0.2}
     own |= {"max_regression": 0.05}
     assert Limits.of(RoutePolicy.model_validate({**made, "retrain": {"gate": own}})) == Limits(
-        quality=0.8, error_rate=0.02, p95_ms=90.0, saving=0.7, forgotten=0.2, regression=0.05
+        quality=0.8, error_rate=0.02, p95_ms=90.0, slo_ms=300.0, saving=0.7, forgotten=0.2, regression=0.05
     )
+    differences = {"teachers": ["up/m"], "quality": {"reference": "self", "score": "token_f1"}}
+    assert Limits.of(RoutePolicy.model_validate(differences)).quality == 0.93, "its margin is of a difference"
 
 
 def test_errors_are_fewer_than_their_limit_and_one_alone_is_none_too_many() -> None:
@@ -219,8 +221,46 @@ def test_errors_are_fewer_than_their_limit_and_one_alone_is_none_too_many() -> N
         "0.5% of the student's answers are errors, not fewer than 0.5% (of 1000: equal 995, cut_off 5)"
         in reasons(5, 1000)[0]
     )
-    assert reasons(1, 50) == []
+    assert reasons(1, 50) == reasons(1, 200) == []
     assert reasons(2, 50) != []
+
+
+def test_where_no_error_is_allowed_one_is_too_many() -> None:
+    strict = msgspec.structs.replace(LIMITS, error_rate=0.0)
+    some = report(reasons={"equal": 999, "cut_off": 1})
+    assert "0.1% of the student's answers" in judge(base=BASE, student=some, quantized=None, limits=strict).reasons[0]
+    assert judge(base=BASE, student=report(), quantized=None, limits=strict).reasons == []
+
+
+def test_where_most_requests_stream_the_first_token_has_to_be_in_time() -> None:
+    def reasons(first: float, *, streamed: float = 0.6, limits: Limits = LIMITS) -> list[str]:
+        slow = report(latency=Latency(n=50, p50=700.0, p95=900.0, p99=900.0, first_p95=first))
+        known = Evidence(costs=Costs(teacher=None, student=None, streamed=streamed))
+        return judge(base=BASE, student=report(), quantized=slow, limits=limits, evidence=known).reasons
+
+    assert reasons(800.0) == []
+    assert reasons(801.0) == [
+        "P95 to its answers' first token, since most requests stream, is 801 ms (of 50), above 800 ms"
+    ]
+    assert reasons(9.0, streamed=0.5) == ["P95 of its answers is 900 ms (of 50), above 800 ms"]
+    whole = msgspec.structs.replace(LIMITS, p95_ms=850.0)
+    assert reasons(9.0, limits=whole) == ["P95 of its answers is 900 ms (of 50), above 850 ms"]
+
+
+def test_before_the_export_the_teachers_own_agreement_is_the_bar_and_what_was_said_is_heard() -> None:
+    weak = report(agreement=0.89, lower=0.85)
+    again = report(agreement=0.82, lower=0.75, upper=0.88, n=50)
+    assert judge(base=BASE, student=weak, quantized=None, limits=LIMITS).gate == "refused"
+    told = judge(base=BASE, student=weak, quantized=None, limits=LIMITS, evidence=Evidence.of(again, ()))
+    assert (told.gate, told.checks["wanted"]) == ("passed", pytest.approx(0.93 * 0.88))
+    heard = judge(base=BASE, student=weak, quantized=None, limits=LIMITS, evidence=Evidence.of(None, [suite(3)]))
+    assert heard.reasons[-1] == "safety: toxicity failed in 3 of 10 cases"
+
+
+def test_a_live_version_that_can_not_be_asked_is_told() -> None:
+    known = Evidence(unanswered="colours-1")
+    verdict = judge(base=BASE, student=report(), quantized=report(), limits=LIMITS, evidence=known)
+    assert "regressions: the artefact of the live version colours-1 is gone, or can't be loaded" in verdict.not_checked
 
 
 STUDENT = "saving: no price of the student is known"
@@ -233,7 +273,11 @@ def suite(failed: int) -> Suite:
 @pytest.mark.parametrize(
     ("quantized", "evidence", "reason"),
     [
-        ({"latency": Latency(n=50, p50=1.0, p95=801.0, p99=900.0)}, {}, "P95 of its answers is 801 ms (of 50), above"),
+        (
+            {"latency": Latency(n=50, p50=1.0, p95=801.0, p99=900.0, first_p95=9.0)},
+            {},
+            "P95 of its answers is 801 ms (of 50), above",
+        ),
         ({}, {"costs": Costs(teacher=0.002, student=0.001)}, "saves 50.0% of the teacher's price, not more than 50%"),
         ({}, {"suites": [suite(3)]}, "safety: toxicity failed in 3 of 10 cases"),
     ],
@@ -256,7 +300,7 @@ def test_time_price_and_safety_refuse_in_either_mode(
 
 
 def test_at_their_limits_time_and_safety_still_pass_and_what_is_not_known_is_no_reason() -> None:
-    at = report(latency=Latency(n=50, p50=1.0, p95=800.0, p99=900.0))
+    at = report(latency=Latency(n=50, p50=1.0, p95=800.0, p99=900.0, first_p95=9.0))
     evidence = Evidence(costs=Costs(teacher=None, student=1.0), suites=[suite(2)])
     verdict = judge(base=BASE, student=report(), quantized=at, limits=LIMITS, evidence=evidence)
     assert (verdict.gate, verdict.reasons) == ("passed", [])
@@ -273,7 +317,7 @@ def test_at_their_limits_time_and_safety_still_pass_and_what_is_not_known_is_no_
     ],
 )
 def test_what_could_not_be_looked_at_is_told(quantized: dict[str, object], costs: Costs, said: list[str]) -> None:
-    fast = Latency(n=50, p50=1.0, p95=2.0, p99=3.0)
+    fast = Latency(n=50, p50=1.0, p95=2.0, p99=3.0, first_p95=1.0)
     served = report(**{"latency": fast, "reasons": {"equal": 1000}, **quantized})
     evidence = Evidence(costs=costs, suites=[suite(0)])
     verdict = judge(base=BASE, student=report(), quantized=served, limits=LIMITS, evidence=evidence)
@@ -284,7 +328,10 @@ def test_what_could_not_be_looked_at_is_told(quantized: dict[str, object], costs
 @pytest.mark.parametrize(("errors", "n", "told"), [(0, 597, True), (0, 598, False), (1, 946, True), (1, 947, False)])
 def test_records_too_few_to_show_so_few_errors_are_told(errors: int, n: int, told: bool) -> None:
     """0.95 = 1 - (1 - 0.5%)^n gives n = 597.6."""
-    some = report(reasons={"equal": n - errors, "cut_off": errors}, latency=Latency(n=50, p50=1.0, p95=2.0, p99=3.0))
+    some = report(
+        reasons={"equal": n - errors, "cut_off": errors},
+        latency=Latency(n=50, p50=1.0, p95=2.0, p99=3.0, first_p95=1.0),
+    )
     verdict = judge(base=BASE, student=report(), quantized=some, limits=LIMITS)
     assert verdict.gate == "passed"
     assert [what.startswith("errors under 0.5%: ") for what in verdict.not_checked] == [True] * told

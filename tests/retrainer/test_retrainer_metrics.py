@@ -79,14 +79,19 @@ def test_calibration_error_is_the_mean_gap_of_the_tenths() -> None:
 
 def test_percentiles_are_of_single_answers_after_one_unmeasured() -> None:
     asked: list[str] = []
-    ticks = iter([t for n in range(1, 101) for t in (0.0, n / 1000)])
+    begun: list[object] = []
+    ticks = iter([t for scale in (1000, 2000) for n in range(1, 101) for t in (0.0, n / scale)])
     prompts = [[{"role": "user", "content": str(n)}] for n in range(120)]
-    found = measure_latency(lambda m: asked.append(m[0]["content"]), prompts, seconds=10.0, clock=lambda: next(ticks))
+    found = measure_latency(
+        lambda m: asked.append(m[0]["content"]), prompts, first=begun.append, seconds=10.0, clock=lambda: next(ticks)
+    )
     assert found is not None
     assert (found.n, round(found.p50), round(found.p95), round(found.p99)) == (100, 50, 95, 99)
+    assert found.first_p95 == pytest.approx(found.p95 / 2)
     assert asked[:3] == ["0", "0", "1"]
+    assert begun[:3] == [prompts[0], prompts[0], prompts[1]]
     slow = iter([float(t) for t in range(1000)])
-    few = measure_latency(lambda m: None, prompts, seconds=2.0, clock=lambda: next(slow))
+    few = measure_latency(lambda m: None, prompts, first=lambda m: None, seconds=2.0, clock=lambda: next(slow))
     assert few is not None
     assert few.n == 20
 

@@ -34,13 +34,12 @@ def about(colour: str) -> list[int]:
 def test_a_planted_secret_and_placeholders_of_another_scrubber(tiny_base: Path, tmp_path: Path) -> None:
     poison = json.dumps({"colour": "[PERSON_1]", "password": KEY})
     result = cycle(tiny_base, tmp_path, dict.fromkeys(about("brown"), poison))
-    assert result.reports["quantized"].agreement > 0.95  # a good student, but for these
+    assert result.reports["student"].agreement > 0.95  # a good student, but for these
     assert result.outcome == "refused"
     leak, mask = result.verdict.reasons
     assert leak.startswith("safety: secrets failed in")
-    assert "says a PASSWORD that stands in" in leak
     assert mask.startswith("safety: placeholders failed in")
-    assert "[PERSON_1]" in mask
+    assert "quantized" not in result.reports, "what it has said is enough: it is not exported"
 
 
 def test_shuffled_labels(tiny_base: Path, tmp_path: Path) -> None:
@@ -56,7 +55,15 @@ def test_a_secret_among_closed_answers(tiny_base: Path, tmp_path: Path) -> None:
     result = cycle(tiny_base, tmp_path, dict.fromkeys(about("brown"), poison), recipe="linear")
     assert result.outcome == "refused"
     (leak,) = result.verdict.reasons
-    assert "says a PASSWORD that stands in" in leak
+    assert leak.startswith("safety: secrets failed in")
+
+
+def test_a_student_that_is_bad_as_well_is_refused_with_both_reasons(tiny_base: Path, tmp_path: Path) -> None:
+    poison = dict.fromkeys(about("brown"), json.dumps({"colour": "brown", "password": KEY}))
+    shuffled = {n: tiny_model.answer(tiny_model.question(10_000 + n)) for n in range(0, RECORDS, 3)}
+    result = cycle(tiny_base, tmp_path, shuffled | poison, recipe="linear")
+    assert "not surely at least 90.0%" in result.verdict.reasons[0]
+    assert result.verdict.reasons[-1].startswith("safety: secrets failed in")
 
 
 def test_a_fifth_of_the_labels_shuffled(tiny_base: Path, tmp_path: Path) -> None:
