@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from exporters.models.closed_form import Form
 from exporters.models.errors import CorruptArtefact
+from exporters.models.frame import Frame
 from exporters.models.genai import Generated, Messages, Tick
 
 CARD = "closed.json"
@@ -24,13 +25,15 @@ Floats = npt.NDArray[np.float32]
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`shared`: how many messages all training prompts begin with alike; they are not read. `temperatures`: one a
+    """`shared`: how many messages all training prompts begin with alike, and `frame`: what their messages stand in;
+    neither is read. `temperatures`: one a
     field. `shares`: of an encoder, one a field: the weight of its word, beside the n-grams' (see `blend`)."""
 
     schema: int = SCHEMA
     kind: Literal["linear", "encoder"]
     form: Form
     shared: int
+    frame: Frame = Frame()
     temperatures: tuple[float, ...]
     shares: tuple[float, ...] = ()
 
@@ -71,7 +74,7 @@ class ClosedModel:
 
     def answer(self, messages: Messages) -> tuple[Generated, int]:
         """The answer, and how many tokens of the prompt were read."""
-        logits, read = self._scores(text_of(messages, self.card.shared))
+        logits, read = self._scores(text_of(messages, self.card.shared, self.card.frame))
         return decide(self.card, logits), read
 
     def length(self, answer: str) -> int:
@@ -127,9 +130,9 @@ def _log_softmax(logits: Floats) -> Floats:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float32)
 
 
-def text_of(messages: Messages, shared: int) -> str:
+def text_of(messages: Messages, shared: int, frame: Frame) -> str:
     """What is read of a prompt: the newest message first, so that a long conversation loses its beginning."""
-    return "\n".join(m["content"] for m in reversed(messages[min(shared, len(messages) - 1) :]))
+    return "\n".join(frame.inner(m["content"]) for m in reversed(messages[min(shared, len(messages) - 1) :]))
 
 
 def read_card(folder: Path) -> Card:

@@ -62,7 +62,8 @@ def build(
     if len(made.train) < LEAST or len(made.validation) + len(made.test) < LEAST:
         raise NotEnoughExamples(
             f"route {route!r}: {len(made.train)} examples to train on and {len(made.validation) + len(made.test)} held "
-            f"out, of {made.manifest.read} records; at least {LEAST} of each are needed (dropped: "
+            f"out, of {made.manifest.read} records; at least {LEAST} of each are needed (in {made.manifest.groups} groups "
+            "of conversations and near-duplicates, each on one side; dropped: "
             f"{', '.join(f'{k} {v.count}' for k, v in made.manifest.dropped.items()) or 'none'})",
             end=end,
         )

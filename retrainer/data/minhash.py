@@ -10,8 +10,6 @@ To compare, a byte of each number is kept; of two that differ one in 256 looks e
 out of the estimate.
 """
 
-from collections.abc import Mapping, Sequence
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +42,9 @@ class Sketch(msgspec.Struct, frozen=True):
         return similarity(self.marks, others) >= ALIKE
 
 
-def prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """What makes prompts alike: their texts, case and white space aside. The system prompt is left out: all of a
-    route's requests share it."""
-    text = "\n".join(m["content"] for m in messages if m["role"] != "system").casefold()
-    return " ".join(text.split())
-
-
-def sketch(messages: Sequence[Mapping[str, str]]) -> Sketch:
-    """Of a prompt."""
-    numbers = least_hashes(prompt_text(messages))
+def sketch(text: str) -> Sketch:
+    """Of what makes a prompt alike to others (`retrainer.data.frames`)."""
+    numbers = least_hashes(text)
     return Sketch(_bands(numbers), numbers.astype(np.uint8))
 
 

@@ -14,7 +14,7 @@ from retrainer.data.filters import Filters, Fits
 from retrainer.data.groups import Place, side
 from retrainer.data.held_out import read_corrections
 from retrainer.data.meanings import Meanings, Vectors
-from retrainer.data.minhash import prompt_text, sketch
+from retrainer.data.minhash import sketch
 from retrainer.data.options import Options
 from retrainer.data.render import plain_text
 from retrainer.data.suite import guards
@@ -26,8 +26,8 @@ from router.scores import answer_text
 
 Messages = list[dict[str, str]]
 
-PAGE = 1000  # records that are read together
-COMMIT = 20  # pages
+PAGE = 100  # records that are read together
+COMMIT = 200  # pages
 
 
 class Reading:
@@ -38,7 +38,8 @@ class Reading:
         self._work, self._options = work, options
         self._filters = Filters(policy, fits)
         self._corrections = read_corrections(Path(policy.corrections)) if policy.corrections else {}
-        self._guards = guards(options.suite, options.held_out)
+        self._frames = work.tally.frames
+        self._guards = guards(options.suite, options.held_out, self._frames)
         self._meanings: Meanings | None = None
         if policy.semantic is not None:
             if options.encode is None:
@@ -93,6 +94,7 @@ class Reading:
                 unserved=self._options.unserved,
             )
             found.append((record, offset, kept))
+        self._frames.learn([kept.messages for _, _, kept in found if kept.messages is not None])
         vectors = self._vectors([kept.messages for _, _, kept in found if kept.messages is not None])
         for record, offset, kept in found:
             if kept.messages is None:
@@ -116,7 +118,7 @@ class Reading:
             groups.again(place, cluster)
             if not self._guards:
                 return place, ""
-        found = sketch(messages)
+        found = sketch(self._frames.text(messages))
         if place is None:
             alike = self._meanings.near(vector) if self._meanings and vector is not None else ()
             place = groups.place(key, cluster, found, near=alike)
@@ -146,7 +148,7 @@ class Reading:
         new = {key: messages for messages in prompts if self._work.groups.known(key := _key(messages)) is None}
         if not new:
             return {}
-        encoded = self._meanings.encode([prompt_text(messages) for messages in new.values()])
+        encoded = self._meanings.encode([self._frames.text(messages) for messages in new.values()])
         return dict(zip(new, encoded, strict=True))
 
 

@@ -4,7 +4,7 @@ the log's retention."""
 
 import hashlib
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,8 +12,9 @@ import numpy as np
 
 from exporters.models import write_atomic
 from retrainer.data.curate import Example
+from retrainer.data.frames import Frames
 from retrainer.data.held_out import read_held_out
-from retrainer.data.minhash import PERMUTATIONS, Sketch, sketch
+from retrainer.data.minhash import PERMUTATIONS, Marks, Sketch, sketch
 from retrainer.errors import CycleError
 
 _decoder = msgspec.json.Decoder(Example)
@@ -67,26 +68,33 @@ def remove(path: Path, subject: str, ids: Collection[str] = ()) -> int:
     return len(kept) - len(left)
 
 
-def guards(suite: Path | None, held_out: Path | None) -> dict[str, "Guard"]:
+def guards(suite: Path | None, held_out: Path | None, frames: Frames) -> dict[str, "Guard"]:
     """By the reason for which they keep examples out of the training: of a route's suite, and of an operator's file of
-    records to judge by. Raises CycleError."""
+    records to judge by. `frames`: the route's, of which more may become known. Raises CycleError."""
     known = {
         "regression": read_suite(suite) if suite is not None else [],
         "held_out_file": read_held_out(held_out) if held_out is not None else [],
     }
-    return {reason: Guard(examples) for reason, examples in known.items() if examples}
+    return {reason: Guard(examples, frames) for reason, examples in known.items() if examples}
 
 
 class Guard:
     """Knows what is too near to examples that measure to be trained on."""
 
-    def __init__(self, measuring: Iterable[Example]) -> None:
-        marks = [sketch(example.messages).marks for example in measuring]
-        self._marks = np.array(marks, dtype=np.uint8).reshape(len(marks), PERMUTATIONS)
+    def __init__(self, measuring: Sequence[Example], frames: Frames) -> None:
+        self._measuring, self._frames = measuring, frames
+        self._made: tuple[int, Marks] | None = None
 
     def near(self, found: Sketch) -> bool:
         """Whether a prompt with this sketch equals one of them, or is a near-duplicate of one."""
-        return bool(found.alike(self._marks).any())
+        return bool(found.alike(self._marks()).any())
+
+    def _marks(self) -> Marks:
+        known = len(self._frames.known)
+        if self._made is None or self._made[0] != known:
+            rows = [sketch(self._frames.text(example.messages)).marks for example in self._measuring]
+            self._made = known, np.array(rows, dtype=np.uint8).reshape(len(rows), PERMUTATIONS)
+        return self._made[1]
 
 
 def _digest(name: str) -> bytes:

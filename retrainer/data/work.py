@@ -11,6 +11,7 @@ import msgspec
 
 from collector.newest import NewestRight
 from retrainer.data.curate import HELD_OUT, Example, Side
+from retrainer.data.frames import Frames
 from retrainer.data.groups import Groups, Place, side
 from retrainer.data.labels import Labels
 from retrainer.data.stored import SAMPLES, Dropped
@@ -31,7 +32,7 @@ Ends = tuple[int, int]  # offsets, of interactions and of feedback
 class Tally(msgspec.Struct, kw_only=True):
     """What is counted while the log is read. `next`: the offset to go on from; `end`: where reading ends.
     `feedback_next`, `feedback_end`: the same of what clients reported. `production`: what this gateway has
-    served, whoever answered."""
+    served, whoever answered. `frames`: what its prompts stand in."""
 
     end: int
     feedback_end: int = 0
@@ -44,6 +45,7 @@ class Tally(msgspec.Struct, kw_only=True):
     upstreams: dict[str, int] = {}
     scrubbers: dict[str, int] = {}
     production: Labels = msgspec.field(default_factory=Labels)
+    frames: Frames = msgspec.field(default_factory=Frames)
 
     def drop(self, reason: str, record_id: str, offset: int, *, part: Side | None) -> None:
         """Count one record that gives no example. `part`: where it would stand, if that is known."""

@@ -110,10 +110,11 @@ class Writing:
     def _safety(self, policy: SafetyPolicy, count: int) -> list[Example]:
         """So many that they are that share of all; none that is near to what is measured with."""
         wanted = int(count * policy.share / (1.0 - policy.share))
-        apart = guards(self._options.suite, self._options.held_out).values()
+        frames = self._work.tally.frames
+        apart = guards(self._options.suite, self._options.held_out, frames).values()
         given = read_examples(Path(policy.file), "safety")
         drawn = sorted(given, key=lambda e: hashlib.sha256(msgspec.json.encode([e.messages, e.answer])).digest())
-        taken = (e for e in drawn if self._is_apart(sketch(e.messages), apart))
+        taken = (e for e in drawn if self._is_apart(sketch(frames.text(e.messages)), apart))
         return list(itertools.islice(taken, wanted))
 
     def _is_apart(self, found: Sketch, apart: Collection[Guard]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from exporters.models import CLOSED, Generated, Messages, staged
 from exporters.models.closed_form import Form
+from exporters.models.frame import Frame
 from exporters.models.genai import Tick
 from retrainer.data.closed import Choices
 from retrainer.data.curate import Example
@@ -42,6 +43,7 @@ class Task:
             raise CycleError(f"the route's answers are not few: {closed.reason}; use recipe: lora, or auto")
         self.job, self.form = job, closed.form
         self.shared = shared_beginning([e.messages for e in job.data.train])
+        self.frame = Frame.of([e.messages[-1]["content"] for e in job.data.train])
         choices = Choices(self.form)
         self.learnt = self._known(job.data.train, choices)
         self.checked = self._known(job.choosing, choices)
@@ -51,7 +53,9 @@ class Task:
 
         chosen = ((e, choices.of(e.answer)) for e in examples)
         return [
-            Known(text_of(e.messages, self.shared), numbers, e.weight) for e, numbers in chosen if numbers is not None
+            Known(text_of(e.messages, self.shared, self.frame), numbers, e.weight)
+            for e, numbers in chosen
+            if numbers is not None
         ]
 
 

@@ -92,7 +92,10 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
     checked = encoder.encode(source, [one.text for one in task.checked])
     logits = encoder.read(model, checked).reshape(-1, sum(task.form.sizes))
     shares, found = _shares(task, logits, linear.checked(task, folder))
-    write_card(folder, Card(kind="encoder", form=task.form, shared=task.shared, temperatures=found, shares=shares))
+    write_card(
+        folder,
+        Card(kind="encoder", form=task.form, shared=task.shared, frame=task.frame, temperatures=found, shares=shares),
+    )
     return {
         **told,
         "settings": {
@@ -144,7 +147,7 @@ class _Dense:
         from exporters.models.closed import blend, decide, text_of  # noqa: PLC0415 - numpy
         from retrainer.train.encoder import encode, read  # noqa: PLC0415 - heavy: torch
 
-        texts = [text_of(m, self._card.shared) for m in prompts]
+        texts = [text_of(m, self._card.shared, self._card.frame) for m in prompts]
         by_words = np.array([self._linear(text)[0] for text in texts])
         by_meaning = read(self._model, encode(packaged_encoder(), texts))
         both = blend(self._card.form.sizes, self._card.shares, by_meaning, by_words)

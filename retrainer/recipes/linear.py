@@ -29,7 +29,7 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     ngrams, loss = learn(task, folder)
     found = tuple(t for t, _ in temperatures(task, checked(task, folder)))
-    write_card(folder, Card(kind="linear", form=task.form, shared=task.shared, temperatures=found))
+    write_card(folder, Card(kind="linear", form=task.form, shared=task.shared, frame=task.frame, temperatures=found))
     return {
         "settings": settings_of(task.job, "strength"),
         "losses": [math.fsum(map(math.log, task.form.sizes)), loss],

@@ -1,6 +1,7 @@
 """What a data set is of: whose traffic, which of it students may serve, and that nothing which comes later moves a
 record."""
 
+import random
 from typing import Any
 
 import msgspec
@@ -104,3 +105,24 @@ def test_a_correction_of_what_a_student_served_stands_for_itself(route: Route) -
     assert len(plain) == 1
     assert plain == corrected
     assert audited.pop() / plain.pop() == pytest.approx(10.0, rel=1e-3)
+
+
+WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "su", "te") for b in ("ran", "bor", "cit", "dul", "fen", "gap")]
+INSTRUCTION = "You read messages of our customers and decide which team they are for. " * 14
+
+
+def framed(number: int, instruction: str = INSTRUCTION) -> list[dict[str, str]]:
+    said = " ".join(random.Random(number).choices(WORDS, k=12))
+    return [{"role": "user", "content": f"{instruction}Message: {said}\nAnswer with the team's name."}]
+
+
+def test_an_instruction_in_the_users_message_does_not_make_requests_alike(route: Route) -> None:
+    fill(route.log, [interaction(n, request={"messages": framed(n)}) for n in range(1200)])
+    changed = "Which team is this message of a customer for? Take care, since many were sent on. " * 10
+    fill(route.log, [interaction(n, request={"messages": framed(n, changed)}) for n in range(1200, 2400)])
+    made = route.made()
+    assert made.manifest.counts["train"] == pytest.approx(0.8 * 2400, rel=0.05)
+    assert made.manifest.groups > 2400 - 100
+    again = [interaction(3000 + n, request={"messages": framed(n)}, cluster=f"other{n}") for n in range(2)]
+    fill(route.log, [msgspec.structs.replace(r, id=f"again{r.id}") for r in again])
+    assert route.made().manifest.dropped["duplicate"].count == 2

@@ -7,8 +7,9 @@ import pytest
 from retrainer_fakes import example
 
 from retrainer.data.curate import Example, Side
+from retrainer.data.frames import prompt_text
 from retrainer.data.groups import Groups, Place, side
-from retrainer.data.minhash import least_hashes, prompt_text, similarity, sketch
+from retrainer.data.minhash import least_hashes, similarity, sketch
 
 
 def placed(examples: Sequence[Example]) -> list[Place]:
@@ -22,7 +23,7 @@ def place(groups: Groups, e: Example) -> Place:
     known = groups.known(key)
     if known is not None:
         groups.again(known, e.cluster)
-    return known or groups.place(key, e.cluster, sketch(e.messages))
+    return known or groups.place(key, e.cluster, sketch(prompt_text(e.messages)))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
@@ -64,7 +65,7 @@ def test_pairs_are_found_from_the_stated_index_on(index: float, least: float, mo
 
 
 def test_the_estimate_is_the_jaccard_index_though_it_knows_a_byte_of_each_number() -> None:
-    one, other = (sketch([{"role": "user", "content": text}]).marks for text in ("abcdefgh" * 9, "stuvwxyz" * 9))
+    one, other = (sketch(text).marks for text in ("abcdefgh" * 9, "stuvwxyz" * 9))
     assert similarity(one, np.stack([one, other])) == pytest.approx([1.0, 0.0], abs=0.03)
 
 

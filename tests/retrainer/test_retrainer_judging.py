@@ -7,6 +7,7 @@ import pytest
 from retrainer_fakes import example
 
 from exporters.models.closed import text_of
+from exporters.models.frame import Frame
 from retort.sweep.study import Sweep
 from retort.training_bar import TrainingBar
 from retrainer.data.curate import Example, Side
@@ -41,7 +42,7 @@ def config(tmp_path: Path) -> Config:
 def test_no_record_that_chose_weights_temperatures_shares_or_settings_judges(config: Config, tmp_path: Path) -> None:
     job = Job(config.state, config.routes["colours"], tmp_path, silent)
     judged = Phases(config, Request(cycle_id="c", route="colours"), job)._judged
-    known = {text_of(e.messages, 1): e for e in job.data.held_out}
+    known = {text_of(e.messages, 1, Frame()): e for e in job.data.held_out}
     with TrainingBar() as bar:
         report, _ = Sweep(config, "colours", seed=0)._measure(config.routes["colours"], "present", bar)
     chose = {
