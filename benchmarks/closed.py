@@ -66,7 +66,7 @@ def main() -> None:
         p: json.loads((OUT / f"{p}.json").read_text()) for n, r in parts if (OUT / f"{(p := f'{n}-{r}')}.json").exists()
     }
     results_file.write("closed", known, _goals(known))
-    show_all(known)
+    show_all()
 
 
 def _served(name: str, rung: str, data: Path) -> dict[str, Any]:

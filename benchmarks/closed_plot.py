@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import results_file
 
 mpl.use("agg")
 
@@ -48,8 +49,9 @@ at the prices in `benchmarks/closed.py`.
 """
 
 
-def document(figures: Mapping[str, Any]) -> str:
+def document(result: Mapping[str, Any]) -> str:
     """The page's text."""
+    figures = result["figures"]
     served, rungs = "", ""
     for part, row in figures.items():
         task, _, student = part.rpartition("-")
@@ -67,7 +69,8 @@ def document(figures: Mapping[str, Any]) -> str:
                 "-" if first is None else f"{first:,.0f}", f"{row['ms']:.1f}", f"{row['saved_usd_per_1000']:.4f}",
                 f"{row['train_seconds']:.0f}",
             )  # fmt: skip
-    return HEAD + (SERVED + served if served else "") + (RUNGS + rungs if rungs else "")
+    parts = (SERVED + served if served else "", RUNGS + rungs if rungs else "", results_file.asked(result["goals"]))
+    return HEAD + "".join(parts)
 
 
 def _share(value: float) -> str:
@@ -111,12 +114,14 @@ def draw(figures: Mapping[str, Any], file: Path) -> None:
     plt.close(figure)
 
 
-def show_all(figures: Mapping[str, Any]) -> None:
-    """Write the picture, where there is something to draw, and the page."""
+def show_all() -> None:
+    """Write the picture, where there is something to draw, and the page, from the result."""
+    result = json.loads(RESULT.read_text())
+    figures = result["figures"]
     if any(part.startswith("section-") for part in figures):
         draw(figures, PICTURE)
-    PAGE.write_text(document(figures))
+    PAGE.write_text(document(result))
 
 
 if __name__ == "__main__":
-    show_all(json.loads(RESULT.read_text())["figures"])
+    show_all()

@@ -259,7 +259,7 @@ def main() -> None:
     else:
         figures = {**asked, "rows": rows, "cells": cells}
         results_file.write("recipes", figures, goals(rows))
-        show_all(figures)
+        show_all()
 
 
 def committed(asked: dict[str, Any]) -> dict[str, Any]:

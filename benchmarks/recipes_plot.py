@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import results_file
 from recipes_tasks import TASKS
 
 from router.policy_student import CLOSED
@@ -42,8 +43,9 @@ error of an answer's own probability. From [benchmarks/results/recipes.json](../
 """
 
 
-def document(figures: Mapping[str, Any]) -> str:
+def document(result: Mapping[str, Any]) -> str:
     """The page's text."""
+    figures = result["figures"]
     text = HEAD.format(**figures)
     for task in TASKS:
         if task not in figures["rows"]:
@@ -55,7 +57,7 @@ def document(figures: Mapping[str, Any]) -> str:
         rows = figures["rows"][task]
         for name in sorted(rows, key=lambda name: (name != "teacher", -rows[name]["agreement"])):
             text += _line(name, rows[name], rows["teacher"], spread(figures["cells"], task, name))
-    return text
+    return text + results_file.asked(result["goals"])
 
 
 def spread(cells: Mapping[str, Any], task: str, name: str) -> tuple[float, float]:
@@ -125,11 +127,12 @@ def _labels(axes: Any, names: list[str], rows: Mapping[str, Any]) -> None:
         axes.annotate(name, (speed, value), xytext=(speed * 1.25, at), fontsize=7.5, va="center", arrowprops=line)
 
 
-def show_all(figures: Mapping[str, Any]) -> None:
-    """Write the picture and the page."""
-    draw(figures, PICTURE)
-    TABLE.write_text(document(figures))
+def show_all() -> None:
+    """Write the picture and the page, from the result."""
+    result = json.loads(RESULT.read_text())
+    draw(result["figures"], PICTURE)
+    TABLE.write_text(document(result))
 
 
 if __name__ == "__main__":
-    show_all(json.loads(RESULT.read_text())["figures"])
+    show_all()

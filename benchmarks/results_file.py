@@ -39,6 +39,15 @@ def show(name: str, goals: list[dict[str, Any]]) -> None:
         print(f"{name:14s} {'met   ' if g['met'] else 'MISSED'} {g['name']}: {g['value']} {g['op']} {g['goal']}")
 
 
+def asked(goals: list[dict[str, Any]]) -> str:
+    """A page's section: what was asked, and whether it was reached."""
+    lines = [
+        f"| {g['name']} | {g['op']} {g['goal']:g} | {g['value']:.4g} | {'yes' if g['met'] else '**no**'} |\n"
+        for g in goals
+    ]
+    return "\n## What was asked\n\n| | asked | found | reached |\n|---|--:|--:|---|\n" + "".join(lines)
+
+
 def show_all() -> None:
     """Every goal of every committed result."""
     for file in sorted(FOLDER.glob("*.json")):

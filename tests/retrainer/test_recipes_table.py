@@ -50,14 +50,13 @@ def test_one_seed_of_lora_is_nothing_to_compare_with() -> None:
 
 
 def test_the_page_of_what_recipes_came_to_is_the_committed_results() -> None:
-    figures = json.loads(RESULT.read_text())["figures"]
-    assert table(figures["cells"]) == figures["rows"]
-    assert TABLE.read_text() == document(figures)
+    result = json.loads(RESULT.read_text())
+    assert table(result["figures"]["cells"]) == result["figures"]["rows"]
+    assert TABLE.read_text() == document(result)
 
 
 def test_the_page_of_what_closed_answers_came_to_is_the_committed_results() -> None:
-    figures = json.loads(closed_plot.RESULT.read_text())["figures"]
-    assert closed_plot.PAGE.read_text() == closed_plot.document(figures)
+    assert closed_plot.PAGE.read_text() == closed_plot.document(json.loads(closed_plot.RESULT.read_text()))
 
 
 def test_how_sure_a_student_is_of_whole_answers_is_held_against_how_often_it_is_right() -> None:
