@@ -60,11 +60,12 @@ def build(
     finally:
         work.close()  # what was read is kept; the selection, which wasn't committed, is made anew next time
     if len(made.train) < LEAST or len(made.validation) + len(made.test) < LEAST:
+        lineage = made.manifest
         raise NotEnoughExamples(
             f"route {route!r}: {len(made.train)} examples to train on and {len(made.validation) + len(made.test)} held "
-            f"out, of {made.manifest.read} records; at least {LEAST} of each are needed (in {made.manifest.groups} groups "
-            "of conversations and near-duplicates, each on one side; dropped: "
-            f"{', '.join(f'{k} {v.count}' for k, v in made.manifest.dropped.items()) or 'none'})",
+            f"out, of {lineage.read} records; at least {LEAST} of each are needed (in {lineage.groups} groups of "
+            "conversations and near-duplicates, each on one side; dropped: "
+            f"{', '.join(f'{k} {v.count}' for k, v in lineage.dropped.items()) or 'none'})",
             end=end,
         )
     return made
