@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from collector.record import TokenLogprob
 from exporters.models import GenAIGenerator
+from exporters.models.tool_text import spelt_answer
 from retrainer.data.curate import Example
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
@@ -34,6 +35,7 @@ from retrainer.train.top_k import Spelling, stack, told
 from retrainer.train.transfer import attention_relations, hidden_states
 from router.policy_distil import DistilPolicy
 from router.policy_student import StudentPolicy
+from router.scores import Asked
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 
@@ -246,6 +248,20 @@ def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
     assert margin(tmp_path / "merged") > margin(tmp_path / "texts")
     first = job(tmp_path / "first", tiny_base, "preference", examples=same)
     assert trained(first)[1]["pairs"] == 0  # a route's first student has none, and learns the texts
+
+
+def test_a_wrong_argument_and_a_missing_call_are_lost_pairs(tiny_base: Path, tmp_path: Path) -> None:
+    def call(colour: str) -> str:
+        return spelt_answer({"tool_calls": [{"function": {"name": "paint", "arguments": {"colour": colour}}}]})
+
+    rejected = [call("blue"), "I paint it red.", "Sure.\n" + call("red"), call("red").replace("\n", "")]
+    examples = [
+        msgspec.structs.replace(example(n, answer=call("red")), asked=Asked(tools=("paint",)), rejected=text)
+        for n, text in enumerate(rejected)
+    ]
+    made = job(tmp_path, tiny_base, "preference", examples=examples, score="tool_calls")
+    lost = [made.tokenizer.decode(pair.rejected.completion, skip_special_tokens=True) for pair in lost_pairs(made)]
+    assert lost == rejected[:2], "the same call is no loss, whatever is said beside it"
 
 
 def test_samples_are_the_students_own_and_end_where_it_ends(teacher: Path, tokenizer: Any, rows: Sequence[Any]) -> None:
