@@ -23,9 +23,10 @@ from exporters.models.tool_text import spelt_answer
 from retrainer.data.curate import Example
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
+from retrainer.progress import Progress, silent
 from retrainer.recipes import RECIPES
 from retrainer.recipes.adapters import tasks
-from retrainer.recipes.ensemble import majority
+from retrainer.recipes.ensemble import majority, votes
 from retrainer.recipes.preference import lost_pairs
 from retrainer.train.loop import LoopSettings, run
 from retrainer.train.models import open_student, open_teacher
@@ -178,6 +179,36 @@ def test_an_ensemble_outvotes_a_wrong_label(teacher: Path, tiny_base: Path, tmp_
     assert right_of_100(tmp_path / "merged") >= 60
     with pytest.raises(CycleError, match="at least two"):
         trained(job(tmp_path / "one", tiny_base, "ensemble", teachers=(str(teacher),)))
+
+
+def test_votes_are_kept_in_pieces_and_a_killed_run_ends_in_the_same_bytes(
+    teacher: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(phase: str, done: int, total: int, left: float | None) -> None:
+        if done > 20:  # in the second teacher's first piece
+            raise Killed
+
+    def voted(folder: str, progress: Progress = silent) -> tuple[list[list[str]], dict[str, bytes]]:
+        made = job(
+            tmp_path / folder, tiny_base, "ensemble", examples=[example(n) for n in range(20)], progress=progress
+        )
+        said = votes(made, (str(teacher), str(tiny_base)), size=8)
+        return said, {str(f.relative_to(made.folder)): f.read_bytes() for f in made.folder.rglob("votes-*/*")}
+
+    whole, files = voted("whole")
+    assert [first for first, _ in whole] == [example(n).answer for n in range(20)]
+    assert len(files) == 6
+    with pytest.raises(Killed):
+        voted("killed", kill)
+    assert len(list((tmp_path / "killed").rglob("*.json"))) == 3
+    told: list[tuple[str, int, int, bool]] = []
+    again = voted("killed", lambda phase, done, total, left: told.append((phase, done, total, left is not None)))
+    assert again == (whole, files)
+    assert told[0] == ("votes", 20, 40, False), "what is kept is not asked for again"
+    assert told[-1] == ("votes", 40, 40, True)
 
 
 def test_the_majority_wins_and_the_logged_answer_wins_a_tie() -> None:
