@@ -114,6 +114,10 @@ class Cycles:
         states = [state for _, state in self._known.values() if state is not None and state.request.route == route]
         return sorted(states, key=lambda s: s.started_at)
 
+    def ended_at(self, route: str) -> float:
+        """When a route's latest cycle ended; 0 where none has."""
+        return max((state.finished_at or 0.0 for state in self.of(route)), default=0.0)
+
     def _read(self, path: Path) -> tuple[int, CycleState | None]:
         try:
             changed = path.stat().st_mtime_ns
