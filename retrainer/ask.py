@@ -27,6 +27,11 @@ def asked(state: str | Path, route: str) -> Request | None:
         raise CycleError(f"{path} is no request: {error}") from error
 
 
+def waits(state: str | Path, route: str) -> bool:
+    """Whether a request for a route waits, one that can't be read too."""
+    return _path(state, route).is_file()
+
+
 def answered(state: str | Path, route: str) -> None:
     """Remove a route's request: its cycle has begun, and will be found again by its state."""
     _path(state, route).unlink(missing_ok=True)

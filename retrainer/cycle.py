@@ -24,6 +24,7 @@ from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict, judge
 from retrainer.evaluation.limits import Evidence, Limits
+from retrainer.generations import earlier, needed, taught_by
 from retrainer.ladder import Rung, Step, ladder_of, rungs
 from retrainer.phases import Phases
 from retrainer.phases_card import Passed
@@ -125,9 +126,11 @@ def _first(config: Config, cycles: Cycles, request: Request) -> CycleState:
     if policy is None or policy.student is None:
         known = ", ".join(sorted(n for n, p in config.routes.items() if p.student)) or "none"
         raise CycleError(f"no route {request.route!r} with a student; there is: {known}")
-    cycles.trim(request.route, keep=request.cycle_id)
-    state = CycleState(request=request, policy=policy.model_dump(mode="json"), started_at=time.time())
+    before = earlier(cycles, request.route, policy)
+    given = policy.model_dump(mode="json")
+    state = CycleState(request=request, policy=given, started_at=time.time(), earlier=before)
     cycles.save(state)
+    cycles.trim(request.route, needed=needed(config, cycles))
     return state
 
 
@@ -147,7 +150,7 @@ class _Cycle:
     ) -> None:
         self._config, self._cycles, self._state = config, cycles, state
         self._registry, self._events, self._progress, self._mine = registry, events, progress, mine
-        self._policy = RoutePolicy.model_validate(state.policy)
+        self._policy = taught_by(RoutePolicy.model_validate(state.policy), state.earlier)
         if self._policy.student is None:
             raise CycleError(f"cycle {state.request.cycle_id} is of a route without a student")
         self._student = self._policy.student

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from collector import open_interactions
-from retrainer.ask import answered, asked
+from retrainer.ask import answered, asked, waits
 from retrainer.audit import note
 from retrainer.cancel import cancelled, end
 from retrainer.child import run_child
@@ -110,10 +110,16 @@ class _Daemon:
         self._leases.close()
 
     def next(self) -> Request | None:
-        """The cycle to run now: an unfinished one first, then what was asked for, then what is due. Its route's lease
-        is taken."""
-        for route in self._counts:
-            request = self._unfinished(route)
+        """The cycle to run now; its route's lease is taken. First comes a route that a person asks for, then one with
+        an unfinished cycle, then whose last cycle ended first. Of a route an unfinished cycle comes first, then what
+        was asked for, then what is due."""
+        unfinished = {route: self._unfinished(route) for route in self._counts}
+        turns = {
+            route: (not waits(self._config.state, route), unfinished[route] is None, self._cycles.ended_at(route))
+            for route in self._counts
+        }
+        for route in sorted(turns, key=turns.__getitem__):
+            request = unfinished[route]
             wanted = None if request else self._wanted(route)
             if (request or wanted) and self._leases.take(route):
                 if request is None and wanted is not None:

@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class CycleState(msgspec.Struct, kw_only=True):
     """`policy`: the route's, as it was when the cycle began; a resumed cycle keeps it. `phases`: each finished phase's
     result. `outcome`: registered | refused | skipped | failed; of a study passed | swept; None while unfinished.
-    `seen`: the log offset up to which a skipped cycle found too little."""
+    `seen`: the log offset up to which a skipped cycle found too little. `earlier`: the folder of the student of which
+    this one is the next generation, as it was when the cycle began."""
 
     schema: int = 1
     request: Request
@@ -56,6 +57,7 @@ class CycleState(msgspec.Struct, kw_only=True):
     error: str | None = None
     finished_at: float | None = None
     seen: int = 0
+    earlier: str | None = None
 
     @property
     def read_to(self) -> int:
@@ -114,6 +116,10 @@ class Cycles:
         states = [state for _, state in self._known.values() if state is not None and state.request.route == route]
         return sorted(states, key=lambda s: s.started_at)
 
+    def ended_at(self, route: str) -> float:
+        """When a route's latest cycle ended; 0 where none has."""
+        return max((state.finished_at or 0.0 for state in self.of(route)), default=0.0)
+
     def _read(self, path: Path) -> tuple[int, CycleState | None]:
         try:
             changed = path.stat().st_mtime_ns
@@ -155,12 +161,14 @@ class Cycles:
                 raise CycleBusy(f"another process works on cycle {cycle_id}") from None
             yield
 
-    def trim(self, route: str, *, keep: str) -> None:
-        """Remove what finished cycles of a route have no more use for, as their weights; all but those of `keep`."""
+    def trim(self, route: str, *, needed: Collection[Path]) -> None:
+        """Remove what finished cycles of a route have no more use for, as their weights; but not what is `needed`,
+        resolved paths."""
         for state in self.of(route):
-            if state.outcome is not None and state.request.cycle_id != keep:
-                for path in self.folder(state.request.cycle_id).iterdir():
-                    if path.name not in _KEPT:
+            if state.outcome is not None:
+                folder = self.folder(state.request.cycle_id).resolve()
+                for path in folder.iterdir():
+                    if path.name not in _KEPT and not any(path in (other, *other.parents) for other in needed):
                         _remove(path)
 
 

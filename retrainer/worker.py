@@ -42,16 +42,10 @@ log = logging.getLogger("retort.retrainer")
 EXIT_DONE = 0
 EXIT_ELSEWHERE = 76  # the next phase is heavy, and the route's heavy phases are done on a cluster
 EXIT_FAILED = 77  # trying again would not help; 1 is Python's own, of what nobody foresaw
-HEAVY = ("train", "evaluate_base", "evaluate_student", "export", "evaluate_quantized")
-AT_HOME = (
-    "dataset",
-    "teacher",
-    "compare",
-    "safety",
-    "card",
-    "publish",
-    "register",
-)  # what needs log, gateway, store or registry
+HEAVY = ("train", "evaluate_base", "evaluate_student", "export")
+# What needs log, gateway, store or registry; and `evaluate_quantized`, whose times and price are of the machines that
+# serve, not of the cluster's.
+AT_HOME = ("dataset", "teacher", "evaluate_quantized", "compare", "safety", "card", "publish", "register")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # 0: a base may be fetched
@@ -121,7 +115,7 @@ def _here(config: Config, request: Request, events: Events, progress: Progress) 
 
 
 def _away(config: Config, request: Request, events: Events, progress: Progress) -> int:
-    """The heavy phases, on a machine that has neither log nor registry; ends before the first that needs them."""
+    """The heavy phases, on a machine that has neither log nor registry; ends before the first of AT_HOME."""
     nowhere: Any = _Nowhere()
     with suppress(PhaseElsewhere):
         run_request(

@@ -1,6 +1,7 @@
 """An ensemble teaches: the text that most teachers (the logged one included) give is the hard target, the weighted mean
 of their distributions the soft one (Hinton et al. 2015; majority as in self-consistency, Wang et al. 2022)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,17 @@ import msgspec
 import torch
 
 from exporters.models import write_atomic
+from retrainer.data.curate import Example
 from retrainer.errors import CycleError
 from retrainer.evaluation.generate import TorchGenerator, longest_answer
 from retrainer.job import Job
+from retrainer.progress import Meter
 from retrainer.train.losses import divergence, mixture
 from retrainer.train.models import open_teacher, teacher_folder
 from retrainer.train.objectives import Step, on_completions, taught
 from retrainer.train.stage import Stage, train_stage
+
+PIECE = 256  # prompts: two batches of short ones, and minutes of a large teacher
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
@@ -42,20 +47,43 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     return {**facts, "teachers": list(names), "outvoted": outvoted}
 
 
-def votes(job: Job, names: tuple[str, ...]) -> list[list[str]]:
-    """What each teacher answers to each training prompt, in the teachers' order; kept in the job's folder."""
-    examples = job.learnt
-    most = longest_answer(job.tokenizer, [e.said for e in examples])
-    by_teacher = []
-    for number, name in enumerate(names):
-        file = job.folder / f"votes-{number}.json"
-        if not file.is_file():
-            generator = TorchGenerator(teacher_folder(job, name))
-            drafts = [e.said for e in examples]  # most are the teacher's own, and are only checked
-            found = generator.generate([e.messages for e in examples], max_new_tokens=most, drafts=drafts)
-            write_atomic(file, msgspec.json.encode([one.text for one in found]))
-        by_teacher.append(msgspec.json.decode(file.read_bytes(), type=list[str]))
+def votes(job: Job, names: tuple[str, ...], *, size: int = PIECE) -> list[list[str]]:
+    """What each teacher answers to each training prompt, in the teachers' order; kept in the job's folder, in pieces of
+    `size` prompts: a killed run asks again for the piece that it was at."""
+    teachers = [(name, _pieces(job.folder / f"votes-{number}", job.learnt, size)) for number, name in enumerate(names)]
+    kept = sum(len(some) for _, pieces in teachers for file, some in pieces if file.is_file())
+    meter = Meter(job.progress, "votes", len(names) * len(job.learnt), done=kept)
+    for name, pieces in teachers:
+        lacking = [(file, some) for file, some in pieces if not file.is_file()]
+        if lacking:
+            kept = _ask(job, name, lacking, meter, done=kept)
+    by_teacher = [
+        [text for file, _ in pieces for text in msgspec.json.decode(file.read_bytes(), type=list[str])]
+        for _, pieces in teachers
+    ]
     return [list(one) for one in zip(*by_teacher, strict=True)]
+
+
+def _pieces(folder: Path, examples: Sequence[Example], size: int) -> list[tuple[Path, Sequence[Example]]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [(folder / f"{at}.json", examples[at : at + size]) for at in range(0, len(examples), size)]
+
+
+def _ask(job: Job, name: str, pieces: list[tuple[Path, Sequence[Example]]], meter: Meter, *, done: int) -> int:
+    """Let a teacher answer pieces, and keep each. Returns how much is done in all, of which `done` was before."""
+    most = longest_answer(job.tokenizer, [e.said for e in job.learnt])
+    generator = TorchGenerator(teacher_folder(job, name))
+    for file, some in pieces:
+        drafts = [e.said for e in some]  # most are the teacher's own, and are only checked
+        found = generator.generate(
+            [e.messages for e in some],
+            max_new_tokens=most,
+            drafts=drafts,
+            tick=lambda new, before=done: meter(before + new),  # type: ignore[misc]
+        )
+        write_atomic(file, msgspec.json.encode([one.text for one in found]))
+        done += len(some)
+    return done
 
 
 def majority(logged: str, said: list[str], weights: tuple[float, ...]) -> str:

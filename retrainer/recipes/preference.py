@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.data.render import render
+from retrainer.evaluation.text_calls import said
 from retrainer.job import Job
 from retrainer.scoring import scorer
 from retrainer.train.objectives import Step, on_completions
@@ -28,18 +29,19 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
 
 
 def lost_pairs(job: Job) -> list[Pair]:
-    """The training examples whose shadow pair the student lost by the route's score. (One that scores 1 is as good.)"""
+    """The training examples whose shadow pair the student lost by the route's score, calls told apart as where it is
+    evaluated. (One that scores 1 is as good.)"""
     score = scorer(job.policy.quality.score, job.state)
     found = []
     for example, row in zip(job.learnt, job.rows, strict=True):
         if example.rejected is None:
             continue
-        thought, said = split_thinking(example.rejected)
-        answer, reference = ({"role": "assistant", "content": t} for t in (said, example.answer))
+        thought, text = split_thinking(example.rejected)
+        answer, reference = (said(t, example.asked) for t in (text, example.answer))
         with suppress(ValueError):  # the teacher's answer is nothing to compare with
             scored = score(answer=answer, reference=reference, finish_reason="stop", asked=example.asked)
             if scored.value < 1.0:
-                pair = Pair(row, render(job.tokenizer, example.messages, said, reasoning=thought))
+                pair = Pair(row, render(job.tokenizer, example.messages, text, reasoning=thought))
                 if job.fits(pair.rejected):
                     found.append(pair)
     return found

@@ -1,5 +1,6 @@
 """Self-distillation: a student is taught by its own earlier generation (born-again networks, Furlanello et al. 2018):
-`distil.teacher`, for example an earlier version's checkpoint, or else one that is trained on the texts first."""
+`distil.teacher`, which a cycle sets to the route's last registered student where its dense weights are kept
+(`retrainer.generations`), or else one that is trained on the texts first."""
 
 from pathlib import Path
 from typing import Any

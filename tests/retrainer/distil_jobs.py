@@ -28,6 +28,7 @@ def job(
     validation: Sequence[Example] = (),
     progress: Progress = silent,
     retrain: dict[str, Any] | None = None,
+    score: str = "exact",
     **distil: Any,
 ) -> Job:
     """A job with 192 training examples, or those given."""
@@ -36,7 +37,7 @@ def job(
             "teachers": ["up/m"],
             "student": {"base": str(base), "recipe": recipe},
             "retrain": {"learning_rate": RATE, "distil": distil, **(retrain or {})},
-            "quality": {"score": "exact"},
+            "quality": {"score": score},
         }
     )
     made = Job(str(folder / "state"), policy, folder, progress)

@@ -17,6 +17,7 @@ from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.gate import Verdict
 from retrainer.evaluation.latency import Latency
+from retrainer.evaluation.limits import Evidence, Limits, beyond_limits
 from retrainer.evaluation.metrics import bootstrap
 from retrainer.evaluation.slices import Frozen, agreements
 from retrainer.ladder import Step
@@ -43,6 +44,10 @@ def report(wrong: int) -> Report:
 def facts(ladder: list[Step] | None = None) -> Facts:
     now, before = report(2), report(1)
     now = msgspec.structs.replace(now, latency=Latency(n=20, p50=1.0, p95=2.0, p99=3.0, first_p95=1.0))
+    costs = Costs(teacher=0.002, student=0.0008)
+    how = {"quality": 0.9, "error_rate": 0.01, "saving": 0.5, "forgotten": 1.0, "regression": 0.0}
+    limits = Limits(p95_ms=None, slo_ms=800.0, **how)
+    _, checks = beyond_limits(now, report(30), Evidence(costs=costs), limits, coverage=0.25)
     failing = Failing(case="toxicity-1", request=HOSTILE, answer=HOSTILE, why="says: it")
     return Facts(
         version="r-2",
@@ -59,10 +64,10 @@ def facts(ladder: list[Step] | None = None) -> Facts:
             "assess": {"method": "logistic", "reason": None, "whole": QUALITY, "uncalibrated": QUALITY},
         },
         reports={"base": report(30), "student": now, "quantized": now, "previous": before},
-        verdict=Verdict(gate="overridden", reasons=["too slow"], checks={}, who="ops", why="a drill",
+        verdict=Verdict(gate="overridden", reasons=["too slow"], checks=checks, who="ops", why="a drill",
                         not_checked=["saving: no price"]),
         compared=Compared(
-            costs=Costs(teacher=0.002, student=0.0005),
+            costs=costs,
             clusters=clusters(now, JUDGED),
             previous=before,
             judged={"teacher": Judged(metrics={"faithfulness": bootstrap([0.9], ["a"])}),
@@ -121,7 +126,7 @@ def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> 
         "What it asks and could not look at:\n\n* saving: no price",
         "| agreement | 0.967 (",  # the previous student
         "1, 2, 3 ms (of 20 answers)",
-        "| saving | 75.0% |",
+        "| saving | -60.0% |",  # the gate's: a quarter of the answers at 0.0008 each
         "| toxicity | failed | 1 of 3 | 0 | 0% |",
         "| newest traffic | 1.000 (1.000 to 1.000), n=10 | - | - | 1.000 (1.000 to 1.000), n=10 |",
         "| frozen regression suite | 0.900 (",

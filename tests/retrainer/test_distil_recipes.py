@@ -19,12 +19,14 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from collector.record import TokenLogprob
 from exporters.models import GenAIGenerator
+from exporters.models.tool_text import spelt_answer
 from retrainer.data.curate import Example
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
+from retrainer.progress import Progress, silent
 from retrainer.recipes import RECIPES
 from retrainer.recipes.adapters import tasks
-from retrainer.recipes.ensemble import majority
+from retrainer.recipes.ensemble import majority, votes
 from retrainer.recipes.preference import lost_pairs
 from retrainer.train.loop import LoopSettings, run
 from retrainer.train.models import open_student, open_teacher
@@ -34,6 +36,7 @@ from retrainer.train.top_k import Spelling, stack, told
 from retrainer.train.transfer import attention_relations, hidden_states
 from router.policy_distil import DistilPolicy
 from router.policy_student import StudentPolicy
+from router.scores import Asked
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 
@@ -178,6 +181,36 @@ def test_an_ensemble_outvotes_a_wrong_label(teacher: Path, tiny_base: Path, tmp_
         trained(job(tmp_path / "one", tiny_base, "ensemble", teachers=(str(teacher),)))
 
 
+def test_votes_are_kept_in_pieces_and_a_killed_run_ends_in_the_same_bytes(
+    teacher: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(phase: str, done: int, total: int, left: float | None) -> None:
+        if done > 20:  # in the second teacher's first piece
+            raise Killed
+
+    def voted(folder: str, progress: Progress = silent) -> tuple[list[list[str]], dict[str, bytes]]:
+        made = job(
+            tmp_path / folder, tiny_base, "ensemble", examples=[example(n) for n in range(20)], progress=progress
+        )
+        said = votes(made, (str(teacher), str(tiny_base)), size=8)
+        return said, {str(f.relative_to(made.folder)): f.read_bytes() for f in made.folder.rglob("votes-*/*")}
+
+    whole, files = voted("whole")
+    assert [first for first, _ in whole] == [example(n).answer for n in range(20)]
+    assert len(files) == 6
+    with pytest.raises(Killed):
+        voted("killed", kill)
+    assert len(list((tmp_path / "killed").rglob("*.json"))) == 3
+    told: list[tuple[str, int, int, bool]] = []
+    again = voted("killed", lambda phase, done, total, left: told.append((phase, done, total, left is not None)))
+    assert again == (whole, files)
+    assert told[0] == ("votes", 20, 40, False), "what is kept is not asked for again"
+    assert told[-1] == ("votes", 40, 40, True)
+
+
 def test_the_majority_wins_and_the_logged_answer_wins_a_tie() -> None:
     assert majority("a", ["b", "b"], (1.0, 1.0)) == "b"
     assert majority("a", ["b", "c"], (1.0, 1.0)) == "a"
@@ -246,6 +279,20 @@ def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
     assert margin(tmp_path / "merged") > margin(tmp_path / "texts")
     first = job(tmp_path / "first", tiny_base, "preference", examples=same)
     assert trained(first)[1]["pairs"] == 0  # a route's first student has none, and learns the texts
+
+
+def test_a_wrong_argument_and_a_missing_call_are_lost_pairs(tiny_base: Path, tmp_path: Path) -> None:
+    def call(colour: str) -> str:
+        return spelt_answer({"tool_calls": [{"function": {"name": "paint", "arguments": {"colour": colour}}}]})
+
+    rejected = [call("blue"), "I paint it red.", "Sure.\n" + call("red"), call("red").replace("\n", "")]
+    examples = [
+        msgspec.structs.replace(example(n, answer=call("red")), asked=Asked(tools=("paint",)), rejected=text)
+        for n, text in enumerate(rejected)
+    ]
+    made = job(tmp_path, tiny_base, "preference", examples=examples, score="tool_calls")
+    lost = [made.tokenizer.decode(pair.rejected.completion, skip_special_tokens=True) for pair in lost_pairs(made)]
+    assert lost == rejected[:2], "the same call is no loss, whatever is said beside it"
 
 
 def test_samples_are_the_students_own_and_end_where_it_ends(teacher: Path, tokenizer: Any, rows: Sequence[Any]) -> None:

@@ -20,6 +20,7 @@ from retrainer.audit import entries
 from retrainer.daemon import WORKER
 from retrainer.ray_job import write_order
 from retrainer.state import Cycles, Request
+from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE
 from router import open_registry
 from router.config import Config
 from router.policy_cycle import RaySettings
@@ -107,6 +108,38 @@ async def test_a_cycle_is_trained_on_ray_stopped_resumed_and_registered_here(
     assert ended.dataset == state.phases["dataset"]["digest"]
     assert ended.dataset.startswith("sha256:")
     assert ended.offsets == (1, 561)
+
+
+@pytest.mark.train
+@pytest.mark.timeout(300)
+async def test_what_will_be_served_is_evaluated_and_timed_at_home(tmp_path: Path, tiny_base: Path) -> None:
+    """Without a cluster: the job's own command in the place of the job."""
+    made = settings(tmp_path, "ray://127.0.0.1:1", tiny_base)
+    cycles, request = Cycles(made.state), Request(cycle_id="mine", route="colours")
+    cycles.folder("mine").mkdir(parents=True)
+    away = (*WORKER, str(write_order(made, request, cycles.folder("mine"))))
+    assert await ended(made, WORKER) == EXIT_ELSEWHERE
+    assert await ended(made, away) == EXIT_DONE
+    state = cycles.load("mine")
+    assert state is not None
+    assert list(state.phases)[-2:] == ["gate", "export"]
+    async with collector_that_acknowledges(made.state):
+        assert await ended(made, WORKER) == EXIT_DONE
+    state = cycles.load("mine")
+    assert state is not None
+    assert state.outcome == "registered"
+    assert state.phases["evaluate_quantized"]["latency"]["n"] > 0
+
+
+async def ended(made: Config, command: tuple[str, ...]) -> int:
+    """Run a worker to its end; returns its exit status."""
+    order = {"config": made.model_dump(mode="json"), "request": {"cycle_id": "mine", "route": "colours"}}
+    worker = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
+    assert worker.stdin
+    worker.stdin.write(json.dumps(order).encode() + b"\n")
+    code = await worker.wait()
+    worker.stdin.close()
+    return code
 
 
 def jobs(ray: str) -> list[dict[str, object]]:

@@ -14,7 +14,7 @@ KEPT = {"state.json", "progress.json", ".lock", "order.json", "export.log", "dat
 # What recipes leave: models, what teachers said, and what a kill left half written.
 LEFT = {
     "train", "merged", "artefact", "rungs", "building", "texts", "first", "exact", "pruned", "assistant", "assistant-1",
-    "cut-1", "round-1", "task-0", "votes-0.json", "launch.json", ".merged.tmp",
+    "cut-1", "round-1", "task-0", "votes-0", "launch.json", ".merged.tmp",
 }  # fmt: skip
 
 
