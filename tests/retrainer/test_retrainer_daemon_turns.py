@@ -40,10 +40,10 @@ async def test_what_a_person_asks_for_waits_for_no_other_route(tmp_path: Path) -
     """Nor for one that is due again as soon as its cycle ends."""
     settings = two_routes(tmp_path / "s", new=20)
     async with running(settings, stand_in(STILL_DUE)):
-        await until(lambda: ended(settings))
+        await until(lambda: ended(settings), 60)
         ask(settings.state, Request(cycle_id="mine", route="shapes"))
-        await until(lambda: "mine" in [s.request.cycle_id for s in ended(settings)])
-        await until(lambda: ended(settings)[-1].request.route == "colours")
+        await until(lambda: "mine" in [s.request.cycle_id for s in ended(settings)], 60)
+        await until(lambda: ended(settings)[-1].request.route == "colours", 60)
     names = [s.request.cycle_id for s in ended(settings)]
     assert names.index("mine") <= 2
 
@@ -54,7 +54,7 @@ async def test_a_request_by_hand_comes_before_what_is_unfinished_and_that_before
     begin(settings, Cycles(settings.state), Request(cycle_id="unfinished", route="colours"))
     ask(settings.state, Request(cycle_id="mine", route="shapes"))
     async with running(settings, stand_in(STILL_DUE)):
-        await until(lambda: len(ended(settings)) >= 6)
+        await until(lambda: len(ended(settings)) >= 6, 60)
     states = ended(settings)
     assert [s.request.cycle_id for s in states[:2]] == ["mine", "unfinished"]
     assert [s.request.route for s in states[2:6]] == ["shapes", "colours"] * 2, "who has waited longest"
