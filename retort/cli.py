@@ -288,9 +288,9 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    config = load(options.file)
-    print(f"{options.file}: good; {len(config.routes)} route(s): {', '.join(sorted(config.routes))}")
-    return 0
+    from retort.check import check  # noqa: PLC0415
+
+    return check(load(options.file), options.file)
 
 
 def _schema(options: argparse.Namespace) -> int:

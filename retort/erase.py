@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from collector import Entry, EventLog, Stream, open_log, open_subjects
-from retort.studies import forget
+from retort.studies import forget, route_of
 from retrainer import CycleBusy, CycleError, Cycles
 from retrainer.data.dataset import examples
-from retrainer.data.suite import remove, suite_files
+from retrainer.data.suite import read_suite, remove, suite_files
 from retrainer.state import BUILDING
 from router import Config, Registry, Version, open_registry
 
 SCOUR_SECONDS = 5.0
+END_SECONDS = 60.0  # that is waited for a study to end; its longest step may be an export
 UNFINISHED = "unfinished"
 
 
 def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_json: bool) -> int:
     """Erase subjects, by the names that clients gave them or by their hashes. Returns 0; 1 where some of it can still
-    be found in a file, because a reader is in the way.
+    be found in a file, because a reader is in the way, or a study that has not ended yet.
 
     The keys go first: from then on nobody can read the records, wherever they stand. Then what the regression suites
-    hold of them, and the records in the log; a broker needs until its next compaction. Unfinished evaluations and
-    sweeps that hold copies go, too, and what interrupted cycles have read. May be repeated. Raises LogError,
+    hold of them, and the records in the log; a broker needs until its next compaction. Evaluations and sweeps that
+    hold copies go, too (those at work end), and what interrupted cycles have read. May be repeated. Raises LogError,
     RouterError, CycleError.
     """
     with (
@@ -36,8 +37,10 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
     ):
         subjects = list(dict.fromkeys((*hashed, *map(keys.hashed, names))))
         had_key = {subject: keys.destroy(subject) for subject in subjects}
-        forget(config, _studied(config, subjects))
+        studies = forget(config, _studied(config, subjects), wait=END_SECONDS)
         erased = {subject: _erased(config, log, subject) for subject in subjects}
+        routes = {entry.key for gone in erased.values() for entries in gone.values() for entry in entries}
+        studies += forget(config, routes, wait=0.0 if studies else END_SECONDS)
         at_work = _stop_building(config)
         files = {"subjects": keys.scour(seconds=SCOUR_SECONDS), "log": log.scour(seconds=SCOUR_SECONDS)}
         held = _held(config, registry, {subject: gone[Stream.INTERACTIONS] for subject, gone in erased.items()})
@@ -59,26 +62,31 @@ def erase(config: Config, *, names: Sequence[str], hashed: Sequence[str], as_jso
             f"the cycle {name} is reading the log, and may have read what was erased: run this again when it has ended",
             file=sys.stderr,
         )
+    for name in dict.fromkeys(studies):
+        print(
+            f"{name} may hold copies of what was erased, and has not ended yet; it removes them when it does: run this "
+            "again then",
+            file=sys.stderr,
+        )
     for name in left:
         print(
             f"not overwritten yet: somebody reads the database `{name}` (a backup?), and in its files what was erased "
             "can still be found; the collector overwrites it within ten minutes of their end, or run this again then",
             file=sys.stderr,
         )
-    return 1 if left else 0
+    return 1 if left or studies else 0
 
 
 def _erased(config: Config, log: EventLog, subject: str) -> dict[Stream, list[Entry]]:
-    """What the log held of a subject; it is gone now, from the suites and the studies too. What bears her hash goes
-    before the log's rows, so that a repetition finds what a kill has left; examples that were made before they bore one
-    are found by those rows alone."""
+    """What the log held of a subject; it is gone now, from the suites too. What bears her hash goes before the log's
+    rows, so that a repetition finds what a kill has left; examples that were made before they bore one are found by
+    those rows alone."""
     for path in suite_files(config.state):
         remove(path, subject)
     erased = {stream: log.erase(stream, subject=subject) for stream in Stream}
     entries = [entry for stream in Stream for entry in erased[stream]]
     for path in suite_files(config.state):
         remove(path, subject, {entry.id for entry in entries})
-    forget(config, sorted({entry.key for entry in entries}))
     return erased
 
 
@@ -95,12 +103,29 @@ def _stop_building(config: Config) -> list[str]:
     return at_work
 
 
-def _studied(config: Config, subjects: Collection[str]) -> list[str]:
-    """The routes of which a study's data set holds something of one of these."""
-    studies = Path(config.state) / "studies"
-    sets = {file.parent for file in studies.rglob("dataset/dataset.json")}
-    found = {folder for folder in sets if any(_counts(folder, dict.fromkeys(subjects, ())).values())}
-    return sorted({bytes.fromhex(folder.relative_to(studies).parts[0]).decode() for folder in found})
+def _studied(config: Config, subjects: Collection[str]) -> set[str]:
+    """The routes of which a study may hold something of one of these."""
+    found = set()
+    for folder in (Path(config.state) / "studies").glob("*/*"):
+        try:
+            if _holds(folder, subjects):
+                found.add(route_of(config, folder))
+        except (CycleError, FileNotFoundError):
+            if folder.exists():  # else it has just ended
+                raise
+    return found
+
+
+def _holds(study: Path, subjects: Collection[str]) -> bool:
+    """Whether its data set, or its copy of the regression suite, holds something; while a data set is made of the log,
+    it may."""
+    if any(study.rglob(BUILDING)):  # looked for first: where it has just gone, the data set is there
+        return True
+    sets = [file.parent for file in study.rglob("dataset/dataset.json")]
+    suites = [example for path in suite_files(study) for example in read_suite(path)]
+    return any(any(_counts(folder, dict.fromkeys(subjects, ())).values()) for folder in sets) or any(
+        example.is_of(subject, ()) for example in suites for subject in subjects
+    )
 
 
 def _held(config: Config, registry: Registry, erased: Mapping[str, Sequence[Entry]]) -> dict[str, list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from collector import Interactions, open_interactions
 from exporters.models import ArtefactError
 from retort.errors import StartError
 from retort.evaluate_money import Saving, Terms, saving
-from retort.studies import begun, ended, study_config
+from retort.studies import at_work, begun, ended, study_config
 from retort.training_bar import TrainingBar
 from retrainer import Cycles, CycleState, NotEnoughExamples, Request, RetrainerError
 from retrainer.cycle import run_request
@@ -88,17 +88,18 @@ def evaluate(config: Config, route: str, options: EvaluateOptions, *, as_json: b
         changes["retrain"] = {"max_examples": options.examples}
     study = study_config(config, route, name="evaluate", changes=changes)
     began = time.monotonic()
-    try:
-        with TrainingBar() as bar, open_interactions(config) as interactions:
-            work = _ask_the_base if options.untrained else _train
-            phases = work(study, route, options, interactions, bar)
-    except NotEnoughExamples as error:
-        raise StartError(
-            f"{error}; `retort bootstrap` and `retort import` bring data to a route without traffic"
-        ) from error
-    except (RetrainerError, ArtefactError) as error:
-        raise StartError(str(error)) from error
-    shutil.rmtree(study.state)
+    with at_work(config, study, route) as unwanted:
+        try:
+            with TrainingBar(unwanted) as bar, open_interactions(config) as interactions:
+                work = _ask_the_base if options.untrained else _train
+                phases = work(study, route, options, interactions, bar)
+        except NotEnoughExamples as error:
+            raise StartError(
+                f"{error}; `retort bootstrap` and `retort import` bring data to a route without traffic"
+            ) from error
+        except (RetrainerError, ArtefactError) as error:
+            raise StartError(str(error)) from error
+        shutil.rmtree(study.state)
     found = _found(study, route, options, phases, saving_of=config, seconds=time.monotonic() - began)
     print(msgspec.json.format(msgspec.json.encode(found)).decode() if as_json else "\n".join(lines(found)))
     return int(found.gate == "refused")

@@ -6,7 +6,8 @@ Texts go to the collector alone, in memory: nothing unscrubbed touches a disk he
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from rich.progress import Progress, TaskID, TaskProgressColumn, TextColumn
@@ -15,7 +16,7 @@ from collector import CollectorUnavailable
 from gateway.cluster import load_salt
 from retort.bar import open_bar
 from retort.errors import StartError
-from retort.imports import FORMATS, Broken, Source, Unusable, Value, format_of, opened, values
+from retort.imports import FORMATS, WRONG, Broken, Source, Unusable, Value, format_of, opened, values
 from retort.imports.exchange import Target, frame
 from retort.imports.intake import Intake
 from router import Config
@@ -67,10 +68,10 @@ def import_log(config: Config, route: str, file: str, options: ImportOptions, *,
     target = target_of(config, route, options)
     try:
         with opened(file) as source:
-            tally = Tally(route, target.format, "lines" if source.shape == "lines" else "records")
+            tally = Tally(route, target.format, source.places)
             found = _until_broken(source, tally)
             first = list(itertools.islice(found, LOOKED_AT))
-            tally.format = target.format or _format(file, first, tally.broken)
+            tally.format = _format(file, source, first, target.format, tally.broken)
             target = msgspec.structs.replace(target, format=tally.format)
             importing = _Import(config, target, tally, strict=options.strict)
             asyncio.run(importing.run(source, itertools.chain(first, found)))
@@ -177,12 +178,33 @@ def _until_broken(source: Source, tally: Tally) -> Iterator[Value]:
         tally.broken = str(error)
 
 
-def _format(file: str, first: Sequence[Value], broken: str | None) -> str:
-    found = next(filter(None, (format_of(value.data) for value in first)), None)
-    if found is None:
-        why = broken or ("its first records are of no known format" if first else "it holds no record")
-        raise StartError(f"{file}: {why}; say --format {'|'.join(sorted(FORMATS))}")
-    return found
+def _format(file: str, source: Source, first: Sequence[Value], given: str, broken: str | None) -> str:
+    """The user's, else what the first records tell. Raises StartError where they are none."""
+    good = [value.data for value in first if not value.wrong]
+    found = given or next(filter(None, map(format_of, good)), "")
+    if not first and (broken or source.shape != "table"):
+        why = broken or ("it is empty" if source.shape == "lines" else "it holds no record")
+    elif source.shape == "table" and not _is_table(good, given):
+        tables = " or ".join(sorted(name for name, known in FORMATS.items() if known.tables))
+        raise StartError(
+            f"{file}: line 1 is no JSON object, nor the header of a table of {tables}; write JSON lines, as "
+            "docs/data-in-and-out.md shows them"
+        )
+    elif found:
+        return found
+    elif not good:
+        why = (
+            f"{source.places.removesuffix('s')} {first[0].place} is {WRONG[first[0].wrong]}, and no later one is better"
+        )
+    else:
+        why = "its first records are of no known format"
+    raise StartError(f"{file}: {why}; say --format {'|'.join(sorted(FORMATS))}")
+
+
+def _is_table(rows: Sequence[Mapping[str, Any]], given: str) -> bool:
+    """Whether the columns are some system's."""
+    known = [FORMATS[name] for name in ((given,) if given else FORMATS) if FORMATS[name].tables]
+    return any(form.is_one(row) for form in known for row in rows)
 
 
 def _lines(file: str, target: Target, tally: Tally) -> list[str]:

@@ -3,14 +3,16 @@
 import time
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from retort.errors import StartError
 from retrainer import Cycles, CycleState, Override, Request, RetrainerError, ask, asked, new_id, told_of
+from retrainer.lease import at_work
 from router import Config
 
 POLL_SECONDS = 0.3
-START_SECONDS = 30.0
+START_SECONDS = 5.0
 
 
 def retrain(
@@ -55,8 +57,12 @@ def _watch(config: Config, request: Request) -> CycleState:
         MofNCompleteColumn(),
         TextColumn("{task.fields[left]}"),
     )
-    asked_at, compared = time.monotonic(), False
-    with Progress(*columns) as bars:
+    asked_at, compared, shown = time.monotonic(), False, ""
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    if not at_work(config.state):
+        console.print(f"{cycle_id} waits until a retrainer runs on {config.state}; there is none now (retort up)")
+        asked_at = float("inf")
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task("waiting", total=None, left="")
         while True:
             waiting = asked(config.state, request.route)  # looked at first: it goes when its cycle has a state
@@ -66,16 +72,17 @@ def _watch(config: Config, request: Request) -> CycleState:
             if state is not None and not compared:
                 compared = True
                 for line in _other_settings(config, request.route, state):
-                    bars.console.print(line, soft_wrap=True)
+                    console.print(line)
             if state is not None and state.outcome is not None:
                 return state
             if state is None and time.monotonic() - asked_at > START_SECONDS:
-                bars.console.print(
-                    f"{cycle_id} waits: is a retrainer running (retort up), and is it busy with another?"
-                )
+                console.print(f"{cycle_id} waits: the retrainer is busy with another cycle; `retort cycles` lists them")
                 asked_at = float("inf")
             standing = cycles.standing(cycle_id)
             if standing:
+                if standing.phase != shown and not console.is_terminal:  # where a bar would be no use
+                    console.print(f"{cycle_id}: {standing.said}")
+                shown = standing.phase
                 left = "" if standing.seconds_left is None else f"{standing.seconds_left:.0f} s left"
                 bars.update(bar, description=standing.phase, completed=standing.done, total=standing.total, left=left)
             time.sleep(POLL_SECONDS)

@@ -1,7 +1,7 @@
 """`retort status`: routes, versions and stages, evidence against its boundary, traffic and savings."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from collector import LATEST, Interaction, Stream, open_interactions
-from retrainer import Cycles, told_of
-from router import Arm, Config, open_registry
+from retrainer import Cycles, CycleState, told_of
+from retrainer.counting import is_new
+from router import Arm, Config, RoutePolicy, open_registry
 
 
 class Traffic(msgspec.Struct):
@@ -55,6 +56,27 @@ class Traffic(msgspec.Struct):
         return (self.teacher_cost + self.extra_cost) / self.priced * self.by_student - self.extra_cost
 
 
+class Waiting(msgspec.Struct):
+    """What the next training waits for: `new` examples, of which `wanted` start it (more are not counted). `since`: the
+    offset that the route's cycles have read to; `whole`: whether all from there on was looked at."""
+
+    wanted: int
+    since: int
+    whole: bool
+    new: int = 0
+
+    def add(self, record: Interaction, offset: int, policy: RoutePolicy) -> None:
+        """One more."""
+        if offset >= self.since and self.new < self.wanted:
+            self.new += is_new(record, offset, policy)
+
+    @property
+    def said(self) -> str:
+        """In a few words."""
+        least = "" if self.whole or self.new >= self.wanted else "at least "
+        return f"the next training: {least}{self.new} of {self.wanted} new examples"
+
+
 def show(config: Config, *, as_json: bool) -> int:
     """Print all routes; returns 0."""
     report = {name: _route(config, name) for name in sorted(config.routes)}
@@ -76,9 +98,14 @@ def serving(live: str | None, fraction: float) -> str:
 
 def _route(config: Config, name: str) -> dict[str, Any]:
     with closing(open_registry(config.registry)) as registry, open_interactions(config) as interactions:
-        traffic = Traffic()
-        for record in interactions.latest(name):
+        policy, cycles = config.routes[name], Cycles(config.state).of(name)
+        start = max(interactions.end(name) - LATEST, 0)
+        since = max((state.read_to for state in cycles), default=0)
+        traffic, waiting = Traffic(), Waiting(policy.retrain.min_new_examples, since, start <= since)
+        for offset, record in interactions.of(name, start=start):
             traffic.add(record)
+            if policy.student is not None:
+                waiting.add(record, offset, policy)
         versions = [
             {"id": v.id, "stage": v.stage.value, "base": v.base, "created_at": v.created_at}
             for v in registry.versions(name)
@@ -87,16 +114,16 @@ def _route(config: Config, name: str) -> dict[str, Any]:
             "status": dict(registry.status(name)),
             "versions": versions,
             "traffic": {**msgspec.to_builtins(traffic), "saved_usd": traffic.saved},
-            "student": _learning(config, name),
+            "student": _learning(config, cycles),
+            "next_training": None if policy.student is None else {**msgspec.to_builtins(waiting), "said": waiting.said},
             "quarantined": len(interactions.log.read(Stream.QUARANTINE, 0, LATEST, key=name)),
         }
 
 
-def _learning(config: Config, name: str) -> list[str]:
+def _learning(config: Config, states: Sequence[CycleState]) -> list[str]:
     """Of the newest cycle that has read its answers: whether they are few, and what each student came to. And where the
     cycle is that has not ended."""
     cycles = Cycles(config.state)
-    states = cycles.of(name)
     lines = [line for state in [s for s in states if "closed" in s.phases][-1:] for line in told_of(state)]
     for state in states:
         if state.outcome is None:
@@ -130,7 +157,8 @@ def _print(console: Console, name: str, row: Mapping[str, Any]) -> None:
         f"{row['quarantined']} in quarantine{imported}",
         soft_wrap=True,
     )
-    for line in row["student"]:
+    waiting = row["next_training"]
+    for line in [*row["student"], *([waiting["said"]] if waiting else [])]:
         console.print(f"  {line}", soft_wrap=True, markup=False)
     if not row["versions"]:
         console.print("  no versions yet\n")

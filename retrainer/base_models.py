@@ -7,6 +7,7 @@ beside it.
 """
 
 import importlib.metadata
+import re
 from pathlib import Path
 
 import msgspec
@@ -47,17 +48,41 @@ def find(name: str, state: str | Path) -> BaseModel:
         return _packaged(name, Path(state) / "models" / name)
     folder = folder_of(name, state) or _fetched(name)
     if folder is None:
-        known = ", ".join(sorted(PACKAGED))
         raise BaseModelError(
-            f"no base model {name!r}: it is neither a Hugging Face folder on this machine, nor {known}, nor in the "
-            f"cache of the hub; where the network allows, `hf download {name}` puts it there"
+            f"{_none(name)}, nor in the cache of the hub; where the network allows, `hf download {name}` puts it there"
         )
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise BaseModelError(f"{folder} holds no .safetensors file; pickled weights are not loaded")
+    weights = _weights(folder)
     if folder.parent.name == "snapshots":  # of the hub's cache, named after the commit
         return BaseModel(name=Path(name).name, folder=folder, revision=f"{name}@{folder.name}")
     return BaseModel(name=folder.resolve().name, folder=folder, revision="+".join(digest(w) for w in weights))
+
+
+def not_here(name: str, state: str | Path) -> str | None:
+    """Why a base model can't be looked at before the first cycle: it is the hub's, and not in this machine's cache.
+    None for one that is here; nothing is converted or fetched. Raises BaseModelError where no cycle would find it."""
+    if name in PACKAGED:
+        if folder_of(name, state) is None:
+            packaged_file(name)
+        return None
+    folder = folder_of(name, state)
+    if folder is not None:
+        _weights(folder)
+        return None
+    if Path(name).expanduser().exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        raise BaseModelError(f"{_none(name)}, nor an id of the hub (OWNER/NAME)")
+    return f"{name} is not on this machine; `hf download {name}` puts it there, or HF_HUB_OFFLINE=0 lets a cycle do so"
+
+
+def _none(name: str) -> str:
+    known = ", ".join(sorted(PACKAGED))
+    return f"no base model {name!r}: it is neither a Hugging Face folder on this machine, nor {known}"
+
+
+def _weights(folder: Path) -> list[Path]:
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise BaseModelError(f"{folder} holds no .safetensors file; pickled weights are not loaded")
+    return weights
 
 
 def folder_of(name: str, state: str | Path) -> Path | None:

@@ -4,12 +4,10 @@ import logging
 import time
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
 
 from collector import Interaction, Interactions
 from collector.errors import LogError
-from retrainer.data.configured import unserved
-from retrainer.data.curate import example_of
+from retrainer.data.curate import example_of, unserved
 from retrainer.data.dataset import Dataset, load
 from retrainer.data.render import plain_messages
 from retrainer.drift import Drift, Messages
@@ -24,6 +22,12 @@ LEAST_KNOWN = 100  # of the log, else what the data set holds has to do
 log = logging.getLogger("retort.retrainer")
 
 
+def is_new(record: Interaction, offset: int, policy: RoutePolicy) -> bool:
+    """Whether a record counts as an example, if no cycle has read it yet."""
+    kept = example_of(record, offset, tools=policy.learns_tools, teachers=policy.teachers, unserved=unserved(policy))
+    return kept.example is not None
+
+
 class Count:
     """Of one route; reads each record once. `drifted`: whether a window of inputs has shifted away from the data set's
     since then."""
@@ -31,9 +35,8 @@ class Count:
     def __init__(
         self, interactions: Interactions, cycles: Cycles, route: str, policy: RoutePolicy, events: Events
     ) -> None:
-        self._interactions, self._cycles, self._route, self._policy = interactions, cycles, route, policy.retrain
-        self._events, self._tools, self._teachers = events, policy.learns_tools, policy.teachers
-        self._unserved = unserved(policy)
+        self._interactions, self._cycles, self._route, self._policy = interactions, cycles, route, policy
+        self._events = events
         self.anew()
 
     def anew(self) -> None:
@@ -49,9 +52,7 @@ class Count:
         try:
             self._begin_watch()
             for offset, record in self._interactions.of(self._route, start=self._next):
-                how: dict[str, Any] = {"tools": self._tools, "teachers": self._teachers, "unserved": self._unserved}
-                kept = example_of(record, offset, **how)
-                self._count += kept.example is not None
+                self._count += is_new(record, offset, self._policy)
                 self._watch(record)
                 self._next = offset + 1
         except LogError as error:
@@ -60,11 +61,12 @@ class Count:
 
     def _begin_watch(self) -> None:
         folder, self._unwatched = self._unwatched, None
-        if folder is None or self._policy.drift is None:
+        drift = self._policy.retrain.drift
+        if folder is None or drift is None:
             return
         try:
             made = load(folder)
-            self._drift = Drift(made, self._policy.drift, self._known(made))
+            self._drift = Drift(made, drift, self._known(made))
         except CycleError as error:  # it was removed, say: the next cycle's will do
             log.warning("retrainer.drift_unwatched", extra={"route": self._route, "error": str(error)})
         except LogError:
@@ -79,7 +81,7 @@ class Count:
             offsets = sorted(e.offset for e in chain(made.train, made.held_out))
             start = offsets[sum(manifest.added.values()) + manifest.replayed]
         records = self._interactions.spread(self._route, start=start, end=manifest.end, most=MOST_KNOWN)
-        asked = [plain_messages(record.request, tools=self._tools) for record in records]
+        asked = [plain_messages(record.request, tools=self._policy.learns_tools) for record in records]
         known = [messages for messages in asked if messages is not None]
         return known if len(known) >= LEAST_KNOWN else [e.messages for e in made.held_out]
 
@@ -87,7 +89,7 @@ class Count:
         """All inputs of live traffic, whoever answered them."""
         if self._drift is None or record.source:
             return
-        messages = plain_messages(record.request, tools=self._tools)
+        messages = plain_messages(record.request, tools=self._policy.learns_tools)
         shift = self._drift.add(messages) if messages is not None else None
         if shift is not None:
             self.drifted = self.drifted or shift.found

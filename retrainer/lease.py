@@ -16,6 +16,9 @@ log = logging.getLogger("retort.retrainer")
 
 LEASE_SECONDS = 120.0
 RENEWALS = 4  # in that time
+IDENTITY = "retrainer.id"  # in the state folder
+LOOKS = 5  # at an identity's lock, which `at_work` takes for a moment
+LOOK_SECONDS = 0.1
 
 
 class Lost(asyncio.Event):
@@ -29,7 +32,7 @@ class Leases:
 
     def __init__(self, config: Config, *, seconds: float = LEASE_SECONDS) -> None:
         self._url, self._seconds = config.registry, seconds
-        self._identity = _Identity(Path(config.state) / "retrainer.id")
+        self._identity = _Identity(Path(config.state) / IDENTITY)
         self._holder = f"{os.uname().nodename}:{self._identity.name}"
         self._registry: Registry | None = None
         self._waiting: set[str] = set()  # routes of which it is told already
@@ -102,9 +105,7 @@ class _Identity:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+")
         own = uuid.uuid4().hex[:12]
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not self._locked():
             self.name = own
             return
         self._file.seek(0)
@@ -115,6 +116,28 @@ class _Identity:
 
     def close(self) -> None:
         self._file.close()
+
+    def _locked(self) -> bool:
+        for look in range(LOOKS):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(LOOK_SECONDS if look < LOOKS - 1 else 0.0)
+            else:
+                return True
+        return False
+
+
+def at_work(state: str | Path) -> bool:
+    """Whether a retrainer of a state folder runs."""
+    try:
+        with (Path(state) / IDENTITY).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _name(route: str) -> str:

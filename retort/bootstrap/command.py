@@ -17,7 +17,7 @@ from collector import CollectorError, CollectorUnavailable
 from collector.judge import gateway_url
 from retort.bootstrap.estimate import Estimate, estimate, usd
 from retort.bootstrap.labelling import Done, Labelling, Told
-from retort.bootstrap.prompts import Form, Task, form_of, key_of, read_prompts
+from retort.bootstrap.prompts import RECORD, Form, Task, form_of, key_of, read_prompts
 from retort.bootstrap.scenarios import read_scenarios
 from retort.bootstrap.teacher import Teacher, Unreachable
 from retort.errors import StartError
@@ -48,10 +48,10 @@ def bootstrap(config: Config, route: str, file: str, options: BootstrapOptions, 
     target = msgspec.structs.replace(target, format="bootstrap")
     ask = options.ask or _ask(config, target)
     _check(config, target, ask)
-    tasks = _tasks(file, options)
+    asked = tasks(file, options)
     done = Done(Path(config.state) / "bootstrap" / f"{route.encode().hex()}.done")
-    keys = [key_of(task, target.teacher, target.salt) for task in tasks]
-    new = {key: task for key, task in zip(keys, tasks, strict=True) if key not in done}
+    keys = [key_of(task, target.teacher, target.salt) for task in asked]
+    new = {key: task for key, task in zip(keys, asked, strict=True) if key not in done}
     told = Told(route=route, teacher=target.teacher, tasks=len(set(keys)), before=len(set(keys)) - len(new))
     if new:
         found = estimate(config, target, list(new.values()), options.answer_tokens)
@@ -97,14 +97,15 @@ async def _run(
         told.usd = usd(config, target.teacher, teacher.used.prompt_tokens, teacher.used.completion_tokens)
 
 
-def _tasks(file: str, options: BootstrapOptions) -> Sequence[Task]:
+def tasks(file: str, options: BootstrapOptions) -> Sequence[Task]:
+    """What a file has asked. Raises StartError."""
     form = options.form or form_of(file)
     if form == "scenarios" and options.system is not None:
         raise StartError("--system is of prompts; scenarios have a key system")
-    tasks: list[Task] = [*(read_scenarios(file) if form == "scenarios" else read_prompts(file, form, options.system))]
-    if not tasks:
-        raise StartError(f"{file}: it holds no prompt")
-    return tasks
+    found: list[Task] = [*(read_scenarios(file) if form == "scenarios" else read_prompts(file, form, options.system))]
+    if not found:
+        raise StartError(f"{file}: it holds no prompt; write one a line, or JSON lines of {RECORD}")
+    return found
 
 
 def _ask(config: Config, target: Target) -> str:

@@ -12,9 +12,10 @@ from retort.bootstrap.teacher import Reply, Teacher
 from retort.errors import StartError
 from retort.imports import Foreign, Unusable
 from retort.imports.foreign import messages_of, parameters_of
-from retort.imports.reading import Broken, opened, values
+from retort.imports.reading import WRONG, Broken, Value, opened, values
 
 Form = Literal["lines", "messages", "scenarios"]
+RECORD = '{"messages": [...]}, the user\'s last'
 CHARACTERS_A_TOKEN = 4.0  # OpenAI's rule of thumb for English
 
 
@@ -104,8 +105,13 @@ def key_of(task: Task, teacher: str, salt: bytes) -> str:
 
 
 def form_of(file: str) -> Form:
-    """By the file's name: scenarios in YAML, messages in JSON lines, else one prompt a line."""
+    """By the file's name: scenarios in YAML, messages in JSON lines, else one prompt a line. Raises StartError."""
     suffix = Path(file.removesuffix(".gz")).suffix
+    if suffix in (".csv", ".tsv"):
+        raise StartError(
+            f"{file}: prompts are read from no table: write one a line, or JSON lines of {RECORD} (with --form lines "
+            "each line of the table is a prompt)"
+        )
     return {".yaml": "scenarios", ".yml": "scenarios", ".jsonl": "messages", ".json": "messages"}.get(suffix, "lines")  # type: ignore[return-value]
 
 
@@ -118,24 +124,27 @@ def read_prompts(file: str, form: Form, system: str | None) -> Iterator[Prompt]:
                     if text := line.strip():
                         yield Prompt(_begun([{"role": "user", "content": text}], system))
                 return
+            what = source.places.removesuffix("s")
+            if source.shape == "table":  # a JSON file begins with { or [
+                raise StartError(
+                    f"{file}: line 1 is no JSON; a line is {RECORD}. Plain prompts, one a line, want --form lines"
+                )
             for value in values(source):
                 try:
-                    yield _prompt(value.data, value.wrong, system)
+                    yield _prompt(value, system)
                 except Unusable as error:
-                    raise StartError(
-                        f'{file}: record {value.place}: {error}; a record is {{"messages": [...]}}, the user\'s last'
-                    ) from error
+                    raise StartError(f"{file}: {what} {value.place}: {error}; a {what} is {RECORD}") from error
     except (OSError, Broken, UnicodeDecodeError) as error:
         raise StartError(f"{file}: can't be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _prompt(data: Mapping[str, Any], wrong: str, system: str | None) -> Prompt:
-    if wrong:
-        raise Unusable(wrong)
-    messages = messages_of(data.get("messages"))
+def _prompt(value: Value, system: str | None) -> Prompt:
+    if value.wrong:
+        raise Unusable(f"it is {WRONG[value.wrong]}")
+    messages = messages_of(value.data.get("messages"))
     if messages[-1]["role"] not in ("user", "tool"):
         raise Unusable("not_the_users_last")
-    return Prompt(_begun(messages, system), parameters_of(data))
+    return Prompt(_begun(messages, system), parameters_of(value.data))
 
 
 def _begun(messages: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:

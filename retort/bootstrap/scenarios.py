@@ -189,7 +189,13 @@ def _spoken(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def read_scenarios(file: str) -> Iterator[Conversation]:
     """The conversations of a file, the categories taking turns. Raises StartError."""
     try:
-        made = Scenarios.model_validate(yaml.safe_load(Path(file).read_text("utf-8")))
+        said = yaml.safe_load(Path(file).read_text("utf-8"))
+        if not isinstance(said, dict):
+            raise StartError(
+                f"{file}: it holds no scenarios, which are a mapping with the key categories; "
+                "examples/bootstrap/voice.yaml is one to copy"
+            )
+        made = Scenarios.model_validate(said)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise StartError(f"{file}: can't be read: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:

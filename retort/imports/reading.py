@@ -18,6 +18,8 @@ import msgspec
 
 MOST_BYTES = 16 << 20  # of one record
 CHUNK = 1 << 20
+# Why a value is no record, in words.
+WRONG = {"not_json": "no JSON", "not_an_object": "no JSON object", "too_large": "larger than 16 MiB"}
 _GZIP = b"\x1f\x8b"
 _BOM = "\ufeff"
 _TOKEN = 16  # characters at the end of what was read, in which a number or an escape may be cut in two
@@ -47,6 +49,11 @@ class Source:
         except (EOFError, OSError, zlib.error) as error:
             raise Broken(f"it can't be decompressed ({error})") from error
         self.stream = cast(BinaryIO, stream)
+
+    @property
+    def places(self) -> str:
+        """What a value's place counts."""
+        return "lines" if self.shape == "lines" else "records"
 
     @property
     def read(self) -> int:

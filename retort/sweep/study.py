@@ -20,6 +20,7 @@ from retort.errors import StartError
 from retort.sweep.space import Reads, changed, distributions, present
 from retort.training_bar import TrainingBar
 from retrainer import Report, Request, RetrainerError
+from retrainer.errors import Interrupted
 from retrainer.evaluation.evaluate import evaluate
 from retrainer.phases import Phases
 from retrainer.recipes import RECIPES, Job
@@ -125,6 +126,8 @@ class Sweep:
                     self.study.tell(trial, state=TrialState.PRUNED)
                     return
             report, _ = self._measure(changed(self._policy, trial.params), "whole", bar)
+        except Interrupted:
+            raise
         except RetrainerError as error:
             trial.set_user_attr("error", str(error))
             self.study.tell(trial, state=TrialState.FAIL)

@@ -1,25 +1,21 @@
 """What a cycle brings to the build of its data set: the encoder of the state folder, and the teacher, whom the gateway
 asks."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from collector.embedding import Encoder, encoder_folder
 from collector.judge import GatewayClient, gateway_url
 from exporters.models.encoder_onnx import ensure_encoder
 from retrainer.data.consistency import Again, Second
-from retrainer.data.curate import Unserved
+from retrainer.data.curate import unserved
 from retrainer.data.meanings import Encode
 from retrainer.data.options import Options
 from retrainer.data.suite import suite_file
 from retrainer.progress import Progress
 from retrainer.scoring import scorer
 from router.config import Config
-from router.eligible import ineligible
 from router.policy import RoutePolicy
 
 
@@ -41,16 +37,6 @@ def options(
         second=_second(config, route, policy, progress),
         progress=progress,
     )
-
-
-def unserved(policy: RoutePolicy) -> Unserved:
-    """What is asked that no student of the route may answer, as the router has it."""
-
-    def found(request: Mapping[str, Any]) -> bool:
-        size = len(msgspec.json.encode(request))  # about that of the body
-        return policy.student is not None and ineligible(policy, request, size, tools=policy.learns_tools) is not None
-
-    return found
 
 
 def _encode(config: Config) -> Encode:

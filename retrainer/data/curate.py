@@ -11,7 +11,9 @@ from collector.record import Answer, Interaction, TokenLogprob
 from retrainer.data.render import plain_messages, plain_text
 from router import split_thinking
 from router.decision import Arm
+from router.eligible import ineligible
 from router.offered import uses_tools
+from router.policy import RoutePolicy
 from router.policy_scrub import ENTITIES
 from router.scores import Asked, asked, keeps_to, tool_calls, why_bad
 from router.thinking import written
@@ -170,6 +172,16 @@ def _kept(
         imported=record.source != "",
     )
     return Kept(example, None, refused)
+
+
+def unserved(policy: RoutePolicy) -> Unserved:
+    """What is asked that no student of the route may answer, as the router has it."""
+
+    def found(request: Mapping[str, Any]) -> bool:
+        size = len(msgspec.json.encode(request))  # about that of the body
+        return policy.student is not None and ineligible(policy, request, size, tools=policy.learns_tools) is not None
+
+    return found
 
 
 def _teaches(answer: Answer, record: Interaction, teachers: Collection[str]) -> bool:

@@ -8,6 +8,7 @@ import httpx
 import msgspec
 import pytest
 
+from retort.bootstrap.command import BootstrapOptions, tasks
 from retort.bootstrap.estimate import Estimate
 from retort.bootstrap.labelling import Told
 from retort.bootstrap.prompts import form_of, key_of, read_prompts
@@ -103,8 +104,34 @@ def test_prompts_are_lines_or_messages_and_get_the_system_prompt_that_they_lack(
     assert ([m["content"] for m in own.messages], own.parameters) == (["own", "a"], {"n": 1})
     assert [m["content"] for m in other.messages] == ["S", "b"]
     messages.write_text('{"messages": [{"role": "assistant", "content": "b"}]}\n')
-    with pytest.raises(StartError, match="record 1: not_the_users_last"):
+    with pytest.raises(StartError, match="line 1: not_the_users_last"):
         list(read_prompts(str(messages), "messages", None))
+
+
+GOOD = '{"messages": [{"role": "user", "content": "a"}]}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("p.jsonl", "just words\nof a person, two\n", r"line 1 is no JSON; a line is \{\"messages\".* --form lines"),
+        ("p.jsonl", "prompt,answer\na,b\n", "line 1 is no JSON"),
+        ("p.jsonl", f"{GOOD}\n\nwords\n", r"line 3: it is no JSON; a line is \{\"messages\": \[...\]\}, the user's"),
+        ("p.jsonl", f"{GOOD}\n[1]\n", "line 2: it is no JSON object"),
+        ("p.json", f"[{GOOD}, 7]", "record 2: it is no JSON object"),
+        ("p.jsonl", f"{GOOD}\n{{}}\n", "line 2: no_messages"),
+        ("p.csv", "prompt,answer\na,b\n", "from no table: write one a line, or JSON lines of"),
+        ("p.jsonl", "", "it holds no prompt; write one a line, or JSON lines"),
+        ("p.txt", "\n", "it holds no prompt"),
+        ("p.yaml", "", "examples/bootstrap/voice.yaml is one to copy"),
+    ],
+)
+def test_what_is_no_file_of_prompts_is_told_with_its_line_and_what_it_should_be(
+    name: str, content: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(StartError, match=says):
+        tasks(str(tmp_path / name), BootstrapOptions())
 
 
 def test_a_task_is_known_again_by_what_it_says_and_by_whom_it_is_asked(tmp_path: Path) -> None:

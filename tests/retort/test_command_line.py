@@ -49,6 +49,44 @@ def test_a_good_file_is_called_good_and_a_wrong_one_is_refused_with_its_key(conf
     assert "Traceback" not in bad.stderr
 
 
+def test_a_base_model_that_is_nowhere_is_told_with_its_key_and_one_of_the_hub_is_left_unchecked(
+    config: Path, tmp_path: Path
+) -> None:
+    text, folder = config.read_text(), tmp_path / "mine"
+    folder.mkdir()
+
+    def checked(student: str, *, retrain: str = "") -> subprocess.CompletedProcess[str]:
+        config.write_text(text.replace("student: {}", f"student: {student}{retrain}"))
+        return retort("check", str(config), HF_HUB_CACHE=str(tmp_path / "hub"))
+
+    for wrong in ("SmolLM2-135M-Instruckt", str(folder), "./no/where"):
+        bad = checked(f"{{base: {wrong}}}")
+        assert (bad.returncode, bad.stdout) == (2, "")
+        assert f"{config}: routes.r.student.base: no base model '{wrong}': it is neither a Hugging Face" in bad.stderr
+    (folder / "config.json").write_text("{}")
+    assert "mine holds no .safetensors file" in checked(f"{{base: {folder}}}").stderr
+    (folder / "model.safetensors").write_bytes(b"x")
+    assert checked(f"{{base: {folder}}}").stdout == f"{config}: good; 1 route(s): r\n"
+    hub = checked("{recipe: auto, ladder: [some/Model-1B]}", retrain=", retrain: {distil: {teacher: nope}}")
+    assert "routes.r.retrain.distil.teacher: no base model 'nope'" in hub.stderr
+    hub = checked("{recipe: auto, ladder: [some/Model-1B]}")
+    assert hub.returncode == 0
+    assert "  not checked: routes.r.student.ladder[0]: some/Model-1B is not on this machine; `hf download" in hub.stdout
+    assert checked("{base: nope, recipe: linear}").returncode == 0, "it chooses, and has no base"
+
+
+def test_a_check_loads_no_torch_and_without_the_retrainer_leaves_the_bases_out(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch is imported')")
+    assert retort("check", str(config), PYTHONPATH=f"{tmp_path}:{ROOT}").returncode == 0
+    info = tmp_path / "retort_gateway-0.1.0.dist-info"
+    info.mkdir()
+    wanted = "Requires-Dist: no-such-package>=1; extra == 'retrainer'\n"
+    (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: retort-gateway\nVersion: 0.1.0\n{wanted}")
+    said = retort("check", str(config), PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert said.returncode == 0
+    assert "not checked: the students' base models; the retrainer is not installed here" in said.stdout
+
+
 def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
     said = retort("up", cwd=tmp_path)
     assert said.returncode == 2

@@ -249,7 +249,13 @@ def test_strict_stops_at_the_first_that_can_not_be_used_and_nothing_at_all_is_a_
         (("support", "FILE"), "no collector answers"),
         (("support", "UNKNOWN"), "say --format langfuse|litellm|openai|stored"),
         (("support", "BROKEN"), "can't be decompressed"),
-        (("support", "NOTHING"), "it holds no record"),
+        (("support", "NOTHING"), "it is empty; say --format langfuse"),
+        (("support", "NOTHING", "--format", "openai"), "it is empty"),
+        (("support", "WORDS"), "line 1 is no JSON object, nor the header of a table of langfuse or litellm"),
+        (("support", "WORDS", "--format", "openai"), "line 1 is no JSON object"),
+        (("support", "WORDS", "--format", "langfuse"), "line 1 is no JSON object"),
+        (("support", "TABLE"), "line 1 is no JSON object, nor the header of a table of langfuse or litellm"),
+        (("support", "CUT"), "line 1 is no JSON, and no later one is better"),
     ],
 )
 def test_an_import_that_can_not_be_says_what_would_be_right(
@@ -259,7 +265,11 @@ def test_an_import_that_can_not_be_says_what_would_be_right(
     config.write_text(CONFIG.format(state=tmp_path / "state"))
     unknown.write_text('{"what": "is this"}\n')
     broken.write_bytes(gzip.compress(b"")[:-8] + b"no gzip")
+    texts = {"WORDS": "nonsense\nof a person, two\n", "TABLE": "prompt,messages\na,b\n", "CUT": '{"cut\n{"again\n'}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
     files = {"FILE": str(LOGS / FILES["openai"]), "UNKNOWN": str(unknown), "BROKEN": str(broken), "NOTHING": os.devnull}
+    files |= {name: str(tmp_path / name) for name in texts}
     said = retort(config, "import", *(files.get(argument, argument) for argument in arguments))
     assert said.returncode == 2
     assert says in said.stderr.decode()

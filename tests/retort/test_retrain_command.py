@@ -1,5 +1,7 @@
 """`retort retrain` ends with its request's cycle, or says that there will be none."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +12,10 @@ import pytest
 
 from retort.errors import StartError
 from retort.retrain import retrain
-from retrainer import Cycles, Request, ask, asked
+from retrainer import Cycles, CycleState, Request, Standing, ask, asked
 from retrainer.ask import answered
 from retrainer.cycle import begin
+from retrainer.lease import Leases, at_work
 from router import Config, parse
 
 CONFIG = """
@@ -79,3 +82,51 @@ def test_a_request_that_is_taken_is_waited_for_to_its_end(config: Config, capsys
     with retrainer(config, take):
         assert asked_for(config) == 0
     assert ": registered" in capsys.readouterr().out
+
+
+def finished(config: Config, request: Request, *phases: str) -> CycleState:
+    """A cycle that goes through these phases, as the command may watch."""
+    cycles = Cycles(config.state)
+    state = begin(config, cycles, request)
+    answered(config.state, "r")
+    for phase in phases:
+        cycles.report(request.cycle_id, Standing(phase=phase, done=1, total=3, seconds_left=4.0))
+        time.sleep(1.0)
+    state.outcome = "registered"
+    cycles.save(state)
+    return state
+
+
+def test_without_a_retrainer_the_request_waits_and_that_is_said_at_once(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with retrainer(config, lambda request: finished(config, request)):
+        assert asked_for(config) == 0
+    said = capsys.readouterr().out
+    assert f"waits until a retrainer runs on {config.state}; there is none now (retort up)" in said
+    leases = Leases(config)
+    try:
+        with retrainer(config, lambda request: finished(config, request)):
+            assert asked_for(config) == 0
+    finally:
+        leases.close()
+    assert "waits" not in capsys.readouterr().out
+
+
+def test_a_retrainer_in_another_process_is_seen_until_it_is_killed(config: Config) -> None:
+    code = "import sys, time\nfrom retrainer.lease import _Identity\nfrom pathlib import Path\n"
+    code += "held = _Identity(Path(sys.argv[1]) / 'retrainer.id')\nprint('up', flush=True)\ntime.sleep(60)\n"
+    assert not at_work(config.state)
+    with subprocess.Popen([sys.executable, "-c", code, config.state], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        assert at_work(config.state)
+        process.kill()
+    assert not at_work(config.state)
+
+
+def test_a_pipe_gets_a_line_for_each_phase(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    with retrainer(config, lambda request: finished(config, request, "dataset", "train")):
+        assert asked_for(config) == 0
+    lines = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines() if "/3" in line]
+    assert lines == ["dataset 1/3, 4 s left", "train 1/3, 4 s left"]

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from collector import Record, Stream, open_log
 from collector.record import Answer, Interaction, encode
 from retort.status import show
+from retrainer import Cycles, CycleState, Request
 from router import Arm, Config, Rollout, Stage, TaskKind, Version, open_registry, parse
 
 CONFIG = """
@@ -39,11 +41,12 @@ def interaction(
     others: tuple[Answer, ...] = (),
     failed: tuple[Answer, ...] = (),
     source: str = "",
+    request: dict[str, Any] | None = None,
 ) -> tuple[Stream, Record]:
     record = Interaction(
         id=name, at=1.0, route="r", kind="chat", arm=decided, version="v1", propensity=0.5, eligible=True,
         policy_version="p", rollout_revision=1, consent="opt-out", scrubber="s", cluster="c", stream=False,
-        request={}, answers=(served, *others), failed=failed, source=source,
+        request=request or {}, answers=(served, *others), failed=failed, source=source,
     )  # fmt: skip
     return Stream.INTERACTIONS, Record(id=name, key="r", at=1.0, value=encode(record))
 
@@ -121,3 +124,39 @@ def test_answers_asked_for_to_compare_with_give_a_price_where_the_student_served
     log.close()
     assert show(config, as_json=False) == 0
     assert "100.0% answered by a student, 0.0090 USD saved, with 0.0010 USD spent" in capsys.readouterr().out
+
+
+def usable(name: str) -> tuple[Stream, Record]:
+    said = Answer(
+        arm=Arm.TEACHER, upstream="o/m", status=200, finish_reason="stop", message={"role": "assistant", "content": "a"}
+    )
+    asked = {"messages": [{"role": "user", "content": f"question {name}"}]}
+    _, record = interaction(name, decided=Arm.TEACHER, served=said, request=asked)
+    return Stream.INTERACTIONS, record
+
+
+def test_it_tells_how_many_new_examples_the_next_training_waits_for(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said() -> str:
+        assert show(config, as_json=False) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "next training" in line]
+        return line.strip()
+
+    assert said() == "the next training: 0 of 500 new examples"
+    fill(config)  # nothing to learn from
+    log = open_log(config.log)
+    log.append([usable(str(n)) for n in range(10)])
+    assert said() == "the next training: 10 of 500 new examples"
+    cycles = Cycles(config.state)
+    end = log.end(Stream.INTERACTIONS, key="r")
+    cycles.save(CycleState(request=Request(cycle_id="x", route="r"), policy={}, started_at=1.0, seen=end - 3))
+    assert said() == "the next training: 3 of 500 new examples"
+    log.append([usable(f"new-{n}") for n in range(600)])
+    log.close()
+    assert said() == "the next training: 500 of 500 new examples"
+    monkeypatch.setattr("retort.status.LATEST", 50)
+    assert said() == "the next training: at least 50 of 500 new examples"
+    assert show(config, as_json=True) == 0
+    row = json.loads(capsys.readouterr().out)["r"]["next_training"]
+    assert (row["new"], row["wanted"], row["whole"]) == (50, 500, False)

@@ -1,6 +1,8 @@
 """`retort evaluate`: a verdict on a student from a really trained tiny model, and nothing is registered or left."""
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,13 +12,17 @@ import msgspec
 import pytest
 from daemon_run import config as configured
 from daemon_run import log_exchanges
-from retrainer_fakes import interaction
+from retrainer_fakes import example, interaction
 
 from collector import open_interactions
 from retort.errors import StartError
 from retort.evaluate import EvaluateOptions, evaluate
 from retort.studies import folder_of, forget
 from retrainer.audit import entries
+from retrainer.data.configured import options
+from retrainer.data.dataset import build
+from retrainer.data.suite import grow, suite_file
+from retrainer.progress import silent
 from router import Config, open_registry
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
@@ -119,6 +125,47 @@ def test_a_student_with_a_price_by_the_month_and_no_traffic_is_not_taken_for_fre
     assert "no price of the student is known" in found["saving"]["lacking"]
 
 
+def test_the_data_are_those_of_the_routes_own_cycle_apart_from_its_suite(
+    tmp_path: Path, tiny_base: Path, says: Any
+) -> None:
+    config = configured(tmp_path / "state", base=str(tiny_base), **EASY)
+    log_exchanges(config, range(300))
+    _, without = says(config, student=str(tiny_base), untrained=True)
+    suite = suite_file(config.state, "colours")
+    grow(suite, [example(number) for number in range(0, 300, 3)], 100)
+    before = suite.read_bytes()
+    _, found = says(config, student=str(tiny_base), untrained=True)
+    own = options(config, "colours", config.routes["colours"], tmp_path / "work", silent)
+    with open_interactions(config) as interactions:
+        made = build(interactions, "colours", max_examples=10**6, options=own)
+    assert found["examples"] == made.manifest.counts
+    assert found["examples"]["train"] < without["examples"]["train"] - 50
+    assert suite.read_bytes() == before
+
+
+def test_an_erasure_ends_an_evaluation_that_trains_and_nothing_of_it_stays(tmp_path: Path, tiny_base: Path) -> None:
+    config = configured(tmp_path / "state", base=str(tiny_base), learning_rate=5e-3, epochs=1000)
+    log_exchanges(config, range(300))
+    left: list[str] = ["not asked"]
+
+    def erase() -> None:
+        folder = folder_of(config, "colours")
+        while not list(folder.rglob("dataset/dataset.json")):
+            time.sleep(0.02)
+        left[:] = forget(config, ["colours"], wait=120.0)
+
+    erasing = threading.Thread(target=erase)
+    erasing.start()
+    with pytest.raises(StartError, match="`retort erase` has removed records that this evaluation worked on"):
+        evaluate(config, "colours", EvaluateOptions(student=str(tiny_base)))
+    erasing.join()
+    assert left == []
+    assert not folder_of(config, "colours").exists()
+    ended = entries(config.state)[-1]
+    assert (ended.event, ended.outcome) == ("ended", "cancelled")
+    assert "retort erase" in (ended.error or "")
+
+
 def test_an_evaluation_that_can_not_be_says_what_would_be_right(tmp_path: Path, tiny_base: Path) -> None:
     config = configured(tmp_path / "state")
     log_exchanges(config, range(3))
@@ -133,7 +180,7 @@ def test_an_evaluation_that_can_not_be_says_what_would_be_right(tmp_path: Path, 
     assert "retort bootstrap" in refused("colours", student=str(tiny_base))
     assert "Input should be 'lora'" in refused("colours", student=str(tiny_base), recipe="magic")
     assert folder_of(config, "colours").exists()
-    forget(config, ["colours"])
+    forget(config, ["colours"], wait=120.0)
     assert not folder_of(config, "colours").exists()
     with open_interactions(config) as interactions:
         assert len(list(interactions.of("colours"))) == 3

@@ -10,7 +10,7 @@ from retrainer_fakes import CountedLog, fill, interaction, report, teacher
 
 from collector import Interactions, SubjectKeys
 from collector.record import Answer
-from retrainer.data.configured import unserved
+from retrainer.data.curate import unserved
 from retrainer.data.dataset import Dataset, Options, build
 from retrainer.data.told import told
 from router.decision import Arm

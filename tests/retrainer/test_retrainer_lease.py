@@ -1,6 +1,7 @@
 """One cycle of a route at a time: two retrainers with state folders of their own share a registry."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ from daemon_run import FINISH, config, cycles_of, log_exchanges, running, stand_
 
 from retrainer.ask import ask
 from retrainer.child import STOP_SECONDS
-from retrainer.lease import LEASE_SECONDS, RENEWALS, Leases, Lost
+from retrainer.lease import IDENTITY, LEASE_SECONDS, RENEWALS, Leases, Lost
 from retrainer.state import Request
 from router import open_registry
 from router.config import Config
@@ -121,3 +122,15 @@ def test_a_retrainer_that_was_killed_has_its_lease_again_at_once_and_a_second_on
     killed.close()  # as the kernel does for a killed process: nothing was given back
     with closing(Leases(settings)) as again:
         assert again.take("colours")
+
+
+def test_who_looks_whether_a_retrainer_runs_takes_no_retrainers_name(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    first = Leases(settings)
+    first.close()
+    with (tmp_path / IDENTITY).open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.15, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        again = Leases(settings)
+    again.close()
+    assert again._holder == first._holder

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from collector import open_interactions
 from retort.errors import StartError
-from retort.studies import study_config
+from retort.studies import at_work, study_config
 from retort.sweep.command import SweepOptions, sweep
 from retort.sweep.report import report
 from retort.sweep.space import Reads, as_yaml, changed, distributions, present
@@ -90,9 +90,9 @@ class Untrained(Sweep):
 def test_the_present_settings_are_one_trial_whenever_the_study_is_killed(tmp_path: Path, writes: int) -> None:
     config = configured(tmp_path / "state")
     study = study_config(config, "colours", name="sweep", changes={"student": {}, "retrain": {}})
-    (Path(study.state) / "dataset").mkdir()
     bar = TrainingBar()
-    with open_interactions(config) as interactions:
+    with at_work(config, study, "colours"), open_interactions(config) as interactions:
+        (Path(study.state) / "dataset").mkdir()
         with pytest.raises(Killed):
             Untrained(study, writes=writes).run(interactions, 1, bar)
         work = Untrained(study, writes=100)
@@ -108,7 +108,8 @@ def test_a_study_is_resumed_and_reported_and_registers_nothing(
     config = configured(tmp_path / "state", base=str(tiny_base), learning_rate=1e-3, epochs=1, batch_size=8)
     log_exchanges(config, range(300))
     study = study_config(config, "colours", name="sweep", changes={"student": {}, "retrain": {}})
-    with pytest.raises(Killed), KillingBar() as bar, open_interactions(config) as interactions:
+    holding = at_work(config, study, "colours")
+    with pytest.raises(Killed), holding, KillingBar() as bar, open_interactions(config) as interactions:
         Sweep(study, "colours", seed=0).run(interactions, 7, bar)
     work = Sweep(study, "colours", seed=0)
     (killed,) = work.study.get_trials(states=(TrialState.RUNNING,))
@@ -142,6 +143,16 @@ def test_a_study_is_resumed_and_reported_and_registers_nothing(
     assert "agreement on the half of the validation part that judges no cycle (95%: " in said
     assert "the best of many looks better than it is; a cycle is judged by the other half and the test part" in said
     assert open_versions(config) == []
+
+
+def test_a_route_has_one_sweep_at_a_time_also_of_other_settings(tmp_path: Path) -> None:
+    config = configured(tmp_path / "state")
+    study = study_config(config, "colours", name="sweep", changes={"student": {}, "retrain": {}})
+    options = SweepOptions(out=str(tmp_path / "out"), examples=50)
+    with at_work(config, study, "colours"), pytest.raises(StartError, match="another sweep of route 'colours'"):
+        sweep(config, "colours", options)
+    with pytest.raises(StartError, match="no base model 'none'"):  # the lock is free again
+        sweep(config, "colours", options)
 
 
 def open_versions(config: Config) -> list[Any]:
