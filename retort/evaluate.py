@@ -220,7 +220,7 @@ def lines(found: Found) -> list[str]:
         said.append("  the gate would refuse it:")
     elif found.mode == "selective":
         said.append(
-            f"  it could serve {found.coverage:.1%} of the requests, with {found.risk:.2%} of these answers wrong; as "
+            f"  it could serve {found.coverage:.1%} of different requests, with {found.risk:.2%} of these answers wrong; as "
             "a whole it would be refused:"
         )
     else:
