@@ -30,6 +30,10 @@ def add_training(command: Command) -> None:
     card = command("card", _card, text="print the path of a version's model card, to open in a browser")
     card.add_argument("version")
     card.add_argument("--markdown", action="store_true", help="of its Markdown form")
+    artefacts = command("artefacts", _artefacts, text="list all versions' artefacts, and remove what nobody needs")
+    artefacts.add_argument("--remove", action="store_true", help="those that may go")
+    artefacts.add_argument("--unknown", action="store_true", help="those of no version of a route may go, too")
+    artefacts.add_argument("--json", action="store_true")
     _add_bootstrap(command)
     _add_evaluate(command)
     _add_sweep(command)
@@ -111,6 +115,12 @@ def _retrain(options: argparse.Namespace) -> int:
         who=options.who,
         held_out=options.held_out,
     )
+
+
+def _artefacts(options: argparse.Namespace) -> int:
+    from retort.artefacts import artefacts  # noqa: PLC0415
+
+    return artefacts(load(options.config), removes=options.remove, unknown=options.unknown, as_json=options.json)
 
 
 def _card(options: argparse.Namespace) -> int:

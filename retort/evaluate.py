@@ -220,8 +220,8 @@ def lines(found: Found) -> list[str]:
         said.append("  the gate would refuse it:")
     elif found.mode == "selective":
         said.append(
-            f"  it could serve {found.coverage:.1%} of different requests, with {found.risk:.2%} of these answers wrong; as "
-            "a whole it would be refused:"
+            f"  it could serve {found.coverage:.1%} of different requests, with {found.risk:.2%} of the answers wrong; "
+            "as a whole it would be refused:"
         )
     else:
         said.append("  it would become a candidate for all requests; live traffic decides")

@@ -8,6 +8,7 @@ import msgspec
 
 from collector import IMPORTED, LATEST, REPORTED, Stream, open_interactions
 from exporters.models.errors import ArtefactError
+from exporters.models.open_store import open_store
 from exporters.models.store import Store
 from router import Arm, Config, Version, decode_state, open_registry
 
@@ -73,7 +74,7 @@ def known(config: Config, route: str) -> Known:
     with closing(open_registry(config.registry)) as registry:
         rollout, state, _ = registry.checkpoint(route)
         versions = registry.versions(route)
-    agreement, version = _evaluated(Store(config.artefacts), versions)
+    agreement, version = _evaluated(open_store(config), versions)
     return Known(
         number=max((decode_state(state).tests if state else 0) + (rollout.challenger is None), 1),
         live=rollout.live,

@@ -14,7 +14,8 @@ import msgspec
 
 from collector import Interactions
 from collector.judge import Ask
-from exporters.models import CLOSED, GENAI, Manifest, Store, record_golden, staged
+from exporters.models import CLOSED, GENAI, Manifest, record_golden, staged
+from exporters.models.open_store import open_store
 from exporters.models.tool_text import FORM
 from retrainer.data.closed import Choices
 from retrainer.data.configured import options
@@ -174,7 +175,7 @@ class Phases:
         """Put the artefact into the store, with golden answers and its manifest; returns its id."""
         phases, reports = passed.phases, passed.reports
         artefact = self._folder / "artefact"
-        store = Store(self._config.artefacts)
+        store = open_store(self._config)
         staging = store.staging(self._request.cycle_id)
         shutil.copytree(artefact, staging, dirs_exist_ok=True)
         training = dict(phases["train"])

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from exporters.models import ArtefactError, Store
-from exporters.models.manifest import NAME as MANIFEST
+from exporters.models.open_store import open_store
 from retrainer.card import Facts, Point, write_card
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict
@@ -33,9 +33,10 @@ class Passed:
 def card(setting: Setting, passed: Passed, version: str, versions: Sequence[Version]) -> dict[str, int]:
     """Write the model card into the artefact; returns its files' sizes. `version`: the student's id; `versions`: the
     route's."""
-    store, artefact = Store(setting.config.artefacts), setting.job.folder / "artefact"
+    store, artefact = open_store(setting.config), setting.job.folder / "artefact"
     points = [p for v in versions if v.id != version and (p := _point(store, v)) is not None]
-    points.append(Point(version=version, megabytes=_megabytes(artefact), quality=passed.reports["quantized"].agreement))
+    own = {file.name: file.stat().st_size for file in artefact.iterdir()}
+    points.append(Point(version=version, megabytes=_megabytes(own), quality=passed.reports["quantized"].agreement))
     facts = Facts(
         version=version,
         route=setting.route,
@@ -54,15 +55,15 @@ def card(setting: Setting, passed: Passed, version: str, versions: Sequence[Vers
 
 def _point(store: Store, version: Version) -> Point | None:
     try:
-        quality = store.manifest(version.artefact).report.get("quantized", {}).get("agreement")
+        manifest = store.manifest(version.artefact)
     except ArtefactError:
         return None
+    quality = manifest.report.get("quantized", {}).get("agreement")
     if quality is None:
         return None
-    return Point(version=version.id, megabytes=_megabytes(store.path(version.artefact)), quality=quality)
+    return Point(version=version.id, megabytes=_megabytes(manifest.sizes), quality=quality)
 
 
-def _megabytes(artefact: Path) -> float:
-    """Of what is served: without the card, and the manifest."""
-    files = [p for p in artefact.iterdir() if p.is_file() and not p.name.startswith("card") and p.name != MANIFEST]
-    return sum(p.stat().st_size for p in files) / 1e6
+def _megabytes(sizes: Mapping[str, int]) -> float:
+    """Of what is served: without the card."""
+    return sum(size for name, size in sizes.items() if not name.startswith("card")) / 1e6

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from collector import Interactions
-from exporters.models import ArtefactError, Generated, Store
+from exporters.models import ArtefactError, Generated
+from exporters.models.open_store import open_store
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, Judged, judged_pairs, teacher_again
 from retrainer.evaluation.clusters import Cluster, Regressions, clusters, regressions
@@ -169,12 +170,12 @@ def _frozen(
 
 def _previous(setting: Setting, live: Version) -> Answering | None:
     """How the live version answers; None where its artefact is gone, or of a runtime that no recipe has."""
-    store, job = Store(setting.config.artefacts), setting.job
+    store, job = open_store(setting.config), setting.job
     try:
         load = SERVED.get(store.manifest(live.artefact).runtime)
         if load is None:
             return None
-        generator = load(store.path(live.artefact))
+        generator = load(store.local(live.artefact))
     except ArtefactError as error:
         log.warning("retrainer.no_previous", extra={"version": live.id, "error": str(error)})
         return None

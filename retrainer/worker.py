@@ -27,12 +27,14 @@ from collector import open_interactions
 from collector.errors import CollectorError
 from exporters.logs import FieldFormatter
 from exporters.models import ArtefactError
+from exporters.models.collect import find, remove
+from exporters.models.open_store import open_store
 from retrainer.cycle import run_request
 from retrainer.errors import Interrupted, NotEnoughExamples, PhaseElsewhere, RetrainerError
 from retrainer.progress import Progress
 from retrainer.state import Cycles, Request, Standing
 from retrainer.stopping import EXIT_AGAIN, Stoppable
-from router import open_registry
+from router import Registry, open_registry
 from router.config import Config
 from router.errors import RouterError
 from router.events import Events
@@ -106,12 +108,22 @@ def _here(config: Config, request: Request, events: Events, progress: Progress) 
                 progress=progress,
                 mine=lambda phase: not (on_ray and _plain(phase) in HEAVY),
             )
+            _tidy(config, registry)
     except PhaseElsewhere:
         return EXIT_ELSEWHERE
     except NotEnoughExamples as error:
         log.warning("retrainer.skipped", extra={"why": str(error)})
         return EXIT_DONE
     return EXIT_DONE
+
+
+def _tidy(config: Config, registry: Registry) -> None:
+    """Remove the artefacts of versions that ended long ago; where that can't be done now, another cycle does it."""
+    try:
+        store = open_store(config)
+        remove(store, find(config, registry, store).ended)
+    except (ArtefactError, OSError) as error:
+        log.warning("retrainer.artefacts_kept", extra={"error": str(error)})
 
 
 def _away(config: Config, request: Request, events: Events, progress: Progress) -> int:

@@ -68,6 +68,37 @@ class EngineSettings(Strict):
     queue: int = Field(64, gt=0)
 
 
+class SigningSettings(Strict):
+    """Who may make artefacts. `secret`: shared by who makes and who loads (HMAC-SHA256), 64 hexadecimal digits; or
+    files of an Ed25519 pair: `private_key` where they are made, `public_key` where they are loaded."""
+
+    secret: str = Field("", repr=False)
+    private_key: str | None = None
+    public_key: str | None = None
+
+    @field_validator("secret")
+    @classmethod
+    def _hex(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
+            raise ValueError("must be 64 hexadecimal digits (`openssl rand -hex 32`), best as ${RETORT_ARTEFACT_KEY}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "SigningSettings":
+        if self.secret and (self.private_key or self.public_key):
+            raise ValueError("signing takes a secret or a pair of keys, not both")
+        return self
+
+
+class ArtefactPolicy(Strict):
+    """`max_gb`: of one artefact. `keep`: how many of a route's versions that have ended are kept, the newest first;
+    None: all."""
+
+    max_gb: float = Field(64.0, gt=0)
+    keep: int | None = Field(5, ge=0)
+    signing: SigningSettings = SigningSettings()
+
+
 class SpoolSettings(Strict):
     """Frames on disk, encrypted, until the collector has them: of each gateway process at most `max_mb`."""
 
@@ -93,6 +124,7 @@ class Config(Strict):
     registry: str = ""
     subjects: str = ""
     artefacts: str = ""
+    artefact_policy: ArtefactPolicy = ArtefactPolicy()
     listen: str = "127.0.0.1:8080"
     workers: int = Field(1, gt=0)
     scrub_workers: int = Field(1, gt=0)

@@ -4,6 +4,7 @@ ArtefactError
 ├── MissingArtefact    no such artefact, or one of its files is gone; not worth retrying
 ├── CorruptArtefact    a file or the manifest is not what was written; not worth retrying
 ├── ForbiddenFile      a file of a kind that may run code when it is loaded; not worth retrying
+├── ArtefactsAway      the object store can't be reached, or refuses; may be retried
 └── ExportFailed       merging or exporting produced nothing usable; not worth retrying with the same input
 """
 
@@ -27,6 +28,12 @@ class CorruptArtefact(ArtefactError):
 
 class ForbiddenFile(ArtefactError):
     """A file of this kind may not be in an artefact."""
+
+
+class ArtefactsAway(ArtefactError):
+    """The object store can't be used now."""
+
+    retryable = True
 
 
 class ExportFailed(ArtefactError):

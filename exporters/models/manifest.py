@@ -9,11 +9,13 @@ GENAI, CLOSED = "onnxruntime-genai", "closed"  # runtimes
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`files`: sha256 by relative path, of every file but the manifest. `runtime`: who can load it.
+    """`files`: sha256 by relative path, of every file but the manifest; `sizes`: their bytes. `runtime`: who can load
+    it.
 
     `golden`: prompts (messages) with the greedy answers recorded at export, which an engine must reproduce before
     the version is ready. `tools`: the form of `exporters.models.tool_text` in which it learnt to call tools, None where
-    it didn't. `report`: the evaluation; `gate`: its verdict.
+    it didn't. `report`: the evaluation; `gate`: its verdict. `signature`: of all the rest, see
+    `exporters.models.signing`.
     """
 
     schema: int = 1
@@ -26,6 +28,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     quantization: str
     created_at: float
     files: dict[str, str]
+    sizes: dict[str, int] = {}
     dataset: dict[str, Any] = {}
     training: dict[str, Any] = {}
     report: dict[str, Any] = {}
@@ -33,3 +36,4 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tools: str | None = None
     golden: list[dict[str, Any]] = []
     packages: dict[str, str] = {}
+    signature: str = ""

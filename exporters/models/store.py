@@ -1,19 +1,31 @@
 """The artefact store: one folder a version, written atomically and never changed.
 
+    ROOT/ID/            an artefact's files and its manifest
+    ROOT/blobs/SHA256   the same files by their content: what several artefacts hold is on the disk once
+
 An artefact is complete or absent: files are written and synced in a staging folder on the same file system, the
-manifest comes last, then the folder is renamed to its final place.
+manifest comes last, then the folder is renamed to its final place. With an object store ROOT is the copy on this
+machine: what is added goes there too, and what isn't here is fetched.
 """
 
 import hashlib
+import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from exporters.models.errors import ArtefactError, CorruptArtefact, ForbiddenFile, MissingArtefact
 from exporters.models.manifest import NAME, Manifest
-from exporters.models.whole import sync, write_atomic
+from exporters.models.whole import alone, sync, write_atomic
+
+if TYPE_CHECKING:  # who serves needs neither
+    from exporters.models.remote import Remote
+    from exporters.models.signing import Signing
 
 # Data only. A pickle (.bin, .pt, .pkl) or Python source runs code when it is loaded, so it never gets in.
 ALLOWED = frozenset({".onnx", ".data", ".safetensors", ".json", ".jinja", ".txt", ".md", ".png", ".html"})
@@ -25,18 +37,27 @@ INERT_HTML = (
 )
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_STAGING = ".staging"
+_STAGING, _BLOBS = ".staging", "blobs"
+_NO_LIMIT = 1 << 62
 
 
 class Store:
-    """Artefacts under `root`, by version id."""
+    """Artefacts under `root`, by version id. `most_bytes`: of one artefact."""
 
-    def __init__(self, root: str | Path) -> None:
-        self._root = Path(root)
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        remote: "Remote | None" = None,
+        signing: "Signing | None" = None,
+        most_bytes: int = _NO_LIMIT,
+    ) -> None:
+        self._root, self._remote = Path(root), remote
+        self._signing, self._most = signing, most_bytes
 
     def path(self, artefact_id: str) -> Path:
-        """Where an artefact is, or would be. Raises ArtefactError for an id that is no plain name."""
-        if not _ID.fullmatch(artefact_id):
+        """Where an artefact is on this machine, or would be. Raises ArtefactError for an id that is no plain name."""
+        if not _ID.fullmatch(artefact_id) or artefact_id == _BLOBS:
             raise ArtefactError(f"{artefact_id!r} is no artefact id; ids hold letters, digits, '.', '_' and '-'")
         return self._root / artefact_id
 
@@ -53,49 +74,140 @@ class Store:
         """Make a staged folder the artefact `manifest.id`; returns the manifest with the files' digests.
 
         An artefact of this id that is already there and whole stays as it is (a repeated publication is harmless).
-        Raises ForbiddenFile, and ArtefactError where the folder holds no file.
+        Raises ForbiddenFile, and ArtefactError where the folder holds no file or too much, or can't be signed.
         """
         target = self.path(manifest.id)
         if (target / NAME).exists():
             shutil.rmtree(folder)
-            return self.verify(manifest.id)
+            known = self._whole(manifest.id)
+        else:
+            digests, sizes = self._read(folder)
+            known = msgspec.structs.replace(manifest, files=digests, sizes=sizes)
+            known = known if self._signing is None else self._signing.signed(known)
+            with self._alone():
+                self._place(folder, known)
+        if self._remote is not None:
+            self._remote.put(target, known.id, known.files, (target / NAME).read_bytes())
+        return known
+
+    def manifest(self, artefact_id: str) -> Manifest:
+        """Read the manifest alone. Raises MissingArtefact, CorruptArtefact, ArtefactsAway."""
+        path = self.path(artefact_id) / NAME
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            if self._remote is None:
+                raise MissingArtefact(f"no artefact {artefact_id!r}: {path} does not exist") from None
+            data = self._remote.manifest(artefact_id)
+        try:
+            manifest = msgspec.json.decode(data, type=Manifest)
+        except msgspec.MsgspecError as error:
+            raise CorruptArtefact(f"artefact {artefact_id!r}: {path} is no manifest: {error}") from error
+        if manifest.id != artefact_id:
+            raise CorruptArtefact(f"artefact {artefact_id!r}: its manifest says that it is {manifest.id!r}")
+        if self._signing is not None:
+            self._signing.check(manifest)
+        return manifest
+
+    def verify(self, artefact_id: str) -> Manifest:
+        """Have it on this machine, read every file and compare it with the manifest.
+
+        Raises MissingArtefact where a file is gone, CorruptArtefact (with both digests) where one has changed or the
+        signature isn't right, ForbiddenFile where the manifest names, or the folder holds, a file that may run code,
+        ArtefactsAway.
+        """
+        if self._remote is not None and not (self.path(artefact_id) / NAME).exists():
+            self._fetch(artefact_id)
+        return self._whole(artefact_id)
+
+    def local(self, artefact_id: str) -> Path:
+        """The folder of an artefact that has been verified, fetched where it wasn't here. Raises as `verify`."""
+        if not (self.path(artefact_id) / NAME).exists():
+            self.verify(artefact_id)
+        return self.path(artefact_id)
+
+    def ids(self) -> Iterator[str]:
+        """Of all artefacts, here and in the object store. Raises ArtefactsAway."""
+        here = {path.parent.name for path in self._root.glob(f"*/{NAME}")}
+        return iter(sorted(here | set(self._remote.manifests() if self._remote is not None else ())))
+
+    def size(self, artefact_id: str) -> int:
+        """Bytes of its files on this machine."""
+        return sum(file.stat().st_size for file in self.path(artefact_id).rglob("*") if file.is_file())
+
+    def remove(self, artefact_id: str) -> None:
+        """Remove an artefact, manifest first. Raises ArtefactsAway."""
+        if self._remote is not None:
+            self._remote.remove(artefact_id)
+        folder = self.path(artefact_id)
+        (folder / NAME).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove the files that no artefact holds any more. Raises ArtefactsAway."""
+        with self._alone():
+            for blob in (self._root / _BLOBS).glob("*"):
+                if blob.stat().st_nlink == 1:
+                    blob.unlink()
+        if self._remote is not None:
+            self._remote.sweep({digest for name in self._remote.manifests() for digest in self._named(name)})
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Nobody else places, fetches or sweeps meanwhile."""
+        (self._root / _BLOBS).mkdir(parents=True, exist_ok=True)
+        return alone(self._root / _BLOBS)
+
+    def _named(self, artefact_id: str) -> Iterator[str]:
+        assert self._remote is not None  # noqa: S101 - its only caller has asked
+        return iter(msgspec.json.decode(self._remote.manifest(artefact_id), type=Manifest).files.values())
+
+    def _read(self, folder: Path) -> tuple[dict[str, str], dict[str, int]]:
+        """The digests and sizes of a staged folder's files, which are synced. Raises ForbiddenFile, ArtefactError."""
         files = sorted(p for p in folder.rglob("*") if not p.is_dir() and p.name != NAME)
         if not files:
             raise ArtefactError(f"{folder} holds no file to publish")
-        digests = {}
-        for file in files:
-            name = file.relative_to(folder).as_posix()
+        named = {file.relative_to(folder).as_posix(): file for file in files}
+        sizes = {name: file.lstat().st_size for name, file in named.items()}
+        if sum(sizes.values()) > self._most:
+            raise ArtefactError(
+                f"{folder} holds {sum(sizes.values()):,} bytes, more than artefact_policy.max_gb allows"
+            )
+        for name, file in named.items():
             _refuse(file, name)
-            digests[name] = digest(file)
             sync(file)
-        complete = msgspec.structs.replace(manifest, files=digests)
-        write_atomic(folder / NAME, msgspec.json.format(msgspec.json.encode(complete)))
+        return {name: digest(file) for name, file in named.items()}, sizes
+
+    def _place(self, folder: Path, manifest: Manifest) -> None:
+        """Move a folder with these files to where it belongs, as an artefact."""
+        for name, found in manifest.files.items():
+            _share(folder / name, self._root / _BLOBS / found)
+        write_atomic(folder / NAME, msgspec.json.format(msgspec.json.encode(manifest)))
+        target = self.path(manifest.id)
         if target.exists():  # a folder without a manifest is no artefact
             shutil.rmtree(target)
         folder.rename(target)
         sync(self._root)
-        return complete
 
-    def manifest(self, artefact_id: str) -> Manifest:
-        """Read the manifest alone. Raises MissingArtefact, CorruptArtefact."""
-        path = self.path(artefact_id) / NAME
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Manifest)
-        except FileNotFoundError:
-            raise MissingArtefact(f"no artefact {artefact_id!r}: {path} does not exist") from None
-        except msgspec.MsgspecError as error:
-            raise CorruptArtefact(f"artefact {artefact_id!r}: {path} is no manifest: {error}") from error
+    def _fetch(self, artefact_id: str) -> None:
+        assert self._remote is not None  # noqa: S101 - its only caller has asked
+        with self._alone():
+            if (self.path(artefact_id) / NAME).exists():  # another process has fetched it
+                return
+            manifest = self.manifest(artefact_id)
+            folder, room = self.staging(artefact_id), self._most
+            for name, found in manifest.files.items():
+                _refuse_name(name)
+                blob, file = self._root / _BLOBS / _hex(found), folder / name
+                if not blob.is_file():  # else it is another artefact's too, or an earlier attempt came so far
+                    self._remote.get(found, blob, most=room)
+                room -= blob.stat().st_size
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _take(blob, file)
+            self._place(folder, manifest)
 
-    def verify(self, artefact_id: str) -> Manifest:
-        """Read every file and compare it with the manifest.
-
-        Raises MissingArtefact where a file is gone, CorruptArtefact (with both digests) where one has changed, and
-        ForbiddenFile where the manifest names, or the folder holds, a file that may run code.
-        """
+    def _whole(self, artefact_id: str) -> Manifest:
         manifest = self.manifest(artefact_id)
         folder = self.path(artefact_id)
-        if manifest.id != artefact_id:
-            raise CorruptArtefact(f"artefact {artefact_id!r}: its manifest says that it is {manifest.id!r}")
         for name, expected in sorted(manifest.files.items()):
             file = folder / name
             if not file.is_file():
@@ -121,15 +233,52 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _hex(found: str) -> str:
+    """A digest, which a foreign manifest may have anything in the place of."""
+    if not re.fullmatch("[0-9a-f]{64}", found):
+        raise CorruptArtefact(f"{found!r} is no sha256")
+    return found
+
+
+def _take(blob: Path, file: Path) -> None:
+    """Let a file be a blob's bytes; a copy where the file system has no links."""
+    try:
+        os.link(blob, file)
+    except OSError:
+        shutil.copyfile(blob, file)
+
+
+def _share(file: Path, blob: Path) -> None:
+    """Let a file and its blob be the same bytes on the disk, which nobody writes to any more; where the file system has
+    no links, the file stays alone."""
+    if blob.exists() and digest(blob) != blob.name:  # somebody has changed it
+        blob.unlink()
+    file.chmod(0o444)
+    with suppress(OSError):
+        if not blob.exists():
+            os.link(file, blob)
+        elif not file.samefile(blob):
+            linked = file.with_name(f".{file.name}.link")
+            os.link(blob, linked)
+            linked.replace(file)
+
+
 def _refuse(file: Path, name: str) -> None:
     if file.is_symlink():
         raise ForbiddenFile(f"{name}: a link may lead out of the artefact; copy the file")
-    if file.suffix not in ALLOWED:
-        raise ForbiddenFile(
-            f"{name}: files of this kind are refused, because loading them may run code; "
-            f"an artefact holds only {', '.join(sorted(ALLOWED))}"
-        )
+    _refuse_name(name)
     if file.suffix == ".html":
         with file.open("rb") as stream:
             if stream.read(len(INERT_HTML)) != INERT_HTML.encode():
                 raise ForbiddenFile(f"{name}: a page without the policy that keeps it from running scripts is refused")
+
+
+def _refuse_name(name: str) -> None:
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ForbiddenFile(f"{name}: leads out of the artefact")
+    if path.suffix not in ALLOWED:
+        raise ForbiddenFile(
+            f"{name}: files of this kind are refused, because loading them may run code; "
+            f"an artefact holds only {', '.join(sorted(ALLOWED))}"
+        )

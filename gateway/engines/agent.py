@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from collector import FrameSender, Happened, socket_path
-from exporters.models import Store
+from exporters.models.open_store import open_store
 from gateway.engines.errors import CannotListen
 from gateway.engines.reconcile import Identity, Reconciler, Timing
 from gateway.engines.registry_thread import RegistryThread
@@ -49,7 +49,7 @@ async def run(config: Config, *, name: str, events: Events, stop: asyncio.Event,
             (settings.advertise or own).rstrip("/"),
             selective=frozenset(route for route, policy in config.routes.items() if policy.selective is not None),
         ),
-        store=Store(config.artefacts),
+        store=open_store(config),
         registry=registry,
         send=send,
         events=events,

@@ -163,10 +163,11 @@ class Reconciler:
             async with self._one_load:
                 _known_form(version)
                 child = await self._loaded(version)
-        except (ArtefactError, NotReady) as error:
-            self._failures.broken(version.id, folder)
-            self._refuse(version, attempt, str(error), hopeless=True)
-        except WorkerGone as error:
+        except (ArtefactError, NotReady, WorkerGone) as error:
+            if not error.retryable:
+                self._failures.broken(version.id, folder)
+                self._refuse(version, attempt, str(error), hopeless=True)
+                return
             wait = self._failures.died(version.id, folder)
             self._refuse(version, attempt, f"{error} (again in {wait:.0f} s)")
         except Exception as error:

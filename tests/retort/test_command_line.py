@@ -1,5 +1,6 @@
 """The command line: bad input is told in one message, with what would be right."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from exporters.models import Manifest, Store
+from exporters.models.open_store import open_store
 from exporters.models.store import INERT_HTML
 from retort.demo.settings import free_ports
 from retort.settings import load
 from retort.supervisor import programs
-from router import parse
+from router import open_registry, parse
+from router.registry import Stage, Version
+from router.tasks import TaskKind
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -200,16 +204,48 @@ def test_card_prints_the_path_of_a_versions_page(config: Path) -> None:
         staging = store.staging(name)
         for file, text in files.items():
             (staging / file).write_text(text)
-        made = Manifest(
-            id=name, route="r", kind="chat", runtime="x", base="b", base_revision="1", quantization="int8",
-            created_at=0.0, files={},
-        )  # fmt: skip
-        store.add(staging, made)
+        store.add(staging, made(name))
     said = retort("card", "v1", "--config", str(config)).stdout
     assert Path(said.strip()).read_text() == INERT_HTML
     said = retort("card", "v1", "--markdown", "--config", str(config)).stdout
     assert Path(said.strip()).read_text() == "# v1"
     assert "has no model card" in retort("card", "v0", "--config", str(config)).stderr
+
+
+def test_artefacts_lists_what_there_is_and_removes_what_may_go(config: Path) -> None:
+    settings = load(str(config))
+    store = open_store(settings)
+    registry = open_registry(settings.registry)
+    for number in range(9):
+        name = f"v{number}"
+        (staging := store.staging(name)).joinpath("model.onnx").write_bytes(name.encode() * 1000)
+        store.add(staging, made(name))
+        if number < 8:
+            stage = Stage.LIVE if number == 0 else Stage.RETIRED
+            registry.add_version(version(name, stage))
+    registry.close()
+    said = retort("artefacts", "--config", str(config)).stdout.splitlines()
+    assert said[0] == "v0: r, live; 0.0 MB, x, 1970-01-01; needed"
+    assert [line.partition(":")[0] for line in said if line.endswith("; may go")] == ["v1", "v2"]
+    assert said[-1].endswith("; of no version")
+    rows = json.loads(retort("artefacts", "--unknown", "--json", "--config", str(config)).stdout)
+    assert [row["artefact"] for row in rows if row["may_go"]] == ["v1", "v2", "v8"]
+    done = retort("artefacts", "--unknown", "--remove", "--config", str(config))
+    assert done.stdout.splitlines()[-1] == "removed 3 of 9"
+    assert list(store.ids()) == ["v0", "v3", "v4", "v5", "v6", "v7"]
+
+
+def made(name: str) -> Manifest:
+    return Manifest(
+        id=name, route="r", kind="chat", runtime="x", base="b", base_revision="1", quantization="int8", created_at=0.0,
+        files={},
+    )  # fmt: skip
+
+
+def version(name: str, stage: Stage) -> Version:
+    return Version(
+        id=name, route="r", kind=TaskKind.CHAT, base="b", engine="local", artefact=name, created_at=0.0, stage=stage
+    )
 
 
 def test_status_and_replay_of_an_empty_state(config: Path) -> None:

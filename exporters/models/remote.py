@@ -1,0 +1,121 @@
+"""Artefacts in an object store, by fsspec: S3 and what speaks like it, Google's, Azure's, or a mounted folder.
+
+PREFIX/blobs/SHA256           a file's bytes, once however many artefacts hold it
+PREFIX/manifests/ID.json      last; without it there is no artefact
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from exporters.models.errors import ArtefactError, ArtefactsAway, CorruptArtefact, MissingArtefact
+
+PIECE = 1 << 22  # bytes
+GRACE_SECONDS = 86_400.0
+
+
+class Remote:
+    """One object store. `url`: as s3://BUCKET/PREFIX. Raises ArtefactError where no library speaks its scheme."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec  # noqa: PLC0415 - only who has an object store needs it
+
+        try:
+            self._files, self._prefix = fsspec.core.url_to_fs(url, skip_instance_cache=True)
+        except (ImportError, ValueError) as error:
+            raise ArtefactError(f"artefacts: {url}: {error}") from error
+        self._url = url.rstrip("/")
+
+    def manifest(self, artefact_id: str) -> bytes:
+        """Raises MissingArtefact, ArtefactsAway."""
+        with self._asked(f"no artefact {artefact_id!r} in {self._url}"):
+            self._files.invalidate_cache()
+            return bytes(self._files.cat_file(self._manifest(artefact_id)))
+
+    def manifests(self) -> Iterator[str]:
+        """The ids of all artefacts. Raises ArtefactsAway."""
+        folder = f"{self._prefix}/manifests"
+        with self._asked(""):
+            self._files.invalidate_cache()
+            found = self._files.ls(folder, detail=False) if self._files.exists(folder) else []
+        return (Path(name).stem for name in found if name.endswith(".json"))
+
+    def put(self, folder: Path, artefact_id: str, digests: dict[str, str], manifest: bytes) -> None:
+        """Every file that isn't there, then the manifest. Raises ArtefactsAway."""
+        with self._asked(""):
+            for name, digest in digests.items():
+                blob, file = self._blob(digest), folder / name
+                if not self._files.exists(blob) or self._files.size(blob) != file.stat().st_size:
+                    self._files.makedirs(f"{self._prefix}/blobs", exist_ok=True)
+                    self._files.put_file(str(file), blob)
+            self._files.makedirs(f"{self._prefix}/manifests", exist_ok=True)
+            self._files.pipe_file(self._manifest(artefact_id), manifest)
+
+    def get(self, digest: str, target: Path, *, most: int) -> None:
+        """Write one file, of at most `most` bytes; it appears whole. Raises MissingArtefact, CorruptArtefact,
+        ArtefactError (too large), ArtefactsAway."""
+        whole, size, part = hashlib.sha256(), 0, target.with_name(f"{target.name}.part")
+        blob = self._blob(digest)
+        with (
+            self._asked(f"{self._url}/blobs/{digest} is missing"),
+            self._files.open(blob, "rb") as source,
+            part.open("wb") as file,
+        ):
+            while piece := source.read(PIECE):
+                size += len(piece)
+                if size > most:
+                    raise ArtefactError(f"with {digest} the artefact has more bytes than artefact_policy.max_gb allows")
+                whole.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        if whole.hexdigest() != digest:
+            raise CorruptArtefact(f"{self._url}/blobs/{digest} has sha256 {whole.hexdigest()}; train it again")
+        part.replace(target)
+
+    def remove(self, artefact_id: str) -> None:
+        """Its manifest; its files go with `sweep`. Raises ArtefactsAway."""
+        with self._asked(""):
+            if self._files.exists(self._manifest(artefact_id)):
+                self._files.rm_file(self._manifest(artefact_id))
+
+    def sweep(self, used: set[str]) -> int:
+        """Remove the files that no manifest names, but for new ones, whose manifest may be on its way; how many. Raises
+        ArtefactsAway."""
+        folder = f"{self._prefix}/blobs"
+        with self._asked(""):
+            self._files.invalidate_cache()
+            found = self._files.ls(folder, detail=False) if self._files.exists(folder) else []
+            unused = [n for n in found if Path(n).name not in used and self._age(n) > GRACE_SECONDS]
+            for name in unused:
+                self._files.rm_file(name)
+        return len(unused)
+
+    def _age(self, name: str) -> float:
+        return time.time() - float(self._files.modified(name).timestamp())
+
+    def _blob(self, digest: str) -> str:
+        return f"{self._prefix}/blobs/{digest}"
+
+    def _manifest(self, artefact_id: str) -> str:
+        return f"{self._prefix}/manifests/{artefact_id}.json"
+
+    @contextmanager
+    def _asked(self, missing: str) -> Iterator[None]:
+        """Whatever a client raises, as one of ours."""
+        try:
+            yield
+        except ArtefactError:
+            raise
+        except FileNotFoundError as error:
+            raise MissingArtefact(missing or f"{self._url}: {error}") from error
+        except Exception as error:  # each client has its own
+            raise ArtefactsAway(f"{self._url} can't be used: {_plain(error)}") from error
+
+
+def _plain(error: Exception) -> Any:
+    return str(error) or type(error).__name__
