@@ -25,7 +25,7 @@ from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, build
 from router import Config, parse
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.quiet, pytest.mark.timeout(240)]
 
 REQUESTS = 120
 NAME, EMAIL = "Annegret Wintergerst", "annegret.wintergerst@acme.org"

@@ -18,7 +18,7 @@ from collector import Entry, Stream, open_log
 from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.quiet, pytest.mark.timeout(240)]
 
 KILLS = 8
 

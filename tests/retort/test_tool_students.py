@@ -21,7 +21,7 @@ from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
 from router import Stage, open_registry, parse
 
-pytestmark = [pytest.mark.e2e, pytest.mark.train, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.quiet, pytest.mark.train, pytest.mark.timeout(600)]
 
 CONVERSATIONS = 220
 FIRST = 1000  # of the questions: all have numbers of as many digits

@@ -26,7 +26,7 @@ from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
 from router import Arm, Config, EventKind, Registry, RouteEvent, Stage, decode_evidence, open_registry, parse
 
-pytestmark = [pytest.mark.e2e, pytest.mark.train, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.quiet, pytest.mark.train, pytest.mark.timeout(240)]
 
 EXAMPLES = 400
 RATE = 20.0
