@@ -46,9 +46,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def complaints(error: ValidationError) -> list[str]:
+UNKNOWN = "unknown key; check its spelling (`retort schema` lists the keys)"
+
+
+def complaints(error: ValidationError, *, unknown: str = UNKNOWN) -> list[str]:
     """A line for each key that is wrong. Where a key takes one thing or another, what speaks of the kind that was not
-    meant (a list's words of a text) is left out."""
+    meant (a list's words of a text) is left out. `unknown`: what is said of a key that there isn't."""
     found: dict[str, list[Any]] = {}
     for e in error.errors():
         found.setdefault(".".join(str(part) for part in e["loc"] if not _KIND.search(str(part))), []).append(e)
@@ -57,22 +60,24 @@ def complaints(error: ValidationError) -> list[str]:
         meant = [e for e in wrong if not _other_kind(e) and not (within and _KIND.search(str(e["loc"][-1])))]
         found[key] = meant or ([] if within else wrong)
     return [
-        f"{key}: {' - or: '.join(dict.fromkeys(map(_plain, wrong)))}" if key else _plain(wrong[0])
+        f"{key}: {' - or: '.join(dict.fromkeys(_plain(e, unknown) for e in wrong))}"
+        if key
+        else _plain(wrong[0], unknown)
         for key, wrong in found.items()
         if wrong
     ]
 
 
 def _other_kind(error: Any) -> bool:
-    """Whether a text was given where this complaint wants a list, or the other way round."""
-    if isinstance(error["input"], str):
-        return error["type"] in ("tuple_type", "list_type", "dict_type", "model_type", "model_attributes_type")
-    return error["type"] == "literal_error" and isinstance(error["input"], list | dict)
+    """Whether a text or a number was given where this complaint wants a list, or the other way round."""
+    if isinstance(error["input"], list | dict):
+        return bool(error["type"] == "literal_error")
+    return error["type"] in ("tuple_type", "list_type", "dict_type", "model_type", "model_attributes_type")
 
 
-def _plain(error: Any) -> str:
+def _plain(error: Any, unknown: str) -> str:
     if error["type"] == "extra_forbidden":
-        return "unknown key; check its spelling (`retort schema` lists the keys)"
+        return unknown
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] in ("missing", "value_error") or error["loc"][-1] in _SECRET:
         return message

@@ -18,6 +18,7 @@ from retort.bootstrap.teacher import Teacher
 from retort.errors import StartError
 from retort.imports import Foreign, Unusable
 from router import answer_text
+from router.config_read import complaints
 from router.policy_fields import Strict
 
 USER_TEMPERATURE = 1.0
@@ -199,8 +200,9 @@ def read_scenarios(file: str) -> Iterator[Conversation]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise StartError(f"{file}: can't be read: {getattr(error, 'strerror', None) or error}") from error
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise StartError("\n".join(f"{file}: {line}" for line in lines)) from error
+        file_has, category_has = (", ".join(kind.model_fields) for kind in (Scenarios, Category))
+        unknown = f"unknown key; a file has {file_has}, a category {category_has}"
+        raise StartError("\n".join(f"{file}: {line}" for line in complaints(error, unknown=unknown))) from error
     for number in range(1, max(c.quota for c in made.categories.values()) + 1):
         for name, category in made.categories.items():
             if number <= category.quota:
