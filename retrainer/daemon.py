@@ -8,7 +8,6 @@ Pauses are kept in memory alone: a restart (the configuration may be another) an
 """
 
 import asyncio
-import json
 import logging
 import shutil
 import sys
@@ -16,25 +15,20 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
-
-import msgspec
 
 from collector import open_interactions
 from retrainer.ask import answered, asked, waits
 from retrainer.audit import note
 from retrainer.cancel import cancelled, end
-from retrainer.child import run_child
 from retrainer.counting import Count
 from retrainer.cycle import begin
 from retrainer.errors import CycleBusy, RetrainerError
 from retrainer.lease import LEASE_SECONDS, Leases, Lost
 from retrainer.pause import Pause
-from retrainer.ray_job import RayFailed, run_job, write_order
 from retrainer.state import BUILDING, Cycles, Request, new_id
-from retrainer.stopping import EXIT_AGAIN
 from retrainer.triggers import due
-from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE, EXIT_FAILED
+from retrainer.worker import EXIT_DONE, EXIT_FAILED
+from retrainer.workplace import Workplace
 from router.config import Config
 from router.events import Events
 
@@ -45,7 +39,6 @@ RETRY_SECONDS = (10.0, 3600.0)
 MOST_ATTEMPTS = 5
 POLL_CANCEL = 0.5
 WORKER = (sys.executable, "-m", "retrainer.worker")
-TRACKER = (sys.executable, "-m", "retrainer.tracking")
 
 
 async def run(
@@ -92,7 +85,7 @@ class _Daemon:
         retry: tuple[float, float],
     ) -> None:
         self._config, self._events, self._stop, self._leases = config, events, stop, leases
-        self._worker = worker
+        self._workplace = Workplace(config, events, stop, worker)
         self._first_pause, self._longest_pause = retry
         self._cycles = Cycles(config.state)
         self._interactions = open_interactions(config)
@@ -138,11 +131,7 @@ class _Daemon:
             asyncio.create_task(self._until_unwanted(request.cycle_id, unwanted)),
         ]
         try:
-            code, error = await self._child(request, lost, unwanted)
-            while code == EXIT_ELSEWHERE:
-                code, error = await self._on_ray(request, lost, unwanted)
-                if code == EXIT_DONE:
-                    code, error = await self._child(request, lost, unwanted)
+            code, error = await self._workplace.run(request, lost, unwanted)
         finally:
             for task in beside:
                 task.cancel()
@@ -153,7 +142,9 @@ class _Daemon:
             self._ended(request, code, error)
         note(self._config.state, self._cycles.of(request.route))
         self._leases.release(request.route)
-        await self._track(request)
+        state = self._cycles.load(request.cycle_id)
+        if state is not None and state.outcome is not None:
+            await self._workplace.track(request)
 
     def _ended(self, request: Request, code: int, error: str | None) -> None:
         if self._stop.is_set():
@@ -244,52 +235,6 @@ class _Daemon:
         policy = self._config.routes[route].retrain
         reason = due(policy, new_examples=new, seconds_since=since, drifted=count.drifted)
         return None if reason is None else Request(cycle_id=new_id(route), route=route, reason=reason)
-
-    async def _track(self, request: Request) -> None:
-        """Tell the route's tracker of a cycle that has ended."""
-        state = self._cycles.load(request.cycle_id)
-        tracked = self._config.routes[request.route].retrain.tracking is not None
-        if tracked and state is not None and state.outcome is not None:
-            order = {"config": self._config.model_dump(mode="json"), "cycle": request.cycle_id}
-            await run_child(TRACKER, order, (self._stop,), tell=lambda _: None, at_once=lambda: True)
-
-    async def _on_ray(self, request: Request, lost: Lost, unwanted: asyncio.Event) -> tuple[int, str | None]:
-        """The heavy phases, as a job of the route's cluster."""
-        address = self._config.routes[request.route].retrain.on or ""
-        order = write_order(self._config, request, self._cycles.folder(request.cycle_id))
-        try:
-            stops, token = (self._stop, lost, unwanted), self._config.ray.token
-            code, printed = await run_job(address, order, request.cycle_id, stops, token=token)
-        except RayFailed as failed:
-            return EXIT_AGAIN, str(failed)
-        told = [self._tell(line, request.route) for line in printed.splitlines()]
-        error = next(filter(None, told), None)
-        return code, error or (None if code == EXIT_DONE else f"the cycle's job ended with status {code}")
-
-    async def _child(self, request: Request, lost: Lost, unwanted: asyncio.Event) -> tuple[int, str | None]:
-        order = {"config": self._config.model_dump(mode="json"), "request": msgspec.to_builtins(request)}
-        code, error = await run_child(
-            self._worker,
-            order,
-            (self._stop, lost, unwanted),
-            tell=lambda line: self._tell(line, request.route),
-            at_once=lambda: lost.gone,
-        )
-        return code, error or (None if code == EXIT_DONE else f"the cycle's process ended with status {code}")
-
-    def _tell(self, line: str | bytes, route: str) -> str | None:
-        try:
-            told: dict[str, Any] = json.loads(line)
-            name, fields = told["event"], told["fields"]
-        except (ValueError, TypeError, KeyError):  # a library's print
-            return None
-        if name == "worker.error":
-            return str(fields["error"])
-        if name == "worker.progress":
-            log.info("retrainer.progress", extra={"route": route, **fields})
-        else:
-            self._events.emit(name, **fields)
-        return None
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:
