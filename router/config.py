@@ -58,12 +58,14 @@ class Upstream(Strict):
 
 
 class EngineSettings(Strict):
-    """Where students are served. `advertise`: the address that gateways use, if not the one listened on."""
+    """Where students are served. `advertise`: the address that gateways use, if not the one listened on. `memory_gb`:
+    what all loaded versions may take together; None asks nobody."""
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
     listen: str = "127.0.0.1:0"
     advertise: str | None = None
     max_loaded: int = Field(3, gt=0)
+    memory_gb: float | None = Field(None, gt=0)
     threads: int = Field(2, gt=0)
     queue: int = Field(64, gt=0)
 

@@ -7,6 +7,7 @@ EngineError
 ├── TooLarge           the body is above the limit: 413
 ├── QueueFull          too many requests wait already: 503, may be retried
 ├── WorkerGone         the version's process ended: 503, may be retried
+├── NoRoom             a version would take more memory than the engine may; may be retried
 ├── DecodeFailed       the runtime failed: 500
 ├── NotReady           a version can't be loaded, or fails its probes; not worth retrying with the same files
 └── CannotListen       the address can't be listened on
@@ -74,6 +75,14 @@ class WorkerGone(EngineError):
     retryable = True
     status = 503
     code = "worker_gone"
+
+
+class NoRoom(EngineError):
+    """There is no memory left for this version."""
+
+    retryable = True
+    status = 503
+    code = "no_room"
 
 
 class DecodeFailed(EngineError):

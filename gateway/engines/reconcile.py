@@ -20,9 +20,10 @@ import msgspec
 from exporters.models import ArtefactError, Manifest, Store
 from exporters.models.tool_text import FORM
 from gateway.engines.child import Child
-from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.errors import NoRoom, NotReady, WorkerGone
 from gateway.engines.failures import Failures
 from gateway.engines.hosting import Hosted, Hosts
+from gateway.engines.memory import check
 from gateway.engines.probe import probe
 from gateway.engines.registry_thread import RegistryThread
 from router.config import EngineSettings
@@ -163,7 +164,7 @@ class Reconciler:
             async with self._one_load:
                 _known_form(version)
                 child = await self._loaded(version)
-        except (ArtefactError, NotReady, WorkerGone) as error:
+        except (ArtefactError, NotReady, WorkerGone, NoRoom) as error:
             if not error.retryable:
                 self._failures.broken(version.id, folder)
                 self._refuse(version, attempt, str(error), hopeless=True)
@@ -190,6 +191,7 @@ class Reconciler:
 
     async def _loaded(self, version: Version) -> Child:
         manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
+        check(manifest, (hosted.child.pid for hosted in self.hosts), most_gb=self._settings.memory_gb)
         child = await Child.start(
             self._folder(version),
             runtime=manifest.runtime,

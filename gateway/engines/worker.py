@@ -18,6 +18,7 @@ from pathlib import Path
 from exporters.child import ending_with
 from exporters.models import ArtefactError
 from gateway.engines.errors import NotReady
+from gateway.engines.memory import FirstToGo
 from gateway.engines.protocol import LENGTH, Order, Report, Unloadable, order, pack
 from gateway.engines.turns import load
 
@@ -31,7 +32,8 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
         connection.sendall(pack(report))
 
     try:
-        loaded, turns = load(runtime, folder, threads=threads, send=send)
+        with FirstToGo():
+            loaded, turns = load(runtime, folder, threads=threads, send=send)
     except (NotReady, ArtefactError, ImportError) as error:
         send(Unloadable(str(error)))
         return 1

@@ -97,6 +97,26 @@ async def test_a_version_that_calls_tools_in_an_unknown_form_is_not_served(runni
     assert not running.registry.endpoints
 
 
+async def test_a_version_that_finds_no_room_waits_and_the_others_go_on(
+    tmp_path: Path, store: Store, publish: Publish
+) -> None:
+    publish("v1")
+    publish("v2")
+    config = settings(tmp_path / "state", store, memory_gb=0.35)
+    async with FakeCollector(socket_path(config.state)) as collector, engine(config, FakeRegistry(), collector) as made:
+        made.registry.set(version("v1"))
+        await made.ready("v1")
+        made.registry.set(version("v1"), version("v2"))
+        await until(lambda: len(collector.of(EventKind.UNREADY, "v2")) > 1)
+        unready = collector.of(EventKind.UNREADY, "v2")[-1]
+        assert "GB and 0." in unready.data["reason"]
+        assert "of memory_gb: 0.35 (again in" in unready.data["reason"]
+        assert not unready.data["hopeless"]
+        assert (await made.ask("v1"))[0] == 200
+        made.registry.set(version("v2"))
+        await made.ready("v2")
+
+
 async def test_a_wanted_version_is_verified_loaded_probed_and_published(running: Running, publish: Publish) -> None:
     publish("v1")
     running.registry.set(version("v1"))

@@ -1,0 +1,50 @@
+"""Memory of the versions of an engine: each is a process of its own, so that what one held comes back when it ends."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from exporters.models import Manifest
+from gateway.engines.errors import NoRoom, NotReady
+
+AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights: libraries, a cache for a request, buffers
+_WEIGHTS = (".onnx", ".data", ".safetensors")
+_FIRST_TO_GO = "1000"
+
+
+def check(manifest: Manifest, pids: Iterable[int], *, most_gb: float | None) -> None:
+    """Raises NoRoom where a version of this manifest, beside the processes that serve already, would take more;
+    NotReady where it would by itself."""
+    if most_gb is None:
+        return
+    weights = sum(size for name, size in manifest.sizes.items() if name.endswith(_WEIGHTS))
+    needed, held = weights + AROUND_WEIGHTS, sum(map(resident, pids))
+    takes = f"{manifest.id} takes about {needed / 1e9:.2f} GB"
+    if needed > most_gb * 1e9:
+        raise NotReady(f"{takes}, more than memory_gb: {most_gb:g} of this engine")
+    if needed + held > most_gb * 1e9:
+        raise NoRoom(f"{takes} and {held / 1e9:.2f} are in use, of memory_gb: {most_gb:g}")
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process that are in memory; 0 where it has ended, or nothing tells."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class FirstToGo:
+    """While this process loads, a kernel that runs out of memory ends it, and none that serves."""
+
+    _FILE = Path("/proc/self/oom_score_adj")
+
+    def __enter__(self) -> None:
+        with suppress(OSError):
+            self._before = self._FILE.read_text()
+            self._FILE.write_text(_FIRST_TO_GO)
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError, AttributeError):
+            self._FILE.write_text(self._before)

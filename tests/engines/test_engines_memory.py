@@ -1,0 +1,46 @@
+"""How much memory versions take, and who goes first where it runs out."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporters.models import Manifest
+from gateway.engines.errors import NoRoom, NotReady
+from gateway.engines.memory import AROUND_WEIGHTS, FirstToGo, check, resident
+
+
+def manifest(**sizes: int) -> Manifest:
+    return Manifest(
+        id="v2", route="r", kind="chat", runtime="onnxruntime-genai", base="b", base_revision="1", quantization="int8",
+        created_at=1.0, files={}, sizes={f"model.{name}": size for name, size in sizes.items()},
+    )  # fmt: skip
+
+
+def test_a_version_needs_its_weights_and_what_is_around_them() -> None:
+    made = manifest(onnx=10**8, data=6 * 10**8, html=10**12)
+    check(made, [], most_gb=None)
+    check(made, [], most_gb=(7e8 + AROUND_WEIGHTS) / 1e9)
+    with pytest.raises(NotReady, match=r"v2 takes about 1\.00 GB, more than memory_gb: 0\.9 of this engine"):
+        check(made, [], most_gb=0.9)
+    held = resident(os.getpid())
+    assert 10**7 < held < 10**10
+    with pytest.raises(NoRoom, match=r"v2 takes about 1\.00 GB and 0\.\d\d are in use, of memory_gb: 1\.0") as caught:
+        check(made, [os.getpid()], most_gb=(7e8 + AROUND_WEIGHTS + held / 2) / 1e9)
+    assert caught.value.retryable
+
+
+def test_a_process_that_has_ended_holds_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+        assert resident(ended.pid) == 0
+
+
+def test_who_loads_goes_first_and_then_no_sooner_than_before() -> None:
+    file = Path("/proc/self/oom_score_adj")
+    before = file.read_text()
+    with FirstToGo():
+        assert file.read_text().strip() == "1000"
+    assert file.read_text() == before
