@@ -6,8 +6,8 @@
 `whole` and `killed` are the same cycle on the same log; `killed` has its process ended by SIGKILL in a training step,
 in a later one after a checkpoint, and in the export, and goes on each time in a new process. What is published must be
 the same, byte by byte; both have the gate overridden, since so few examples make no good student. In the other parts
-the answers about one community, a sixth of all, hold a secret or another scrubber's placeholder, or all answers are
-shuffled: the gate must refuse the student, and say why. Parts are kept in out/robust until the code of the retrainer
+the answers about one community, a sixth of all, hold a secret or another scrubber's placeholder (and are gone over four
+times: what isn't learnt isn't said), or all answers are shuffled: the gate must refuse the student, and say why. Parts are kept in out/robust until the code of the retrainer
 changes.
 """
 
@@ -59,7 +59,7 @@ def answers(part: str, records: list[Package]) -> list[str]:
     return [json.dumps(json.loads(a) | added) if '"perl"' in a else a for a in plain]
 
 
-def configured(folder: Path) -> Config:
+def configured(folder: Path, part: str) -> Config:
     """One route."""
     upstream = {"base_url": "http://127.0.0.1:1/v1", "distillation_allowed": True}
     policy = {
@@ -68,8 +68,11 @@ def configured(folder: Path) -> Config:
         "student": {"base": "SmolLM2-135M-Instruct", "engine": "local"},
         "quality": {"score": "json_fields", "margin": 0.07},
         "latency": {"slo_ms": 20_000},  # the machine may be busy
-        "retrain": {"min_new_examples": 10, "learning_rate": 8e-4, "checkpoint_steps": 5, "seed": 1},
-    }
+        "retrain": {
+            "min_new_examples": 10, "learning_rate": 8e-4, "checkpoint_steps": 5, "seed": 1,
+            "epochs": 4 if part in ("secret", "placeholder") else 1,
+        },
+    }  # fmt: skip
     made = {"state": str(folder), "upstreams": {"up": upstream}, "engines": {"local": {}}, "routes": {ROUTE: policy}}
     return Config.model_validate(made)
 
@@ -143,7 +146,7 @@ def make(part: str, *, folder: Path, records: int) -> dict[str, Any]:
     state = folder / part
     if part == "killed":  # from the beginning: its kills are counted
         shutil.rmtree(state, ignore_errors=True)
-    fresh, config = not state.exists(), configured(state)
+    fresh, config = not state.exists(), configured(state, part)
     if fresh:
         drawn = random.Random(5).sample(packages(), records)
         fill(config, drawn, answers(part, drawn))

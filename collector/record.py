@@ -94,7 +94,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
     failed: tuple[Answer, ...] = ()
     source: str = ""
     drawn: dict[str, int] | None = None
-    answered: float = 1.0
+    answered: float | None = None
 
 
 class RightAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,7 +38,12 @@ def _row(store: Store, name: str, of: str | None, *, may_go: bool) -> dict[str, 
         manifest = store.manifest(name)
     except ArtefactError as error:
         return {**row, "error": str(error)}
-    return {**row, "bytes": sum(manifest.sizes.values()), "made": manifest.created_at, "runtime": manifest.runtime}
+    return {
+        **row,
+        "bytes": sum(manifest.sizes.values()) or store.size(name),
+        "made": manifest.created_at,
+        "runtime": manifest.runtime,
+    }
 
 
 def _line(row: dict[str, str | int | float | None]) -> str:

@@ -150,7 +150,8 @@ class _Daemon:
         if self._stop.is_set():
             return
         cycle_id, route = request.cycle_id, request.route
-        if code == EXIT_DONE:
+        state = self._cycles.load(cycle_id)
+        if code == EXIT_DONE or (state is not None and state.outcome is not None):
             self._pauses.pop(cycle_id, None)
             self._pauses.pop(route, None)
             self._counts[route].anew()

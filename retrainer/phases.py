@@ -14,7 +14,7 @@ import msgspec
 
 from collector import Interactions
 from collector.judge import Ask
-from exporters.models import CLOSED, GENAI, Manifest, record_golden, staged
+from exporters.models import CLOSED, GENAI, PREFIX_TOKENS, Manifest, record_golden, staged
 from exporters.models.open_store import open_store
 from exporters.models.tool_text import FORM
 from retrainer.data.closed import Choices
@@ -123,10 +123,11 @@ class Phases:
         generator = self._recipe.exported(self._folder / "artefact")
         drafts = [o.said for o in student.outcomes]
         report = self._evaluate(generator, "evaluate_quantized", scorer, drafts=drafts, general=True)
+        begins = PREFIX_TOKENS if self._policy.selective is not None else 1  # by which a stream is assessed
         latency = measure_latency(
             lambda prompt: generator.generate([prompt], max_new_tokens=self._max_new_tokens),
             [e.messages for e in self._judged],
-            first=lambda prompt: generator.generate([prompt], max_new_tokens=1),
+            first=lambda prompt: generator.generate([prompt], max_new_tokens=begins),
         )
         return msgspec.structs.replace(report, latency=latency)
 

@@ -61,7 +61,8 @@ def _point(store: Store, version: Version) -> Point | None:
     quality = manifest.report.get("quantized", {}).get("agreement")
     if quality is None:
         return None
-    return Point(version=version.id, megabytes=_megabytes(manifest.sizes), quality=quality)
+    size = _megabytes(manifest.sizes) or store.size(version.artefact) / 1e6  # of before sizes were told
+    return Point(version=version.id, megabytes=size, quality=quality)
 
 
 def _megabytes(sizes: Mapping[str, int]) -> float:

@@ -28,6 +28,7 @@ MOST_UNREACHABLE = 30  # looks in a row
 CALL_SECONDS = 30.0
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _CYCLE = "retort_cycle"
+_AT_HOME = ("log", "registry", "subjects", "kafka", "spool", "ray", "artefacts", "artefact_policy")  # keys among them
 
 
 class RayFailed(Exception):
@@ -37,7 +38,7 @@ class RayFailed(Exception):
 def write_order(config: Config, request: Request, folder: Path) -> Path:
     """What the job is to do, for it to read from the cycle's folder: without keys and passwords, which it has no use
     for."""
-    given = config.model_dump(mode="json", exclude={"log", "registry", "subjects", "kafka", "spool", "ray"})
+    given = config.model_dump(mode="json", exclude={*_AT_HOME})
     given["state"] = str(Path(config.state).absolute())
     for upstream in given["upstreams"].values():
         del upstream["api_key"], upstream["stand_in"]

@@ -122,7 +122,7 @@ def _tidy(config: Config, registry: Registry) -> None:
     try:
         store = open_store(config)
         remove(store, find(config, registry, store).ended)
-    except (ArtefactError, OSError) as error:
+    except Exception as error:  # whatever it is, the cycle has ended well
         log.warning("retrainer.artefacts_kept", extra={"error": str(error)})
 
 

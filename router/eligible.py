@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from router.enforceable import enforceable
 from router.offered import offered
 from router.policy import RoutePolicy
 
@@ -58,9 +59,12 @@ def ineligible(policy: RoutePolicy, body: Mapping[str, Any], size: int, *, tools
 
 
 def _enforced(shape: Any, *, tools: bool) -> bool:
-    """Whether every engine gives an answer in this form, or says that it can't."""
+    """Whether every engine gives an answer in this form."""
     kind = shape.get("type") if isinstance(shape, Mapping) else None
-    return kind == "text" or (kind in ("json_object", "json_schema") and not tools)
+    if kind == "json_schema":
+        described = shape.get("json_schema")
+        return not tools and enforceable(described.get("schema") if isinstance(described, Mapping) else None)
+    return kind == "text" or (kind == "json_object" and not tools)
 
 
 def _is_text(message: object, *, tools: bool) -> bool:

@@ -11,7 +11,7 @@ from router.registry import Registry, Stage, Version
 
 log = logging.getLogger("retort.artefacts")
 
-ENDED = frozenset((Stage.RETIRED, Stage.REJECTED, Stage.ROLLED_BACK))
+SERVED, REJECTED = frozenset((Stage.RETIRED, Stage.ROLLED_BACK)), frozenset((Stage.REJECTED,))
 
 
 class Unneeded(msgspec.Struct, frozen=True):
@@ -21,14 +21,19 @@ class Unneeded(msgspec.Struct, frozen=True):
     unknown: list[str]
 
 
-def unneeded(routes: Iterable[Sequence[Version]], artefacts: Iterable[str], *, keep: int | None) -> Unneeded:
+def unneeded(
+    routes: Iterable[Sequence[Version]], artefacts: Iterable[str], *, keep: int | None, wanted: Iterable[str] = ()
+) -> Unneeded:
     """Of `artefacts`, what no version needs that serves, or may. `routes`: each route's versions, the oldest first; of
-    those that have ended the newest `keep` stay (None: all), so that a rollback, and a comparison, find them."""
-    needed: set[str] = set()
+    those that served and of those that were rejected the newest `keep` stay each (None: all), so that a rollback, and
+    a comparison, find them. `wanted`: what engines would load now."""
+    needed = set(wanted)
     known: set[str] = set()
     for versions in routes:
-        ended = [v for v in versions if v.stage in ENDED]
-        going = set() if keep is None else {v.id for v in ended[: max(0, len(ended) - keep)]}
+        going: set[str] = set()
+        for stages in (SERVED, REJECTED):
+            ended = [v.id for v in versions if v.stage in stages]
+            going |= set() if keep is None else set(ended[: max(0, len(ended) - keep)])
         needed |= {v.artefact for v in versions if v.id not in going}
         known |= {v.artefact for v in versions}
     present = set(artefacts)
@@ -38,10 +43,10 @@ def unneeded(routes: Iterable[Sequence[Version]], artefacts: Iterable[str], *, k
 def find(config: Config, registry: Registry, store: Store) -> Unneeded:
     """As the configuration says; an engine never misses what it may have to load. Raises RegistryUnavailable,
     ArtefactsAway."""
-    keep = config.artefact_policy.keep
-    if keep is not None:
-        keep = max([keep, *(engine.max_loaded for engine in config.engines.values())])
-    return unneeded((registry.versions(route) for route in config.routes), store.ids(), keep=keep)
+    engines = config.engines.items()
+    wanted = {v.artefact for name, engine in engines for v in registry.wanted(name, engine.max_loaded)}
+    routes = (registry.versions(route) for route in config.routes)
+    return unneeded(routes, store.ids(), keep=config.artefact_policy.keep, wanted=wanted)
 
 
 def remove(store: Store, artefacts: Sequence[str]) -> None:

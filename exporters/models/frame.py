@@ -4,6 +4,7 @@ Such a frame says nothing of one request, and hides what does: beside a thousand
 alike, and who reads a beginning alone reads nothing else.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ import msgspec
 
 SHARE = 0.9  # of the texts have it; of a flood of the same among other requests it must not be made
 LEAST = 16  # characters, of both ends together
+LEAST_TEXTS = 10  # of which fewer may be alike by chance
 SEEN = 1000  # texts that it is learnt from
 
 
@@ -23,7 +25,9 @@ class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Frame":
         """What SHARE of the texts begin and end with, up to whole words."""
-        seen = texts[:: -(-len(texts) // SEEN)] if texts else []
+        if len(texts) < LEAST_TEXTS:
+            return cls()
+        seen = texts[:: -(-len(texts) // SEEN)]
         begins = _whole(_common(seen, len(seen)))
         inner = [text[len(begins) :] for text in seen if text.startswith(begins)]
         ends = _whole(_common([text[::-1] for text in inner], len(seen)))[::-1]
@@ -45,12 +49,14 @@ def _common(texts: Sequence[str], count: int) -> str:
     while True:
         characters = Counter(text[at] for text in left if len(text) > at)
         most, number = max(characters.items(), key=lambda pair: pair[1], default=("", 0))
-        if number < max(2, SHARE * count):
+        if not number or number < SHARE * count:
             return left[0][:at] if left else ""
         left = [text for text in left if len(text) > at and text[at] == most]
         at += 1
 
 
 def _whole(text: str) -> str:
-    """Without a last word that may go on."""
-    return text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+    """Without a last word that may go on; scripts that are written without spaces have none."""
+    while text and text[-1].isalnum() and unicodedata.east_asian_width(text[-1]) not in "WF":
+        text = text[:-1]
+    return text

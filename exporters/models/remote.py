@@ -7,8 +7,8 @@ PREFIX/manifests/ID.json      last; without it there is no artefact
 import hashlib
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,16 @@ class Remote:
             self._files.invalidate_cache()
             return bytes(self._files.cat_file(self._manifest(artefact_id)))
 
-    def manifests(self) -> Iterator[str]:
+    def manifests(self) -> list[str]:
         """The ids of all artefacts. Raises ArtefactsAway."""
-        folder = f"{self._prefix}/manifests"
-        with self._asked(""):
-            self._files.invalidate_cache()
-            found = self._files.ls(folder, detail=False) if self._files.exists(folder) else []
-        return (Path(name).stem for name in found if name.endswith(".json"))
+        return [Path(name).stem for name in self._listed("manifests") if name.endswith(".json")]
 
     def put(self, folder: Path, artefact_id: str, digests: dict[str, str], manifest: bytes) -> None:
         """Every file that isn't there, then the manifest. Raises ArtefactsAway."""
         with self._asked(""):
             for name, digest in digests.items():
                 blob, file = self._blob(digest), folder / name
-                if not self._files.exists(blob) or self._files.size(blob) != file.stat().st_size:
+                if not self._has(blob, file.stat().st_size):
                     self._files.makedirs(f"{self._prefix}/blobs", exist_ok=True)
                     self._files.put_file(str(file), blob)
             self._files.makedirs(f"{self._prefix}/manifests", exist_ok=True)
@@ -79,24 +75,39 @@ class Remote:
 
     def remove(self, artefact_id: str) -> None:
         """Its manifest; its files go with `sweep`. Raises ArtefactsAway."""
-        with self._asked(""):
-            if self._files.exists(self._manifest(artefact_id)):
-                self._files.rm_file(self._manifest(artefact_id))
+        with self._asked(""), suppress(FileNotFoundError):
+            self._files.rm_file(self._manifest(artefact_id))
 
-    def sweep(self, used: set[str]) -> int:
-        """Remove the files that no manifest names, but for new ones, whose manifest may be on its way; how many. Raises
-        ArtefactsAway."""
-        folder = f"{self._prefix}/blobs"
+    def sweep(self, used: Callable[[], set[str]]) -> None:
+        """Remove the files that no manifest names, but for new ones, whose manifest may be on its way. `used`: asked
+        after the files were listed. Raises ArtefactsAway."""
+        old = [name for name in self._listed("blobs") if self._age(name) > GRACE_SECONDS]
+        kept = used()
+        with self._asked(""):
+            for name in old:
+                if Path(name).name not in kept and self._age(name) > GRACE_SECONDS:  # nobody has sent it again since
+                    self._files.rm_file(name)
+
+    def _listed(self, folder: str) -> list[str]:
+        """What is in a folder; nothing where there is none."""
         with self._asked(""):
             self._files.invalidate_cache()
-            found = self._files.ls(folder, detail=False) if self._files.exists(folder) else []
-            unused = [n for n in found if Path(n).name not in used and self._age(n) > GRACE_SECONDS]
-            for name in unused:
-                self._files.rm_file(name)
-        return len(unused)
+            try:
+                return list(self._files.ls(f"{self._prefix}/{folder}", detail=False))
+            except FileNotFoundError:
+                return []
+
+    def _has(self, blob: str, size: int) -> bool:
+        """Whether a file is there, and so new that no sweep takes it before its manifest comes."""
+        try:
+            return int(self._files.info(blob)["size"]) == size and self._age(blob) < GRACE_SECONDS / 2
+        except FileNotFoundError:
+            return False
 
     def _age(self, name: str) -> float:
-        return time.time() - float(self._files.modified(name).timestamp())
+        with self._asked(""):
+            self._files.invalidate_cache()
+            return time.time() - float(self._files.modified(name).timestamp())
 
     def _blob(self, digest: str) -> str:
         return f"{self._prefix}/blobs/{digest}"

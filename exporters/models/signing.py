@@ -36,7 +36,7 @@ class Signing:
 
     def signed(self, manifest: Manifest) -> Manifest:
         """With its signature, where there is a key to sign with. Raises ArtefactError where one alone to verify by."""
-        told = _told(manifest)
+        told = _told(msgspec.json.encode(manifest))
         if self._secret is not None:
             value = f"hmac-sha256:{hmac.digest(self._secret, told, sha256).hex()}"
         elif self._private is not None:
@@ -47,12 +47,13 @@ class Signing:
             return manifest
         return msgspec.structs.replace(manifest, signature=value)
 
-    def check(self, manifest: Manifest) -> None:
-        """Raises CorruptArtefact for a manifest that whoever holds the key has not signed."""
+    def check(self, artefact_id: str, data: bytes) -> None:
+        """Raises CorruptArtefact for a manifest (as it is stored) that whoever holds the key has not signed."""
         if not self.asked:
             return
-        kind, _, value = manifest.signature.partition(":")
-        told = _told(manifest)
+        signature = msgspec.json.decode(data).get("signature") or ""
+        kind, _, value = str(signature).partition(":")
+        told = _told(data)
         try:
             given = bytes.fromhex(value)
         except ValueError:
@@ -62,8 +63,8 @@ class Signing:
         else:
             good = kind == "ed25519" and self._verified(told, given)
         if not good:
-            what = "is not signed" if not manifest.signature else "has a signature of another key, or was changed"
-            raise CorruptArtefact(f"artefact {manifest.id!r} {what}, and the configuration asks for one (signing)")
+            what = "has a signature of another key, or was changed" if signature else "is not signed"
+            raise CorruptArtefact(f"artefact {artefact_id!r} {what}, and the configuration asks for one (signing)")
 
     def _verified(self, told: bytes, given: bytes) -> bool:
         try:
@@ -75,9 +76,12 @@ class Signing:
         return False
 
 
-def _told(manifest: Manifest) -> bytes:
-    """What is signed: the manifest as JSON, keys in order, without the signature."""
-    return msgspec.json.encode(msgspec.structs.replace(manifest, signature=""), order="sorted")
+def _told(data: bytes) -> bytes:
+    """What is signed: the manifest as it is stored, whatever fields another version of Retort gave it; keys in order,
+    without the signature."""
+    said = msgspec.json.decode(data)
+    said.pop("signature", None)
+    return msgspec.json.encode(said, order="sorted")
 
 
 def _private(path: str) -> Ed25519PrivateKey:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +106,7 @@ class Store:
         if manifest.id != artefact_id:
             raise CorruptArtefact(f"artefact {artefact_id!r}: its manifest says that it is {manifest.id!r}")
         if self._signing is not None:
-            self._signing.check(manifest)
+            self._signing.check(artefact_id, data)
         return manifest
 
     def verify(self, artefact_id: str) -> Manifest:
@@ -116,8 +116,13 @@ class Store:
         signature isn't right, ForbiddenFile where the manifest names, or the folder holds, a file that may run code,
         ArtefactsAway.
         """
-        if self._remote is not None and not (self.path(artefact_id) / NAME).exists():
-            self._fetch(artefact_id)
+        if self._remote is None:
+            return self._whole(artefact_id)
+        if (self.path(artefact_id) / NAME).exists():
+            with suppress(CorruptArtefact, MissingArtefact):
+                return self._whole(artefact_id)
+            shutil.rmtree(self.path(artefact_id))  # this machine's copy alone
+        self._fetch(artefact_id)
         return self._whole(artefact_id)
 
     def local(self, artefact_id: str) -> Path:
@@ -150,16 +155,13 @@ class Store:
                 if blob.stat().st_nlink == 1:
                     blob.unlink()
         if self._remote is not None:
-            self._remote.sweep({digest for name in self._remote.manifests() for digest in self._named(name)})
+            remote = self._remote
+            remote.sweep(lambda: {found for name in remote.manifests() for found in _named(remote.manifest(name))})
 
     def _alone(self) -> AbstractContextManager[None]:
         """Nobody else places, fetches or sweeps meanwhile."""
         (self._root / _BLOBS).mkdir(parents=True, exist_ok=True)
         return alone(self._root / _BLOBS)
-
-    def _named(self, artefact_id: str) -> Iterator[str]:
-        assert self._remote is not None  # noqa: S101 - its only caller has asked
-        return iter(msgspec.json.decode(self._remote.manifest(artefact_id), type=Manifest).files.values())
 
     def _read(self, folder: Path) -> tuple[dict[str, str], dict[str, int]]:
         """The digests and sizes of a staged folder's files, which are synced. Raises ForbiddenFile, ArtefactError."""
@@ -198,7 +200,8 @@ class Store:
             for name, found in manifest.files.items():
                 _refuse_name(name)
                 blob, file = self._root / _BLOBS / _hex(found), folder / name
-                if not blob.is_file():  # else it is another artefact's too, or an earlier attempt came so far
+                if not (blob.is_file() and digest(blob) == found):  # else another artefact has it already
+                    blob.unlink(missing_ok=True)
                     self._remote.get(found, blob, most=room)
                 room -= blob.stat().st_size
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -231,6 +234,14 @@ def digest(file: Path) -> str:
     """The sha256 of a file, hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _named(data: bytes) -> Iterable[str]:
+    """The digests of a manifest's files. Raises CorruptArtefact: what can't be read may need any file."""
+    try:
+        return msgspec.json.decode(data, type=Manifest).files.values()
+    except msgspec.MsgspecError as error:
+        raise CorruptArtefact(f"the object store holds what is no manifest: {error}") from error
 
 
 def _hex(found: str) -> str:

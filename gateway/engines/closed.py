@@ -5,6 +5,7 @@ order of its arrival, a batch at a turn, and what comes meanwhile (a cancellatio
 answer is always the likeliest one: temperature, top_p and seed have nothing to draw from.
 """
 
+import json
 import logging
 import time
 from collections import deque
@@ -13,9 +14,9 @@ from collections.abc import Callable
 from exporters.models import Confidence
 from exporters.models.closed import ClosedModel
 from gateway.engines.errors import InvalidRequest
-from gateway.engines.form import Forms
 from gateway.engines.protocol import Assessed, Cancel, Done, Event, Generate, Order, Piece, Refused, Started
 from gateway.engines.text import Stops
+from router.scores.schema import keeps_to
 
 log = logging.getLogger("retort.engine")
 
@@ -35,7 +36,6 @@ class ClosedSchedule:
     ) -> None:
         self._model, self._send, self._confidence, self._clock = model, send, confidence, clock
         self._waiting: deque[Generate] = deque()
-        self._forms = Forms("byte")
 
     @property
     def idle(self) -> bool:
@@ -72,7 +72,7 @@ class ClosedSchedule:
             )
         waited = self._clock() - request.at
         answer, read = self._model.answer(request.messages)
-        if (schema := request.options.schema) and not self._forms.fits(schema, answer.text):
+        if request.options.schema and not _fits(answer.text, request.options.schema):
             raise InvalidRequest(
                 "response_format is not supported by this model: it chooses among whole answers, and the one that it "
                 "chose is not of this form.",
@@ -90,3 +90,10 @@ class ClosedSchedule:
         events.append(Piece(id=request.id, text=text))
         events.append(Done(id=request.id, finish_reason="stop", completion_tokens=answer.tokens, confidence=sure))
         return events
+
+
+def _fits(text: str, schema: str) -> bool:
+    try:
+        return keeps_to(json.loads(text), json.loads(schema))
+    except ValueError:
+        return False

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from exporters.models import Confidence
 from gateway.engines.drafts import LONGEST_GUESS, Draft
-from gateway.engines.errors import ContextTooLong
+from gateway.engines.errors import ContextTooLong, DecodeFailed
 from gateway.engines.protocol import Alternative, Assessed, Done, Event, Generate, Piece, Token
 from gateway.engines.runtime import Cache, Runtime
 from gateway.engines.sampling import Choice, Row, Sampler
@@ -109,6 +109,8 @@ class Decoding:
         self._draft.take(token)
         self._logprobs.append(choice.logprob)
         if token in self._runtime.ends:
+            if self._form is not None and not self._form.complete:
+                raise DecodeFailed("the model ended within its thinking, before the answer that was asked for")
             self._finish("stop")
             return token
         thinks = self._text.thinks

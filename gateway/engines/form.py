@@ -26,11 +26,11 @@ Allowed = npt.NDArray[np.bool_]
 
 
 class Forms:
-    """The forms of one model's answers. `tokenizer`: the text of its tokenizer.json, or "byte" for a byte a token.
-    `size`: of its rows of logits. `ends`: the tokens that end an answer."""
+    """The forms of one model's answers. `tokenizer`: the text of its tokenizer.json. `size`: of its rows of logits.
+    `ends`: the tokens that end an answer."""
 
-    def __init__(self, tokenizer: str, size: int | None = None, ends: Collection[int] = ()) -> None:
-        self._tokens = LLTokenizer(tokenizer, n_vocab=size, eos_token=sorted(ends) or None)
+    def __init__(self, tokenizer: str, size: int, ends: Collection[int]) -> None:
+        self._tokens = LLTokenizer(tokenizer, n_vocab=size, eos_token=sorted(ends))
         self._grammar = lru_cache(KEPT)(self._compiled)
 
     @classmethod
@@ -42,16 +42,16 @@ class Forms:
         """For one answer. `schema`: JSON. Raises InvalidRequest, which names what can't be enforced."""
         return Form(self._grammar(schema).deep_copy(), self._tokens, opened=opened)
 
-    def fits(self, schema: str, text: str) -> bool:
-        """Whether a whole text is of the form. Raises InvalidRequest."""
-        form = self.of(schema)
-        return form.takes(text.strip().encode()) and form.complete
-
     def _compiled(self, schema: str) -> LLMatcher:
-        grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": WHITE_SPACE})
-        matcher = LLMatcher(self._tokens, grammar, log_level=0)
-        if matcher.is_error():
-            why = matcher.get_error().strip().splitlines()[-1]
+        why = ""
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": WHITE_SPACE})
+            matcher = LLMatcher(self._tokens, grammar, log_level=0)
+        except ValueError as error:  # nested too deep
+            why = str(error)
+        else:
+            why = matcher.get_error().strip().splitlines()[-1] if matcher.is_error() else ""
+        if why:
             raise InvalidRequest(
                 f"response_format holds a schema that can't be enforced: {why}", param="response_format"
             )

@@ -1,7 +1,8 @@
 """What is compared of a prompt: its texts, without what an app writes around all of its users' words.
 
-The frames of a route are learnt while its log is read, always from the same records: those of a page, where most of
-them stand in no frame that is known. (An app that changes its instruction gets another.)
+The frames of a route are learnt while its log is read, always from the same records: those of a whole page, where most
+of them stand in no frame that is known, for the pages that follow; so what comes later changes nothing of what was
+compared before. (An app that changes its instruction gets another.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ class Frames(msgspec.Struct):
     known: list[Frame] = []
 
     def learn(self, prompts: Sequence[Messages]) -> None:
-        """Look at a page."""
+        """Look at a page, which is whole."""
         texts = list(dict.fromkeys(prompt_text(messages) for messages in prompts))
         strange = [text for text in texts if self._inner(text) == text]
         if len(self.known) < MOST and 2 * len(strange) > len(texts) and (found := Frame.of(strange)) != Frame():

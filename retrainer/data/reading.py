@@ -94,7 +94,6 @@ class Reading:
                 unserved=self._options.unserved,
             )
             found.append((record, offset, kept))
-        self._frames.learn([kept.messages for _, _, kept in found if kept.messages is not None])
         vectors = self._vectors([kept.messages for _, _, kept in found if kept.messages is not None])
         for record, offset, kept in found:
             if kept.messages is None:
@@ -109,6 +108,8 @@ class Reading:
                 tally.drop(kept.reason or reason or "", record.id, offset, part=part)
             else:
                 self._keep(record, kept.example, place, key, kept_out=kept_out)
+        if len(page) == PAGE:
+            self._frames.learn([kept.messages for _, _, kept in found if kept.messages is not None])
 
     def _place(self, key: bytes, messages: Messages, cluster: str, vector: Vectors | None) -> tuple[Place, str]:
         """Where a prompt stands, and to what that is too near to be learnt from, "" to nothing."""
@@ -135,7 +136,8 @@ class Reading:
         self._work.put(
             example,
             place,
-            weight=inverse(chance(record), self._options.policy.propensity_clip),
+            # What is corrected is there whoever answered it.
+            weight=1.0 if example.corrected else inverse(chance(record), self._options.policy.propensity_clip),
             corrected=example.corrected,
             kept_out=kept_out,
             draw=key,

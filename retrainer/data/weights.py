@@ -16,13 +16,13 @@ def chance(record: Interaction) -> float:
 
     What a student could not answer (it was not eligible, it failed, it deferred) the teacher always answers. A request
     of the teacher's own arm that a student would have deferred isn't known, and counts as one that it would have
-    served. Without an answer of the teacher's a record is there since somebody said what is right, and stands for
-    itself.
+    served. A record of before the chance was logged has that of its arm.
     """
-    teacher = [answer.arm is Arm.TEACHER for answer in record.answers]
-    if not any(teacher) or (teacher[0] and record.arm is Arm.STUDENT):
+    if record.arm is Arm.STUDENT and record.answers and record.answers[0].arm is Arm.TEACHER:
         return 1.0
-    return record.answered
+    if record.answered is not None:
+        return record.answered
+    return record.propensity if record.arm is Arm.TEACHER else 1.0 - record.propensity
 
 
 def inverse(probability: float, clip: float) -> float:

@@ -119,7 +119,9 @@ async def test_an_answer_in_the_form_that_was_asked_for_is_given_and_another_is_
         return {"type": "json_schema", "json_schema": {"name": "colour", "schema": schema}}
 
     ask = client.chat.completions.create
-    for shape in (form(*COLOURS), {"type": "json_object"}):
+    loose = form(*COLOURS)
+    loose["json_schema"]["schema"] |= {"properties": {"none": {}, **loose["json_schema"]["schema"]["properties"]}}
+    for shape in (form(*COLOURS), loose, {"type": "json_object"}):
         answer = await ask(model="m", messages=asked("the green car"), response_format=shape)
         assert answer.choices[0].message.content == '{"colour": "green"}'
     with pytest.raises(openai.BadRequestError, match="chooses among whole answers") as caught:

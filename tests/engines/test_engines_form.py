@@ -2,7 +2,6 @@
 noise."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import jsonschema
@@ -11,9 +10,9 @@ from engine_fakes import ScriptedRuntime, Served
 
 from exporters.models import Confidence
 from gateway.engines.errors import InvalidRequest
-from gateway.engines.form import Forms
 from gateway.engines.protocol import Done, Event, Generate, Options, Piece, Refused
 from gateway.engines.schedule import Schedule
+from router.enforceable import enforceable
 
 COLOUR: dict[str, Any] = {
     "type": "object",
@@ -92,15 +91,45 @@ def test_drafts_keep_to_the_form() -> None:
 def test_a_schema_that_can_not_be_enforced_is_refused(schema: Any, why: str) -> None:
     assert said(RIGHT, schema)[1:] == ("", "invalid_request response_format")
     with pytest.raises(InvalidRequest, match=why):
-        Forms("byte").of(json.dumps(schema))
+        ScriptedRuntime({}).form(json.dumps(schema), opened=False)
 
 
-def test_a_whole_text_fits_or_not() -> None:
-    fits: Callable[[str, str], bool] = Forms("byte").fits
-    schema = json.dumps(COLOUR)
-    assert fits(schema, RIGHT.decode())
-    for text in ('{"colour": "red", "n": 7', '{"colour": "blue", "n": 7}', '"red"', "", RIGHT.decode() + "."):
-        assert not fits(schema, text)
+def test_what_the_router_takes_for_enforceable_is_enforced_and_the_rest_stays_with_the_teacher() -> None:
+    inner = {"type": "string", "minLength": 1, "maxLength": 5, "pattern": "^[a-z]+$", "description": "d"}
+    good = [
+        COLOUR,
+        {},
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/a", "$defs": {"a": COLOUR}},
+        {"type": "array", "items": {"anyOf": [inner, {"type": "null"}]}, "minItems": 1, "maxItems": 3},
+        {"type": "object", "properties": {"not": inner, "at": {"type": "string", "format": "date-time"}}},
+        {"type": "array", "prefixItems": [{"const": 1}, {"type": ["integer", "null"]}], "items": False},
+        {"allOf": [{"type": "object", "properties": {"a": {"exclusiveMinimum": 0, "type": "number"}}}]},
+        *({"type": "string", "format": one} for one in ("time", "date", "duration", "email", "hostname", "ipv4")),
+        *({"type": "string", "format": one} for one in ("ipv6", "uuid", "uri")),
+    ]
+    for schema in good:
+        assert enforceable(schema), schema
+        ScriptedRuntime({}).form(json.dumps(schema), opened=False)
+    deep: dict[str, Any] = {"type": "array"}
+    for _ in range(50):
+        deep = {"type": "array", "items": deep}
+    for other in (
+        True, None, "x", deep, {"not": {}}, {"uniqueItems": True}, {"if": {}}, {"pattern": "(?=a)"}, {"format": "zzz"},
+        {"pattern": r"\bx"}, {"properties": {"a": {"not": {}}}}, {"$ref": "https://elsewhere/x"},
+        {"anyOf": [{"not": {}}]},
+    ):  # fmt: skip
+        assert not enforceable(other), other
+
+
+def test_a_schema_that_is_nested_too_deep_is_refused() -> None:
+    deep: dict[str, Any] = {"type": "array"}
+    for _ in range(400):
+        deep = {"type": "array", "items": deep}
+    assert said(RIGHT, deep)[1:] == ("", "invalid_request response_format")
+
+
+def test_an_answer_that_ends_within_its_thinking_is_an_error_and_no_answer() -> None:
+    assert said(b"<think>\nhmm")[1:] == ("", "decode_failed None")
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.3])

@@ -1,6 +1,5 @@
 """Which artefacts may go."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from test_models_store import manifest, publish
 
 from exporters.models import ArtefactError, Store
 from exporters.models.collect import find, remove, unneeded
-from router import Config
+from router import Config, open_registry
 from router.registry import Stage, Version
 from router.tasks import TaskKind
 
@@ -26,23 +25,15 @@ def versions(*stages: Stage, route: str = "r") -> list[Version]:
     ]  # fmt: skip
 
 
-class Registry:
-    def __init__(self, *known: Sequence[Version]) -> None:
-        self._known = {some[0].route: some for some in known}
-
-    def versions(self, route: str) -> Sequence[Version]:
-        return self._known.get(route, [])
-
-
 OLD = (Stage.REJECTED, Stage.RETIRED, Stage.ROLLED_BACK, Stage.RETIRED)
 SERVED = (Stage.LIVE, Stage.CANARY, Stage.SHADOW, Stage.CANDIDATE)
 
 
-@pytest.mark.parametrize(("keep", "going"), [(0, 4), (1, 3), (2, 2), (9, 0), (None, 0)])
-def test_what_serves_or_may_stays_and_of_the_others_the_newest(keep: int | None, going: int) -> None:
+@pytest.mark.parametrize(("keep", "going"), [(0, [0, 1, 2, 3]), (1, [1, 2]), (2, [1]), (3, []), (9, []), (None, [])])
+def test_what_serves_or_may_stays_and_of_the_others_the_newest(keep: int | None, going: list[int]) -> None:
     known = versions(*OLD, *SERVED)
     found = unneeded([known], [v.artefact for v in known], keep=keep)
-    assert found.ended == [f"r-{n}" for n in range(going)]
+    assert found.ended == [f"r-{n}" for n in going]
     assert found.unknown == []
 
 
@@ -52,6 +43,11 @@ def test_an_artefact_that_another_version_needs_stays_and_one_of_no_version_is_t
     assert unneeded([shared], ["r-0", "stray"], keep=0) == unneeded([[]], [], keep=0).__class__([], ["stray"])
 
 
+def test_what_was_rejected_is_counted_apart() -> None:
+    known = versions(Stage.RETIRED, *(Stage.REJECTED,) * 4, Stage.LIVE)
+    assert unneeded([known], [v.artefact for v in known], keep=1).ended == ["r-1", "r-2", "r-3"]
+
+
 def test_an_engine_misses_nothing_that_it_may_load(tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "state": str(tmp_path),
@@ -59,13 +55,17 @@ def test_an_engine_misses_nothing_that_it_may_load(tmp_path: Path) -> None:
         "routes": {"r": {"teachers": ["up/m"]}},
         "artefact_policy": {"keep": 0},
     }
-    store, registry = Store(tmp_path / "artefacts"), Registry(versions(*OLD))
+    store, registry = Store(tmp_path / "artefacts"), open_registry(f"sqlite:///{tmp_path}/registry.db")
     for version in versions(*OLD):
+        registry.add_version(version)
         publish(store, version.artefact)
     without = Config.model_validate(settings)
-    with_engine = Config.model_validate({**settings, "engines": {"local": {"max_loaded": 3}}})
-    assert find(without, registry, store).ended == ["r-0", "r-1", "r-2", "r-3"]  # type: ignore[arg-type]
-    assert find(with_engine, registry, store).ended == ["r-0"]  # type: ignore[arg-type]
+    with_engine = Config.model_validate({**settings, "engines": {"local": {"max_loaded": 2}}})
+    assert find(without, registry, store).ended == ["r-0", "r-1", "r-2", "r-3"]
+    served = {v.artefact for v in registry.wanted("local", 2)}
+    assert len(served) == 2
+    assert set(find(with_engine, registry, store).ended) == {"r-0", "r-1", "r-2", "r-3"} - served
+    registry.close()
 
 
 def test_removal_frees_what_nobody_else_holds(tmp_path: Path) -> None:

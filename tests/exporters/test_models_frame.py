@@ -47,9 +47,24 @@ def test_what_has_no_word_within_is_left_whole() -> None:
     assert Frame.of(["all the same, always"] * 9).inner("all the same, always") == "all the same, always"
 
 
-@pytest.mark.parametrize("texts", [[], ["one alone that has nothing to share"], ["short a", "short b"]])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [],
+        ["the same instruction: a", "the same instruction: b"],
+        ["one alone that has nothing to share"],
+        [f"short {word}" for word in WORDS],
+    ],
+)
 def test_there_may_be_none(texts: list[str]) -> None:
     assert Frame.of(texts) == Frame()
+
+
+def test_words_of_other_scripts_are_whole_too_and_those_without_spaces_have_none() -> None:
+    russian = [f"Определите тему этого обращения: про{rest} дома" for rest in ("дажа", "верка", "водка", "ект") * 3]
+    assert Frame.of(russian).begins == "Определите тему этого обращения: "
+    chinese = [f"请判断下面这段客户留言属于哪一个部门并回答部门名称留言是{word}" for word in WORDS]
+    assert Frame.of(chinese).begins == "请判断下面这段客户留言属于哪一个部门并回答部门名称留言是"
 
 
 def test_beginning_and_end_do_not_share_characters() -> None:

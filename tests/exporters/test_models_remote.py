@@ -105,6 +105,47 @@ def test_files_of_no_manifest_go_once_they_are_old(tmp_path: Path) -> None:
     machine(f"file://{tmp_path}/mounted", tmp_path / "two").verify("v-1")
 
 
+def test_a_look_that_fails_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = machine(f"file://{tmp_path}/mounted", tmp_path / "one")
+    publish(store, "v-1")
+    for blob in (tmp_path / "mounted" / "blobs").iterdir():
+        os.utime(blob, (time.time() - 2 * 86_400,) * 2)
+
+    def broken(*_: object, **__: object) -> list[str]:
+        raise OSError("stale file handle")
+
+    with monkeypatch.context() as away:
+        away.setattr("fsspec.implementations.local.LocalFileSystem.ls", broken)
+        with pytest.raises(ArtefactsAway, match="stale file handle"):
+            store.sweep()
+    (tmp_path / "mounted" / "manifests" / "v-2.json").write_text("{}")
+    with pytest.raises(CorruptArtefact, match="no manifest"):
+        store.sweep()
+    machine(f"file://{tmp_path}/mounted", tmp_path / "two").verify("v-1")
+
+
+def test_a_file_that_a_new_artefact_shares_is_new_again_so_that_no_sweep_takes_it(tmp_path: Path) -> None:
+    store = machine(f"file://{tmp_path}/mounted", tmp_path / "one")
+    made = publish(store, "v-1")
+    shared = tmp_path / "mounted" / "blobs" / made.files["sub/tokenizer.json"]
+    os.utime(shared, (time.time() - 2 * 86_400,) * 2)
+    publish(machine(f"file://{tmp_path}/mounted", tmp_path / "two"), "v-2")
+    assert time.time() - shared.stat().st_mtime < 60
+
+
+def test_a_rotten_copy_on_this_machine_is_fetched_anew(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/mounted"
+    one, two = machine(url, tmp_path / "one"), machine(url, tmp_path / "two")
+    first, second = publish(one, "v-1", b"first"), publish(one, "v-2", b"second")
+    two.verify("v-1")
+    rotten = two.path("v-1") / "sub" / "tokenizer.json"
+    rotten.chmod(0o644)
+    rotten.write_bytes(b"rotten")
+    assert two.verify("v-2") == second, "which shares that file"
+    assert two.verify("v-1") == first
+    assert rotten.read_bytes() == SHARED
+
+
 def test_a_changed_file_is_not_taken_and_a_half_fetched_artefact_goes_on(tmp_path: Path) -> None:
     one = machine(f"file://{tmp_path}/mounted", tmp_path / "one")
     made = publish(one, "v-1")

@@ -1,5 +1,8 @@
 """Signed manifests."""
 
+import hmac
+import json
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -53,6 +56,18 @@ def test_what_is_signed_is_loaded_and_nothing_else(kind: str, tmp_path: Path) ->
         with pytest.raises(CorruptArtefact, match="v-1"):
             store(tmp_path / "a", **reading).manifest("v-1")
     assert Store(tmp_path / "a").manifest("v-1").id == "v-1", "where nobody asks for a signature there need be none"
+
+
+def test_a_signature_holds_for_manifests_of_other_versions_of_retort(tmp_path: Path) -> None:
+    """With a field that this one doesn't know, or without one that it has."""
+    path = publish(store(tmp_path / "a", secret=SECRET))
+    said = json.loads((path / NAME).read_bytes())
+    (path / NAME).chmod(0o644)
+    for other in ({**said, "of_later": 1}, {k: v for k, v in said.items() if k != "sizes"}):
+        del other["signature"]
+        value = hmac.digest(bytes.fromhex(SECRET), msgspec.json.encode(other, order="sorted"), sha256).hex()
+        (path / NAME).write_text(json.dumps({**other, "signature": f"hmac-sha256:{value}"}))
+        assert store(tmp_path / "a", secret=SECRET).manifest("v-1").id == "v-1"
 
 
 def test_who_can_only_verify_can_not_publish(tmp_path: Path) -> None:

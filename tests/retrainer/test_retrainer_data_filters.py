@@ -102,12 +102,13 @@ def test_the_chance_of_a_teachers_answer_is_the_logged_one() -> None:
     arm: dict[str, Any] = {"arm": Arm.STUDENT, "version": "v", "propensity": 0.9, "answered": 0.145}
     audited = interaction(1, answers=(student, teacher("a")), **arm)
     deferred = interaction(1, answers=(teacher("a"), msgspec.structs.replace(student, deferred=True)), **arm)
-    corrected = interaction(1, answers=(student,), **arm)
     assert chance(interaction(1)) == 1.0, "before any student served"
     assert chance(interaction(1, propensity=0.1, answered=0.145)) == 0.145
     assert chance(audited) == 0.145
     assert chance(deferred) == 1.0, "the teacher answers all that a student defers"
-    assert chance(corrected) == 1.0, "it is there since somebody said what is right"
+    before = interaction(1, propensity=0.1, answered=None)
+    assert chance(before) == 0.1, "a record of before the chance was logged has its arm's"
+    assert chance(interaction(1, answers=audited.answers, **(arm | {"answered": None}))) == pytest.approx(0.1)
     assert (inverse(0.25, 10.0), inverse(0.01, 10.0), inverse(0.0, 10.0)) == (4.0, 10.0, 10.0)
 
 

@@ -27,9 +27,9 @@ class Route:
     def __init__(self, log: CountedLog, keys: SubjectKeys) -> None:
         self.log, self._keys = log, keys
 
-    def made(self, policy: DataPolicy | None = None, **options: Any) -> Dataset:
-        how = Options(policy=policy or DataPolicy(), **options)
-        return build(Interactions(self.log, self._keys), "colours", max_examples=5000, options=how)
+    def made(self, *, end: int | None = None, **options: Any) -> Dataset:
+        how = Options(policy=DataPolicy(), **options)
+        return build(Interactions(self.log, self._keys), "colours", max_examples=5000, end=end, options=how)
 
 
 @pytest.fixture
@@ -91,17 +91,17 @@ def test_what_no_student_may_answer_is_neither_learnt_nor_judged(route: Route) -
     assert not unserved(RoutePolicy.model_validate({"teachers": ["up/m"]}))({**body, "n": 2}), "no student, no rule"
 
 
-def test_a_correction_of_what_a_student_served_stands_for_itself(route: Route) -> None:
+def test_what_is_corrected_is_there_whoever_answered_and_stands_for_itself(route: Route) -> None:
     fill(route.log, [interaction(n) for n in range(200)])
     served: dict[str, Any] = {"arm": Arm.STUDENT, "version": "v", "propensity": 0.95, "answered": 0.0975}
     fill(route.log, [interaction(n, answers=(STUDENT, teacher("red")), **served) for n in range(200, 300)])
     fill(route.log, [interaction(n, answers=(STUDENT,), **served) for n in range(300, 360)])
-    report(route.log, *((f"x{n}", "right") for n in range(300, 360)))
+    report(route.log, *((f"x{n}", "right") for n in (*range(280, 300), *range(300, 360))))
     made = route.made()
     weights = {e.id: e.weight for e in made.train}
     plain = {weights[f"x{n}"] for n in range(200) if f"x{n}" in weights}
-    corrected = {weights[f"x{n}"] for n in range(300, 360) if f"x{n}" in weights}
-    audited = {weights[f"x{n}"] for n in range(200, 300) if f"x{n}" in weights}
+    corrected = {weights[f"x{n}"] for n in range(280, 360) if f"x{n}" in weights}
+    audited = {weights[f"x{n}"] for n in range(200, 280) if f"x{n}" in weights}
     assert len(plain) == 1
     assert plain == corrected
     assert audited.pop() / plain.pop() == pytest.approx(10.0, rel=1e-3)
@@ -121,8 +121,10 @@ def test_an_instruction_in_the_users_message_does_not_make_requests_alike(route:
     changed = "Which team is this message of a customer for? Take care, since many were sent on. " * 10
     fill(route.log, [interaction(n, request={"messages": framed(n, changed)}) for n in range(1200, 2400)])
     made = route.made()
-    assert made.manifest.counts["train"] == pytest.approx(0.8 * 2400, rel=0.05)
-    assert made.manifest.groups > 2400 - 100
+    assert made.manifest.counts["train"] == pytest.approx(0.8 * 2400, rel=0.1)
+    assert made.manifest.groups > 2400 - 250, "but for those by which the two instructions became known"
+    part, whole = sides(route.made(end=2130)), sides(made)
+    assert all(whole[name] == side for name, side in part.items() if name in whole)
     again = [interaction(3000 + n, request={"messages": framed(n)}, cluster=f"other{n}") for n in range(2)]
     fill(route.log, [msgspec.structs.replace(r, id=f"again{r.id}") for r in again])
     assert route.made().manifest.dropped["duplicate"].count == 2

@@ -49,6 +49,8 @@ def test_text_parts_are_text() -> None:
         ({"messages": [{"role": "assistant", "content": "x", "audio": {"id": "a"}}]}, "content"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": "json_object"}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"messages": []}, "no_messages"),
         ({"messages": "hi"}, "no_messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "content"),
