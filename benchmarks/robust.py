@@ -7,8 +7,8 @@
 in a later one after a checkpoint, and in the export, and goes on each time in a new process. What is published must be
 the same, byte by byte; both have the gate overridden, since so few examples make no good student. In the other parts
 the answers about one community, a sixth of all, hold a secret or another scrubber's placeholder (and are gone over four
-times: what isn't learnt isn't said), or all answers are shuffled: the gate must refuse the student, and say why. Parts are kept in out/robust until the code of the retrainer
-changes.
+times: what isn't learnt isn't said), or all answers are shuffled: the gate must refuse the student, and say why. Parts
+are kept in out/robust until the code of the retrainer changes.
 """
 
 import argparse
