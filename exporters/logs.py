@@ -12,6 +12,7 @@ class FieldFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
         line = super().format(record)
-        given = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        named = vars(record).items()
+        given = {key: value for key, value in named if key not in _STANDARD and not key.startswith("_")}  # a library's
         fields = " ".join(f"{k}={(v.value if isinstance(v, Enum) else v)!r}" for k, v in given.items())
         return f"{line} {fields}" if fields else line

@@ -244,7 +244,14 @@ def made(name: str) -> Manifest:
 
 def version(name: str, stage: Stage) -> Version:
     return Version(
-        id=name, route="r", kind=TaskKind.CHAT, base="b", engine="local", artefact=name, created_at=0.0, stage=stage
+        id=name,
+        route="r",
+        kind=TaskKind.CHAT,
+        base="b",
+        engine="local",
+        artefact=name,
+        created_at=float(name[1:]),
+        stage=stage,
     )
 
 
