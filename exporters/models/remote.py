@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from exporters.models.errors import ArtefactError, ArtefactsAway, CorruptArtefact, MissingArtefact
 
@@ -43,12 +42,12 @@ class Remote:
     def put(self, folder: Path, artefact_id: str, digests: dict[str, str], manifest: bytes) -> None:
         """Every file that isn't there, then the manifest. Raises ArtefactsAway."""
         with self._asked(""):
+            for parent in ("blobs", "manifests"):
+                self._files.makedirs(f"{self._prefix}/{parent}", exist_ok=True)
             for name, digest in digests.items():
                 blob, file = self._blob(digest), folder / name
                 if not self._has(blob, file.stat().st_size):
-                    self._files.makedirs(f"{self._prefix}/blobs", exist_ok=True)
                     self._files.put_file(str(file), blob)
-            self._files.makedirs(f"{self._prefix}/manifests", exist_ok=True)
             self._files.pipe_file(self._manifest(artefact_id), manifest)
 
     def get(self, digest: str, target: Path, *, most: int) -> None:
@@ -125,8 +124,4 @@ class Remote:
         except FileNotFoundError as error:
             raise MissingArtefact(missing or f"{self._url}: {error}") from error
         except Exception as error:  # each client has its own
-            raise ArtefactsAway(f"{self._url} can't be used: {_plain(error)}") from error
-
-
-def _plain(error: Exception) -> Any:
-    return str(error) or type(error).__name__
+            raise ArtefactsAway(f"{self._url} can't be used: {str(error) or type(error).__name__}") from error

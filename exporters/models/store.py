@@ -19,22 +19,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from exporters.models.errors import ArtefactError, CorruptArtefact, ForbiddenFile, MissingArtefact
+from exporters.models.errors import ArtefactError, CorruptArtefact, MissingArtefact
+from exporters.models.harmless import refuse, refuse_name
 from exporters.models.manifest import NAME, Manifest
 from exporters.models.whole import alone, sync, write_atomic
 
 if TYPE_CHECKING:  # who serves needs neither
     from exporters.models.remote import Remote
     from exporters.models.signing import Signing
-
-# Data only. A pickle (.bin, .pt, .pkl) or Python source runs code when it is loaded, so it never gets in.
-ALLOWED = frozenset({".onnx", ".data", ".safetensors", ".json", ".jinja", ".txt", ".md", ".png", ".html"})
-
-# How a page must begin: under this policy no browser runs a script of it, or loads anything.
-INERT_HTML = (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
-    "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STAGING, _BLOBS = ".staging", "blobs"
@@ -85,23 +77,32 @@ class Store:
             known = msgspec.structs.replace(manifest, files=digests, sizes=sizes)
             known = known if self._signing is None else self._signing.signed(known)
             with self._alone():
-                self._place(folder, known)
+                for name, found in digests.items():
+                    _share(folder / name, self._root / _BLOBS / found)
+                self._place(folder, known.id, msgspec.json.format(msgspec.json.encode(known)))
         if self._remote is not None:
             self._remote.put(target, known.id, known.files, (target / NAME).read_bytes())
         return known
 
     def manifest(self, artefact_id: str) -> Manifest:
         """Read the manifest alone. Raises MissingArtefact, CorruptArtefact, ArtefactsAway."""
+        return self._checked(artefact_id, self._stored(artefact_id))
+
+    def _stored(self, artefact_id: str) -> bytes:
+        """The manifest as it is stored: another version of Retort may have written more into it."""
         path = self.path(artefact_id) / NAME
         try:
-            data = path.read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
             if self._remote is None:
                 raise MissingArtefact(f"no artefact {artefact_id!r}: {path} does not exist") from None
-            data = self._remote.manifest(artefact_id)
+            return self._remote.manifest(artefact_id)
+
+    def _checked(self, artefact_id: str, data: bytes) -> Manifest:
         try:
             manifest = msgspec.json.decode(data, type=Manifest)
         except msgspec.MsgspecError as error:
+            path = self.path(artefact_id) / NAME
             raise CorruptArtefact(f"artefact {artefact_id!r}: {path} is no manifest: {error}") from error
         if manifest.id != artefact_id:
             raise CorruptArtefact(f"artefact {artefact_id!r}: its manifest says that it is {manifest.id!r}")
@@ -175,16 +176,14 @@ class Store:
                 f"{folder} holds {sum(sizes.values()):,} bytes, more than artefact_policy.max_gb allows"
             )
         for name, file in named.items():
-            _refuse(file, name)
+            refuse(file, name)
             sync(file)
         return {name: digest(file) for name, file in named.items()}, sizes
 
-    def _place(self, folder: Path, manifest: Manifest) -> None:
-        """Move a folder with these files to where it belongs, as an artefact."""
-        for name, found in manifest.files.items():
-            _share(folder / name, self._root / _BLOBS / found)
-        write_atomic(folder / NAME, msgspec.json.format(msgspec.json.encode(manifest)))
-        target = self.path(manifest.id)
+    def _place(self, folder: Path, artefact_id: str, manifest: bytes) -> None:
+        """Move a folder to where it belongs, as an artefact."""
+        write_atomic(folder / NAME, manifest)
+        target = self.path(artefact_id)
         if target.exists():  # a folder without a manifest is no artefact
             shutil.rmtree(target)
         folder.rename(target)
@@ -195,18 +194,19 @@ class Store:
         with self._alone():
             if (self.path(artefact_id) / NAME).exists():  # another process has fetched it
                 return
-            manifest = self.manifest(artefact_id)
+            data = self._stored(artefact_id)
             folder, room = self.staging(artefact_id), self._most
-            for name, found in manifest.files.items():
-                _refuse_name(name)
+            for name, found in self._checked(artefact_id, data).files.items():
+                refuse_name(name)
                 blob, file = self._root / _BLOBS / _hex(found), folder / name
                 if not (blob.is_file() and digest(blob) == found):  # else another artefact has it already
                     blob.unlink(missing_ok=True)
                     self._remote.get(found, blob, most=room)
+                    blob.chmod(0o444)
                 room -= blob.stat().st_size
                 file.parent.mkdir(parents=True, exist_ok=True)
                 _take(blob, file)
-            self._place(folder, manifest)
+            self._place(folder, artefact_id, data)
 
     def _whole(self, artefact_id: str) -> Manifest:
         manifest = self.manifest(artefact_id)
@@ -224,7 +224,7 @@ class Store:
             name = file.relative_to(folder).as_posix()
             if file.is_dir() or name == NAME:
                 continue
-            _refuse(file, name)
+            refuse(file, name)
             if name not in manifest.files:
                 raise CorruptArtefact(f"artefact {artefact_id!r}: {file} is not in its manifest; remove it")
         return manifest
@@ -272,24 +272,3 @@ def _share(file: Path, blob: Path) -> None:
             linked = file.with_name(f".{file.name}.link")
             os.link(blob, linked)
             linked.replace(file)
-
-
-def _refuse(file: Path, name: str) -> None:
-    if file.is_symlink():
-        raise ForbiddenFile(f"{name}: a link may lead out of the artefact; copy the file")
-    _refuse_name(name)
-    if file.suffix == ".html":
-        with file.open("rb") as stream:
-            if stream.read(len(INERT_HTML)) != INERT_HTML.encode():
-                raise ForbiddenFile(f"{name}: a page without the policy that keeps it from running scripts is refused")
-
-
-def _refuse_name(name: str) -> None:
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ForbiddenFile(f"{name}: leads out of the artefact")
-    if path.suffix not in ALLOWED:
-        raise ForbiddenFile(
-            f"{name}: files of this kind are refused, because loading them may run code; "
-            f"an artefact holds only {', '.join(sorted(ALLOWED))}"
-        )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from exporters.models.store import INERT_HTML
+from exporters.models.harmless import INERT_HTML
 
 
 class Heading(msgspec.Struct, frozen=True):

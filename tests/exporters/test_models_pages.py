@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from exporters.models import ForbiddenFile, Manifest, Store
-from exporters.models.store import INERT_HTML
+from exporters.models.harmless import INERT_HTML
 
 
 def manifest() -> Manifest:

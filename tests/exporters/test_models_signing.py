@@ -15,6 +15,7 @@ from test_models_store import manifest, publish
 from exporters.models import ArtefactError, CorruptArtefact, Store
 from exporters.models.manifest import NAME
 from exporters.models.open_store import open_store
+from exporters.models.remote import Remote
 from exporters.models.signing import Signing
 from router import Config
 from router.config import SigningSettings
@@ -68,6 +69,20 @@ def test_a_signature_holds_for_manifests_of_other_versions_of_retort(tmp_path: P
         value = hmac.digest(bytes.fromhex(SECRET), msgspec.json.encode(other, order="sorted"), sha256).hex()
         (path / NAME).write_text(json.dumps({**other, "signature": f"hmac-sha256:{value}"}))
         assert store(tmp_path / "a", secret=SECRET).manifest("v-1").id == "v-1"
+
+
+def test_what_is_fetched_keeps_its_manifest_byte_by_byte(tmp_path: Path) -> None:
+    """A later version of Retort has made it, with a field that this one would leave out."""
+    signing, url = Signing(SigningSettings(secret=SECRET)), f"file://{tmp_path}/mounted"
+    publish(Store(tmp_path / "one", remote=Remote(url), signing=signing))
+    file = tmp_path / "mounted" / "manifests" / "v-1.json"
+    later = {**json.loads(file.read_bytes()), "of_later": 1}
+    del later["signature"]
+    value = hmac.digest(bytes.fromhex(SECRET), msgspec.json.encode(later, order="sorted"), sha256).hex()
+    file.write_text(json.dumps({**later, "signature": f"hmac-sha256:{value}"}))
+    two = Store(tmp_path / "two", remote=Remote(url), signing=signing)
+    assert two.verify("v-1").id == two.verify("v-1").id == "v-1"
+    assert (two.path("v-1") / NAME).read_bytes() == file.read_bytes()
 
 
 def test_who_can_only_verify_can_not_publish(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from exporters.models import Manifest, Store
+from exporters.models.harmless import INERT_HTML
 from exporters.models.open_store import open_store
-from exporters.models.store import INERT_HTML
 from retort.demo.settings import free_ports
 from retort.settings import load
 from retort.supervisor import programs

@@ -8,7 +8,7 @@ import msgspec
 from retrainer_fakes import example
 
 from exporters.models import Generated
-from exporters.models.store import INERT_HTML
+from exporters.models.harmless import INERT_HTML
 from retrainer.card import Facts, Point, write_card
 from retrainer.card.plots import learning
 from retrainer.evaluation.asking import Judged
