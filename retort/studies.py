@@ -78,11 +78,13 @@ def at_work(config: Config, study: Config, route: str) -> Iterator[Callable[[], 
 
 
 def _furnish(config: Config, study: Config, route: str) -> None:
-    """What a study shares with the route's own cycles: base models, the teacher's second answers, the audit log; and a
-    copy of the regression suite, which its data set is kept apart from, and fills up, as a cycle's would."""
+    """What a study shares with the route's own cycles: base models, the teacher's second answers, what was fetched from
+    an object store, the audit log; and a copy of the regression suite, which its data set is kept apart from, and fills
+    up, as a cycle's would."""
     state, folder = Path(config.state), Path(study.state)
     folder.mkdir(parents=True, exist_ok=True)
     shared = ["models"] + ["consistency"] * (study.routes[route].retrain.data.consistency is not None)
+    shared += ["artefacts"] * ("://" in study.artefacts)
     for name in shared:
         (state / name).mkdir(parents=True, exist_ok=True)
     for name in (*shared, AUDIT):

@@ -149,8 +149,7 @@ class Phases:
 
     def teacher(self, scorer: Scorer) -> dict[str, Report]:
         """The teacher's report, asked again; none where the route doesn't say how."""
-        route = self._policy.retrain.gate.teacher_route
-        asked = teacher_again(self._gateway, route, self._judged, scorer) if route is not None else None
+        asked = teacher_again(self._gateway, self._policy.retrain.gate.teacher_route, self._judged, scorer)
         return {} if asked is None else {"teacher": asked}
 
     def heard(self, student: Report) -> list[Suite]:

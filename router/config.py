@@ -70,6 +70,12 @@ class EngineSettings(Strict):
     queue: int = Field(64, gt=0)
 
 
+def _key_of_32_bytes(value: str, variable: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
+        raise ValueError(f"must be 64 hexadecimal digits (`openssl rand -hex 32` makes them), best as ${{{variable}}}")
+    return value
+
+
 class SigningSettings(Strict):
     """Who may make artefacts. `secret`: shared by who makes and who loads (HMAC-SHA256), 64 hexadecimal digits; or
     files of an Ed25519 pair: `private_key` where they are made, `public_key` where they are loaded."""
@@ -81,9 +87,7 @@ class SigningSettings(Strict):
     @field_validator("secret")
     @classmethod
     def _hex(cls, value: str) -> str:
-        if value and not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
-            raise ValueError("must be 64 hexadecimal digits (`openssl rand -hex 32`), best as ${RETORT_ARTEFACT_KEY}")
-        return value
+        return value and _key_of_32_bytes(value, "RETORT_ARTEFACT_KEY")
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SigningSettings":
@@ -110,11 +114,7 @@ class SpoolSettings(Strict):
     @field_validator("key")
     @classmethod
     def _hex(cls, value: str) -> str:
-        if not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
-            raise ValueError(
-                "must be 64 hexadecimal digits (`openssl rand -hex 32` makes them), best as ${RETORT_SPOOL_KEY}"
-            )
-        return value
+        return _key_of_32_bytes(value, "RETORT_SPOOL_KEY")
 
 
 class Config(Strict):

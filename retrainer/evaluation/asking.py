@@ -85,9 +85,9 @@ def teacher_again(gateway: Gateway, route: str | None, judged: Sequence[Example]
     """How well the teacher agrees with what it said before, on the records that it answers now; None without any, or
     without a route to ask. What doesn't come is left out: a gateway that is down must not lower the bar. So are
     requests with tools, which it would be asked without."""
-    judged = [e for e in judged if not e.asked.tools]
     if route is None:
         return None
+    judged = [e for e in judged if not e.asked.tools]
     said = gateway.answers(route, [e.messages for e in judged], [e.asked for e in judged])
     known = [(e, text) for e, text in zip(judged, said, strict=True) if text is not None]
     if not known:

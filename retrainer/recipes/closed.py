@@ -42,8 +42,9 @@ class Task:
         if closed.form is None:
             raise CycleError(f"the route's answers are not few: {closed.reason}; use recipe: lora, or auto")
         self.job, self.form = job, closed.form
-        self.shared = shared_beginning([e.messages for e in job.data.train])
-        self.frame = Frame.of([e.messages[-1]["content"] for e in job.data.train])
+        prompts = [e.messages for e in job.data.train]
+        self.shared = shared_beginning(prompts)
+        self.frame = Frame.of([prompt[-1]["content"] for prompt in prompts])
         choices = Choices(self.form)
         self.learnt = self._known(job.data.train, choices)
         self.checked = self._known(job.choosing, choices)

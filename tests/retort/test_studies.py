@@ -177,3 +177,13 @@ def test_erasing_removes_studies_that_read_the_log_or_have_her_in_their_suite_an
         grow(suite_file(of_her.state, "r"), [example("a", "jane")], 5)
     assert erased() == (0, "")
     assert not folder.exists()
+
+
+def test_a_study_fetches_nothing_that_the_routes_cycles_have_fetched(config: Config) -> None:
+    away = config.model_copy(update={"artefacts": "s3://nowhere/x"})
+    study = study_config(away, "r", name="evaluate", changes={})
+    with at_work(away, study, "r"):
+        kept = Path(config.state) / "artefacts" / "kept"
+        kept.mkdir()
+        assert (Path(study.state) / "artefacts" / "kept").samefile(kept)
+    assert kept.exists()

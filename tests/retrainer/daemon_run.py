@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from router.events import Events
 NEVER = 10**6
 
 
-def config(state: Path, *, base: str = "none", new: int = NEVER, **retrain: Any) -> Config:
+def config(
+    state: Path, *, base: str = "none", new: int = NEVER, student: Mapping[str, Any] | None = None, **retrain: Any
+) -> Config:
     return Config.model_validate(
         {
             "state": str(state),
@@ -31,7 +33,7 @@ def config(state: Path, *, base: str = "none", new: int = NEVER, **retrain: Any)
             "routes": {
                 "colours": {
                     "teachers": ["up/m"],
-                    "student": {"base": base, "engine": "local"},
+                    "student": {"base": base, "engine": "local", **(student or {})},
                     "retrain": {"min_new_examples": new, **retrain},
                     "quality": {"margin": 0.1},
                 }

@@ -8,43 +8,26 @@ import msgspec
 import numpy as np
 import pytest
 import tiny_model
+from data_route import Route, sides
 from retrainer_fakes import CountedLog, fill, interaction, teacher
 
-from collector import Interactions, SubjectKeys
+from collector import SubjectKeys
 from collector.record import Answer
 from retrainer.data.curate import Example
-from retrainer.data.dataset import Dataset, Options, build, load, write
+from retrainer.data.dataset import Dataset, load, write
 from retrainer.data.meanings import Vectors
 from retrainer.data.suite import grow, keep_taught, read_suite, remove
 from retrainer.errors import CycleError, NotEnoughExamples
 from router.decision import Arm
-from router.policy_data import DataPolicy
 
 
 class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
-class Route:
-    """A log, and the data sets that come of it."""
-
-    def __init__(self, log: CountedLog, keys: SubjectKeys) -> None:
-        self.log, self._keys = log, keys
-
-    def made(self, *, end: int | None = None, most: int = 5000, **options: Any) -> Dataset:
-        policy = DataPolicy.model_validate(options.pop("policy", {}))
-        interactions = Interactions(self.log, self._keys)
-        how = Options(policy=policy, **options)
-        return build(interactions, "colours", max_examples=most, end=end, options=how)
-
-
 @pytest.fixture
 def route(log: CountedLog, keys: SubjectKeys) -> Route:
     return Route(log, keys)
-
-
-def sides(made: Dataset) -> dict[str, str]:
-    return {e.id: name for name in ("train", "validation", "test") for e in getattr(made, name)}
 
 
 def test_no_filter_moves_a_record_to_another_side(route: Route) -> None:

@@ -6,39 +6,23 @@ from typing import Any
 
 import msgspec
 import pytest
+from data_route import Route, sides
 from retrainer_fakes import CountedLog, fill, interaction, report, teacher
 
-from collector import Interactions, SubjectKeys
+from collector import SubjectKeys
 from collector.record import Answer
 from retrainer.data.curate import unserved
-from retrainer.data.dataset import Dataset, Options, build
 from retrainer.data.told import told
 from router.decision import Arm
 from router.policy import RoutePolicy
-from router.policy_data import DataPolicy
 
 SAID = {"role": "assistant", "content": "x"}
 STUDENT = Answer(arm=Arm.STUDENT, version="v", status=200, finish_reason="stop", message=SAID)
 
 
-class Route:
-    """A log, and the data sets that come of it."""
-
-    def __init__(self, log: CountedLog, keys: SubjectKeys) -> None:
-        self.log, self._keys = log, keys
-
-    def made(self, *, end: int | None = None, **options: Any) -> Dataset:
-        how = Options(policy=DataPolicy(), **options)
-        return build(Interactions(self.log, self._keys), "colours", max_examples=5000, end=end, options=how)
-
-
 @pytest.fixture
 def route(log: CountedLog, keys: SubjectKeys) -> Route:
     return Route(log, keys)
-
-
-def sides(made: Dataset) -> dict[str, str]:
-    return {e.id: name for name in ("train", "validation", "test") for e in getattr(made, name)}
 
 
 def test_what_is_told_later_of_a_record_moves_no_other(route: Route) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import daemon_run
 import pytest
 import tiny_model
 from test_retrainer_cycle import Bench, Killed, kill_in
@@ -17,21 +18,7 @@ SELF = {"recipe": "self", "engine": "local"}
 
 
 def config(state: Path, student: dict[str, Any], **distil: Any) -> Config:
-    return Config.model_validate(
-        {
-            "state": str(state),
-            "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "distillation_allowed": True}},
-            "engines": {"local": {}},
-            "routes": {
-                "colours": {
-                    "teachers": ["up/m"],
-                    "student": {"base": "b", **SELF, **student},
-                    "retrain": {"distil": distil},
-                    "quality": {"margin": 0.1},
-                }
-            },
-        }
-    )
+    return daemon_run.config(state, base="b", student=SELF | student, distil=distil)
 
 
 def ended(settings: Config, cycle_id: str, outcome: str | None) -> Path:
