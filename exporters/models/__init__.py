@@ -1,3 +1,4 @@
+from exporters.models.awq_layout import dequantize
 from exporters.models.confidence import Calibration, Confidence, Curve
 from exporters.models.errors import ArtefactError, CorruptArtefact, ExportFailed, ForbiddenFile, MissingArtefact
 from exporters.models.genai import GenAIGenerator, Generated, Messages
@@ -6,6 +7,8 @@ from exporters.models.manifest import CLOSED, GENAI, Manifest
 from exporters.models.merge import Merged, merge, write_dense
 from exporters.models.signals import FEATURES, PREFIX_TOKENS, Signals, prefix_signals, signals
 from exporters.models.store import Store, digest
+from exporters.models.to_awq import to_awq
+from exporters.models.to_gptq import to_gptq
 from exporters.models.to_onnx import QUANTIZERS, to_onnx
 from exporters.models.whole import alone, staged, sync, write_atomic
 
@@ -31,6 +34,7 @@ __all__ = [
     "Signals",
     "Store",
     "alone",
+    "dequantize",
     "digest",
     "merge",
     "prefix_signals",
@@ -38,6 +42,8 @@ __all__ = [
     "signals",
     "staged",
     "sync",
+    "to_awq",
+    "to_gptq",
     "to_onnx",
     "write_atomic",
     "write_dense",
