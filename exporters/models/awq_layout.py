@@ -12,20 +12,17 @@ llm-compressor writes compressed-tensors' "pack-quantized" instead, which the ON
 [out / 8, in / G], none where weights are symmetric (the zero level is 8 then).
 """
 
-import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from exporters.models.errors import ExportFailed
-from exporters.models.merge import copy_tokenizer
+from exporters.models.hf_folder import Weights, read_config, write_folder
 from exporters.models.whole import staged
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 PLAIN = (0, 1, 2, 3, 4, 5, 6, 7)
 BITS, MIDDLE = 4, 8
-SHARD_BYTES = 4 << 30
 
 _GEMM, _DENSE = "qweight", "weight_packed"  # what a quantized layer is known by, in either layout
 
@@ -53,80 +50,53 @@ def repack(source: Path, out: Path, *, tokenizer: Path) -> None:
     """Write what llm-compressor wrote into `source` as a folder `out` in the layout above, atomically, with the
     tokenizer of the folder `tokenizer`. What isn't quantized becomes float16. Raises ExportFailed for other schemes
     than 4 bits in groups along the input."""
-    config = _config(source)
+    config = read_config(source)
     group = _group_of(config, source)
+    quantization = {"quant_method": "awq", "version": "gemm", "bits": BITS, "group_size": group, "zero_point": True}
+    told = {"dtype": "float16", "quantization_config": {**quantization, "modules_to_not_convert": ["lm_head"]}}
     with staged(out) as staging:
-        _write(_gemm(_Weights(source), group), staging)
-        config |= {
-            "dtype": "float16",
-            "quantization_config": {
-                "quant_method": "awq",
-                "version": "gemm",
-                "bits": BITS,
-                "group_size": group,
-                "zero_point": True,
-                "modules_to_not_convert": ["lm_head"],
-            },
-        }
-        _finish(config, source, staging, tokenizer)
+        tensors = _gemm(Weights(source), group)
+        write_folder(staging, tensors, config | told, source=source, tokenizer=tokenizer)
 
 
 def dequantize(source: Path, out: Path) -> None:
     """Write the very weights of the folder `source`, in the layout above, as a dense Hugging Face folder `out` in
     float32, atomically: for runtimes and evaluations that don't read 4 bits. Raises ExportFailed."""
-    config = _config(source)
+    config = read_config(source)
     group = group_size(source)
+    del config["quantization_config"]
     with staged(out) as staging:
-        _write(_dense(_Weights(source), group), staging)
-        del config["quantization_config"]
-        _finish(config | {"dtype": "float32"}, source, staging, source)
+        tensors = _dense(Weights(source), group)
+        write_folder(staging, tensors, config | {"dtype": "float32"}, source=source, tokenizer=source)
 
 
 def group_size(folder: Path) -> int:
     """Of a folder in the layout above. Raises ExportFailed for any other."""
-    found = _config(folder).get("quantization_config", {})
+    found = read_config(folder).get("quantization_config", {})
     if (found.get("quant_method"), found.get("version"), found.get("bits")) != ("awq", "gemm", BITS):
         raise ExportFailed(f"{folder} is not in AWQ's gemm layout of 4 bits: {found or 'it is not quantized'}")
     return int(found["group_size"])
 
 
-class _Weights:
-    """A folder's tensors by name, each read when it is asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        from safetensors import safe_open  # noqa: PLC0415 - with torch, heavy
-
-        files: list[Any] = [safe_open(path, framework="pt") for path in sorted(folder.glob("*.safetensors"))]
-        self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        if not self._files:
-            raise ExportFailed(f"{folder} holds no .safetensors file")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._files:
-            raise ExportFailed(f"a quantized model without its tensor {name}")
-        return self._files[name].get_tensor(name)
-
-    def layers(self, tensor: str) -> list[str]:
-        """Names of the quantized layers: those with a tensor of that name."""
-        return [name.removesuffix(f".{tensor}") for name in self._files if name.endswith(f".{tensor}")]
-
-    def others(self, layers: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """All tensors that are not a quantized layer's levels, scales or zeros."""
-        kept = set(layers)
-        for name in self._files:
-            layer, _, tensor = name.rpartition(".")
-            if layer not in kept or tensor == "bias":
-                yield name, self[name]
+def _layers(weights: Weights, tensor: str) -> list[str]:
+    """Names of the quantized layers: those with a tensor of that name."""
+    return [name.removesuffix(f".{tensor}") for name in weights if name.endswith(f".{tensor}")]
 
 
-def _gemm(weights: _Weights, group: int) -> Iterator[tuple[str, Any]]:
+def _others(weights: Weights, layers: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """All tensors that are not a quantized layer's levels, scales or zeros."""
+    kept = set(layers)
+    for name in weights:
+        layer, _, tensor = name.rpartition(".")
+        if layer not in kept or tensor == "bias":
+            yield name, weights[name]
+
+
+def _gemm(weights: Weights, group: int) -> Iterator[tuple[str, Any]]:
     import torch  # noqa: PLC0415 - heavy
 
-    layers = weights.layers(_DENSE)
-    for name, tensor in weights.others(layers):
+    layers = _layers(weights, _DENSE)
+    for name, tensor in _others(weights, layers):
         yield name, _half(name, tensor) if tensor.is_floating_point() else tensor
     for layer in layers:
         if f"{layer}.weight_g_idx" in weights:
@@ -144,11 +114,11 @@ def _gemm(weights: _Weights, group: int) -> Iterator[tuple[str, Any]]:
         yield f"{layer}.scales", scales.T.contiguous()
 
 
-def _dense(weights: _Weights, group: int) -> Iterator[tuple[str, Any]]:
+def _dense(weights: Weights, group: int) -> Iterator[tuple[str, Any]]:
     import torch  # noqa: PLC0415 - heavy
 
-    layers = weights.layers(_GEMM)
-    for name, tensor in weights.others(layers):
+    layers = _layers(weights, _GEMM)
+    for name, tensor in _others(weights, layers):
         yield name, tensor.to(torch.float32) if tensor.is_floating_point() else tensor
     for layer in layers:
         levels, zeros = unpack(weights[f"{layer}.{_GEMM}"]), unpack(weights[f"{layer}.qzeros"])
@@ -177,46 +147,3 @@ def _group_of(config: Mapping[str, Any], folder: Path) -> int:
     if (scheme["num_bits"], scheme["type"], scheme["strategy"]) != (BITS, "int", "group"):
         raise ExportFailed(f"{folder} is not in 4 bits by groups: {scheme}")
     return int(scheme["group_size"])
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "config.json").read_text()))
-    except (OSError, ValueError) as error:
-        raise ExportFailed(f"{folder} is no Hugging Face model folder: {error}") from error
-
-
-def _write(tensors: Iterator[tuple[str, Any]], out: Path) -> None:
-    """One safetensors file; several with an index where they are too large for one."""
-    from safetensors.torch import save_file  # noqa: PLC0415 - heavy
-
-    shards: list[dict[str, Any]] = [{}]
-    index: dict[str, str] = {}
-    total = 0
-
-    def flush() -> None:
-        name = f"model-{len(set(index.values())) + 1:05d}.safetensors"
-        save_file(shards[0], out / name, metadata={"format": "pt"})
-        index.update(dict.fromkeys(shards[0], name))
-        shards[0] = {}
-
-    size = 0
-    for name, tensor in tensors:
-        if size + tensor.nbytes > SHARD_BYTES and shards[0]:
-            flush()
-            size = 0
-        shards[0][name] = tensor
-        size, total = size + tensor.nbytes, total + tensor.nbytes
-    if not index:
-        save_file(shards[0], out / "model.safetensors", metadata={"format": "pt"})
-        return
-    flush()
-    told = {"metadata": {"total_size": total}, "weight_map": index}
-    (out / "model.safetensors.index.json").write_text(json.dumps(told, indent=2))
-
-
-def _finish(config: Mapping[str, Any], source: Path, out: Path, tokenizer: Path) -> None:
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    if (source / "generation_config.json").is_file():
-        shutil.copyfile(source / "generation_config.json", out / "generation_config.json")
-    copy_tokenizer(tokenizer, out)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import torch
-from llmcompressor.entrypoints import oneshot
+from llmcompressor.entrypoints.oneshot import oneshot
 from llmcompressor.pipelines.cache import IntermediatesCache
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM

@@ -113,10 +113,24 @@ class GenAIGenerator:
                 tick(done)
         return [answers[i] for i in range(len(encoded))]
 
+    def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> Any:
+        """The logits [answer's tokens, vocabulary] from which each of the answer's tokens is chosen, read one by one:
+        some graphs keep the last position's alone."""
+        import numpy as np  # noqa: PLC0415 - onnxruntime-genai takes and gives arrays
+
+        parameters = self._og.GeneratorParams(self._model)
+        parameters.set_search_options(max_length=len(prompt) + len(answer), do_sample=False)
+        generator = self._og.Generator(self._model, parameters)
+        rows = []
+        for part in (prompt, *([token] for token in answer[:-1])):
+            generator.append_tokens(self._array([part]))
+            rows.append(np.array(generator.get_output("logits")[0, -1], dtype=np.float32))
+        return np.stack(rows)
+
     def _draft(self, text: str) -> list[int]:
         return [int(i) for i in self._tokenizer.encode(text)] + [min(self._stops)]
 
-    def _array(self, tokens: Sequence[int]) -> Any:
+    def _array(self, tokens: Sequence[Any]) -> Any:
         import numpy as np  # noqa: PLC0415 - onnxruntime-genai takes arrays
 
         return np.asarray(tokens, dtype=np.int32)

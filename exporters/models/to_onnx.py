@@ -8,13 +8,11 @@ choices), int4 is `k_quant_mixed` at half the size; see `docs/students.md`. One 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from exporters.models.apart import run_apart
 from exporters.models.awq_layout import group_size
 from exporters.models.errors import ExportFailed
-
-Quantization = Literal["int8", "int4", "awq", "gptq"]
+from router.policy_student import Quantization
 
 # Layers that see a window of tokens keep the whole cache: one of the window's size can't be shorter than that, nor be
 # rewound to a prefix that prompts share. The builder's own default for int4 (round to nearest, groups of 32) doubles
@@ -25,6 +23,7 @@ _BUILT = {
     "int4": ["-p", "int4", "--extra_options", _WHOLE_CACHE, "algo_config=k_quant_mixed"],
 }
 QUANTIZERS = {
+    "none": "bfloat16",
     "int8": "onnxruntime-genai int8, groups of 32",
     "int4": "onnxruntime-genai int4, k_quant_mixed",
     "awq": "AWQ int4, groups of {group}, by llm-compressor",
@@ -46,6 +45,8 @@ def to_onnx(model: Path, out: Path, *, quantization: Quantization, log: Path, bu
     """
     if not (model / "config.json").is_file():
         raise ExportFailed(f"{model} is no Hugging Face model folder: it holds no config.json")
+    if quantization == "none":
+        raise ExportFailed("weights that aren't quantized are for vLLM; an ONNX graph takes int8, int4, awq or gptq")
     options = _BUILT[quantization] if quantization in _BUILT else _prequantized(group_size(model))
     command = [*builder, "-i", str(model), "-o", str(out), "-e", "cpu", "-c", str(log.parent / "builder-cache")]
     run_apart([*command, *options], log=log, name="the ONNX builder", timeout=TIMEOUT_SECONDS)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from exporters.models import ExportFailed, awq_layout
+from exporters.models import ExportFailed, hf_folder
 from exporters.models.awq_layout import ORDER, PLAIN, dequantize, group_size, pack, repack, unpack
 
 SCHEME = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": False}
@@ -111,7 +111,7 @@ def test_symmetric_weights_have_their_zero_in_the_middle(tmp_path: Path) -> None
 
 
 def test_large_models_are_written_in_parts_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awq_layout, "SHARD_BYTES", 300)
+    monkeypatch.setattr(hf_folder, "SHARD_BYTES", 300)
     norms = {f"model.layers.{n}.norm.weight": torch.full((64,), float(n)) for n in range(5)}
     repack(compressed(tmp_path / "s", norms), tmp_path / "g", tokenizer=tmp_path / "s")
     index = json.loads((tmp_path / "g" / "model.safetensors.index.json").read_text())
