@@ -33,7 +33,8 @@ FILES = ("genai_config.json", "model.onnx", "tokenizer.json", "tokenizer_config.
 TIMEOUT_SECONDS = 3600.0
 
 
-BUILDER = (sys.executable, "-W", "ignore", "-m", "onnxruntime_genai.models.builder")
+# -P: its modules have plain names (`quantization`), and a file of the working folder must not stand in for one.
+BUILDER = (sys.executable, "-P", "-W", "ignore", "-m", "onnxruntime_genai.models.builder")
 
 
 def to_onnx(model: Path, out: Path, *, quantization: Quantization, log: Path, builder: Sequence[str] = BUILDER) -> None:
@@ -43,11 +44,16 @@ def to_onnx(model: Path, out: Path, *, quantization: Quantization, log: Path, bu
     wrote. What was written is loaded and asked for one token before this returns: the builder can succeed and leave a
     graph that ONNX Runtime refuses. Raises ExportFailed.
     """
-    if not (model / "config.json").is_file():
-        raise ExportFailed(f"{model} is no Hugging Face model folder: it holds no config.json")
     if quantization == "none":
         raise ExportFailed("weights that aren't quantized are for vLLM; an ONNX graph takes int8, int4, awq or gptq")
     options = _BUILT[quantization] if quantization in _BUILT else _prequantized(group_size(model))
+    build(model, out, options, log=log, builder=builder)
+
+
+def build(model: Path, out: Path, options: Sequence[str], *, log: Path, builder: Sequence[str] = BUILDER) -> None:
+    """`to_onnx` with the builder's own options. Raises ExportFailed."""
+    if not (model / "config.json").is_file():
+        raise ExportFailed(f"{model} is no Hugging Face model folder: it holds no config.json")
     command = [*builder, "-i", str(model), "-o", str(out), "-e", "cpu", "-c", str(log.parent / "builder-cache")]
     run_apart([*command, *options], log=log, name="the ONNX builder", timeout=TIMEOUT_SECONDS)
     missing = [name for name in FILES if not (out / name).is_file()]

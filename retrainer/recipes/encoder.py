@@ -41,19 +41,25 @@ class Encoder(ClosedRecipe):
         """See Recipe. In floats."""
         return _Dense(self._model)
 
-    def export(self, artefact: Path) -> dict[str, Any]:
-        """See Recipe. The graph is load-tested."""
-        from exporters.models.closed import CARD, ClosedModel, read_card  # noqa: PLC0415 - numpy
-        from exporters.models.closed_encoder import GRAPH, TOKENIZER  # noqa: PLC0415 - numpy
-        from exporters.models.closed_linear import NGRAMS, WEIGHTS  # noqa: PLC0415 - numpy
+    def write_floats(self, graph: Path) -> None:
+        """The trained student as ONNX, before it is rounded."""
+        from exporters.models.closed import read_card  # noqa: PLC0415 - numpy
         from retrainer.train.encoder import load  # noqa: PLC0415 - heavy: torch
 
-        source, form = packaged_encoder(), read_card(self._model).form
+        form = read_card(self._model).form
+        write_graph(load(packaged_encoder(), fields_of(form), self._model / DENSE), graph, output="logits")
+
+    def export(self, artefact: Path) -> dict[str, Any]:
+        """See Recipe. The graph is load-tested."""
+        from exporters.models.closed import CARD, ClosedModel  # noqa: PLC0415 - numpy
+        from exporters.models.closed_encoder import GRAPH, TOKENIZER  # noqa: PLC0415 - numpy
+        from exporters.models.closed_linear import NGRAMS, WEIGHTS  # noqa: PLC0415 - numpy
+
         floats = self._job.folder / "train" / "floats.onnx"
-        write_graph(load(source, fields_of(form), self._model / DENSE), floats, output="logits")
+        self.write_floats(floats)
         quantize(floats, artefact / GRAPH)
         floats.unlink()
-        shutil.copyfile(source / TOKENIZER, artefact / TOKENIZER)
+        shutil.copyfile(packaged_encoder() / TOKENIZER, artefact / TOKENIZER)
         for name in (CARD, NGRAMS, WEIGHTS):
             shutil.copyfile(self._model / name, artefact / name)
         ClosedModel.load(artefact)
