@@ -134,8 +134,8 @@ def _export(source: Path, out: Path, how: str, samples: list[list[int]], *, log:
             CALIBRATED[method](source, folder, samples=samples, log=log.with_name("quantize.log"), group=int(group))
             to_onnx(folder, out, quantization="awq" if method == "awq" else "gptq", log=log)
             return folder
-        config = {"rtn": ["rtn_last", "is_symmetric=false", "shared_embeddings=false"], "k-quant": ["k_quant_mixed"]}
-        options = [f"algo_config={config[method][0]}", *config[method][1:], f"block_size={group}"]
+        config = {"rtn": ["algo_config=rtn_last", "is_symmetric=false"], "k-quant": ["algo_config=k_quant_mixed"]}
+        options = [*config[method], f"block_size={group}"]
         build(source, out, ["-p", "int4", "--extra_options", WHOLE_CACHE, *options], log=log)
     return None
 

@@ -63,9 +63,9 @@ def build(model: Path, out: Path, options: Sequence[str], *, log: Path, builder:
 
 
 def _prequantized(group: int) -> list[str]:
-    """`is_symmetric` is the head's and the embeddings'. These can't share one tensor where it is asymmetric."""
-    options = (_WHOLE_CACHE, "algo_config=rtn_last", f"block_size={group}", "is_symmetric=false")
-    return ["-p", "int4", "--extra_options", *options, "shared_embeddings=false"]
+    """The levels' zero points are their own. The head is symmetric, so that tied embeddings can be the very tensor: in
+    float32 beside it they would double a small model."""
+    return ["-p", "int4", "--extra_options", _WHOLE_CACHE, "algo_config=rtn_last", f"block_size={group}"]
 
 
 def _load_test(folder: Path) -> None:
