@@ -11,18 +11,12 @@ from gateway.engines.protocol import Options, Piece
 
 
 async def probe(child: Child, manifest: Manifest) -> None:
-    """Ask for every golden answer, and at least for one answer at all. Raises NotReady, WorkerGone.
-
-    A golden answer must come in the way that requests are decoded, or else stepwise, as it was recorded: the two run
-    different kernels, which may break a near tie differently. Wrong weights fail both.
-    """
+    """Ask for every golden answer, and at least for one answer at all. Raises NotReady, WorkerGone."""
     if not manifest.golden:
-        await _ask(child, {"messages": [{"role": "user", "content": "Are you ready?"}]}, stepwise=False, most=4)
+        await _ask(child, {"messages": [{"role": "user", "content": "Are you ready?"}]}, most=4)
     for number, golden in enumerate(manifest.golden):
         most = int(golden["max_tokens"])
-        got = await _ask(child, golden, stepwise=False, most=most)
-        if got != golden["answer"]:
-            got = await _ask(child, golden, stepwise=True, most=most)
+        got = await _ask(child, golden, most=most)
         if got != golden["answer"]:
             pairs = zip(got, golden["answer"], strict=False)
             same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(got), len(golden["answer"])))
@@ -32,8 +26,8 @@ async def probe(child: Child, manifest: Manifest) -> None:
             )
 
 
-async def _ask(child: Child, golden: Mapping[str, Any], *, stepwise: bool, most: int) -> str:
-    options = Options(max_tokens=most, temperature=0.0, stepwise=stepwise)
+async def _ask(child: Child, golden: Mapping[str, Any], *, most: int) -> str:
+    options = Options(max_tokens=most, temperature=0.0)
     messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in golden["messages"]]
     try:
         async with aclosing(child.generate(messages, options)) as events:

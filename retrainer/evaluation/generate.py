@@ -41,10 +41,8 @@ class TorchGenerator:
         max_new_tokens: int,
         drafts: Sequence[str] | None = None,
         tick: Tick | None = None,
-        stepwise: bool = False,
     ) -> list[Generated]:
-        """See Generator. With drafts, a first pass keeps those that the model would have given itself; `stepwise`
-        changes nothing, since without drafts there is one way."""
+        """See Generator. With drafts, a first pass keeps those that the model would have given itself."""
         answers: dict[int, Generated] = {}
 
         def keep(chosen: Sequence[int], found: Sequence[Generated | None]) -> None:
