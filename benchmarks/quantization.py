@@ -25,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import kept_parts
-import numpy as np
 import results_file
 from quantization_table import goals, write_page
 from recipes import MADE_BY as RECIPES_MADE_BY
 from recipes import ROOT, TIMED, Bench, show, times
 
-from exporters.models import GenAIGenerator, parity, staged, to_awq, to_gptq
+from exporters.models import GenAIGenerator, Parity, parity, staged, to_awq, to_gptq
 from exporters.models.closed import ClosedModel, text_of
 from exporters.models.closed_encoder import GRAPH, EncoderScores
+from exporters.models.parity import choices_parity
 from exporters.models.to_onnx import build, to_onnx
 from retrainer.data.curate import Example
 from retrainer.evaluation.evaluate import evaluate
@@ -96,8 +96,7 @@ def _smollm2(form: str, bench: Bench, samples: int | None) -> dict[str, Any]:
     speed, rate = times(served, base, judged[:TIMED], most)
     found = {
         **report,
-        "kl": near.kl if near else None,
-        "top1": near.top1 if near else None,
+        **_told(near),
         "bytes": _size(graph),
         "folder_bytes": _size(folder) if folder else None,
         "speed": speed,
@@ -157,18 +156,15 @@ def _minilm(form: str, bench: Bench) -> dict[str, Any]:
     served, base = ClosedModel.load(graph), ClosedModel.load(floats)
     texts = [text_of(e.messages, base.card.shared, base.card.frame) for e in judged]
     report = _judged(served.generate, judged, 1, graph)
-    kl, top1 = _near(*(np.array([EncoderScores.load(g, base.card.form)(t)[0] for t in texts]) for g in (floats, graph)))
-    speed, rate = _texts(*(EncoderScores.load(g, base.card.form) for g in (graph, floats)), texts=texts)
+    exact, rounding = (EncoderScores.load(g, base.card.form) for g in (floats, graph))
+    near = choices_parity(*([one(text)[0] for text in texts] for one in (exact, rounding)), base.card.form.sizes)
+    speed, rate = _texts(rounding, exact, texts=texts)
     size = sum(f.stat().st_size for f in graph.iterdir() if f.name.startswith(GRAPH))
-    return {**report, "kl": kl, "top1": top1, "bytes": size, "speed": speed, "texts_per_second": rate}
+    return {**report, **_told(near), "bytes": size, "speed": speed, "texts_per_second": rate}
 
 
-def _near(exact: Any, found: Any) -> tuple[float, float]:
-    """KL and top-1 of logits [texts, values] of one field."""
-    p, q = (rows - rows.max(axis=-1, keepdims=True) for rows in (exact, found))
-    p, q = (rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True)) for rows in (p, q))
-    same = (p.argmax(axis=-1) == q.argmax(axis=-1)).mean()
-    return float((np.exp(p) * (p - q)).sum(axis=-1).mean()), float(same)
+def _told(near: Parity | None) -> dict[str, float]:
+    return {"kl": near.kl, "top1": near.top1} if near else {}
 
 
 def _texts(served: EncoderScores, base: EncoderScores, *, texts: list[str], turns: int = 10) -> tuple[float, float]:

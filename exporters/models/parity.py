@@ -41,8 +41,6 @@ def parity(source: Path, exported: Callable[[], Read], rows: Sequence[tuple[Toke
     rows = _some(rows)
     if not rows:
         return None
-    import numpy as np  # noqa: PLC0415 - only an export pays for it
-
     reader = hf_reader(source)
     known = [_log_softmax(reader(*row)) for row in rows]
     del reader
@@ -50,10 +48,27 @@ def parity(source: Path, exported: Callable[[], Read], rows: Sequence[tuple[Toke
     kl, same, tokens = 0.0, 0, 0
     for row, exact in zip(rows, known, strict=True):
         found = _log_softmax(read(*row))
-        kl += float((np.exp(exact) * (exact - found)).sum())
-        same += int((exact.argmax(axis=-1) == found.argmax(axis=-1)).sum())
+        kl += _divergence(exact, found)
+        same += _agreeing(exact, found)
         tokens += len(exact)
     return Parity(kl=kl / tokens, top1=same / tokens, tokens=tokens, answers=len(rows))
+
+
+def choices_parity(exact: Any, found: Any, sizes: Sequence[int]) -> Parity | None:
+    """Of a student that chooses a value for each of some fields: each counts as a token. `exact`, `found`: logits
+    [answers, values of all fields], of `sizes` values each; None without answers."""
+    if not len(exact):
+        return None
+    import numpy as np  # noqa: PLC0415 - only an export pays for it
+
+    kl, same, at = 0.0, 0, 0
+    for size in sizes:
+        p, q = (_log_softmax(np.asarray(rows)[:, at : at + size]) for rows in (exact, found))
+        at += size
+        kl += _divergence(p, q)
+        same += _agreeing(p, q)
+    tokens = len(exact) * len(sizes)
+    return Parity(kl=kl / tokens, top1=same / tokens, tokens=tokens, answers=len(exact))
 
 
 def require(found: Parity | None, *, max_kl: float, min_top1: float) -> None:
@@ -94,6 +109,17 @@ def _some(rows: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[Tokens, Tokens]]:
             chosen.append((prompt, answer[: min(left, MOST_OF_ONE)]))
             left -= len(chosen[-1][1])
     return chosen
+
+
+def _divergence(exact: Any, found: Any) -> float:
+    """The sum over the rows of KL(exact || found), of log probabilities [rows, choices]."""
+    import numpy as np  # noqa: PLC0415 - only an export pays for it
+
+    return float((np.exp(exact) * (exact - found)).sum())
+
+
+def _agreeing(exact: Any, found: Any) -> int:
+    return int((exact.argmax(axis=-1) == found.argmax(axis=-1)).sum())
 
 
 def _log_softmax(logits: Any) -> Any:

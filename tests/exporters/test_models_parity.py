@@ -8,7 +8,7 @@ import pytest
 import tiny_model
 
 from exporters.models import ExportFailed, GenAIGenerator, Parity, parity, require, to_onnx
-from exporters.models.parity import hf_reader
+from exporters.models.parity import choices_parity, hf_reader
 
 pytestmark = pytest.mark.train
 
@@ -56,6 +56,19 @@ def test_long_answers_and_many_are_cut(base: Path) -> None:
     assert found is not None
     assert seen == [64] * 8
     assert (found.tokens, found.answers) == (512, 8)
+
+
+def test_choices_are_compared_field_by_field() -> None:
+    """Two answers, a field of two values and one of three; one of the four choices is another."""
+    even, sure = [0.0, 0.0], [np.log(3.0), 0.0]
+    exact = [[*sure, 0.0, 0.0, 1.0], [*even, 2.0, 0.0, 0.0]]
+    found = choices_parity(exact, [[*even, 0.0, 0.0, 1.0], [*even, 0.0, 2.0, 0.0]], (2, 3))
+    assert found is not None
+    first = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
+    p = np.exp([2.0, 0.0]) / (np.exp(2.0) + 2.0)
+    assert found.kl == pytest.approx((first + 2.0 * (p[0] - p[1])) / 4)
+    assert (found.top1, found.tokens, found.answers) == (0.75, 4, 2)
+    assert choices_parity([], [], (2, 3)) is None
 
 
 def test_what_is_past_a_bound_is_refused_with_its_numbers(base: Path) -> None:
