@@ -10,7 +10,7 @@ GENAI, CLOSED, VLLM = "onnxruntime-genai", "closed", "vllm"  # runtimes
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """`files`: sha256 by relative path, of every file but the manifest; `sizes`: their bytes. `runtime`: who can load
-    it.
+    it. `quantization`: none | int8 | int4 | awq | gptq, or in words.
 
     `golden`: prompts (messages) with the greedy answers recorded at export, which an engine must reproduce before
     the version is ready; with the log probabilities of their tokens, for engines whose kernels differ. `tools`: the

@@ -238,7 +238,7 @@ def qualities(assessed: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _training(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
-    dataset, training = facts.phases["dataset"], facts.phases["train"]
+    dataset, training, export = facts.phases["dataset"], facts.phases["train"], facts.phases["export"]
     counts = ", ".join(f"{n} {part}" for part, n in dataset["counts"].items())
     dropped = ", ".join(f"{d['count']} {why}" for why, d in dataset["dropped"].items()) or "none"
     unmeasured = ", ".join(f"{n} {why}" for why, d in dataset["dropped"].items() if (n := d.get("held_out", 0)))
@@ -251,7 +251,7 @@ def _training(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         ["teachers", ", ".join(dataset["upstreams"])],
         *([name, said] for name, said in told(dataset).items()),
         ["base revision", str(facts.phases["prepare"])],
-        ["quantization", str(facts.phases["export"]["quantization"])],
+        ["quantization", str(export.get("quantizer", export["quantization"]))],
         *([key, str(value)] for key, value in training.get("settings", {}).items()),
     ]
     if looks := training.get("validation"):

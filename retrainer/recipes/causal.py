@@ -60,16 +60,16 @@ class Causal:
     def export(self, artefact: Path) -> dict[str, Any]:
         """See Recipe. A graph is load-tested, and whatever is written is compared with the unquantized student on
         held-out conversations."""
-        quantizer = self._adapter(artefact) if self._job.serving.adapters else self._write(artefact)
+        how, quantizer = self._adapter(artefact) if self._job.serving.adapters else self._write(artefact)
         rows = (row for row in map(self._job.row, self._job.data.held_out) if self._job.fits(row))
         known = [(row.prompt, row.completion) for row in islice(rows, MOST_COMPARED)]
         found = parity(self._merged, lambda: reader(self.runtime, artefact), known)
         bounds = self._job.policy.retrain.parity
         require(found, max_kl=bounds.max_kl, min_top1=bounds.min_top1)
-        return {"quantization": quantizer, "parity": msgspec.to_builtins(found)}
+        return {"quantization": how, "quantizer": quantizer, "parity": msgspec.to_builtins(found)}
 
-    def _write(self, artefact: Path) -> str:
-        """The student as it will be served; returns who quantized it, and how."""
+    def _write(self, artefact: Path) -> tuple[str, str]:
+        """The student as it will be served; returns how it is quantized, and by whom."""
         job, how = self._job, self._job.policy.retrain.quantized_for(self._job.serving.runtime)
         folder, log, group = self._merged, job.folder / "export.log", None
         if how in ("awq", "gptq"):
@@ -85,9 +85,9 @@ class Causal:
             shutil.copytree(folder, artefact, dirs_exist_ok=True)
         else:
             to_onnx(folder, artefact, quantization=how, log=log)
-        return QUANTIZERS[how].format(group=group)
+        return how, QUANTIZERS[how].format(group=group)
 
-    def _adapter(self, artefact: Path) -> str:
+    def _adapter(self, artefact: Path) -> tuple[str, str]:
         """The adapter alone, for a server that has its base."""
         trained = self._job.folder / "train" / "adapter"
         if not trained.is_dir():
@@ -97,7 +97,7 @@ class Causal:
             )
         for name in _ADAPTER:
             shutil.copyfile(trained / name, artefact / name)
-        return "LoRA adapter"
+        return "none", "LoRA adapter"
 
     def exported(self, artefact: Path) -> Exported:
         """See Recipe."""

@@ -49,7 +49,7 @@ def right(generator: Any) -> int:
 def test_vllm_gets_a_hugging_face_folder(make: Any, tmp_path: Path, how: str | None, told: str) -> None:
     recipe, made = make("vllm", quantization=how)
     facts = recipe.export(tmp_path / "artefact")
-    assert (recipe.runtime, facts["quantization"]) == (VLLM, told)
+    assert (recipe.runtime, facts["quantization"], facts["quantizer"]) == (VLLM, how or "none", told)
     assert facts["parity"]["kl"] < 0.2
     assert facts["parity"]["top1"] > 0.9
     files = {f.name for f in (tmp_path / "artefact").iterdir()}
@@ -71,7 +71,7 @@ def test_vllm_gets_a_hugging_face_folder(make: Any, tmp_path: Path, how: str | N
 def test_the_onnx_engine_gets_the_same_four_bits(make: Any, tmp_path: Path) -> None:
     recipe, _ = make("onnxruntime", quantization="awq")
     facts = recipe.export(tmp_path / "artefact")
-    assert facts["quantization"] == "AWQ int4, groups of 32, by llm-compressor"
+    assert (facts["quantization"], facts["quantizer"]) == ("awq", "AWQ int4, groups of 32, by llm-compressor")
     assert facts["parity"]["top1"] > 0.9
     assert right(recipe.exported(tmp_path / "artefact")) >= 38
 
@@ -108,7 +108,7 @@ def test_a_server_that_has_the_base_gets_the_adapter_alone(tiny_base: Path, tmp_
     artefact.mkdir()
     facts = recipe.export(artefact)
     assert {f.name for f in artefact.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-    assert facts["quantization"] == "LoRA adapter"
+    assert facts["quantizer"] == "LoRA adapter"
     assert facts["parity"]["kl"] < 1e-5
     prompts = [tiny_model.messages(n) for n in range(4)]
     by_adapter, by_merged = SERVED[VLLM](artefact), recipe.trained()
