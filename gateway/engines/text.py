@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from router.thinking import overlap
+from router.thinking import opens, overlap
+
+_LONGEST_MARK = 16  # tokens, with the white space after it
 
 
 class Vocabulary:
@@ -41,6 +43,10 @@ class Vocabulary:
     def shown(self, token: int) -> bytes:
         """The bytes that belong to the answer: none for a special token."""
         return b"" if token in self._special else self.raw(token)
+
+    def opens(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt, in the model's template, has opened the thinking."""
+        return opens(b"".join(map(self.raw, prompt[-_LONGEST_MARK:])).decode("utf-8", "replace"))
 
 
 def _is_byte_level(decoder: Any) -> bool:
