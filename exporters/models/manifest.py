@@ -6,6 +6,7 @@ import msgspec
 
 NAME = "manifest.json"
 GENAI, CLOSED = "onnxruntime-genai", "closed"  # runtimes
+VLLM = "vllm"  # another: a Hugging Face folder, or a LoRA adapter
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

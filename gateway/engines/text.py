@@ -28,6 +28,7 @@ class Vocabulary:
             for piece, number in tokenizer["model"]["vocab"].items():
                 if all(c in table for c in piece):
                     self._bytes[number] = bytes(table[c] for c in piece)
+        self.byte_level = bool(self._bytes)
         self._bytes.update(added)
 
     @classmethod
