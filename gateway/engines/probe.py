@@ -91,11 +91,14 @@ def _unlikely(tokens: Sequence[Token], rest: bytes, recorded: Sequence[float]) -
             rest = rest[len(token.bytes) :]
             continue
         # Another token than the recorded one, which is among the likeliest then; an end has no text to know it by.
-        known = [one.logprob for one in token.top if (one.bytes and rest.startswith(one.bytes)) or not rest]
+        others = [one for one in token.top if one.bytes != token.bytes]
+        known = [one.logprob for one in others if not rest or (one.bytes and rest.startswith(one.bytes))]
         near = min(known, key=lambda logprob: abs(logprob - expected), default=-math.inf)
         if abs(near - expected) > TOLERANCE:
             return _off(at, near, expected)
         return f"has another token {at}, by {token.logprob - near:.2f}" if token.logprob - near > TOLERANCE else None
+    if len(tokens) > len(recorded):
+        return f"goes on behind token {len(recorded)}"
     if rest and len(tokens) < len(recorded) and recorded[len(tokens)] > math.log(0.5) + TOLERANCE:
         return f"ends before token {len(tokens)}"  # which was likelier by more than the tolerance
     return None

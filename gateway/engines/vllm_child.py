@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -15,6 +16,8 @@ from gateway.engines.protocol import Event, Options, Started
 from gateway.engines.telling import Telling, described
 from gateway.engines.text import Vocabulary
 from gateway.engines.vllm_server import Server
+
+T = TypeVar("T")
 
 _KEEP_ALIVE = 3.0  # seconds: uvicorn closes an idle connection after 5, and a request would be lost on it
 
@@ -40,6 +43,7 @@ class VllmChild:
         self._calls = 0
         self._since = 0.0
         self._next = 0
+        self._waits: set[asyncio.Timeout] = set()  # for the server's next word: ended when it is gone
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         self._following = asyncio.create_task(self._follow())
@@ -83,16 +87,33 @@ class VllmChild:
 
     async def close(self) -> None:
         """See Instance."""
+        self._end()
         await self._session.close()
         await self._release()
         self._following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._following
-        self.gone.set()
 
     async def _follow(self) -> None:
         await self._server.gone.wait()
+        self._end()
+
+    def _end(self) -> None:
         self.gone.set()
+        for wait in self._waits:  # also those of a server that hangs: closing a session ends none
+            wait.reschedule(0.0)
+
+    async def _unless_gone(self, word: Awaitable[T]) -> T:
+        """Wait for something of the server. Raises WorkerGone."""
+        try:
+            async with asyncio.timeout(None if not self.gone.is_set() else 0.0) as wait:
+                self._waits.add(wait)
+                try:
+                    return await word
+                finally:
+                    self._waits.discard(wait)
+        except TimeoutError:
+            raise WorkerGone from None
 
     async def _written(
         self, number: int, messages: Sequence[dict[str, str]], options: Options
@@ -166,23 +187,25 @@ class VllmChild:
     async def _asked(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[wire.Chunk, None]:
         room = None if self._model.context_length is None else self._model.context_length - 1
         body = wire.request(self._model.name, messages, options, most=room)
-        async with self._session.post(f"{self._server.url}/v1/chat/completions", json=body) as response:
+        async with await self._post("/v1/chat/completions", body) as response:
             if not response.ok:
-                raise wire.refused(response.status, await response.read(), options)
+                raise wire.refused(response.status, await self._unless_gone(response.read()), options)
             async for chunk in wire.chunks(self._heard(response)):
                 if chunk.error is not None:
                     raise wire.refusal(chunk.error, options)
                 yield chunk
 
     async def _heard(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        async for data in response.content.iter_any():
+        while data := await self._unless_gone(response.content.readany()):
             self._server.heard = time.monotonic()
             yield data
 
+    async def _post(self, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
+        return await self._unless_gone(self._session.post(f"{self._server.url}{path}", json=body))
+
     async def _scored(self, line: Sequence[int], options: Options) -> list[wire.Told]:
-        body = wire.scoring(self._model.name, line, options)
-        async with self._session.post(f"{self._server.url}/v1/completions", json=body) as response:
-            answered = await response.read()
+        async with await self._post("/v1/completions", wire.scoring(self._model.name, line, options)) as response:
+            answered = await self._unless_gone(response.read())
             self._server.heard = time.monotonic()
             if not response.ok:
                 raise wire.refused(response.status, answered, options)

@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from exporters.models import Confidence, Manifest
-from gateway.engines import vllm_environment
+from gateway.engines import vllm_dense, vllm_environment
 from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.text import Vocabulary
 from gateway.engines.vllm_adapters import CONFIG, WEIGHTS, Adapters
 from gateway.engines.vllm_child import Model, VllmChild
 from gateway.engines.vllm_command import Served, command, environ
-from gateway.engines.vllm_dense import dense
 from gateway.engines.vllm_environment import Environment
 from gateway.engines.vllm_server import Server, free_port
 from router.config_engines import EngineSettings
@@ -25,8 +24,8 @@ _TOKENIZER = "tokenizer.json"
 
 
 class Fleet:
-    """Of the engine `name`. `state`: a folder for logs and what is made for this machine. `ask`: see
-    vllm_environment."""
+    """Of the engine `name`. `state`: a folder for logs and what is made for this machine. `ask`, `dense`: see
+    vllm_environment, vllm_dense."""
 
     def __init__(
         self,
@@ -35,11 +34,12 @@ class Fleet:
         state: Path,
         *,
         ask: Callable[[str], Awaitable[Environment]] = vllm_environment.ask,
+        dense: Callable[[Path, Path], Awaitable[Path]] = vllm_dense.dense,
     ) -> None:
         self._name = name
         self._settings = settings
         self._state = state / "vllm" / name
-        self._ask = ask
+        self._ask, self._dense = ask, dense
         self._adapters = Adapters(name, self._state / "adapters")
         self._known: Environment | None = None
         self._bases: dict[str, Server] = {}  # by url; "" for the one that is launched
@@ -76,7 +76,7 @@ class Fleet:
                     "the same weights are served dense, or export the route for runtime: onnxruntime",
                 },
             )
-            model = await dense(folder, self._state / "dense")
+            model = await self._dense(folder, self._state / "dense")
         server = await self._launch(Served(model=model, name=manifest.id, adapters=False), manifest.id, timeout)
         return await self._child(server, folder, manifest.id, folder, end=server.close)
 
