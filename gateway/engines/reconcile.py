@@ -222,8 +222,8 @@ class Reconciler:
         if time.monotonic() - began > self._timing.steady:
             self._failures.forget(version.id)
         wait = self._failures.died(version.id, self._folder(version))
-        reason = f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)"
-        self._refuse(version, uuid.uuid4().hex, reason)
+        self._refuse(version, uuid.uuid4().hex, f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)")
+        await hosted.child.close()
 
     async def _unload(self, hosted: Hosted, *, reason: str = "no longer wanted") -> None:
         version = hosted.version
