@@ -18,6 +18,7 @@ from exporters.models import Manifest
 from gateway.engines.errors import EngineError, NotReady
 from gateway.engines.instance import Instance
 from gateway.engines.protocol import Options, Piece, Token
+from gateway.engines.text import Characters
 
 TOLERANCE = 0.35  # nats
 _ALTERNATIVES = 20
@@ -74,7 +75,7 @@ async def _ask(child: Instance, golden: Mapping[str, Any], *, stepwise: bool) ->
 def _wrong(got: _Got, golden: Mapping[str, Any]) -> str | None:
     """What is wrong with an answer, in words; None where it is the golden one."""
     if golden.get("logprobs"):
-        return _unlikely(got.tokens, str(golden["answer"]).encode(), [float(p) for p in golden["logprobs"]])
+        return _unlikely(got.tokens, str(golden["answer"]), [float(p) for p in golden["logprobs"]])
     answer = str(golden["answer"])
     if got.text == answer:
         return None
@@ -82,24 +83,31 @@ def _wrong(got: _Got, golden: Mapping[str, Any]) -> str | None:
     return f"comes out different from character {min(len(got.text), len(answer)) if same is None else same} on"
 
 
-def _unlikely(tokens: Sequence[Token], rest: bytes, recorded: Sequence[float]) -> str | None:
+def _unlikely(tokens: Sequence[Token], answer: str, recorded: Sequence[float]) -> str | None:
     """Compare an answer's tokens with the recorded ones: the text that they make, and their log probabilities."""
+    said = b""
+
+    def goes_on(data: bytes) -> bool:  # a part of a character may be that of any
+        return bool(data) and answer.startswith(Characters().feed(said + data))
+
     for at, (token, expected) in enumerate(zip(tokens, recorded, strict=False)):
-        if rest and token.bytes and rest.startswith(token.bytes):
+        ended = len(Characters().feed(said)) == len(answer)
+        if goes_on(token.bytes) and not ended:
             if abs(token.logprob - expected) > TOLERANCE:
                 return _off(at, token.logprob, expected)
-            rest = rest[len(token.bytes) :]
+            said += token.bytes
             continue
         # Another token than the recorded one, which is among the likeliest then; an end has no text to know it by.
         others = [one for one in token.top if one.bytes != token.bytes]
-        known = [one.logprob for one in others if not rest or (one.bytes and rest.startswith(one.bytes))]
+        known = [one.logprob for one in others if ended or goes_on(one.bytes)]
         near = min(known, key=lambda logprob: abs(logprob - expected), default=-math.inf)
         if abs(near - expected) > TOLERANCE:
             return _off(at, near, expected)
         return f"has another token {at}, by {token.logprob - near:.2f}" if token.logprob - near > TOLERANCE else None
     if len(tokens) > len(recorded):
         return f"goes on behind token {len(recorded)}"
-    if rest and len(tokens) < len(recorded) and recorded[len(tokens)] > math.log(0.5) + TOLERANCE:
+    short = len(Characters().feed(said)) < len(answer) and len(tokens) < len(recorded)
+    if short and recorded[len(tokens)] > math.log(0.5) + TOLERANCE:
         return f"ends before token {len(tokens)}"  # which was likelier by more than the tolerance
     return None
 

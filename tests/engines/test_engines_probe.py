@@ -104,6 +104,18 @@ async def test_a_near_tie_may_break_the_other_way_and_the_rest_is_another_answer
     assert "-inf" in await proven(Scripted(other), golden(logprobs=recorded)), "the recorded one is not among the ties"
 
 
+async def test_characters_may_span_tokens_and_be_cut_off() -> None:
+    class Bytes(Scripted):
+        async def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
+            tokens = tuple(Token(0, "?", data, -0.1) for data in (b"\xc3", b"\xa9", b"\xff", b"x", b"\xc3"))
+            yield Piece(id=1, text="é\ufffdx\ufffd", tokens=tokens)
+            yield Done(id=1, finish_reason="length", completion_tokens=5, confidence=1.0)
+
+    entry = golden("é\ufffdx\ufffd", logprobs=[-0.1] * 5)
+    assert not await proven(Bytes(RED), entry)
+    assert "has token 1" in await proven(Bytes(RED), entry | {"answer": "èx"})
+
+
 async def test_where_the_student_differs_from_its_base_the_bases_answer_fails() -> None:
     """An adapter that isn't applied: also where the two are a near tie apart."""
     near: tuple[Step, ...] = (("gr", -0.6, {"re": -0.8}), ("een", -0.1, {}))
