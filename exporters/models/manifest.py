@@ -5,8 +5,7 @@ from typing import Any
 import msgspec
 
 NAME = "manifest.json"
-GENAI, CLOSED = "onnxruntime-genai", "closed"  # runtimes
-VLLM = "vllm"  # another: a Hugging Face folder, or a LoRA adapter
+GENAI, CLOSED, VLLM = "onnxruntime-genai", "closed", "vllm"  # runtimes
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
