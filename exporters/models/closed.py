@@ -88,10 +88,9 @@ class ClosedModel:
         max_new_tokens: int,
         drafts: Sequence[str] | None = None,
         tick: Tick | None = None,
-        stepwise: bool = False,
     ) -> list[Generated]:
         """Answers in the prompts' order; `tick(done)` is called after each. An answer is one choice, so there is
-        nothing to cut short, to guess or to do step by step."""
+        nothing to cut short or to guess."""
         answers = []
         for done, messages in enumerate(prompts, start=1):
             answers.append(self.answer(messages)[0])

@@ -1,30 +1,24 @@
-"""Greedy answers from an artefact through onnxruntime-genai, one after another: for evaluation and golden answers.
-
-It is the same runtime, graph and tokenizer that the engine serves with. Its batched generator can't share a prompt's
-prefix (a second `append_tokens` is refused), so single sequences that keep the common prefix in the KV cache are
-faster on a task with a fixed system prompt: 0.08 s a record against 0.19 s at a batch of 16 (SmolLM2 int8, 70 tokens
-a prompt of which 48 are shared, 2 cores).
-
-A sequence is read as the engine reads it when it serves: never one token alone, since on a CPU such a pass runs another
-matrix kernel, whose logits differ; where there is no guess of the next token, any token stands in for one. So what is
-evaluated is what users get.
-"""
+"""Greedy answers from an artefact, for evaluation and golden answers: the same graph, tokenizer and decoding as an
+engine serves with, so what is evaluated is what users get."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
+import numpy as np
 
 from exporters.models.errors import ExportFailed
+from exporters.models.rows import Logits, Rows, pieces
+from exporters.models.vocabulary import Vocabulary
 from router import split_thinking
 from router.thinking import opens
 
 Messages = Sequence[Mapping[str, str]]
 Tick = Callable[[int], None]
+
+PIECE = 256  # tokens of a prompt in one pass
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,16 +41,12 @@ class GenAIGenerator:
         import onnxruntime_genai as og  # noqa: PLC0415 - heavy: only exports and engines pay for it
 
         og.disable_telemetry_events()
-        self._og = og
-        config = og.Config(str(folder))
-        threads = threads or processors()
-        options = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
-        config.overlay(json.dumps(options))
+        self._rows = Rows(folder, threads=threads or processors())
         try:
-            self._model = og.Model(config)
+            self._tokenizer = og.Tokenizer(str(folder))
         except RuntimeError as error:
-            raise ExportFailed(f"onnxruntime-genai can't load {folder}: {error}") from error
-        self._tokenizer = og.Tokenizer(self._model)
+            raise ExportFailed(f"onnxruntime-genai can't read the tokenizer in {folder}: {error}") from error
+        self._vocabulary = Vocabulary.load(folder, self._decode)
         self._stops = {int(i) for i in self._tokenizer.eos_token_ids}
         self._opened = opens(self._prompt([{"role": "user", "content": "Hello."}]))
 
@@ -66,6 +56,9 @@ class GenAIGenerator:
 
     def _prompt(self, messages: Messages) -> str:
         return str(self._tokenizer.apply_chat_template(json.dumps(list(messages)), add_generation_prompt=True))
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(np.asarray(tokens, dtype=np.int32)))
 
     def length(self, answer: str) -> int:
         """How many tokens an answer takes, without the end token."""
@@ -78,110 +71,79 @@ class GenAIGenerator:
         max_new_tokens: int,
         drafts: Sequence[str] | None = None,
         tick: Tick | None = None,
-        stepwise: bool = False,
     ) -> list[Generated]:
-        """Greedy answers in the prompts' order; `tick(done)` is called after each.
-
-        `drafts`: guesses of the answers, for example those of the unquantized student. A draft is checked in one pass
-        together with its prompt; what is returned is the model's own greedy answer, whether the guess was right or
-        not, only sooner where it was (speculative decoding with a given draft). `stepwise`: one token a pass, as the
-        engine answers golden prompts.
-        """
+        """Greedy answers in the prompts' order; `tick(done)` is called after each. Drafts are of no use here: a pass
+        over one costs what the steps cost that it saves."""
+        del drafts
         encoded = [self.encode(m) for m in prompts]
-        sequence = _Sequence(
-            self._og,
-            self._model,
-            self._stops,
-            max(map(len, encoded), default=1) + 2 * max_new_tokens + 1,
-            stepwise=stepwise,
-        )
+        # In token order, neighbours share the longest beginnings.
+        waiting = sorted(range(len(encoded)), key=encoded.__getitem__, reverse=True)
         answers: dict[int, Generated] = {}
-        # In token order, neighbours share the longest prefixes.
-        for done, i in enumerate(sorted(range(len(encoded)), key=encoded.__getitem__), start=1):
-            draft = [] if drafts is None else self._draft(drafts[i])[:max_new_tokens]
-            tokens, logprobs, stopped = sequence.answer(encoded[i], draft, max_new_tokens)
-            said = str(self._tokenizer.decode(self._array(tokens))) if tokens else ""
-            thought, text = split_thinking(said, opened=self._opened)
-            answers[i] = Generated(
-                text=text,
-                finish_reason="stop" if stopped else "length",
-                tokens=len(tokens) + stopped,
-                logprobs=tuple(logprobs),
-                reasoning=thought,
-            )
-            if tick:
-                tick(done)
+        active: list[_Line] = []  # as the rows are
+        while waiting or active:
+            while waiting and len(active) < self._rows.count:
+                number = waiting.pop()
+                active.append(_Line(number, self._first(len(active), encoded[number])))
+                self._leave(active, max_new_tokens, answers, tick)
+            if active:
+                for line, logits in zip(active, self._rows.step([line.tokens[-1] for line in active]), strict=True):
+                    line.take(logits)
+                self._leave(active, max_new_tokens, answers, tick)
         return [answers[i] for i in range(len(encoded))]
 
-    def _draft(self, text: str) -> list[int]:
-        return [int(i) for i in self._tokenizer.encode(text)] + [min(self._stops)]
+    def _first(self, row: int, prompt: list[int]) -> Logits:
+        """The logits after a prompt, which is read into a row."""
+        left = prompt[self._rows.share(row, prompt) :]
+        return [self._rows.read(row, piece) for piece in pieces(left, PIECE)][-1]
 
-    def _array(self, tokens: Sequence[int]) -> Any:
-        import numpy as np  # noqa: PLC0415 - onnxruntime-genai takes arrays
+    def _leave(self, active: "list[_Line]", most: int, answers: dict[int, Generated], tick: Tick | None) -> None:
+        """Take out what is finished; the last row closes the gap."""
+        for row in reversed(range(len(active))):
+            line = active[row]
+            stopped = line.tokens[-1] in self._stops
+            full = self._rows.length(row) == self._rows.context_length
+            if not stopped and len(line.tokens) < most and not full:
+                continue
+            answers[line.number] = self._generated(line, stopped=stopped)
+            if tick:
+                tick(len(answers))
+            last = len(active) - 1
+            self._rows.swap(row, last)
+            active[row] = active[last]
+            active.pop()
+            self._rows.clear(last)
 
-        return np.asarray(tokens, dtype=np.int32)
+    def _generated(self, line: "_Line", *, stopped: bool) -> Generated:
+        tokens = line.tokens[:-1] if stopped else line.tokens
+        said = b"".join(map(self._vocabulary.shown, tokens)).decode("utf-8", "replace")
+        thought, text = split_thinking(said, opened=self._opened)
+        return Generated(
+            text=text,
+            finish_reason="stop" if stopped else "length",
+            tokens=len(line.tokens),
+            logprobs=tuple(line.logprobs),
+            reasoning=thought,
+        )
+
+
+class _Line:
+    """One answer so far."""
+
+    def __init__(self, number: int, logits: Logits) -> None:
+        self.number = number
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.take(logits)
+
+    def take(self, logits: Logits) -> None:
+        """`logits` [vocabulary]: the likeliest token is next. Its log probability is computed as in serving."""
+        shifted = logits - logits.max()
+        token = int(shifted.argmax())
+        self.tokens.append(token)
+        self.logprobs.append(min(-float(np.log(np.exp(shifted).sum(dtype=np.float64))), 0.0))
 
 
 def processors() -> int:
     """How many processors this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-class _Sequence:
-    """One sequence of tokens with its KV cache, rewound to what the next prompt shares with it. Where the graph keeps
-    the last position's logits only, nothing can be guessed, and both here and in the engine each pass reads one token.
-    """
-
-    def __init__(self, og: Any, model: Any, stops: set[int], max_length: int, *, stepwise: bool) -> None:
-        parameters = og.GeneratorParams(model)
-        parameters.set_search_options(max_length=max_length, do_sample=False)
-        self._generator = og.Generator(model, parameters)
-        self._stops = stops
-        self._tokens: list[int] = []
-        self._guesses = len(self._pass([min(stops)] * 2, 2)) == 2 and not stepwise
-
-    def answer(self, prompt: list[int], draft: list[int], most: int) -> tuple[list[int], list[float], bool]:
-        """The answer's tokens without the end token, all log probabilities, and whether the end token came."""
-        shared = 0
-        while shared < min(len(prompt) - 1, len(self._tokens)) and prompt[shared] == self._tokens[shared]:
-            shared += 1
-        self._rewind(shared)
-        line, answer, guess, logprobs = list(prompt), list[int](), draft, list[float]()
-        while True:
-            guess = (guess[: most - len(answer)] or line[-1:]) if self._guesses else []
-            chosen = self._pass(line[len(self._tokens) :] + guess, len(guess) + 1)
-            for (token, logits), guessed in zip(chosen, [*guess, None], strict=True):
-                logprobs.append(_logprob(logits, token))
-                if token in self._stops:
-                    return answer, logprobs, True
-                answer.append(token)
-                line.append(token)
-                if len(answer) == most:
-                    return answer, logprobs, False
-                if token != guessed:
-                    break
-            guess = guess[len(line) - len(self._tokens) + len(guess) :]
-            self._rewind(len(line) - 1)
-
-    def _pass(self, tokens: list[int], count: int) -> list[tuple[int, Any]]:
-        """Read tokens; the greedy choices after the last `count` of them, each with its logits [vocabulary]."""
-        import numpy as np  # noqa: PLC0415 - onnxruntime-genai takes and gives arrays
-
-        self._generator.append_tokens(np.asarray([tokens], dtype=np.int32))
-        self._tokens += tokens
-        logits = np.asarray(self._generator.get_output("logits"), dtype=np.float32)[0, -count:]
-        return [(int(row.argmax()), row) for row in logits]
-
-    def _rewind(self, length: int) -> None:
-        if length < len(self._tokens):
-            self._generator.rewind_to(length)
-            del self._tokens[length:]
-
-
-def _logprob(logits: Any, token: int) -> float:
-    """As the engine's sampler computes it."""
-    import numpy as np  # noqa: PLC0415 - onnxruntime-genai gives arrays
-
-    shifted = logits - logits.max()
-    return min(float(shifted[token]) - math.log(float(np.exp(shifted).sum(dtype=np.float64))), 0.0)

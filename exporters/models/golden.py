@@ -1,5 +1,4 @@
-"""Golden answers: a few prompts with the greedy answers recorded at export (one token a pass), which an
-engine must reproduce."""
+"""Golden answers: a few prompts with the greedy answers recorded at export, which an engine must reproduce."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -8,7 +7,7 @@ from exporters.models.genai import Generated, Messages
 
 
 class _Generator(Protocol):
-    def generate(self, prompts: Sequence[Messages], *, max_new_tokens: int, stepwise: bool) -> list[Generated]: ...
+    def generate(self, prompts: Sequence[Messages], *, max_new_tokens: int) -> list[Generated]: ...
 
 
 def record(
@@ -25,7 +24,7 @@ def record(
     student differs from the base: an engine that loaded the wrong weights fails them. Prompts that repeat each other's
     answer come last, so that the few entries cover several answers.
     """
-    answers = generator.generate(prompts, max_new_tokens=max_new_tokens, stepwise=True)
+    answers = generator.generate(prompts, max_new_tokens=max_new_tokens)
     seen: set[str] = set()
     ranked = []
     for i, answer in enumerate(answers):

@@ -27,18 +27,14 @@ _ALTERNATIVES = 20
 async def probe(child: Instance, manifest: Manifest) -> None:
     """Ask for every golden answer, and at least for one answer at all. Raises NotReady, WorkerGone.
 
-    A golden answer must come in the way that requests are decoded, or else stepwise, as it was recorded: the two run
-    different kernels, which may break a near tie differently. Wrong weights fail both. An answer where the student
-    differs from its base must not be the base's.
+    An answer where the student differs from its base must not be the base's.
     """
     if not manifest.golden:
         anything = {"messages": [{"role": "user", "content": "Are you ready?"}], "max_tokens": 4}
-        await _ask(child, anything, stepwise=False)
+        await _ask(child, anything)
     for number, golden in enumerate(manifest.golden):
-        got = await _ask(child, golden, stepwise=False)
-        if wrong := _wrong(got, golden):
-            got = await _ask(child, golden, stepwise=True)
-            wrong = _wrong(got, golden)
+        got = await _ask(child, golden)
+        wrong = _wrong(got, golden)
         base = golden.get("base_answer")
         if wrong is None and base not in (None, golden["answer"]) and got.text == base:
             wrong = "is the one of the student's base"
@@ -54,9 +50,9 @@ class _Got(msgspec.Struct):
     tokens: list[Token]
 
 
-async def _ask(child: Instance, golden: Mapping[str, Any], *, stepwise: bool) -> _Got:
+async def _ask(child: Instance, golden: Mapping[str, Any]) -> _Got:
     top = _ALTERNATIVES if golden.get("logprobs") else None
-    options = Options(max_tokens=int(golden["max_tokens"]), temperature=0.0, stepwise=stepwise, top_logprobs=top)
+    options = Options(max_tokens=int(golden["max_tokens"]), temperature=0.0, top_logprobs=top)
     messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in golden["messages"]]
     got = _Got("", [])
     try:

@@ -11,9 +11,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How to decode one answer.
 
     `max_tokens`: None for as many as the context holds. `temperature`: 0 is greedy. `seed`: None for a fresh one.
-    `top_logprobs`: how many alternatives to report for each token; None reports no token at all. `stepwise`: one
-    token a pass and no drafts, as golden answers were recorded. `assess`: nothing of the answer is sent before its
-    beginning has been assessed. `schema`: a JSON Schema (as JSON) that the answer must fit; "" for any text.
+    `top_logprobs`: how many alternatives to report for each token; None reports no token at all. `assess`: nothing of
+    the answer is sent before its beginning has been assessed. `schema`: a JSON Schema (as JSON) that the answer must
+    fit; "" for any text.
     """
 
     max_tokens: int | None = None
@@ -22,7 +22,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
-    stepwise: bool = False
     assess: bool = False
     schema: str = ""
 
@@ -102,13 +101,15 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True, tag="piece"):
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The answer is complete. `completion_tokens`: all that were decoded, the end token and those of a stop string
     included; `reasoning_tokens`: those of them that are of the thinking and its marks. `confidence`: of the whole
-    answer, in [0, 1]; 0 where the input is unlike the training set."""
+    answer, in [0, 1]; 0 where the input is unlike the training set. `batch`: how many requests shared its passes, on
+    average."""
 
     id: int
     finish_reason: str
     completion_tokens: int
     confidence: float
     reasoning_tokens: int = 0
+    batch: float = 1.0
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

@@ -1,32 +1,32 @@
-"""The seam to the model: prompts to tokens, and tokens to logits with a cache that can be rewound."""
+"""The seam to the model: prompts to tokens, and tokens to logits, for several requests in one pass."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from exporters.models.vocabulary import Vocabulary
 from gateway.engines.form import Form
 from gateway.engines.sampling import Row
-from gateway.engines.text import Vocabulary
 
 
-class Cache(Protocol):
-    """One sequence's tokens and KV cache."""
+class Rows(Protocol):
+    """The sequences that the model holds; see exporters.models.rows."""
 
-    @property
-    def tokens(self) -> Sequence[int]:
-        """What the cache holds."""
+    count: int
 
-    @property
-    def capacity(self) -> int:
-        """How many tokens fit."""
+    def share(self, row: int, line: Sequence[int]) -> int:
+        """Begin a row with what is held of a prompt already; returns of how many tokens."""
 
-    def rewind(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+    def read(self, row: int, tokens: Sequence[int]) -> Row:
+        """Append a piece of a prompt; the logits after its last token."""
 
-    def append(self, tokens: Sequence[int]) -> None:
-        """One pass of the model over `tokens`."""
+    def step(self, tokens: Sequence[int]) -> Sequence[Row]:
+        """Append one token to each of the first rows; the logits after each."""
 
-    def logits(self, count: int) -> Sequence[Row]:
-        """The logits after each of the last pass's last `count` tokens: [count, vocabulary]."""
+    def swap(self, one: int, other: int) -> None:
+        """Let two rows change places."""
+
+    def clear(self, row: int) -> None:
+        """Nobody needs a row's answer any more."""
 
 
 class Runtime(Protocol):
@@ -36,7 +36,10 @@ class Runtime(Protocol):
     ends: frozenset[int]
     vocabulary: Vocabulary
     load_seconds: float
-    wide: bool  # whether a pass gives the logits of all its tokens, not of the last alone
+
+    @property
+    def rows(self) -> Rows:
+        """What it holds."""
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The prompt's tokens, up to where the answer begins. Raises InvalidRequest where the template refuses."""
@@ -44,6 +47,3 @@ class Runtime(Protocol):
     def form(self, schema: str, *, opened: bool) -> Form:
         """For one answer that must fit a JSON Schema; `opened`: the prompt has opened the thinking. Raises
         InvalidRequest where the schema can't be enforced."""
-
-    def cache(self, length: int) -> Cache:
-        """An empty cache for at least `length` tokens, as far as the context reaches."""

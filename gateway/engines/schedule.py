@@ -1,10 +1,9 @@
-"""Which request decodes next, inside a worker.
+"""Which requests the model works for next, inside a worker.
 
-One pass of the model at a time, for one request. Requests don't share a pass: onnxruntime-genai can't let a request
-join a running batch, a batch of its own kind can't reuse a shared prompt's cache, and for short answers that reuse
-gains more than a batch does. A request that needs more than SLICE passes lets others have theirs, up to SLOTS by turns,
-so that a long answer delays a short one by a slice and not by its whole length. Short ones run one after another in the
-order of their arrival, and so find the cache that the one before has left.
+Requests that decode share every pass, a token each; they join as soon as their prompt is read and leave when their
+answer ends. A prompt is read in pieces between those passes, so that a long one delays the others' next token by a
+piece, and not by its whole length. Of several prompts the oldest and the shortest have turns: a short one need not wait
+for a long one, nor a long one for ever.
 """
 
 import logging
@@ -13,17 +12,17 @@ from collections import deque
 from collections.abc import Callable
 
 from exporters.models import Confidence
+from exporters.models.rows import pieces
 from gateway.engines.decode import Decoding
-from gateway.engines.drafts import Drafts
-from gateway.engines.errors import EngineError
+from gateway.engines.errors import DecodeFailed, EngineError
 from gateway.engines.protocol import Cancel, Event, Generate, Order, Refused, Started
-from gateway.engines.runtime import Cache, Runtime
+from gateway.engines.runtime import Runtime
+from gateway.engines.sampling import Row
 
 log = logging.getLogger("retort.engine")
 
-SLOTS = 4
-SLICE = 16
-KEPT_CAPACITY = 2048  # a cache above this many tokens is not kept for the next request
+PIECE = 256  # tokens of a prompt in one pass: between passes a request can be cancelled
+BESIDE = 64  # the same while others decode
 
 
 class Schedule:
@@ -39,79 +38,118 @@ class Schedule:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runtime = runtime
+        self._rows = runtime.rows
         self._confidence = confidence or Confidence()
         self._send = send
         self._clock = clock
-        self._drafts = Drafts()
         self._waiting: deque[Generate] = deque()
-        self._active: deque[Decoding] = deque()
-        self._free: list[Cache] = []
-        self._passes = 0
+        self._line: list[Decoding] = []  # by row: first those that decode, then those whose prompts are being read
+        self._decoding = 0  # how many decode
+        self._oldest = False  # whose prompt has the next turn
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to decode."""
-        return not self._waiting and not self._active
+        return not self._waiting and not self._line
 
     def take(self, order: Order) -> None:
         """Note a request, or that one is no longer wanted."""
         if isinstance(order, Cancel):
             self._waiting = deque(r for r in self._waiting if r.id != order.id)
-            for decoding in [d for d in self._active if d.id == order.id]:
-                self._release(decoding)
+            for row in [row for row, decoding in enumerate(self._line) if decoding.id == order.id]:
+                self._leave(row)
         else:
             self._waiting.append(order)
 
     def turn(self) -> None:
-        """One pass of one request, at most."""
-        if self._passes >= SLICE:
-            self._passes = 0
-            if self._waiting and len(self._active) < SLOTS:
-                self._start(self._waiting.popleft())
-            self._active.rotate(-1)
-        while self._waiting and not self._active:
+        """One pass over a piece of a prompt, and one for all that decode, at most."""
+        while self._waiting and len(self._line) < self._rows.count:
             self._start(self._waiting.popleft())
-        if not self._active:
-            return
-        decoding = self._active[0]
-        self._passes += 1
-        try:
-            for event in decoding.step():
-                self._send(event)
-        except Exception:
-            # The edge of the loop: one request's failure is not the others'. Its cache is in doubt, so it goes.
-            log.exception("engine.decode_failed")
-            decoding.give_cache()
-            self._release(decoding)
-            self._send(Refused(id=decoding.id, code="decode_failed", message="The runtime failed on this request."))
-            return
-        if decoding.finished:
-            self._drafts.remember(decoding.answer)
-            self._release(decoding)
+        if self._decoding < len(self._line):
+            self._read()
+        if self._decoding:
+            self._step()
 
     def _start(self, request: Generate) -> None:
         try:
             prompt = self._runtime.encode(request.messages)
             length = len(prompt)
-            decoding = Decoding(
-                request, prompt, runtime=self._runtime, draft=self._drafts.begin(), confidence=self._confidence
-            )
-            decoding.take_cache(self._free)
+            decoding = Decoding(request, prompt, runtime=self._runtime, confidence=self._confidence)
+            decoding.unread = prompt[self._rows.share(len(self._line), prompt) :]
         except EngineError as error:
             self._send(Refused(id=request.id, code=error.code, message=str(error), param=error.param))
         except Exception:
-            log.exception("engine.decode_failed")
-            self._send(Refused(id=request.id, code="decode_failed", message="The runtime failed on this request."))
+            self._send(_failed(request.id))
         else:
-            self._active.append(decoding)
+            self._line.append(decoding)
             self._send(Started(id=request.id, prompt_tokens=length, queue_seconds=self._clock() - request.at))
             for event in decoding.begin():
                 self._send(event)
 
-    def _release(self, decoding: Decoding) -> None:
-        if decoding is self._active[0]:
-            self._passes = 0
-        self._active.remove(decoding)
-        cache = decoding.give_cache()
-        if cache is not None and cache.capacity <= KEPT_CAPACITY:
-            self._free.append(cache)
+    def _read(self) -> None:
+        """A piece of one prompt; where that was its last, its request decodes from now on."""
+        self._oldest = not self._oldest
+        rows = range(self._decoding, len(self._line))
+        row = min(rows, key=lambda row: (0 if self._oldest else len(self._line[row].unread), self._line[row].id))
+        decoding = self._line[row]
+        piece = next(pieces(decoding.unread, BESIDE if self._decoding else PIECE))
+        try:
+            logits = self._rows.read(row, piece)
+        except RuntimeError:
+            self._send(_failed(decoding.id))
+            self._leave(row)
+            return
+        decoding.unread = decoding.unread[len(piece) :]
+        if not decoding.unread:
+            self._swap(row, self._decoding)
+            self._decoding += 1
+            self._take(self._decoding - 1, logits, rows=1)
+
+    def _step(self) -> None:
+        """The next token of all that decode."""
+        now = self._line[: self._decoding]
+        try:
+            found = self._rows.step([decoding.last for decoding in now])
+        except RuntimeError:
+            for decoding in now:
+                self._send(_failed(decoding.id))
+            for row in reversed(range(len(now))):
+                self._leave(row)
+            return
+        for row in reversed(range(len(now))):  # who leaves changes places with one that has had its turn
+            self._take(row, found[row], rows=len(now))
+
+    def _take(self, row: int, logits: Row, *, rows: int) -> None:
+        decoding = self._line[row]
+        try:
+            for event in decoding.take(logits, rows=rows):
+                self._send(event)
+        except DecodeFailed as error:
+            self._send(Refused(id=decoding.id, code=error.code, message=str(error)))
+            self._leave(row)
+        except FloatingPointError:
+            self._send(_failed(decoding.id))
+            self._leave(row)
+        else:
+            if decoding.finished:
+                self._leave(row)
+
+    def _leave(self, row: int) -> None:
+        if row < self._decoding:
+            self._decoding -= 1
+            self._swap(row, self._decoding)
+            row = self._decoding
+        last = len(self._line) - 1
+        self._swap(row, last)
+        self._line.pop()
+        self._rows.clear(last)
+
+    def _swap(self, one: int, other: int) -> None:
+        self._rows.swap(one, other)
+        self._line[one], self._line[other] = self._line[other], self._line[one]
+
+
+def _failed(number: int) -> Refused:
+    """What goes wrong with one request is not the others'."""
+    log.exception("engine.decode_failed")
+    return Refused(id=number, code="decode_failed", message="The runtime failed on this request.")

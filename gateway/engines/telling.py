@@ -4,9 +4,12 @@ tokens, how sure the student is."""
 from collections.abc import Iterable, Mapping, Sequence
 
 from exporters.models import Confidence
+from exporters.models.vocabulary import Vocabulary
 from gateway.engines.protocol import Alternative, Assessed, Done, Event, Options, Piece, Token
-from gateway.engines.text import Characters, Stops, Vocabulary
-from router.thinking import Thinking
+from gateway.engines.text import Characters, Stops
+from router.thinking import Thinking, opens
+
+_LONGEST_MARK = 16  # tokens, with the white space after it
 
 
 class Telling:
@@ -30,6 +33,7 @@ class Telling:
         self._held: list[Event] = []
         self._text = _Released(Stops(options.stop), Thinking(opened=opened))
         self._thought = 0  # tokens
+        self._batch = 1.0
 
     @property
     def stopped(self) -> bool:
@@ -52,9 +56,9 @@ class Telling:
         if thinks or self._text.thinks:
             self._thought = len(self._logprobs)
 
-    def finish(self, reason: str) -> None:
-        """No further token comes."""
-        self.finish_reason = reason
+    def finish(self, reason: str, *, batch: float = 1.0) -> None:
+        """No further token comes. `batch`: see Done."""
+        self.finish_reason, self._batch = reason, batch
         self._text.end()
 
     def events(self) -> list[Event]:
@@ -72,6 +76,7 @@ class Telling:
                     completion_tokens=len(self._logprobs),
                     confidence=self._confidence.whole(self._logprobs, finished=ended, novelty=self._novelty),
                     reasoning_tokens=self._thought,
+                    batch=self._batch,
                 )
             )
         if not self._assesses:
@@ -157,3 +162,8 @@ def described(vocabulary: Vocabulary, token: int, logprob: float, top: Iterable[
     data = vocabulary.raw(token)
     alternatives = tuple(Alternative(b.decode("utf-8", "replace"), b, p) for b, p in pieces)
     return Token(token, data.decode("utf-8", "replace"), data, logprob, alternatives)
+
+
+def opens_thinking(vocabulary: Vocabulary, prompt: Sequence[int]) -> bool:
+    """Whether a prompt, in the model's template, has opened the thinking."""
+    return opens(b"".join(map(vocabulary.raw, prompt[-_LONGEST_MARK:])).decode("utf-8", "replace"))

@@ -10,11 +10,11 @@ import aiohttp
 import msgspec
 
 from exporters.models import Confidence
+from exporters.models.vocabulary import Vocabulary
 from gateway.engines import vllm_wire as wire
 from gateway.engines.errors import WorkerGone
 from gateway.engines.protocol import Event, Options, Started
-from gateway.engines.telling import Telling, described
-from gateway.engines.text import Vocabulary
+from gateway.engines.telling import Telling, described, opens_thinking
 from gateway.engines.vllm_server import Server
 
 T = TypeVar("T")
@@ -123,7 +123,9 @@ class VllmChild:
             async for chunk in chunks:
                 if telling is None:
                     prompt = chunk.prompt_token_ids or []
-                    telling = self._telling(number, messages, options, opened=self._model.vocabulary.opens(prompt))
+                    telling = self._telling(
+                        number, messages, options, opened=opens_thinking(self._model.vocabulary, prompt)
+                    )
                     yield Started(id=number, prompt_tokens=len(prompt), queue_seconds=None)
                     for event in telling.begin():
                         yield event

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from exporters.models import Confidence, Manifest
+from exporters.models.vocabulary import Vocabulary
 from gateway.engines import vllm_dense, vllm_environment
 from gateway.engines.errors import NotReady, WorkerGone
-from gateway.engines.text import Vocabulary
 from gateway.engines.vllm_adapters import CONFIG, WEIGHTS, Adapters
 from gateway.engines.vllm_child import Model, VllmChild
 from gateway.engines.vllm_command import Served, command, environ
@@ -187,6 +187,8 @@ def _vocabulary(folder: Path) -> Vocabulary:
         found = Vocabulary.load(folder, lambda _: "")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotReady(f"{folder}/{_TOKENIZER} can't be read: {error}") from error
-    if not found.byte_level:
-        raise NotReady(f"{folder}/{_TOKENIZER} is no byte-level BPE; this engine tells the text of no other from vLLM")
+    if not found.exact:
+        raise NotReady(
+            f"{folder}/{_TOKENIZER} is neither a byte-level BPE nor SentencePiece's; this engine reads no other"
+        )
     return found

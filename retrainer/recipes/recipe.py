@@ -1,29 +1,15 @@
 """The seam between a cycle and the ways to make a student."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporters.models import Generated, Messages
-from exporters.models.genai import Tick
 from retrainer.data.curate import Example
 from retrainer.evaluation.generator import Generator
 from retrainer.job import Job
 
 
-class Exported(Protocol):
+class Exported(Generator, Protocol):
     """A Generator of what will be served."""
-
-    def generate(
-        self,
-        prompts: Sequence[Messages],
-        *,
-        max_new_tokens: int,
-        drafts: Sequence[str] | None = None,
-        tick: Tick | None = None,
-        stepwise: bool = False,
-    ) -> list[Generated]:
-        """See Generator. `stepwise`: as an engine answers golden prompts, one token a pass."""
 
     def length(self, answer: str) -> int:
         """How many of its own tokens an answer takes, without the end token."""

@@ -15,12 +15,13 @@ import numpy as np
 
 from collector.frames import ACK, PREFIX, Happened, unpack
 from exporters.models import Confidence
+from exporters.models.vocabulary import Vocabulary, byte_of_character
 from gateway.engines.errors import InvalidRequest
 from gateway.engines.form import Form, Forms
 from gateway.engines.hosting import Hosted
 from gateway.engines.protocol import Event, Generate, Options
+from gateway.engines.sampling import Row
 from gateway.engines.schedule import Schedule
-from gateway.engines.text import Vocabulary, _byte_of_character
 from router.errors import RegistryUnavailable, UnknownVersion
 from router.evidence import EventKind, RouteEvent
 from router.registry import Snapshot, Version
@@ -33,13 +34,13 @@ WRONG = ord("?")
 class ScriptedRuntime:
     """A byte a token. It answers `answers[last message]`, and `?` after anything that it would not have said itself.
 
-    `passes`: the tokens of every pass. Refuses a pass over one token where `passes_of_one` is False.
+    `passes`: the tokens of every pass over a prompt. `steps`: how many requests took part in every step.
     """
 
-    def __init__(self, answers: Mapping[str, bytes], *, context_length: int = 4096, wide: bool = True) -> None:
+    def __init__(self, answers: Mapping[str, bytes], *, context_length: int = 4096, count: int = 16) -> None:
         self.answers = answers
         self.context_length = context_length
-        self.wide = wide
+        self.rows = ScriptedRows(self, count)
         self.ends = frozenset({END})
         self.load_seconds = 0.0
         self.vocabulary = Vocabulary(
@@ -48,9 +49,9 @@ class ScriptedRuntime:
         )
         self.vocabulary.raw = lambda token: bytes([token]) if token < 256 else b"<end>"  # type: ignore[method-assign]
         self.passes: list[list[int]] = []
-        self.passes_of_one = False
-        self.caches = 0
+        self.steps: list[int] = []
         self.fails_on: str | None = None
+        self.steps_fail = False
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         text = "".join(f"<{m['role']}>{m['content']}" for m in messages)
@@ -60,10 +61,6 @@ class ScriptedRuntime:
 
     def form(self, schema: str, *, opened: bool) -> Form:
         return _forms().of(schema, opened=opened)
-
-    def cache(self, length: int) -> "ScriptedCache":
-        self.caches += 1
-        return ScriptedCache(self, min(length, self.context_length))
 
     def next_token(self, tokens: Sequence[int]) -> int:
         line = bytes(t for t in tokens if t < 256)
@@ -79,7 +76,7 @@ class ScriptedRuntime:
 @cache
 def _forms() -> Forms:
     """Of a byte a token."""
-    alphabet = _byte_of_character()
+    alphabet = byte_of_character()
     end = {"id": END, "content": "<end>", "special": True}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     tokenizer = {
@@ -92,32 +89,47 @@ def _forms() -> Forms:
     return Forms(json.dumps(tokenizer), END + 1, [END])
 
 
-class ScriptedCache:
-    def __init__(self, runtime: ScriptedRuntime, capacity: int) -> None:
+class ScriptedRows:
+    def __init__(self, runtime: ScriptedRuntime, count: int) -> None:
         self.runtime = runtime
-        self.capacity = capacity
-        self.tokens: list[int] = []
+        self.count = count
+        self.held: list[list[int]] = [[] for _ in range(count)]
 
-    def rewind(self, length: int) -> None:
-        del self.tokens[length:]
+    def share(self, row: int, line: Sequence[int]) -> int:
+        most = len(line) - 2
+        best = max(next((i for i in range(most) if held[i : i + 1] != [line[i]]), most) for held in self.held)
+        self.held[row] = list(line[:best])
+        return best
 
-    def append(self, tokens: Sequence[int]) -> None:
-        assert tokens
-        assert len(tokens) > 1 or self.runtime.passes_of_one
-        assert len(self.tokens) + len(tokens) <= self.capacity
-        self.tokens += tokens
+    def read(self, row: int, tokens: Sequence[int]) -> Row:
+        assert len(tokens) > 1
+        self.held[row] += tokens
+        assert len(self.held[row]) <= self.runtime.context_length
         self.runtime.passes.append(list(tokens))
-        if self.runtime.fails_on and bytes(t for t in self.tokens if t < 256).find(self.runtime.fails_on.encode()) >= 0:
+        said = bytes(t for t in self.held[row] if t < 256)
+        if self.runtime.fails_on and self.runtime.fails_on.encode() in said:
             raise RuntimeError("the runtime broke")
+        return self._logits(row)
 
-    def logits(self, count: int) -> list[Any]:
-        assert count == 1 or self.runtime.wide
-        rows = []
-        for at in range(len(self.tokens) - count, len(self.tokens)):
-            row = np.full(257, -9.0, dtype=np.float32)
-            row[self.runtime.next_token(self.tokens[: at + 1])] = 9.0
-            rows.append(row)
-        return rows
+    def step(self, tokens: Sequence[int]) -> list[Row]:
+        if self.runtime.steps_fail:
+            raise RuntimeError("the runtime broke")
+        self.runtime.steps.append(len(tokens))
+        for row, token in enumerate(tokens):
+            self.held[row].append(token)
+            assert len(self.held[row]) <= self.runtime.context_length
+        return [self._logits(row) for row in range(len(tokens))]
+
+    def swap(self, one: int, other: int) -> None:
+        self.held[one], self.held[other] = self.held[other], self.held[one]
+
+    def clear(self, row: int) -> None:
+        pass
+
+    def _logits(self, row: int) -> Row:
+        logits = np.full(257, -9.0, dtype=np.float32)
+        logits[self.runtime.next_token(self.held[row])] = 9.0
+        return logits
 
 
 class ScriptedChild:

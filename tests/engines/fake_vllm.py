@@ -140,11 +140,11 @@ class FakeVllm:
 
 def write_tokenizer(folder: Path) -> None:
     """A byte a token, as FakeVllm's; a token that ends."""
-    from gateway.engines.text import _byte_of_character
+    from exporters.models.vocabulary import byte_of_character
 
     tokenizer = {
         "added_tokens": [{"id": END, "content": "<end>", "special": True}],
         "decoder": {"type": "ByteLevel"},
-        "model": {"vocab": _byte_of_character()},
+        "model": {"vocab": byte_of_character()},
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))

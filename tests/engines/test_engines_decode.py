@@ -1,10 +1,10 @@
-"""Decoding with a scripted model: drafts, caches, stop strings, turns."""
+"""Decoding with a scripted model: shared passes, prompts in pieces, stop strings."""
 
 import pytest
 from engine_fakes import ScriptedRuntime
 
 from gateway.engines.protocol import Cancel, Done, Event, Generate, Options, Piece, Refused, Started
-from gateway.engines.schedule import SLICE, SLOTS, Schedule
+from gateway.engines.schedule import BESIDE, PIECE, Schedule
 
 SYSTEM = {"role": "system", "content": "classify " * 20}
 
@@ -52,44 +52,25 @@ def test_an_answer_is_complete_and_its_tokens_are_counted() -> None:
     assert started.queue_seconds == 2.0
 
 
-def test_drafts_save_passes_and_never_change_an_answer() -> None:
-    """The third answer shares only its form with the ones before; a draft of theirs must not become part of it."""
-    answers = {k: b'{"community": "%s"}' % v for k, v in (("a", b"perl"), ("b", b"java"), ("c", b"python"))}
-    bench = Bench(answers)
-    passes = []
-    for text in "abcabcabc":
-        before = len(bench.runtime.passes)
-        assert bench.answer(text)[0] == answers[text].decode()
-        passes.append(len(bench.runtime.passes) - before)
-    assert passes[0] == 21  # 22 tokens; the stand-in guess, which is the last token, is right at "mm"
-    assert max(passes[5:]) <= 4
-
-
-def test_wrong_drafts_cost_no_more_passes_than_none() -> None:
-    bench = Bench({"a": b"abcdefgh" * 4, "b": b"hgfedcba" * 4, "c": b"hgfedcbz" * 4})
-    bench.answer("a")
-    for text in "bc":
-        before = len(bench.runtime.passes)
-        assert bench.answer(text)[0] == bench.runtime.answers[text].decode()
-        assert len(bench.runtime.passes) - before <= 33
-
-
-def test_a_shared_prompt_is_read_once() -> None:
-    bench = Bench({"first": b"x", "second": b"y"})
+def test_a_shared_prompt_is_read_once_also_where_another_still_decodes() -> None:
+    bench = Bench({"first": b"x", "second": b"y" * 50, "third": b"z"})
     bench.answer("first")
-    before = len(bench.runtime.passes)
-    bench.answer("second")
-    assert bench.runtime.caches == 1
-    assert len(bench.runtime.passes[before]) < 20  # "second", its border and a guess: not the system prompt again
+    bench.ask("second")
+    while not bench.runtime.steps[1:]:
+        bench.schedule.turn()
+    third = bench.ask("third")
+    bench.run()
+    assert bench.text(third) == "z"
+    assert [len(tokens) < 20 for tokens in bench.runtime.passes] == [False, True, True]  # not the system prompt again
 
 
-def test_a_long_prompt_is_read_in_pieces_and_an_answer_that_outgrows_its_cache_goes_on() -> None:
-    bench = Bench({"q" * 900: bytes(range(32, 127)) * 8})
-    text, done = bench.answer("q" * 900)
-    assert text.encode() == bytes(range(32, 127)) * 8
-    assert done.completion_tokens == 95 * 8 + 1
-    assert max(map(len, bench.runtime.passes)) <= 256 + 17
-    assert bench.runtime.caches > 1
+def test_a_long_prompt_is_read_in_pieces_none_of_which_is_one_token() -> None:
+    for length in (900, 901, 902, 2 * PIECE):
+        bench = Bench({"q" * length: bytes(range(32, 127)) * 8})
+        text, done = bench.answer("q" * length)
+        assert text.encode() == bytes(range(32, 127)) * 8
+        assert done.completion_tokens == 95 * 8 + 1
+        assert 1 < min(map(len, bench.runtime.passes)) <= max(map(len, bench.runtime.passes)) <= PIECE
 
 
 def test_an_answer_may_fill_the_context_to_its_last_token() -> None:
@@ -113,7 +94,7 @@ def test_a_prompt_that_fills_the_context_is_refused_with_both_lengths() -> None:
 @pytest.mark.parametrize("most", [1, 2, 5])
 def test_max_tokens_ends_an_answer_with_length(most: int) -> None:
     bench = Bench({"a": b"abcdefgh"})
-    for _ in range(3):  # with drafts too
+    for _ in range(3):  # with the prompt in the cache, too
         text, done = bench.answer("a", max_tokens=most)
         assert (text, done.finish_reason, done.completion_tokens) == ("abcdefgh"[:most], "length", most)
 
@@ -150,55 +131,69 @@ def test_half_characters_are_withheld_and_their_tokens_keep_exact_bytes() -> Non
     assert bench.done(number).completion_tokens == 8
 
 
-def test_a_model_that_gives_only_the_last_logits_is_decoded_token_by_token() -> None:
-    bench = Bench({"a": b"abc"}, wide=False)
-    bench.runtime.passes_of_one = True
-    assert bench.answer("a")[0] == "abc"
-    assert [len(p) for p in bench.runtime.passes[1:]] == [1, 1, 1]
-
-
-def test_stepwise_passes_one_token_at_a_time_although_drafts_are_known() -> None:
-    bench = Bench({"a": b"abc"})
-    bench.answer("a")
-    bench.answer("a")
-    bench.runtime.passes_of_one = True
-    before = len(bench.runtime.passes)
-    assert bench.answer("a", stepwise=True)[0] == "abc"
-    assert [len(p) for p in bench.runtime.passes[before + 1 :]] == [1, 1, 1]
-
-
-def test_a_short_request_overtakes_a_long_one_by_turns() -> None:
-    bench = Bench({"long": bytes(range(33, 127)) * 5, "short": b"no"})
-    bench.ask("long")
-    bench.schedule.turn()
-    short = bench.ask("short")
-    for _ in range(2 * SLICE):
-        bench.schedule.turn()
-    assert bench.text(short) == "no"
-    assert not bench.schedule.idle
+def test_requests_share_their_passes_and_join_and_leave_between_them() -> None:
+    answers = {str(n): b"%d" % n * 20 * (n + 1) for n in range(5)}
+    bench = Bench(answers)
+    numbers = [bench.ask(text) for text in answers]
     bench.run()
-    assert bench.text(1).encode() == bytes(range(33, 127)) * 5
+    assert [bench.text(number) for number in numbers] == [text.decode() for text in answers.values()]
+    assert max(bench.runtime.steps) == 5
+    assert sum(bench.runtime.steps) == sum(
+        map(len, answers.values())
+    )  # the prompt brings the first, the end is one more
+    assert [e.id for e in bench.sent if isinstance(e, Done)] == numbers
+    assert bench.done(numbers[0]).batch > 2
+    assert bench.answer("0")[1].batch == 1
 
 
-def test_short_requests_run_in_order_and_share_one_cache() -> None:
-    bench = Bench({str(n): b"%d" % n for n in range(SLOTS + 3)})
-    numbers = [bench.ask(str(n)) for n in range(SLOTS + 3)]
+def test_no_more_requests_than_rows_decode_at_once_and_the_others_wait_in_order() -> None:
+    bench = Bench({str(n): b"%d" % n * 9 for n in range(8)}, count=3)
+    numbers = [bench.ask(str(n)) for n in range(8)]
     bench.run()
     assert [e.id for e in bench.sent if isinstance(e, Done)] == numbers
-    assert bench.runtime.caches == 1
+    assert max(bench.runtime.steps) == 3
 
 
-def test_a_cancelled_request_stops_at_once_whether_it_waits_or_decodes() -> None:
-    bench = Bench({"long": bytes(range(33, 127)) * 5, "last": b"x"})
-    for _ in range(SLOTS + 1):
-        bench.ask("long")
-    bench.schedule.turn()
-    for number in range(1, SLOTS + 2):
+def test_a_short_prompt_overtakes_a_long_one_and_decoding_goes_on_beside_it() -> None:
+    long = "q" * 3000
+    bench = Bench({"first": b"f" * 200, long: b"l", "short": b"no"})
+    bench.ask("first")
+    for _ in range(3):
+        bench.schedule.turn()
+    late, short = bench.ask(long), bench.ask("short")
+    before, turns = len(bench.runtime.steps), 0
+    while not bench.text(short):
+        bench.schedule.turn()
+        turns += 1
+    assert not bench.text(late)
+    assert len(bench.runtime.steps) - before == turns
+    bench.run()
+    assert (bench.text(1), bench.text(late)) == ("f" * 200, "l")
+    beside = [len(tokens) for tokens in bench.runtime.passes[2:]]
+    assert max(beside) <= BESIDE
+
+
+def test_a_long_prompt_is_read_to_its_end_however_many_short_ones_come() -> None:
+    bench = Bench({"q" * 2000: b"l", "short": b"s"})
+    late = bench.ask("q" * 2000)
+    for _ in range(2 * 2000 // BESIDE + 4):
+        bench.ask("short")
+        bench.schedule.turn()
+    assert bench.text(late) == "l"
+
+
+def test_a_cancelled_request_stops_at_once_whether_it_waits_reads_or_decodes() -> None:
+    bench = Bench({"long": bytes(range(33, 127)) * 5, "q" * 999: b"y", "last": b"x"}, count=3)
+    for text in ("long", "long", "q" * 999, "long"):
+        bench.ask(text)
+    for _ in range(4):
+        bench.schedule.turn()
+    kept = 2
+    for number in (1, 3, 4):
         bench.schedule.take(Cancel(number))
-    passes = len(bench.runtime.passes)
     assert bench.answer("last")[0] == "x"
-    assert len(bench.runtime.passes) - passes <= 3
-    assert [e.id for e in bench.sent if isinstance(e, Done)] == [SLOTS + 2]
+    assert bench.text(kept).encode() == bytes(range(33, 127)) * 5
+    assert {e.id for e in bench.sent if isinstance(e, Done)} == {kept, 5}
     bench.schedule.take(Cancel(1))  # over already
     assert bench.schedule.idle
 
@@ -213,3 +208,15 @@ def test_a_request_that_fails_does_not_take_the_others_with_it(caplog: pytest.Lo
     assert refused == {bad: "decode_failed", unknown: "invalid_request"}
     assert bench.text(good) == "fine"
     assert "the runtime broke" in caplog.text
+
+
+def test_a_pass_that_fails_fails_those_who_took_part_and_the_next_are_answered() -> None:
+    bench = Bench({"a": b"xx", "b": b"yy"})
+    bench.ask("a")
+    bench.schedule.turn()
+    bench.ask("b")
+    bench.runtime.steps_fail = True
+    bench.run()
+    assert {e.id: e.code for e in bench.sent if isinstance(e, Refused)} == {1: "decode_failed", 2: "decode_failed"}
+    bench.runtime.steps_fail = False
+    assert bench.answer("b")[0] == "yy"

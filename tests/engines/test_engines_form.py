@@ -66,14 +66,14 @@ def test_an_answer_may_be_cut_off_and_stopped() -> None:
     assert said(RIGHT, stop=(", ",))[1:] == ('{"colour": "red"', "stop")
 
 
-def test_drafts_keep_to_the_form() -> None:
+def test_answers_that_share_passes_keep_each_to_their_form() -> None:
     told: list[Event] = []
     schedule = Schedule(ScriptedRuntime({"a": RIGHT, "b": RIGHT[:-2] + b"x}"}), told.append, confidence=Confidence())
     decode = Options(schema=json.dumps(COLOUR), temperature=0.0, max_tokens=900)
     for number, name in enumerate("aaab"):
         schedule.take(Generate(id=number, messages=[{"role": "user", "content": name}], options=decode, at=0.0))
-        while not schedule.idle:
-            schedule.turn()
+    while not schedule.idle:
+        schedule.turn()
     texts = ["".join(e.text for e in told if isinstance(e, Piece) and e.id == number) for number in range(4)]
     assert texts[:3] == [RIGHT.decode()] * 3
     jsonschema.validate(json.loads(texts[3]), COLOUR)

@@ -59,7 +59,7 @@ async def test_a_greedy_answer_its_logprobs_and_its_usage_are_what_torch_compute
 
     tokens, rows, prompt = reference(tiny)
     tokenizer = AutoTokenizer.from_pretrained(tiny.dense)
-    for _ in range(2):  # the second time with a warm cache and drafts
+    for _ in range(2):  # the second time with the prompt in the cache
         response = await served.post(ask(logprobs=True, top_logprobs=5))
         body = await response.json()
         answer = ChatCompletion.model_validate(body, strict=True)

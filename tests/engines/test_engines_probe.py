@@ -14,16 +14,16 @@ Step = tuple[str, float, dict[str, float]]  # a token, its log probability, its 
 
 
 class Scripted:
-    """Answers every prompt by the same tokens; stepwise by `stepwise`, where that is given."""
+    """Answers every prompt by the same tokens."""
 
-    def __init__(self, steps: Sequence[Step], stepwise: Sequence[Step] | None = None) -> None:
-        self.steps, self.stepwise = steps, stepwise
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = steps
         self.asked: list[Options] = []
 
     async def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
         self.asked.append(options)
         yield Started(id=1, prompt_tokens=1, queue_seconds=0.0)
-        for text, logprob, top in self.stepwise if options.stepwise and self.stepwise else self.steps:
+        for text, logprob, top in self.steps:
             alternatives = tuple(Alternative(t, t.encode(), p) for t, p in {text: logprob, **top}.items())
             told = (Token(0, text, text.encode(), logprob, alternatives),) if options.top_logprobs else ()
             yield Piece(id=1, text=text, tokens=told)
@@ -64,12 +64,6 @@ async def test_without_log_probabilities_the_text_must_be_the_same() -> None:
     assert not await proven(Scripted(RED), golden())
     assert "comes out different from character 0 on" in await proven(Scripted(RED), golden("green"))
     assert "comes out different from character 3 on" in await proven(Scripted(RED), golden("reds"))
-
-
-async def test_a_text_that_comes_stepwise_alone_will_do() -> None:
-    child = Scripted([("blue", -0.1, {})], stepwise=RED)
-    assert not await proven(child, golden())
-    assert [options.stepwise for options in child.asked] == [False, True]
 
 
 @pytest.mark.parametrize(

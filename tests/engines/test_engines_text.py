@@ -1,37 +1,9 @@
-"""Bytes, characters and stop strings."""
+"""Characters and stop strings."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.engines.text import Characters, Stops, Vocabulary
-
-_BYTE_LEVEL = {
-    "added_tokens": [
-        {"id": 9, "content": "<|end|>", "special": True},
-        {"id": 8, "content": "<tool>", "special": False},
-    ],
-    "model": {"vocab": {"Ġthe": 0, "Ċ": 1, "Ã": 2, "©": 3, "a": 4}},
-    "decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel"}]},
-}
-
-
-def test_a_byte_level_token_has_its_exact_bytes() -> None:
-    vocabulary = Vocabulary(_BYTE_LEVEL, lambda ids: pytest.fail("must not ask"))
-    assert [vocabulary.raw(i) for i in range(5)] == [b" the", b"\n", b"\xc3", b"\xa9", b"a"]
-
-
-def test_special_tokens_are_not_shown_and_other_added_ones_are() -> None:
-    vocabulary = Vocabulary(_BYTE_LEVEL, lambda ids: "")
-    assert vocabulary.shown(9) == b""
-    assert vocabulary.raw(9) == b"<|end|>"
-    assert vocabulary.shown(8) == b"<tool>"
-
-
-def test_a_tokenizer_of_another_kind_is_asked_for_each_token() -> None:
-    tokenizer = {"model": {"vocab": {"▁the": 0}}, "decoder": {"type": "Metaspace"}}
-    vocabulary = Vocabulary(tokenizer, lambda ids: f"<{ids[0]}>")
-    assert vocabulary.raw(0) == b"<0>"
+from gateway.engines.text import Characters, Stops
 
 
 @given(st.text(), st.lists(st.integers(1, 5)))

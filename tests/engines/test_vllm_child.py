@@ -11,9 +11,9 @@ from engine_fakes import until
 from fake_vllm import FakeVllm, write_tokenizer
 
 from exporters.models import Confidence
+from exporters.models.vocabulary import Vocabulary
 from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, InvalidRequest, WorkerGone
 from gateway.engines.protocol import Assessed, Done, Event, Options, Piece, Started
-from gateway.engines.text import Vocabulary
 from gateway.engines.vllm_child import Model, VllmChild
 from gateway.engines.vllm_server import Server
 

@@ -132,17 +132,18 @@ async def test_a_launched_server_that_is_killed_is_gone_and_what_it_started_is_t
         ("model", NotReady, "ValueError: Model architectures .* are not supported"),
         ("memory", WorkerGone, "ValueError: No available memory"),
         ("killed", WorkerGone, "status 137"),
-        ("never", WorkerGone, "was not well within 2 s"),
+        ("never", WorkerGone, "was not well within 4 s"),
     ],
 )
 async def test_why_a_server_does_not_start_says_whether_to_try_again(
     fleets: Make, program: Any, tmp_path: Path, how: str, kind: type[Exception], why: str
 ) -> None:
     with pytest.raises(kind, match=why) as error:
-        await fleets(python=program(how)).start(whole(tmp_path), manifest(), timeout=2 if how == "never" else 30)
+        await fleets(python=program(how)).start(whole(tmp_path), manifest(), timeout=4 if how == "never" else 30)
     assert f"{tmp_path}/state/vllm/local/v1.log" in str(error.value)
-    below = int((tmp_path / "v1.pid").read_text())
-    await until(lambda: not alive(below), seconds=5)
+    if (tmp_path / "v1.pid").exists():  # a busy machine may not have come so far
+        below = int((tmp_path / "v1.pid").read_text())
+        await until(lambda: not alive(below), seconds=5)
 
 
 async def test_where_four_bits_cant_run_the_same_weights_are_served_dense(
@@ -178,9 +179,9 @@ async def test_a_folder_that_is_no_model_is_refused_before_anything_starts(
 
 async def test_a_tokenizer_whose_bytes_cant_be_told_is_refused(fleets: Make, tmp_path: Path) -> None:
     artefact = whole(tmp_path)
-    (artefact / "tokenizer.json").write_text(json.dumps({"decoder": {"type": "Metaspace"}, "model": {"vocab": {}}}))
+    (artefact / "tokenizer.json").write_text(json.dumps({"decoder": {"type": "WordPiece"}, "model": {"vocab": {}}}))
     async with FakeVllm().running() as fake:
-        with pytest.raises(NotReady, match="is no byte-level BPE"):
+        with pytest.raises(NotReady, match="is neither a byte-level BPE nor"):
             await fleets(urls=[fake.url]).start(artefact, manifest(), timeout=5)
 
 

@@ -254,7 +254,7 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
     assert manifest.golden[0]["answer"] != manifest.golden[0]["base_answer"]
     generator = GenAIGenerator(store.path(result.cycle_id), threads=1)
     for golden in manifest.golden:
-        (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"], stepwise=True)
+        (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"])
         assert found.text == golden["answer"]
 
 
@@ -372,7 +372,7 @@ def test_where_thinking_is_kept_a_student_that_thinks_is_judged_by_its_answers(t
     assert all("think" not in golden["answer"] for golden in manifest.golden)
     generator = GenAIGenerator(Store(bench.config.artefacts).path("thinks"), threads=1)
     for golden in manifest.golden:
-        (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"], stepwise=True)
+        (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"])
         assert found.text == golden["answer"]
 
 
