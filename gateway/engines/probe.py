@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from exporters.models import Manifest
+from exporters.models import CLOSED, Manifest
 from gateway.engines.errors import EngineError, NotReady
 from gateway.engines.instance import Instance
 from gateway.engines.protocol import Options, Piece, Token
@@ -33,7 +33,8 @@ async def probe(child: Instance, manifest: Manifest) -> None:
         anything = {"messages": [{"role": "user", "content": "Are you ready?"}], "max_tokens": 4}
         await _ask(child, anything)
     for number, golden in enumerate(manifest.golden):
-        got = await _ask(child, golden)
+        told = manifest.runtime != CLOSED and bool(golden.get("logprobs"))
+        got = await _ask(child, golden, top=_ALTERNATIVES if told else None)
         wrong = _wrong(got, golden)
         base = golden.get("base_answer")
         if wrong is None and base not in (None, golden["answer"]) and got.text == base:
@@ -46,21 +47,22 @@ async def probe(child: Instance, manifest: Manifest) -> None:
 
 
 class _Got(msgspec.Struct):
-    text: str
-    tokens: list[Token]
+    text: str = ""
+    tokens: list[Token] = []
+    thought: bool = False
 
 
-async def _ask(child: Instance, golden: Mapping[str, Any]) -> _Got:
-    top = _ALTERNATIVES if golden.get("logprobs") else None
+async def _ask(child: Instance, golden: Mapping[str, Any], *, top: int | None = None) -> _Got:
     options = Options(max_tokens=int(golden["max_tokens"]), temperature=0.0, top_logprobs=top)
     messages = [{"role": str(m["role"]), "content": str(m["content"])} for m in golden["messages"]]
-    got = _Got("", [])
+    got = _Got()
     try:
         async with aclosing(child.generate(messages, options)) as events:
             async for event in events:
                 if isinstance(event, Piece):
                     got.text += event.text
                     got.tokens += event.tokens
+                    got.thought = got.thought or bool(event.reasoning)
     except EngineError as error:
         if error.retryable:
             raise
@@ -70,17 +72,22 @@ async def _ask(child: Instance, golden: Mapping[str, Any]) -> _Got:
 
 def _wrong(got: _Got, golden: Mapping[str, Any]) -> str | None:
     """What is wrong with an answer, in words; None where it is the golden one."""
-    if golden.get("logprobs"):
-        return _unlikely(got.tokens, str(golden["answer"]), [float(p) for p in golden["logprobs"]])
-    answer = str(golden["answer"])
-    if got.text == answer:
-        return None
-    same = next((i for i, (a, b) in enumerate(zip(got.text, answer, strict=False)) if a != b), None)
-    return f"comes out different from character {min(len(got.text), len(answer)) if same is None else same} on"
+    answer, recorded = str(golden["answer"]), [float(p) for p in golden.get("logprobs") or ()]
+    same = got.text == answer
+    if not got.tokens or got.thought:
+        at = next((i for i, (a, b) in enumerate(zip(got.text, answer, strict=False)) if a != b), None)
+        shorter = min(len(got.text), len(answer))
+        return None if same else f"comes out different from character {shorter if at is None else at} on"
+    if not same:
+        return _unlikely(got.tokens, answer, recorded)
+    for at, (token, expected) in enumerate(zip(got.tokens, recorded, strict=False)):
+        if abs(token.logprob - expected) > TOLERANCE:
+            return _off(at, token.logprob, expected)
+    return None
 
 
 def _unlikely(tokens: Sequence[Token], answer: str, recorded: Sequence[float]) -> str | None:
-    """Compare an answer's tokens with the recorded ones: the text that they make, and their log probabilities."""
+    """Compare the tokens of another answer with the recorded ones, up to where it leaves them."""
     said = b""
 
     def goes_on(data: bytes) -> bool:  # a part of a character may be that of any
