@@ -2,12 +2,12 @@ from exporters.models.confidence import Calibration, Confidence, Curve
 from exporters.models.errors import ArtefactError, CorruptArtefact, ExportFailed, ForbiddenFile, MissingArtefact
 from exporters.models.genai import GenAIGenerator, Generated, Messages
 from exporters.models.golden import record as record_golden
-from exporters.models.manifest import CLOSED, GENAI, Manifest
+from exporters.models.manifest import CLOSED, GENAI, VLLM, Manifest
 from exporters.models.merge import Merged, merge, write_dense
 from exporters.models.signals import FEATURES, PREFIX_TOKENS, Signals, prefix_signals, signals
 from exporters.models.store import Store, digest
 from exporters.models.to_onnx import QUANTIZERS, to_onnx
-from exporters.models.whole import alone, staged, sync, write_atomic
+from exporters.models.whole import alone, staged, sync, take, write_atomic
 
 __all__ = [
     "CLOSED",
@@ -15,6 +15,7 @@ __all__ = [
     "GENAI",
     "PREFIX_TOKENS",
     "QUANTIZERS",
+    "VLLM",
     "ArtefactError",
     "Calibration",
     "Confidence",
@@ -38,6 +39,7 @@ __all__ = [
     "signals",
     "staged",
     "sync",
+    "take",
     "to_onnx",
     "write_atomic",
     "write_dense",

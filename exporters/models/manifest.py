@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 NAME = "manifest.json"
-GENAI, CLOSED = "onnxruntime-genai", "closed"  # runtimes
+GENAI, CLOSED, VLLM = "onnxruntime-genai", "closed", "vllm"  # runtimes
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

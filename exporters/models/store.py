@@ -22,7 +22,7 @@ import msgspec
 from exporters.models.errors import ArtefactError, CorruptArtefact, MissingArtefact
 from exporters.models.harmless import refuse, refuse_name
 from exporters.models.manifest import NAME, Manifest
-from exporters.models.whole import alone, sync, write_atomic
+from exporters.models.whole import alone, sync, take, write_atomic
 
 if TYPE_CHECKING:  # who serves needs neither
     from exporters.models.remote import Remote
@@ -205,7 +205,7 @@ class Store:
                     blob.chmod(0o444)
                 room -= blob.stat().st_size
                 file.parent.mkdir(parents=True, exist_ok=True)
-                _take(blob, file)
+                take(blob, file)
             self._place(folder, artefact_id, data)
 
     def _whole(self, artefact_id: str) -> Manifest:
@@ -249,14 +249,6 @@ def _hex(found: str) -> str:
     if not re.fullmatch("[0-9a-f]{64}", found):
         raise CorruptArtefact(f"{found!r} is no sha256")
     return found
-
-
-def _take(blob: Path, file: Path) -> None:
-    """Let a file be a blob's bytes; a copy where the file system has no links."""
-    try:
-        os.link(blob, file)
-    except OSError:
-        shutil.copyfile(blob, file)
 
 
 def _share(file: Path, blob: Path) -> None:

@@ -15,7 +15,7 @@ class Vocabulary:
     pieces (Llama 2's, Mistral's, Gemma's, Phi 3's).
 
     A tokenizer of another kind has no such table: there `decode` (ids to text) is asked for each token by itself,
-    so characters that span tokens come out as replacement characters.
+    so characters that span tokens come out as replacement characters. `exact`: whether there is one.
     """
 
     def __init__(self, tokenizer: dict[str, Any], decode: Callable[[Sequence[int]], str]) -> None:
@@ -33,6 +33,7 @@ class Vocabulary:
             for piece, number in _pieces(tokenizer):
                 byte = _BYTE.fullmatch(piece)
                 self._bytes[number] = bytes([int(byte[1], 16)]) if byte else piece.replace(_SPACE, " ").encode()
+        self.exact = bool(self._bytes)
         self._bytes.update(added)
 
     @classmethod

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator
 
-from gateway.engines.child import Child
 from gateway.engines.errors import QueueFull, UnknownVersion
+from gateway.engines.instance import Instance
 from gateway.engines.protocol import Event, Options
 from router.registry import Version
 
@@ -14,7 +14,7 @@ class Hosted:
     """One loaded version. `queue`: how many requests may be in its worker at once, waiting or decoding. `selective`:
     whether a stream says how sure the student is before its first byte, which costs the time of a few tokens."""
 
-    def __init__(self, version: Version, child: Child, *, queue: int, selective: bool = False) -> None:
+    def __init__(self, version: Version, child: Instance, *, queue: int, selective: bool = False) -> None:
         self.version = version
         self.child = child
         self.selective = selective
@@ -43,7 +43,7 @@ class Hosted:
                 self._idle.set()
 
     def generate(self, messages: list[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
-        """See Child.generate."""
+        """See Instance.generate."""
         return self.child.generate(messages, options)
 
     async def idle(self, timeout: float) -> bool:

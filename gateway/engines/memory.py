@@ -5,21 +5,23 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from exporters.models import Manifest
+from exporters.models import VLLM, Manifest
 from gateway.engines.errors import NoRoom, NotReady
 
 AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights: libraries, a cache for a request, buffers
+AROUND_VLLM = 2.5e9  # of a vLLM server's processes, with 1 GB of cache
 _WEIGHTS = (".onnx", ".data", ".safetensors")
 _FIRST_TO_GO = "1000"
 
 
-def check(manifest: Manifest, pids: Iterable[int], *, most_gb: float | None) -> None:
+def check(manifest: Manifest, pids: Iterable[int | None], *, most_gb: float | None) -> None:
     """Raises NoRoom where a version of this manifest, beside the processes that serve already, would take more;
     NotReady where it would by itself."""
     if most_gb is None:
         return
     weights = sum(size for name, size in manifest.sizes.items() if name.endswith(_WEIGHTS))
-    needed, held = weights + AROUND_WEIGHTS, sum(map(resident, pids))
+    around = AROUND_VLLM if manifest.runtime == VLLM else AROUND_WEIGHTS
+    needed, held = weights + around, sum(resident(pid) for pid in pids if pid is not None)
     takes = f"{manifest.id} takes about {needed / 1e9:.2f} GB"
     if needed > most_gb * 1e9:
         raise NotReady(f"{takes}, more than memory_gb: {most_gb:g} of this engine")
@@ -28,11 +30,14 @@ def check(manifest: Manifest, pids: Iterable[int], *, most_gb: float | None) -> 
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process that are in memory; 0 where it has ended, or nothing tells."""
+    """Bytes of a process, and of those that it has started, that are in memory; 0 where it has ended, or nothing
+    tells."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        started = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
     except (OSError, ValueError, IndexError):
         return 0
+    return own + sum(resident(int(child)) for children in started for child in children)
 
 
 class FirstToGo:

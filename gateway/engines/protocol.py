@@ -74,11 +74,11 @@ class Unloadable(msgspec.Struct, frozen=True, tag="unloadable"):
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """Decoding begins."""
+    """Decoding begins. `queue_seconds`: None where the runtime doesn't tell how long it has waited."""
 
     id: int
     prompt_tokens: int
-    queue_seconds: float
+    queue_seconds: float | None
 
 
 class Assessed(msgspec.Struct, frozen=True, kw_only=True, tag="assessed"):

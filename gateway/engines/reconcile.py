@@ -12,21 +12,21 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
 from exporters.models import ArtefactError, Manifest, Store
 from exporters.models.tool_text import FORM
-from gateway.engines.child import Child
 from gateway.engines.errors import NoRoom, NotReady, WorkerGone
 from gateway.engines.failures import Failures
 from gateway.engines.hosting import Hosted, Hosts
+from gateway.engines.instance import Instance
 from gateway.engines.memory import check
 from gateway.engines.probe import probe
 from gateway.engines.registry_thread import RegistryThread
-from router.config import EngineSettings
+from router.config_engines import EngineSettings
 from router.errors import RouterError
 from router.events import Events
 from router.evidence import EventKind, RouteEvent
@@ -61,7 +61,8 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Reconciler:
-    """`send(event)` hands an event to the collector; False when it can't be taken now."""
+    """`start(folder, manifest)` loads an artefact; raises NotReady, WorkerGone. `send(event)` hands an event to the
+    collector; False when it can't be taken now."""
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Reconciler:
         identity: Identity,
         *,
         store: Store,
+        start: Callable[[Path, Manifest], Awaitable[Instance]],
         registry: RegistryThread,
         send: Callable[[RouteEvent], bool],
         events: Events,
@@ -78,6 +80,7 @@ class Reconciler:
         self._settings = settings
         self._identity = identity
         self._store = store
+        self._start = start
         self._registry = registry
         self._send = send
         self._events = events
@@ -124,8 +127,7 @@ class Reconciler:
 
     async def _tick(self) -> None:
         await self._settle()
-        name, most = self._identity.name, self._settings.max_loaded
-        wanted = {v.id: v for v in await self._registry.wanted(name, most)}
+        wanted = {v.id: v for v in await self._registry.wanted(self._identity.name, self._settings.max_loaded)}
         for version in wanted.values():
             known = version.id in self.hosts or version.id in self._loading or version.id in self._unloading
             if not known and not self._failures.blocks(version.id, self._folder(version)):
@@ -189,21 +191,19 @@ class Reconciler:
         finally:
             del self._loading[version.id]
 
-    async def _loaded(self, version: Version) -> Child:
+    async def _loaded(self, version: Version) -> Instance:
         manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
-        check(manifest, (hosted.child.pid for hosted in self.hosts), most_gb=self._settings.memory_gb)
-        child = await Child.start(
-            self._folder(version),
-            runtime=manifest.runtime,
-            threads=self._settings.threads,
-            timeout=self._timing.load,
-        )
+        check(manifest, {hosted.child.pid for hosted in self.hosts}, most_gb=self._settings.memory_gb)
+        child = await self._start(self._folder(version), manifest)
         try:
             async with asyncio.timeout(self._timing.load):
                 await probe(child, manifest)
-        except TimeoutError:
+        except (TimeoutError, WorkerGone) as error:
             await child.close()
-            raise WorkerGone(f"the probes took longer than {self._timing.load:.0f} s") from None
+            slow = f"the probes took longer than {self._timing.load:.0f} s"
+            raise WorkerGone(
+                slow if isinstance(error, TimeoutError) else f"it was probed, and {child.ending}"
+            ) from None
         except BaseException:
             await child.close()
             raise
@@ -222,8 +222,8 @@ class Reconciler:
         if time.monotonic() - began > self._timing.steady:
             self._failures.forget(version.id)
         wait = self._failures.died(version.id, self._folder(version))
-        reason = f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)"
-        self._refuse(version, uuid.uuid4().hex, reason)
+        self._refuse(version, uuid.uuid4().hex, f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)")
+        await hosted.child.close()
 
     async def _unload(self, hosted: Hosted, *, reason: str = "no longer wanted") -> None:
         version = hosted.version
