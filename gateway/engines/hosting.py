@@ -5,9 +5,15 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator
 
 from gateway.engines.child import Child
-from gateway.engines.errors import QueueFull, UnknownVersion
+from gateway.engines.errors import InvalidRequest, QueueFull, UnknownVersion
 from gateway.engines.protocol import Event, Options
 from router.registry import Version
+
+_DOES = {
+    "generate": "writes answers; ask it at /v1/chat/completions",
+    "embed": "gives vectors of texts; ask it at /v1/embeddings",
+    "rank": "scores documents; ask it at /v1/rerank",
+}
 
 
 class Hosted:
@@ -41,6 +47,11 @@ class Hosted:
             self._inside -= 1
             if not self._inside:
                 self._idle.set()
+
+    def must(self, does: str) -> None:
+        """Raises InvalidRequest where this version does something else (see Loaded)."""
+        if self.child.loaded.does != does:
+            raise InvalidRequest(f"The version {self.version.id!r} {_DOES[self.child.loaded.does]}.")
 
     def generate(self, messages: list[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
         """See Child.generate."""

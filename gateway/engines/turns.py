@@ -3,31 +3,41 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from exporters.models import CLOSED, GENAI, Confidence
+from exporters.models import CLOSED, ENCODER, GENAI, Confidence
 from gateway.engines.errors import NotReady
-from gateway.engines.protocol import Event, Loaded, Order
+from gateway.engines.protocol import Event, Loaded
 
-RUNTIMES = (GENAI, CLOSED)
+RUNTIMES = (GENAI, CLOSED, ENCODER)
+
+Asked = TypeVar("Asked", contravariant=True)
 
 
-class Turns(Protocol):
-    """Requests that are answered turn by turn, so that orders are read in between."""
+class Turns(Protocol[Asked]):
+    """Requests that are answered turn by turn, so that orders are read in between. Each takes the orders of what it
+    does (see Loaded)."""
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits."""
 
-    def take(self, order: Order) -> None:
+    def take(self, order: Asked) -> None:
         """Note a request, or that one is no longer wanted."""
 
     def turn(self) -> None:
         """A bounded piece of work."""
 
 
-def load(runtime: str, folder: Path, *, threads: int, send: Callable[[Event], None]) -> tuple[Loaded, Turns]:
+def load(runtime: str, folder: Path, *, threads: int, send: Callable[[Event], None]) -> tuple[Loaded, Turns[Any]]:
     """Load an artefact's folder by its runtime. Raises NotReady, ArtefactError, ImportError."""
+    if runtime == ENCODER:
+        from exporters.models.encoder_session import EncoderSession  # noqa: PLC0415 - each runtime loads its own
+        from gateway.engines.encode import EncoderSchedule, loaded_from  # noqa: PLC0415 - likewise
+
+        began = time.monotonic()
+        session = EncoderSession.load(folder, threads=threads)
+        return loaded_from(session.card, time.monotonic() - began), EncoderSchedule(session, send)
     confidence = Confidence.load(folder)
     if runtime == CLOSED:
         from exporters.models.closed import ClosedModel  # noqa: PLC0415 - each runtime loads its own libraries
