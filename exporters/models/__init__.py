@@ -2,7 +2,7 @@ from exporters.models.confidence import Calibration, Confidence, Curve
 from exporters.models.errors import ArtefactError, CorruptArtefact, ExportFailed, ForbiddenFile, MissingArtefact
 from exporters.models.genai import GenAIGenerator, Generated, Messages
 from exporters.models.golden import record as record_golden
-from exporters.models.manifest import CLOSED, ENCODER, GENAI, Manifest
+from exporters.models.manifest import CLOSED, ENCODER, GENAI, SEQ2SEQ, Manifest
 from exporters.models.merge import Merged, merge, write_dense
 from exporters.models.signals import FEATURES, PREFIX_TOKENS, Signals, prefix_signals, signals
 from exporters.models.store import Store, digest
@@ -16,6 +16,7 @@ __all__ = [
     "GENAI",
     "PREFIX_TOKENS",
     "QUANTIZERS",
+    "SEQ2SEQ",
     "ArtefactError",
     "Calibration",
     "Confidence",

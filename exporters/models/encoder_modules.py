@@ -31,7 +31,7 @@ class Modules(msgspec.Struct, frozen=True, kw_only=True):
 def read_modules(source: Path) -> Modules:
     """Raises MissingArtefact where there is no encoder, ExportFailed where a part is one that can't be exported."""
     if not (source / "modules.json").is_file():
-        return Modules(transformer=_transformer(source), most_tokens=_most_tokens(source))
+        return Modules(transformer=_transformer(source), most_tokens=most_tokens(source))
     parts = [(str(m["type"]).rpartition(".")[2], source / m["path"]) for m in _read(source / "modules.json")]
     kinds = [kind for kind, _ in parts]
     if kinds[:2] != ["Transformer", "Pooling"]:
@@ -43,7 +43,7 @@ def read_modules(source: Path) -> Modules:
         transformer=transformer,
         pooling=_pooling(parts[1][1] / "config.json"),
         steps=tuple(path if kind == "Dense" else None for kind, path in parts[2:]),
-        most_tokens=_most_tokens(transformer),
+        most_tokens=most_tokens(transformer),
         prefix=_prefix(source / "config_sentence_transformers.json"),
     )
 
@@ -65,6 +65,15 @@ def projection(folder: Path) -> Any:
     return torch.nn.Sequential(linear, getattr(torch.nn, activation)())
 
 
+def most_tokens(folder: Path) -> int | None:
+    """Of a text, as the folder has it; None where it doesn't say."""
+    found = (
+        _read(folder / "sentence_bert_config.json").get("max_seq_length"),
+        _read(folder / "tokenizer_config.json").get("model_max_length"),
+    )
+    return next((int(most) for most in found if most is not None and most < _NO_LIMIT), None)
+
+
 def _transformer(folder: Path) -> Path:
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
@@ -84,14 +93,6 @@ def _pooling(file: Path) -> Pooling:
     if not told.get("include_prompt", True):
         raise ExportFailed(f"{file}: pooling without the prompt (include_prompt: false) can't be exported")
     return cast(Pooling, named[0])
-
-
-def _most_tokens(folder: Path) -> int | None:
-    found = (
-        _read(folder / "sentence_bert_config.json").get("max_seq_length"),
-        _read(folder / "tokenizer_config.json").get("model_max_length"),
-    )
-    return next((int(most) for most in found if most is not None and most < _NO_LIMIT), None)
 
 
 def _prefix(file: Path) -> str:

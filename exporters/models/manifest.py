@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 NAME = "manifest.json"
-GENAI, CLOSED, ENCODER = "onnxruntime-genai", "closed", "onnx-encoder"  # runtimes
+GENAI, CLOSED, ENCODER, SEQ2SEQ = "onnxruntime-genai", "closed", "onnx-encoder", "onnx-seq2seq"  # runtimes
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from exporters.models import CLOSED, ENCODER, GENAI, Confidence
+from exporters.models import CLOSED, ENCODER, GENAI, SEQ2SEQ, Confidence
 from gateway.engines.errors import NotReady
 from gateway.engines.protocol import Event, Loaded
 
-RUNTIMES = (GENAI, CLOSED, ENCODER)
+RUNTIMES = (GENAI, CLOSED, ENCODER, SEQ2SEQ)
 
 Asked = TypeVar("Asked", contravariant=True)
 
@@ -53,4 +53,11 @@ def load(runtime: str, folder: Path, *, threads: int, send: Callable[[Event], No
         genai = GenAIRuntime(folder, threads=threads)
         loaded = Loaded(seconds=genai.load_seconds, context_length=genai.context_length)
         return loaded, Schedule(genai, send, confidence=confidence)
+    if runtime == SEQ2SEQ:
+        from gateway.engines.schedule import Schedule  # noqa: PLC0415 - likewise
+        from gateway.engines.seq2seq import Seq2SeqRuntime, Trimmed  # noqa: PLC0415 - likewise
+
+        seq2seq = Seq2SeqRuntime(folder, threads=threads)
+        loaded = Loaded(seconds=seq2seq.load_seconds, context_length=seq2seq.context_length)
+        return loaded, Schedule(seq2seq, Trimmed(send), confidence=confidence)
     raise NotReady(f"{folder} is for the runtime {runtime!r}; this engine runs {', '.join(RUNTIMES)}")
