@@ -2,6 +2,7 @@
 becomes "red car garden"."""
 
 import re
+import string
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,15 @@ def short(text: str) -> str:
 def build(folder: Path, *, steps: int = 150, gated: bool = False) -> Path:
     """Write the model and its tokenizer as a Hugging Face folder."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-    texts = [tiny_model.question(n) for n in range(300)]
-    made = Tokenizer(models.Unigram())
+    words = [*tiny_model.COLOURS, *tiny_model.THINGS, *tiny_model.PLACES, "a", "in", "the"]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((f"\u2581{word}", -2.0) for word in words)]
+    vocabulary += [(one, -6.0) for one in f"\u2581:{string.digits}{string.ascii_lowercase}"]
+    made = Tokenizer(models.Unigram(vocabulary, unk_id=2))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
-    specials = ["<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(vocab_size=160, special_tokens=specials, unk_token="<unk>", show_progress=False)
-    made.train_from_iterator([*texts, *map(short, texts)], trainer)
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
@@ -47,7 +47,7 @@ def build(folder: Path, *, steps: int = 150, gated: bool = False) -> Path:
             decoder_start_token_id=0,
         )
     )
-    _train(model, fast, texts, steps)
+    _train(model, fast, [tiny_model.question(n) for n in range(300)], steps)
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder

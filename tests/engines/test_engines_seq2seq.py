@@ -77,15 +77,17 @@ async def client(made: Made) -> AsyncIterator[openai.AsyncOpenAI]:
 async def test_it_answers_as_transformers_does_plain_and_streamed(
     client: openai.AsyncOpenAI, wanted: dict[str, str], made: Made
 ) -> None:
-    assert sum(tiny_seq2seq.short(text) == answer for text, answer in wanted.items()) >= 4  # it has learnt something
+    assert sum(tiny_seq2seq.short(text) == answer for text, answer in wanted.items()) >= 6  # it has learnt something
     tokens = Seq2SeqSession.load(made[1], threads=1).tokens
     for text, answer in wanted.items():
-        got = await client.chat.completions.create(model="m", messages=asked(text), temperature=0)
+        got = await client.chat.completions.create(model="m", messages=asked(text), temperature=0, max_tokens=32)
         assert got.choices[0].message.content == answer
         assert got.choices[0].finish_reason == "stop"
         assert got.usage.prompt_tokens == len(tokens(asked(text))) + 1
         assert got.usage.completion_tokens == len(tokens(asked(answer)))
-        stream = await client.chat.completions.create(model="m", messages=asked(text), temperature=0, stream=True)
+        stream = await client.chat.completions.create(
+            model="m", messages=asked(text), temperature=0, max_tokens=32, stream=True
+        )
         assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == answer
 
 
