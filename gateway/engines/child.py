@@ -8,31 +8,50 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from exporters.models import GENAI
-from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, InvalidRequest, NotReady, WorkerGone
+from gateway.engines.errors import (
+    ContextTooLong,
+    DecodeFailed,
+    EngineError,
+    InvalidRequest,
+    NotReady,
+    QueueFull,
+    WorkerGone,
+)
 from gateway.engines.protocol import (
     LENGTH,
     Cancel,
     Done,
+    Embed,
+    Encode,
     Event,
     Generate,
     Loaded,
     Options,
+    Rank,
     Refused,
     Report,
+    Scores,
     Unloadable,
+    Vectors,
     pack,
     report,
 )
 
 log = logging.getLogger("retort.engine")
 
-_ERRORS: dict[str, type[EngineError]] = {kind.code: kind for kind in (ContextTooLong, InvalidRequest, DecodeFailed)}
+_ERRORS: dict[str, type[EngineError]] = {
+    kind.code: kind for kind in (ContextTooLong, InvalidRequest, QueueFull, DecodeFailed)
+}
 END_SECONDS = 5.0
+
+Answer = TypeVar("Answer", Vectors, Scores)
 
 
 class Child:
@@ -113,29 +132,56 @@ class Child:
 
         Raises ContextTooLong, InvalidRequest, DecodeFailed, WorkerGone.
         """
+        order = Generate(id=self._number(), messages=list(messages), options=options, at=time.monotonic())
+        async with aclosing(self._answers(order)) as events:
+            async for event in events:
+                yield event
+
+    async def embed(self, texts: Sequence[str], *, truncate: bool) -> Vectors:
+        """A vector for each text. Cancelling cancels the work. Raises ContextTooLong, QueueFull, DecodeFailed,
+        WorkerGone."""
+        order = Embed(id=self._number(), texts=list(texts), truncate=truncate, at=time.monotonic())
+        return await self._whole(order, Vectors)
+
+    async def rank(self, query: str, documents: Sequence[str], *, truncate: bool) -> Scores:
+        """A score for each document. As `embed`."""
+        order = Rank(id=self._number(), query=query, documents=list(documents), truncate=truncate, at=time.monotonic())
+        return await self._whole(order, Scores)
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next
+
+    async def _whole(self, order: Encode, kind: type[Answer]) -> Answer:
+        async with aclosing(self._answers(order)) as events:
+            async for event in events:
+                if isinstance(event, kind):
+                    return event
+        raise WorkerGone
+
+    async def _answers(self, order: Generate | Encode) -> AsyncGenerator[Event, None]:
         if self.gone.is_set():
             raise WorkerGone
         if not self._calls:
             self._heard = time.monotonic()
-        number = self._next = self._next + 1
-        events = self._calls[number] = asyncio.Queue()
+        events = self._calls[order.id] = asyncio.Queue()
         over = False
         try:
-            order = Generate(id=number, messages=list(messages), options=options, at=time.monotonic())
             self._writer.write(pack(order))
             while not over:
                 event = await events.get()
-                over = event is None or isinstance(event, Done | Refused)
+                over = event is None or isinstance(event, Done | Vectors | Scores | Refused)
                 if event is None:
                     raise WorkerGone
                 if isinstance(event, Refused):
                     kind = _ERRORS.get(event.code, DecodeFailed)
-                    raise kind(event.message, param=event.param or ("messages" if kind.status == 400 else None))
+                    default = "messages" if kind.status == 400 else None
+                    raise kind(event.message, param=event.param or default)
                 yield event
         finally:
-            del self._calls[number]
+            del self._calls[order.id]
             if not over:
-                self._writer.write(pack(Cancel(number)))
+                self._writer.write(pack(Cancel(order.id)))
 
     async def close(self) -> int | None:
         """End the process: it ends with its connection, and is killed if it doesn't. Returns its exit status."""

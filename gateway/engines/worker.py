@@ -19,7 +19,7 @@ from exporters.child import ending_with
 from exporters.models import ArtefactError
 from gateway.engines.errors import NotReady
 from gateway.engines.memory import FirstToGo
-from gateway.engines.protocol import LENGTH, Order, Report, Unloadable, order, pack
+from gateway.engines.protocol import LENGTH, Encode, Order, Report, Unloadable, order, pack
 from gateway.engines.turns import load
 
 log = logging.getLogger("retort.engine")
@@ -38,7 +38,7 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
         send(Unloadable(str(error)))
         return 1
     send(loaded)
-    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    orders: queue.SimpleQueue[Order | Encode] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, orders), daemon=True).start()
     try:
         while True:
@@ -52,7 +52,7 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
         return 0
 
 
-def _receive(connection: socket.socket, orders: "queue.SimpleQueue[Order]") -> None:
+def _receive(connection: socket.socket, orders: "queue.SimpleQueue[Order | Encode]") -> None:
     """Read orders; end the process with the connection, also while a pass is running."""
     try:
         with connection.makefile("rb") as stream:

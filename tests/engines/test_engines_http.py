@@ -245,7 +245,7 @@ async def test_every_request_is_measured(served: Served) -> None:
     body = await complete(served)
     event = served.emitted[-1]
     assert event["name"] == "engine.request"
-    assert (event["version"], event["outcome"]) == ("v1", "ok")
+    assert (event["version"], event["operation"], event["outcome"]) == ("v1", "chat", "ok")
     assert event["prompt_tokens"] == body["usage"]["prompt_tokens"]
     assert event["completion_tokens"] == body["usage"]["completion_tokens"]
     assert 0 <= event["queue_seconds"] <= event["ttft_seconds"] <= event["seconds"] < 30

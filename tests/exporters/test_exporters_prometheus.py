@@ -24,6 +24,7 @@ REQUEST: dict[str, Any] = {
     "ttft_seconds": 0.25,
 }
 ENGINE: dict[str, Any] = {
+    "operation": "chat",
     "version": "v1",
     "outcome": "ok",
     "prompt_tokens": 7,
