@@ -11,9 +11,10 @@ from aiohttp import web
 from collector import FrameSender, Happened, socket_path
 from exporters.models.open_store import open_store
 from gateway.engines.errors import CannotListen
-from gateway.engines.reconcile import Identity, Reconciler, Timing
+from gateway.engines.reconcile import Identity, Reconciler
 from gateway.engines.registry_thread import RegistryThread
 from gateway.engines.server import create_app
+from gateway.engines.timing import Timing
 from router import Config, Events, Registry, RouteEvent, open_registry
 
 log = logging.getLogger("retort.engine")

@@ -46,6 +46,7 @@ class Child:
         self._writer = writer
         self._next = 0
         self._calls: dict[int, asyncio.Queue[Event | None]] = {}
+        self._owed: set[int] = set()
         self._pump: asyncio.Task[None] | None = None
         self._heard = 0.0
         self.gone = asyncio.Event()
@@ -99,8 +100,9 @@ class Child:
 
     @property
     def silent(self) -> float:
-        """For how many seconds nothing has come although something is due."""
-        return time.monotonic() - self._heard if self._calls else 0.0
+        """For how many seconds nothing has come although something is due: the rest of an answer, or a word that it is
+        given up."""
+        return time.monotonic() - self._heard if self._owed else 0.0
 
     def kill(self) -> None:
         """End the process at once, as a fault; `gone` is set when it has ended."""
@@ -115,9 +117,10 @@ class Child:
         """
         if self.gone.is_set():
             raise WorkerGone
-        if not self._calls:
+        if not self._owed:
             self._heard = time.monotonic()
         number = self._next = self._next + 1
+        self._owed.add(number)
         events = self._calls[number] = asyncio.Queue()
         over = False
         try:
@@ -163,7 +166,11 @@ class Child:
         try:
             while (event := await self._receive()) is not None:
                 self._heard = time.monotonic()
-                if not isinstance(event, Loaded | Unloadable) and (call := self._calls.get(event.id)):
+                if isinstance(event, Loaded | Unloadable):
+                    continue
+                if isinstance(event, Done | Refused):
+                    self._owed.discard(event.id)
+                if call := self._calls.get(event.id):
                     call.put_nowait(event)
         except msgspec.MsgspecError:
             log.exception("engine.worker_unreadable")
@@ -171,6 +178,7 @@ class Child:
             self._writer.close()
             await self._process.wait()
             self.gone.set()
+            self._owed.clear()
             for call in self._calls.values():
                 call.put_nowait(None)
 

@@ -112,8 +112,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """No (further) answer. `code`: context_length_exceeded | invalid_request | decode_failed. `param`: what of the
-    request was wrong; by default its messages, where it was the request."""
+    """No (further) answer. `code`: context_length_exceeded | invalid_request | decode_failed | cancelled. `param`: what
+    of the request was wrong; by default its messages, where it was the request."""
 
     id: int
     code: str

@@ -3,8 +3,8 @@
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from itertools import count
 
 import msgspec
@@ -60,9 +60,10 @@ def _error_response(error: EngineError) -> web.Response:
 
 
 class _Measured:
-    """What one request came to, for the `engine.request` event."""
+    """What one request came to, for the `engine.request` event, and how many there are, for `engine.inside`."""
 
-    def __init__(self) -> None:
+    def __init__(self, hosted: Hosted, events: Events) -> None:
+        self._hosted, self._events = hosted, events
         self.began = time.monotonic()
         self.outcome = "cancelled"
         self.prompt_tokens: int | None = None
@@ -70,14 +71,53 @@ class _Measured:
         self.reasoning_tokens = 0
         self.queue_seconds: float | None = None
         self.ttft_seconds: float | None = None
+        self.gaps: list[float] = []
+        self._last = 0.0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """See Hosted.admit; then all that is known is told."""
+        try:
+            with self._hosted.admit():
+                self._count()
+                yield
+        except EngineError as error:
+            self.outcome = error.code
+            raise
+        finally:
+            self._hosted.decoding -= self.queue_seconds is not None
+            self._count()
+            self._events.emit(
+                "engine.request",
+                version=self._hosted.version.id,
+                outcome=self.outcome,
+                prompt_tokens=self.prompt_tokens,
+                completion_tokens=self.completion_tokens,
+                queue_seconds=self.queue_seconds,
+                ttft_seconds=self.ttft_seconds,
+                gaps=self.gaps,
+                seconds=time.monotonic() - self.began,
+            )
 
     def note(self, event: Event) -> None:
+        now = time.monotonic()
         if isinstance(event, Started):
             self.prompt_tokens, self.queue_seconds = event.prompt_tokens, event.queue_seconds
+            self._hosted.decoding += 1
+            self._count()
         elif isinstance(event, Piece | Done) and self.ttft_seconds is None:
-            self.ttft_seconds = time.monotonic() - self.began
+            self.ttft_seconds = now - self.began
+        elif isinstance(event, Piece):
+            self.gaps.append(now - self._last)
         if isinstance(event, Done):
             self.completion_tokens, self.reasoning_tokens = event.completion_tokens, event.reasoning_tokens
+        self._last = now
+
+    def _count(self) -> None:
+        inside, decoding = self._hosted.inside, self._hosted.decoding
+        self._events.emit(
+            "engine.inside", version=self._hosted.version.id, waiting=inside - decoding, decoding=decoding
+        )
 
     def usage(self) -> Usage:
         return Usage(self.prompt_tokens or 0, self.completion_tokens or 0, self.reasoning_tokens)
@@ -98,24 +138,9 @@ class _Engine:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         hosted = self._hosts[request.match_info["version"]]
-        measured = _Measured()
-        try:
-            with hosted.admit():
-                return await self._answer(request, hosted, measured)
-        except EngineError as error:
-            measured.outcome = error.code
-            raise
-        finally:
-            self._events.emit(
-                "engine.request",
-                version=hosted.version.id,
-                outcome=measured.outcome,
-                prompt_tokens=measured.prompt_tokens,
-                completion_tokens=measured.completion_tokens,
-                queue_seconds=measured.queue_seconds,
-                ttft_seconds=measured.ttft_seconds,
-                seconds=time.monotonic() - measured.began,
-            )
+        measured = _Measured(hosted, self._events)
+        with measured.place():
+            return await self._answer(request, hosted, measured)
 
     async def _answer(self, request: web.Request, hosted: Hosted, measured: _Measured) -> web.StreamResponse:
         try:
@@ -219,4 +244,8 @@ async def _stream(
         measured.outcome = error.code
         await response.write(b"data: " + openai_body(error) + b"\n\n")
         return response
+    except ConnectionError:
+        if response is None:
+            raise
+        return response  # the client left: nobody's error
     raise EngineError

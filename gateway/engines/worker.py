@@ -19,7 +19,7 @@ from exporters.child import ending_with
 from exporters.models import ArtefactError
 from gateway.engines.errors import NotReady
 from gateway.engines.memory import FirstToGo
-from gateway.engines.protocol import LENGTH, Order, Report, Unloadable, order, pack
+from gateway.engines.protocol import LENGTH, Cancel, Order, Refused, Report, Unloadable, order, pack
 from gateway.engines.turns import load
 
 log = logging.getLogger("retort.engine")
@@ -40,13 +40,19 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
     send(loaded)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, orders), daemon=True).start()
+
+    def take(order: Order) -> None:
+        turns.take(order)
+        if isinstance(order, Cancel):  # an engine that hears nothing takes this process to hang
+            send(Refused(id=order.id, code="cancelled", message="It was given up."))
+
     try:
         while True:
             if turns.idle:
-                turns.take(orders.get())
+                take(orders.get())
             with contextlib.suppress(queue.Empty):
                 while True:
-                    turns.take(orders.get_nowait())
+                    take(orders.get_nowait())
             turns.turn()
     except (BrokenPipeError, ConnectionResetError):
         return 0
