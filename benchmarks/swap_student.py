@@ -121,9 +121,6 @@ def _exchanged(source: Path, target: Path, letters: list[tuple[str, str]]) -> No
 
 def publish(store: Store, artefact: str, folder: Path, word: str, *, runtime: str = GENAI) -> None:
     """Put a written student into the store, with its golden answer."""
-    staging = store.staging(artefact)
-    for file in folder.iterdir():
-        (staging / file.name).write_bytes(file.read_bytes())
     asked = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": GOLDEN_TOKENS}
     manifest = Manifest(
         id=artefact,
@@ -137,4 +134,4 @@ def publish(store: Store, artefact: str, folder: Path, word: str, *, runtime: st
         files={},
         golden=[{**asked, "answer": said(word, GOLDEN_TOKENS)}],
     )
-    store.add(staging, manifest)
+    store.put(folder, manifest)
