@@ -13,7 +13,15 @@ from pathlib import Path
 import msgspec
 
 from exporters.models import GENAI
-from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, InvalidRequest, NotReady, WorkerGone
+from gateway.engines.errors import (
+    ContextTooLong,
+    DecodeFailed,
+    EngineError,
+    InvalidRequest,
+    NoRoom,
+    NotReady,
+    WorkerGone,
+)
 from gateway.engines.protocol import (
     LENGTH,
     Cancel,
@@ -54,8 +62,8 @@ class Child:
 
     @classmethod
     async def start(cls, folder: Path, *, threads: int, timeout: float, runtime: str = GENAI) -> "Child":
-        """Start a process and wait until it has loaded `folder` by its `runtime`. Raises NotReady, WorkerGone (it
-        died, or took longer than `timeout` seconds)."""
+        """Start a process and wait until it has loaded `folder` by its `runtime`. Raises NotReady, NoRoom, WorkerGone
+        (it died, or took longer than `timeout` seconds)."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -80,7 +88,7 @@ class Child:
             raise
         if isinstance(first, Unloadable):
             await child.close()
-            raise NotReady(first.reason)
+            raise NoRoom(first.reason) if first.again else NotReady(first.reason)
         if not isinstance(first, Loaded):
             status = await child.close()
             raise WorkerGone(f"the process that loads {folder} ended ({_ending(status)})")

@@ -11,6 +11,8 @@ from gateway.engines.errors import NoRoom, NotReady
 AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights: libraries, a cache for a request, buffers
 _WEIGHTS = (".onnx", ".data", ".safetensors")
 _FIRST_TO_GO = "1000"
+# What NumPy, ONNX Runtime and the loader of shared libraries say where there is no memory left.
+_SAID = ("bad_alloc", "bad allocation", "failed to map segment", "Cannot allocate memory", "Failed to allocate memory")
 
 
 def check(manifest: Manifest, pids: Iterable[int], *, most_gb: float | None) -> None:
@@ -33,6 +35,11 @@ def resident(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def lacking(error: BaseException) -> bool:
+    """Whether an error is for want of memory: another time there may be some."""
+    return isinstance(error, MemoryError) or any(said in str(error) for said in _SAID)
 
 
 class FirstToGo:

@@ -69,9 +69,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
 
 
 class Unloadable(msgspec.Struct, frozen=True, tag="unloadable"):
-    """The worker's only message, where it can't load the artefact."""
+    """The worker's only message, where it can't load the artefact. `again`: another time it might."""
 
     reason: str
+    again: bool = False
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):

@@ -18,7 +18,7 @@ from pathlib import Path
 from exporters.child import ending_with
 from exporters.models import ArtefactError
 from gateway.engines.errors import NotReady
-from gateway.engines.memory import FirstToGo
+from gateway.engines.memory import FirstToGo, lacking
 from gateway.engines.protocol import LENGTH, Cancel, Order, Refused, Report, Unloadable, order, pack
 from gateway.engines.turns import load
 
@@ -34,8 +34,11 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
     try:
         with FirstToGo():
             loaded, turns = load(runtime, folder, threads=threads, send=send)
-    except (NotReady, ArtefactError, ImportError) as error:
-        send(Unloadable(str(error)))
+    except Exception as error:
+        # The edge of the process: what is neither the artefact's nor the memory's fault is told by a traceback.
+        if not (no_room := lacking(error)) and not isinstance(error, NotReady | ArtefactError | ImportError):
+            raise
+        send(Unloadable(f"there is no memory left to load it: {error}" if no_room else str(error), again=no_room))
         return 1
     send(loaded)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
