@@ -34,10 +34,17 @@ ENGINES: dict[str, dict[str, Any]] = {"onnx": {"runtime": "onnxruntime", "thread
 
 
 class Stand:
-    """`students`: a written folder for each word. `engine`: of ENGINES. `settings`: more of the engine's."""
+    """`students`: a written folder for each word. `engine`: of ENGINES. `settings`: more of the engine's. `patience`:
+    seconds for the teacher, of which a student has a quarter."""
 
     def __init__(
-        self, folder: Path, students: Mapping[str, Path], *, engine: str = "onnx", settings: Mapping[str, Any] = {}
+        self,
+        folder: Path,
+        students: Mapping[str, Path],
+        *,
+        engine: str = "onnx",
+        settings: Mapping[str, Any] = {},
+        patience: float = 240.0,
     ) -> None:
         self.folder = folder
         self.state = folder / "state"
@@ -45,15 +52,15 @@ class Stand:
         self.gateway_port, self.engine_port, self.teacher_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.gateway_port}/v1/chat/completions"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._students = students
+        self.students = students
         self._config = folder / "retort.yaml"
         (self.state / "run").mkdir(parents=True)
         listen = {"listen": f"127.0.0.1:{self.engine_port}", "queue": 400}
-        self._config.write_text(yaml.safe_dump(self._configured({**ENGINES[engine], **listen, **settings})))
+        self._config.write_text(yaml.safe_dump(self._configured({**ENGINES[engine], **listen, **settings}, patience)))
         self.registry = open_registry(f"sqlite:///{self.state}/registry.db")
         self.store = Store(self.state / "artefacts")
 
-    def _configured(self, engine: dict[str, Any]) -> dict[str, Any]:
+    def _configured(self, engine: dict[str, Any], patience: float) -> dict[str, Any]:
         teacher = {"base_url": f"http://127.0.0.1:{self.teacher_port}/v1", "distillation_allowed": True}
         route = {
             "teachers": ["up/teacher"],
@@ -66,7 +73,7 @@ class Stand:
             "registry": f"sqlite:///{self.state}/registry.db",
             "artefacts": str(self.state / "artefacts"),
             "listen": f"127.0.0.1:{self.gateway_port}",
-            "upstreams": {"up": {**teacher, "timeout": 240.0}},
+            "upstreams": {"up": {**teacher, "timeout": patience}},
             "engines": {ENGINE: engine},
             "routes": {ROUTE: route},
         }
@@ -107,7 +114,7 @@ class Stand:
 
     def add(self, version: str, word: str, *, wait: bool = True) -> None:
         """A candidate, whose artefact is in the store, and (with `wait`) that is loaded and proven on return."""
-        swap_student.publish(self.store, version, self._students[word], word)
+        swap_student.publish(self.store, version, self.students[word], word)
         self.register(version, word)
         if wait:
             self.until(lambda: version in self.registry.snapshot().endpoints)

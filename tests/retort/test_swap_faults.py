@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +32,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     folder = tmp_path_factory.mktemp("swap")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        made = Stand(folder / "stand", swap_student.onnx(folder / "students"))
+        made = Stand(folder / "stand", swap_student.onnx(folder / "students"), patience=40.0)
         try:
             made.start()
             made.add("old", NORTH)
@@ -139,4 +141,63 @@ async def test_engine_killed_under_many_streams_is_told_falls_back_and_serves_ag
         await load.ask(time.monotonic(), 1, stream=False, tokens=8)
         assert (load.answers[-1].verdict, load.answers[-1].served) == ("ok", "teacher")
         await asyncio.to_thread(stand.start_engine)
+        await served(load, "old", stand)
+
+
+async def test_version_with_a_flipped_byte_is_told_and_never_serves_and_the_old_one_goes_on(stand: Stand) -> None:
+    swap_student.publish(stand.store, "bad", stand.students[SOUTH], SOUTH)
+    file = stand.store.path("bad") / "model.onnx.data"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.unlink()  # its bytes are another artefact's as well
+    file.write_bytes(data)
+    async with loading(stand) as load:
+        stand.register("bad", SOUTH)
+        await until(lambda: "engine.unready version='bad'" in stand.log("engine"), stand)
+        await asyncio.sleep(1.0)
+    assert "has sha256" in stand.log("engine")
+    assert "bad" not in stand.registry.snapshot().endpoints
+    assert not bad(load)
+    assert {answer.served for answer in load.answers} == {"teacher", "old"}
+
+
+async def test_clients_that_leave_by_the_hundred_mid_stream_cost_no_place_no_memory_and_no_worker(stand: Stand) -> None:
+    worker, before = stand.workers()["old"], stand.memory()
+    async with asking(stand) as load:
+        for _ in range(2):
+            load.streams(100, LONG)
+            await until(lambda: load.first_texts > 0, stand)
+            await asyncio.sleep(0.3)
+            for task in load.inside:
+                task.cancel()
+            await asyncio.gather(*load.inside, return_exceptions=True)
+        await until(lambda: inside(stand, "old") == 0, stand)
+        await served(load, "old", stand)
+        assert not [answer for answer in load.answers[-8:] if answer.verdict != "ok"]
+    assert stand.workers()["old"] == worker
+    after = stand.memory()
+    assert after["engine"] + after["workers"] < before["engine"] + before["workers"] + 40e6
+
+
+def inside(stand: Stand, version: str) -> float:
+    """Requests that wait or decode in the engine, by the metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{stand.gateway_port}/metrics") as page:
+        text = page.read().decode()
+    found = re.findall(rf'^retort_engine_requests{{[^}}]*version="{version}"}} (\S+)$', text, re.MULTILINE)
+    assert len(found) == 2, text
+    return sum(map(float, found))
+
+
+async def test_worker_that_hangs_costs_its_clients_a_pause_and_then_the_teacher_answers(stand: Stand) -> None:
+    """That it is then ended and replaced is tested in the engine, whose patience is longer than a test's."""
+    stopped = stand.workers()["old"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        async with asking(stand) as load:
+            await asyncio.gather(*(load.ask(time.monotonic(), n, stream=n % 2 == 0, tokens=8) for n in range(6)))
+            assert not bad(load)
+            assert {answer.served for answer in load.answers} == {"teacher"}
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    async with asking(stand) as load:
         await served(load, "old", stand)
