@@ -20,6 +20,7 @@ from gateway.engines.errors import (
     DecodeFailed,
     EngineError,
     InvalidRequest,
+    NoRoom,
     NotReady,
     QueueFull,
     WorkerGone,
@@ -65,6 +66,7 @@ class Child:
         self._writer = writer
         self._next = 0
         self._calls: dict[int, asyncio.Queue[Event | None]] = {}
+        self._owed: set[int] = set()
         self._pump: asyncio.Task[None] | None = None
         self._heard = 0.0
         self.gone = asyncio.Event()
@@ -72,8 +74,8 @@ class Child:
 
     @classmethod
     async def start(cls, folder: Path, *, threads: int, timeout: float, runtime: str = GENAI) -> "Child":
-        """Start a process and wait until it has loaded `folder` by its `runtime`. Raises NotReady, WorkerGone (it
-        died, or took longer than `timeout` seconds)."""
+        """Start a process and wait until it has loaded `folder` by its `runtime`. Raises NotReady, NoRoom, WorkerGone
+        (it died, or took longer than `timeout` seconds)."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -98,7 +100,7 @@ class Child:
             raise
         if isinstance(first, Unloadable):
             await child.close()
-            raise NotReady(first.reason)
+            raise NoRoom(first.reason) if first.again else NotReady(first.reason)
         if not isinstance(first, Loaded):
             status = await child.close()
             raise WorkerGone(f"the process that loads {folder} ended ({_ending(status)})")
@@ -118,8 +120,9 @@ class Child:
 
     @property
     def silent(self) -> float:
-        """For how many seconds nothing has come although something is due."""
-        return time.monotonic() - self._heard if self._calls else 0.0
+        """For how many seconds nothing has come although something is due: the rest of an answer, or a word that it is
+        given up."""
+        return time.monotonic() - self._heard if self._owed else 0.0
 
     def kill(self) -> None:
         """End the process at once, as a fault; `gone` is set when it has ended."""
@@ -162,8 +165,9 @@ class Child:
     async def _answers(self, order: Generate | Encode) -> AsyncGenerator[Event, None]:
         if self.gone.is_set():
             raise WorkerGone
-        if not self._calls:
+        if not self._owed:
             self._heard = time.monotonic()
+        self._owed.add(order.id)
         events = self._calls[order.id] = asyncio.Queue()
         over = False
         try:
@@ -209,7 +213,11 @@ class Child:
         try:
             while (event := await self._receive()) is not None:
                 self._heard = time.monotonic()
-                if not isinstance(event, Loaded | Unloadable) and (call := self._calls.get(event.id)):
+                if isinstance(event, Loaded | Unloadable):
+                    continue
+                if isinstance(event, Done | Vectors | Scores | Refused):
+                    self._owed.discard(event.id)
+                if call := self._calls.get(event.id):
                     call.put_nowait(event)
         except msgspec.MsgspecError:
             log.exception("engine.worker_unreadable")
@@ -217,6 +225,7 @@ class Child:
             self._writer.close()
             await self._process.wait()
             self.gone.set()
+            self._owed.clear()
             for call in self._calls.values():
                 call.put_nowait(None)
 

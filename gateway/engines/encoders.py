@@ -7,7 +7,7 @@ from aiohttp import web
 
 from gateway.engines import embeddings, rerank
 from gateway.engines.hosting import Hosted, Hosts
-from gateway.engines.measured import Measured, measuring
+from gateway.engines.measured import Measured
 from router.events import Events
 
 _JSON = "application/json"
@@ -44,7 +44,6 @@ class Encoders:
         self, request: web.Request, *, does: str, operation: str
     ) -> AsyncIterator[tuple[Hosted, Measured]]:
         hosted = self._hosts[request.match_info["version"]]
-        with measuring(self._events, hosted.version.id, operation=operation) as measured:
-            hosted.must(does)
-            with hosted.admit():
-                yield hosted, measured
+        measured = Measured(hosted, self._events, operation=operation)
+        with measured.place(does):
+            yield hosted, measured

@@ -25,6 +25,7 @@ class Hosted:
         self.version = version
         self.child = child
         self.selective = selective
+        self.decoding = 0  # of those inside
         self._queue = queue
         self._inside = 0
         self._idle = asyncio.Event()

@@ -91,9 +91,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
 
 
 class Unloadable(msgspec.Struct, frozen=True, tag="unloadable"):
-    """The worker's only message, where it can't load the artefact."""
+    """The worker's only message, where it can't load the artefact. `again`: another time it might."""
 
     reason: str
+    again: bool = False
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
@@ -125,14 +126,14 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The answer is complete. `completion_tokens`: all that were decoded, the end token and those of a stop string
     included; `reasoning_tokens`: those of them that are of the thinking and its marks. `confidence`: of the whole
     answer, in [0, 1]; 0 where the input is unlike the training set. `batch`: how many requests shared its passes, on
-    average."""
+    average; None where nothing tells."""
 
     id: int
     finish_reason: str
     completion_tokens: int
     confidence: float
     reasoning_tokens: int = 0
-    batch: float = 1.0
+    batch: float | None = None
 
 
 class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
@@ -154,8 +155,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """No (further) answer. `code`: context_length_exceeded | invalid_request | queue_full | decode_failed. `param`:
-    what of the request was wrong; by default its messages, where it was the request."""
+    """No (further) answer. `code`: context_length_exceeded | invalid_request | queue_full | decode_failed | cancelled.
+    `param`: what of the request was wrong; by default its messages, where it was the request."""
 
     id: int
     code: str

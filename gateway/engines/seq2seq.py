@@ -86,7 +86,8 @@ class Seq2SeqRows:
     def _write(self, row: "_Row", token: int) -> Row:
         assert row.read is not None, "the prompt comes first"  # noqa: S101 - a programming error
         logits, row.written = self._session.write([token], row.written, row.read)
-        return logits[-1]
+        last: Row = logits[-1]
+        return last
 
 
 class _Row:

@@ -17,7 +17,7 @@ from gateway.engines.answers import CONFIDENCE_HEADER, Answer, confidence
 from gateway.engines.encoders import Encoders
 from gateway.engines.errors import EngineError, InvalidRequest, TooLarge, openai_body
 from gateway.engines.hosting import Hosted, Hosts
-from gateway.engines.measured import Measured, measuring
+from gateway.engines.measured import Measured
 from gateway.engines.protocol import Assessed, Done, Event, Piece, Started, Token
 from router.events import Events
 
@@ -81,10 +81,9 @@ class _Engine:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         hosted = self._hosts[request.match_info["version"]]
-        with measuring(self._events, hosted.version.id, operation="chat") as measured:
-            hosted.must("generate")
-            with hosted.admit():
-                return await self._answer(request, hosted, measured)
+        measured = Measured(hosted, self._events, operation="chat")
+        with measured.place("generate"):
+            return await self._answer(request, hosted, measured)
 
     async def _answer(self, request: web.Request, hosted: Hosted, measured: Measured) -> web.StreamResponse:
         asked = chat.read(await request.read(), tools=hosted.version.tools is not None)
@@ -185,4 +184,8 @@ async def _stream(
         measured.outcome = error.code
         await response.write(b"data: " + openai_body(error) + b"\n\n")
         return response
+    except ConnectionError:
+        if response is None:
+            raise
+        return response  # the client left: nobody's error
     raise EngineError
