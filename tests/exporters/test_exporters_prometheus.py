@@ -31,6 +31,7 @@ ENGINE: dict[str, Any] = {
     "completion_tokens": 5,
     "queue_seconds": 0.1,
     "gaps": [0.125, 0.125],
+    "batch": 3.0,
     "ttft_seconds": 0.2,
     "seconds": 0.6,
 }
@@ -180,6 +181,7 @@ EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
             'retort_engine_queue_seconds_sum{version="v1"} 0.1',
             'retort_engine_inter_token_seconds_count{version="v1"} 2.0',
             'retort_engine_inter_token_seconds_sum{version="v1"} 0.25',
+            'retort_engine_batch_requests_sum{version="v1"} 3.0',
             'retort_engine_tokens_total{gen_ai_token_type="input",version="v1"} 7.0',
             'retort_engine_tokens_total{gen_ai_token_type="output",version="v1"} 5.0',
         ],
