@@ -2,7 +2,7 @@ from exporters.models.confidence import Calibration, Confidence, Curve
 from exporters.models.errors import ArtefactError, CorruptArtefact, ExportFailed, ForbiddenFile, MissingArtefact
 from exporters.models.genai import GenAIGenerator, Generated, Messages
 from exporters.models.golden import record as record_golden
-from exporters.models.manifest import CLOSED, GENAI, VLLM, Manifest
+from exporters.models.manifest import CLOSED, ENCODER, GENAI, SEQ2SEQ, VLLM, Manifest
 from exporters.models.merge import Merged, merge, write_dense
 from exporters.models.signals import FEATURES, PREFIX_TOKENS, Signals, prefix_signals, signals
 from exporters.models.store import Store, digest
@@ -11,10 +11,12 @@ from exporters.models.whole import alone, staged, sync, take, write_atomic
 
 __all__ = [
     "CLOSED",
+    "ENCODER",
     "FEATURES",
     "GENAI",
     "PREFIX_TOKENS",
     "QUANTIZERS",
+    "SEQ2SEQ",
     "VLLM",
     "ArtefactError",
     "Calibration",

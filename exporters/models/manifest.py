@@ -6,6 +6,7 @@ import msgspec
 
 NAME = "manifest.json"
 GENAI, CLOSED, VLLM = "onnxruntime-genai", "closed", "vllm"  # runtimes
+ENCODER, SEQ2SEQ = "onnx-encoder", "onnx-seq2seq"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,9 +14,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     it.
 
     `golden`: prompts (messages) with the greedy answers recorded at export, which an engine must reproduce before
-    the version is ready. `tools`: the form of `exporters.models.tool_text` in which it learnt to call tools, None where
-    it didn't. `report`: the evaluation; `gate`: its verdict. `signature`: of all the rest, see
-    `exporters.models.signing`.
+    the version is ready; of an encoder texts with their vectors, or queries and documents with their scores. `tools`:
+    the form of `exporters.models.tool_text` in which it learnt to call tools, None where it didn't. `report`: the
+    evaluation; `gate`: its verdict. `signature`: of all the rest, see `exporters.models.signing`.
     """
 
     schema: int = 1

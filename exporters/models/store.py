@@ -84,6 +84,15 @@ class Store:
             self._remote.put(target, known.id, known.files, (target / NAME).read_bytes())
         return known
 
+    def put(self, folder: Path, manifest: Manifest) -> Manifest:
+        """As `add`, of a copy of `folder`, which goes where that fails: a full disk would stay full."""
+        staging = self.staging(manifest.id)
+        try:
+            shutil.copytree(folder, staging, dirs_exist_ok=True)
+            return self.add(staging, manifest)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
     def manifest(self, artefact_id: str) -> Manifest:
         """Read the manifest alone. Raises MissingArtefact, CorruptArtefact, ArtefactsAway."""
         return self._checked(artefact_id, self._stored(artefact_id))

@@ -15,9 +15,10 @@ from exporters.models.open_store import open_store
 from gateway.engines.child import Child
 from gateway.engines.errors import CannotListen
 from gateway.engines.instance import Instance
-from gateway.engines.reconcile import Identity, Reconciler, Timing
+from gateway.engines.reconcile import Identity, Reconciler
 from gateway.engines.registry_thread import RegistryThread
 from gateway.engines.server import create_app
+from gateway.engines.timing import Timing
 from gateway.engines.vllm_fleet import Fleet
 from router import Config, Events, Registry, RouteEvent, open_registry
 

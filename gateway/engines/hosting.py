@@ -4,10 +4,17 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator
 
-from gateway.engines.errors import QueueFull, UnknownVersion
+from gateway.engines.child import Child
+from gateway.engines.errors import InvalidRequest, QueueFull, UnknownVersion
 from gateway.engines.instance import Instance
 from gateway.engines.protocol import Event, Options
 from router.registry import Version
+
+_DOES = {
+    "generate": "writes answers; ask it at /v1/chat/completions",
+    "embed": "gives vectors of texts; ask it at /v1/embeddings",
+    "rank": "scores documents; ask it at /v1/rerank",
+}
 
 
 class Hosted:
@@ -18,6 +25,7 @@ class Hosted:
         self.version = version
         self.child = child
         self.selective = selective
+        self.decoding = 0  # of those inside
         self._queue = queue
         self._inside = 0
         self._idle = asyncio.Event()
@@ -41,6 +49,22 @@ class Hosted:
             self._inside -= 1
             if not self._inside:
                 self._idle.set()
+
+    @property
+    def does(self) -> str:
+        """What may be asked of this version: generate | embed | rank."""
+        return self.child.loaded.does if isinstance(self.child, Child) else "generate"
+
+    def must(self, does: str) -> None:
+        """Raises InvalidRequest where this version does something else."""
+        if self.does != does:
+            raise InvalidRequest(f"The version {self.version.id!r} {_DOES[self.does]}.")
+
+    def encoder(self, does: str) -> Child:
+        """The worker that embeds, or ranks. Raises InvalidRequest."""
+        self.must(does)
+        assert isinstance(self.child, Child)  # noqa: S101 - no other does
+        return self.child
 
     def generate(self, messages: list[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
         """See Instance.generate."""

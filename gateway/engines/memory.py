@@ -12,6 +12,8 @@ AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights: libraries, a ca
 AROUND_VLLM = 2.5e9  # of a vLLM server's processes, with 1 GB of cache
 _WEIGHTS = (".onnx", ".data", ".safetensors")
 _FIRST_TO_GO = "1000"
+# What NumPy, ONNX Runtime and the loader of shared libraries say where there is no memory left.
+_SAID = ("bad_alloc", "bad allocation", "failed to map segment", "Cannot allocate memory", "Failed to allocate memory")
 
 
 def check(manifest: Manifest, pids: Iterable[int | None], *, most_gb: float | None) -> None:
@@ -38,6 +40,11 @@ def resident(pid: int) -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return own + sum(resident(int(child)) for children in started for child in children)
+
+
+def lacking(error: BaseException) -> bool:
+    """Whether an error is for want of memory: another time there may be some."""
+    return isinstance(error, MemoryError) or any(said in str(error) for said in _SAID)
 
 
 class FirstToGo:

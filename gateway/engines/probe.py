@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 
 from exporters.models import CLOSED, Manifest
+from gateway.engines.child import Child
 from gateway.engines.errors import EngineError, NotReady
 from gateway.engines.instance import Instance
+from gateway.engines.probe_encoder import probe_encoder
 from gateway.engines.protocol import Options, Piece, Token
 from gateway.engines.text import Characters
 
@@ -30,6 +32,9 @@ async def probe(child: Instance, manifest: Manifest) -> None:
 
     An answer where the student differs from its base must not be the base's.
     """
+    if isinstance(child, Child) and child.loaded.does != "generate":
+        await probe_encoder(child, manifest)
+        return
     if not manifest.golden:
         anything = {"messages": [{"role": "user", "content": "Are you ready?"}], "max_tokens": 4}
         await _ask(child, anything)

@@ -33,7 +33,7 @@ class Telling:
         self._held: list[Event] = []
         self._text = _Released(Stops(options.stop), Thinking(opened=opened))
         self._thought = 0  # tokens
-        self._batch = 1.0
+        self._batch: float | None = None
 
     @property
     def stopped(self) -> bool:
@@ -56,7 +56,7 @@ class Telling:
         if thinks or self._text.thinks:
             self._thought = len(self._logprobs)
 
-    def finish(self, reason: str, *, batch: float = 1.0) -> None:
+    def finish(self, reason: str, *, batch: float | None = None) -> None:
         """No further token comes. `batch`: see Done."""
         self.finish_reason, self._batch = reason, batch
         self._text.end()

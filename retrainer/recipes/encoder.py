@@ -44,20 +44,22 @@ class Encoder(ClosedRecipe):
     def export(self, artefact: Path) -> dict[str, Any]:
         """See Recipe. The graph is load-tested."""
         from exporters.models.closed import CARD, ClosedModel, read_card  # noqa: PLC0415 - numpy
-        from exporters.models.closed_encoder import GRAPH, TOKENIZER  # noqa: PLC0415 - numpy
+        from exporters.models.closed_encoder import GRAPH, MOST_TOKENS, TOKENIZER  # noqa: PLC0415 - numpy
         from exporters.models.closed_linear import NGRAMS, WEIGHTS  # noqa: PLC0415 - numpy
         from retrainer.train.encoder import load  # noqa: PLC0415 - heavy: torch
 
         source, form = packaged_encoder(), read_card(self._model).form
         floats = self._job.folder / "train" / "floats.onnx"
-        write_graph(load(source, fields_of(form), self._model / DENSE), floats, output="logits")
+        write_graph(
+            load(source, fields_of(form), self._model / DENSE), floats, output="logits", most_tokens=MOST_TOKENS
+        )
         quantize(floats, artefact / GRAPH)
         floats.unlink()
         shutil.copyfile(source / TOKENIZER, artefact / TOKENIZER)
         for name in (CARD, NGRAMS, WEIGHTS):
             shutil.copyfile(self._model / name, artefact / name)
         ClosedModel.load(artefact)
-        return {"quantization": "onnxruntime dynamic int8"}
+        return {"quantization": "int8, activations by token"}
 
 
 def fit(task: Task, folder: Path) -> dict[str, Any]:
