@@ -3,8 +3,9 @@
 A golden entry that holds the log probabilities of its answer's tokens (natural, greedy, temperature 1) allows for other
 kernels than those that recorded it: each token may be less or more likely by TOLERANCE, and where another token was
 within TOLERANCE of the recorded one, either may come; from there on answers go separate ways, and the rest is not
-compared. Wrong weights are off by more, at once or soon. In float32 two runtimes differ by 0.001, bfloat16 differs from
-it by up to 0.2.
+compared. Wrong weights are off by more, at once or soon. Of SmolLM2's answers (152 tokens) bfloat16 moved half by less
+than 0.02 and none by more than 0.12. A student that thinks, or that chooses, must give its answer letter by letter: no
+tokens of a thinking, or of a choice, are told.
 """
 
 import math

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 import tiny_model
 from engine_fakes import FakeCollector, FakeRegistry, until, version
-from vllm_students import GOLDEN, MOST, QUESTION, Torch, build_adapter, golden, publish, python
+from vllm_students import MOST, QUESTION, Torch, build_adapter, golden, publish, python
 
 from collector import socket_path
 from exporters.models import Store
@@ -55,11 +55,13 @@ class Engine(msgspec.Struct):
         async with self.client.post(url, json=body) as response:
             return response.status, await response.json()
 
-    async def stream(self, url: str, **fields: Any) -> tuple[str, str, str]:
-        """Model, text and how it ended: a finish reason, or an error's code."""
+    async def stream(self, url: str, *, begun: asyncio.Event | None = None, **fields: Any) -> tuple[str, str, str]:
+        """Model, text and how it ended: a finish reason, or an error's code. `begun` is set at its first text."""
         body = {"messages": QUESTION, "temperature": 0, "max_tokens": MOST, "stream": True, **fields}
         model = text = ended = ""
         async with self.client.post(f"{url}/chat/completions", json=body) as response:
+            if response.status != 200:
+                return model, text, (await response.json())["error"]["code"]
             async for line in response.content:
                 if not line.startswith(b"data: {"):
                     continue
@@ -70,6 +72,8 @@ class Engine(msgspec.Struct):
                 for choice in data["choices"]:
                     text += choice["delta"].get("content") or ""
                     ended = choice["finish_reason"] or ended
+                if begun is not None and text:
+                    begun.set()
         return model, text, ended
 
     async def ready(self, *names: str) -> None:
@@ -235,21 +239,22 @@ async def test_a_swap_under_streams_fails_and_mixes_none(both: Both) -> None:
 
 
 async def test_a_server_that_is_killed_in_a_stream_is_an_honest_error_and_is_back(both: Both) -> None:
-    engine = both.whole
-    await engine.ready("b")
-    url = engine.registry.endpoints["b"]
-    asked = [asyncio.create_task(engine.stream(url, max_tokens=450, messages=GOLDEN)) for _ in range(2)]
-    await asyncio.sleep(0.3)
+    engine, begun = both.whole, [asyncio.Event() for _ in range(2)]
+    name = engine.registry.want[-1]
+    await engine.ready(name)
+    url = engine.registry.endpoints[name]
+    ready = len(engine.collector.of(EventKind.READY, name))
+    asked = [asyncio.create_task(engine.stream(url, begun=event, max_tokens=450)) for event in begun]
+    await asyncio.wait_for(asyncio.gather(*(event.wait() for event in begun)), 60)
     [core] = _cores(engine)
     os.kill(core, signal.SIGKILL)
-    ends = [ended for _, _, ended in await asyncio.wait_for(asyncio.gather(*asked), 60)]
-    assert set(ends) <= {"worker_gone", "decode_failed"}
-    await until(lambda: bool(engine.collector.of(EventKind.UNREADY, "b")), seconds=60)
-    assert not engine.collector.of(EventKind.UNREADY, "b")[-1].data["hopeless"]
-    ready = len(engine.collector.of(EventKind.READY, "b"))
-    await until(lambda: len(engine.collector.of(EventKind.READY, "b")) > ready - 1, seconds=START)
-    await engine.ready("b")
-    assert (await engine.ask("b"))[1]["choices"][0]["message"]["content"] == both.says["b"]
+    seen = await asyncio.wait_for(asyncio.gather(*asked), 60)
+    assert all(text and both.says[name].startswith(text[:10]) for _, text, _ in seen)
+    assert {ended for _, _, ended in seen} <= {"worker_gone", "decode_failed"}
+    await until(lambda: bool(engine.collector.of(EventKind.UNREADY, name)), seconds=60)
+    assert not engine.collector.of(EventKind.UNREADY, name)[-1].data["hopeless"]
+    await until(lambda: len(engine.collector.of(EventKind.READY, name)) > ready, seconds=START)
+    assert (await engine.ask(name))[1]["choices"][0]["message"]["content"] == both.says[name]
 
 
 def _cores(engine: Engine) -> list[int]:
