@@ -129,7 +129,7 @@ def _export(source: Path, out: Path, how: str, samples: list[list[int]], *, log:
     else:
         method, _, group = how.partition("@")
         if method in CALIBRATED:
-            folder = source.parent / f"quantization_{method}_{group}"
+            folder = source.parent / f"rounded_{method}_{group}"
             CALIBRATED[method](source, folder, samples=samples, log=log.with_name("quantize.log"), group=int(group))
             to_onnx(folder, out, quantization="awq" if method == "awq" else "gptq", log=log)
             return folder

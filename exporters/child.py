@@ -1,10 +1,14 @@
-"""A child process ends with its parent, however that went."""
+"""A child process ends with its parent, however that went; with `python -m exporters.child COMMAND...` a whole program
+does, with all the processes that it has started."""
 
 import ctypes
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType
 
 _PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 
@@ -22,3 +26,37 @@ def ending_with(parent: int, *, by: signal.Signals = signal.SIGKILL) -> Callable
             os._exit(1)
 
     return ask
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`PARENT_PID COMMAND...`: run the command in a process group of its own, until it ends, this process gets a
+    SIGTERM, or the parent is gone; then end the whole group. Returns the command's status, 128 + N for a signal N."""
+    parent, *command = arguments
+    group: list[int] = []
+
+    def end(_: int, __: FrameType | None) -> None:
+        for leader in group:
+            with suppress(ProcessLookupError):
+                os.killpg(leader, signal.SIGKILL)
+        os._exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: who started this ends it
+    blocked = {signal.SIGTERM}
+    signal.signal(signal.SIGTERM, end)
+    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # until there is a group to end
+    ending_with(int(parent), by=signal.SIGTERM)()
+    process = subprocess.Popen(  # noqa: S603 - what the caller names
+        command,
+        start_new_session=True,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked),
+    )
+    group.append(process.pid)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+    status = process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

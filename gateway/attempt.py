@@ -63,7 +63,7 @@ class Attempt:
         self._filter = ConfidenceFilter() if callee.arm is Arm.STUDENT else None
         self._originals: Originals | None = None
         self._unmasked: UnmaskedStream | None = None
-        self._began = time.perf_counter()
+        self.began = time.perf_counter()
 
     async def begin(self, upstream: Upstream, preparing: Awaitable[Outgoing], *, seconds: float) -> None:
         """Call, and wait until there is something for the client: a plain answer is then whole in `content`, of a
@@ -160,7 +160,7 @@ class Attempt:
     def end(self, error: str | None) -> None:
         """The call is over: note how, once, and let go of the connection."""
         if self.total_ms is None:
-            self.total_ms = (time.perf_counter() - self._began) * 1000.0
+            self.total_ms = (time.perf_counter() - self.began) * 1000.0
             self.error = error
             if self.confidence is None and self._filter is not None:
                 self.confidence = self._filter.confidence  # the header's comes first: it is the one that decides
@@ -183,7 +183,7 @@ class Attempt:
             status=self.status,
             error=self.error,
             ttft_ms=self.ttft_ms,
-            total_ms=(time.perf_counter() - self._began) * 1000.0 if self.total_ms is None else self.total_ms,
+            total_ms=(time.perf_counter() - self.began) * 1000.0 if self.total_ms is None else self.total_ms,
             confidence=self.confidence,
             body_bytes=body_bytes,
             deferred=self.deferred,
@@ -226,7 +226,7 @@ class Attempt:
             if found is Opening.DONE:
                 raise EmptyAnswer
             if found is Opening.REAL:
-                self.ttft_ms = (time.perf_counter() - self._began) * 1000.0
+                self.ttft_ms = (time.perf_counter() - self.began) * 1000.0
                 self.content = events
                 return
 

@@ -8,7 +8,7 @@ import msgspec
 
 from collector import Happened
 from gateway.capture import Sender
-from gateway.errors import ConnectFailed
+from gateway.errors import ConnectFailed, Cut, ErrorInStream
 from router import EventKind, Events, Rollout, RouteEvent, Snapshot
 
 WINDOW = 20
@@ -16,13 +16,17 @@ ERRORS = 10
 MOST_VERSIONS = 64
 AWAY_SECONDS = 1.0
 AWAY_ERRORS = (ConnectFailed.constant, "http_404")  # nobody is there, or an engine that has not loaded it yet
+# What a process's end does to the requests that it holds.
+LOST_ERRORS = (ConnectFailed.constant, Cut.constant, ErrorInStream.constant, "http_503")
 
 
 class _Record(msgspec.Struct):
-    """A version's last outcomes in one time of service, of requests decided under revision `since` or a later one."""
+    """A version's last outcomes in one time of service, of requests decided under revision `since` or a later one.
+    `lost`: when a request was last lost, and with it what else was in flight."""
 
     outcomes: deque[bool]
     since: int = 0
+    lost: float = float("-inf")
 
 
 class HardStop:
@@ -32,6 +36,9 @@ class HardStop:
     let in again when the route's rollout has a new revision, with a clean record: requests that were decided before
     and end only now are of its earlier time, as after any change of its place in the rollout. Shadow calls don't
     count; rescued requests do.
+
+    A process that ends takes all requests with it that it holds, however many these are: of what was in flight when a
+    request was lost (LOST_ERRORS) nothing more is counted, neither failures nor answers.
 
     A version that is not where the registry says is left alone for AWAY_SECONDS after each try: an engine that starts
     again is back before ten of them have failed, one that stays away is not.
@@ -73,13 +80,19 @@ class HardStop:
         if error in AWAY_ERRORS:
             self._away[version] = self._monotonic() + AWAY_SECONDS
 
-    def count(self, route: str, version: str, revision: int, *, failed: bool) -> None:
-        """Note an outcome of a version that was to serve a user. `revision`: of the rollout that the request saw."""
+    def count(
+        self, route: str, version: str, revision: int, *, error: str | None, began: float = 0.0, ended: float = 0.0
+    ) -> None:
+        """Note an outcome of a version that was to serve a user: an error's constant, or None. `revision`: of the
+        rollout that the request saw. `began`, `ended`: the call, in seconds of one clock."""
         if self._untold:
             self._tell()
         record = self._records.get(version) or self._new_record(version, since=0)
-        if revision < record.since:
+        if revision < record.since or began < record.lost:
             return
+        failed = error is not None
+        if error in LOST_ERRORS:
+            record.lost = ended
         record.outcomes.append(failed)
         errors = sum(record.outcomes) if failed else 0
         if errors >= ERRORS and version not in self._held:

@@ -268,9 +268,13 @@ class Serving:
             if tried.callee.version is None or tried.error == "cancelled":
                 continue
             if tried is last or not refused_by_both(tried.status, last.status):
-                failed = tried.error is not None
                 self.parts.hard_stop.count(
-                    decision.route, tried.callee.version, decision.rollout_revision, failed=failed
+                    decision.route,
+                    tried.callee.version,
+                    decision.rollout_revision,
+                    error=tried.error,
+                    began=tried.began,
+                    ended=tried.began + (tried.total_ms or 0.0) / 1000.0,
                 )
 
     def _told(self, attempt: Attempt, outcome: str, seconds: float) -> None:

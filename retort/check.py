@@ -1,6 +1,7 @@
 """`retort check FILE`: what can be said of a configuration without starting anything, or loading a model."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from retort.errors import StartError
 from retort.extras import need
@@ -9,9 +10,9 @@ from router.policy_student import CLOSED
 
 
 def check(config: Config, file: str) -> int:
-    """Say that it is good, and what could not be looked at; returns 0. Raises StartError with a line for each base
-    model that there isn't."""
-    notes = _bases(config, file)
+    """Say that it is good, and what could not be looked at; returns 0. Raises StartError with a line for each model
+    that there isn't."""
+    notes = [*_bases(config, file), *_engines(config, file)]
     print(f"{file}: good; {len(config.routes)} route(s): {', '.join(sorted(config.routes))}")
     for note in notes:
         print(f"  not checked: {note}")
@@ -40,6 +41,21 @@ def _bases(config: Config, file: str) -> list[str]:
     if wrong:
         raise StartError("\n".join(wrong))
     return notes
+
+
+def _engines(config: Config, file: str) -> Iterator[str]:
+    """Of the engines that launch vLLM: its environment may be made later, or on another machine; a base that is a
+    folder must be one."""
+    for name, engine in config.engines.items():
+        key, base = f"engines.{name}.vllm", engine.vllm.adapters_on
+        if engine.runtime != "vllm" or engine.vllm.urls:
+            continue
+        if base is not None and not Path(base, "config.json").is_file():
+            raise StartError(
+                f"{file}: {key}.adapters_on: {base} is no Hugging Face model folder: it has no config.json"
+            )
+        if not Path(engine.vllm.python).is_file():
+            yield f"{key}.python: {engine.vllm.python} is not on this machine; scripts/install_vllm makes it"
 
 
 def _named(route: str, policy: RoutePolicy) -> Iterator[tuple[str, str]]:

@@ -180,8 +180,6 @@ class Phases:
         phases, reports = passed.phases, passed.reports
         artefact = self._folder / "artefact"
         store = open_store(self._config)
-        staging = store.staging(self._request.cycle_id)
-        shutil.copytree(artefact, staging, dirs_exist_ok=True)
         training = dict(phases["train"])
         losses = training.pop("losses")
         manifest = Manifest(
@@ -210,7 +208,7 @@ class Phases:
             golden=self._golden(artefact, reports["base"]),
             packages={name: importlib.metadata.version(name) for name in _PACKAGES},
         )
-        return store.add(staging, manifest).id
+        return store.put(artefact, manifest).id
 
     def _golden(self, artefact: Path, base: Report) -> list[dict[str, Any]]:
         drawn = self._judged[:GOLDEN_DRAWN]

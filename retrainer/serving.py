@@ -16,4 +16,5 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
 def serving(config: Config, student: StudentPolicy) -> Serving:
     """As the student's engine is configured."""
-    return Serving(runtime=config.engines[student.engine].runtime)
+    engine = config.engines[student.engine]
+    return Serving(runtime=engine.runtime, adapters=engine.vllm.adapters_on is not None)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from router.config_engines import EngineSettings
 from router.config_kafka import MOST_ROUTE_BYTES, KafkaSettings, kafka_address
 from router.policy import RoutePolicy
 from router.policy_cycle import RaySettings
@@ -55,19 +56,6 @@ class Upstream(Strict):
     def stands_in(self) -> bool:
         """Whether the sample teacher answers in the provider's place."""
         return self.base_url == self.stand_in
-
-
-class EngineSettings(Strict):
-    """Where students are served. `advertise`: the address that gateways use, if not the one listened on. `memory_gb`:
-    what all loaded versions may take together; None asks nobody."""
-
-    runtime: Literal["onnxruntime"] = "onnxruntime"
-    listen: str = "127.0.0.1:0"
-    advertise: str | None = None
-    max_loaded: int = Field(3, gt=0)
-    memory_gb: float | None = Field(None, gt=0)
-    threads: int = Field(2, gt=0)
-    queue: int = Field(64, gt=0)
 
 
 def _key_of_32_bytes(value: str, variable: str) -> str:
@@ -226,10 +214,11 @@ class Config(Strict):
             if policy.student and policy.student.engine not in self.engines:
                 known = ", ".join(sorted(self.engines)) or "none"
                 raise ValueError(f"routes.{route}.student.engine: {policy.student.engine!r} is not one of: {known}")
-            if policy.student and (
-                wrong := policy.retrain.unserved(policy.student, self.engines[policy.student.engine].runtime)
-            ):
-                raise ValueError(f"routes.{route}: {wrong}")
+            if policy.student:
+                engine = self.engines[policy.student.engine]
+                adapters = engine.vllm.adapters_on is not None
+                if wrong := policy.retrain.unserved(policy.student, engine.runtime, adapters=adapters):
+                    raise ValueError(f"routes.{route}: {wrong}")
             if policy.quality.judge is not None:
                 _check_judge(self, route, "quality.judge.route", policy.quality.judge.route)
             if policy.retrain.data.consistency is not None:

@@ -99,7 +99,7 @@ class ErrorPolicy(Strict):
 class RoutePolicy(Strict):
     """One route: who teaches, who learns, and which evidence moves traffic."""
 
-    kind: TaskKind = TaskKind.CHAT
+    kind: Literal[TaskKind.CHAT] = TaskKind.CHAT
     claims: tuple[str, ...] = ()
     teachers: tuple[str, ...] = Field(min_length=1, description="upstream/model, in fallback order")
     student: StudentPolicy | None = None

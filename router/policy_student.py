@@ -48,6 +48,7 @@ SERVED_AS: dict[str, tuple[Quantization, ...]] = {
     "onnxruntime": ("int8", "int4", "awq", "gptq"),
     "vllm": ("none", "awq", "gptq"),
 }
+ADAPTERS = ("lora", "qlora")  # recipes that leave one adapter on their base
 ROUNDED = ("int8", "int4")  # what quantization-aware training can round like
 SEVERAL = ("lora", "qlora", "full", "auto")  # recipes whose training several processes can share
 
@@ -100,13 +101,18 @@ class RetrainPolicy(Strict):
         """How weights are rounded for an engine of this runtime."""
         return self.quantization or SERVED_AS[runtime][0]
 
-    def unserved(self, student: StudentPolicy, runtime: str) -> str | None:
-        """Why an engine of this runtime can't serve what these policies make; None where it can."""
+    def unserved(self, student: StudentPolicy, runtime: str, *, adapters: bool = False) -> str | None:
+        """Why an engine of this runtime can't serve what these policies make; None where it can. `adapters`: it serves
+        adapters alone."""
         if runtime == "vllm" and student.may_choose:
             return (
                 f"student.recipe: {student.recipe} makes students that choose, which only runtime: onnxruntime serves"
             )
         asked, served = self.quantized_for(runtime), SERVED_AS[runtime]
+        if adapters and student.recipe not in ADAPTERS:
+            return f"student.recipe: {student.recipe} leaves no adapter, all that an engine with adapters_on serves"
+        if adapters and asked != "none":
+            return f"retrain.quantization: an adapter is served as it is, on adapters_on; leave {asked} out"
         if asked not in served:
             return f"retrain.quantization: {asked} is not served by runtime: {runtime}; take {', '.join(served)}"
         if student.recipe == "quantized" and asked not in ROUNDED:

@@ -36,9 +36,9 @@ def messages(number: int) -> list[dict[str, str]]:
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question(number)}]
 
 
-def build(folder: Path, *, seed: int = 0, more: Sequence[str] = ()) -> Path:
+def build(folder: Path, *, seed: int = 0, more: Sequence[str] = (), heads: int = 4) -> Path:
     """Write the model and its tokenizer as a Hugging Face folder; usable as a route's `student.base`. `more`: texts
-    that the tokenizer learns besides."""
+    that the tokenizer learns besides. `heads`: of attention, of 64 / heads numbers; vLLM on CPUs needs 32 or more."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -71,9 +71,9 @@ def build(folder: Path, *, seed: int = 0, more: Sequence[str] = ()) -> Path:
         hidden_size=64,
         intermediate_size=192,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        head_dim=64 // heads,
         max_position_embeddings=512,
         initializer_range=0.08,
         tie_word_embeddings=False,

@@ -1,6 +1,6 @@
 """Closed answers by a sentence encoder with heads: `model.onnx` (ids and mask in, the logits of all values out) and
-`tokenizer.json`; with n-grams' linear weights beside it (see `blend`). One text a pass: int8 graphs scale activations
-over the whole batch, so that neighbours would change an answer."""
+`tokenizer.json`; with n-grams' linear weights beside it (see `blend`). One text a pass: older int8 graphs scale
+activations over the whole batch, so that neighbours would change an answer."""
 
 from pathlib import Path
 

@@ -6,6 +6,7 @@ import msgspec
 
 NAME = "manifest.json"
 GENAI, CLOSED, VLLM = "onnxruntime-genai", "closed", "vllm"  # runtimes
+ENCODER, SEQ2SEQ = "onnx-encoder", "onnx-seq2seq"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,8 +14,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     it. `quantization`: none | int8 | int4 | awq | gptq, or in words.
 
     `golden`: prompts (messages) with the greedy answers recorded at export, which an engine must reproduce before
-    the version is ready; with the log probabilities of their tokens, for engines whose kernels differ. `tools`: the
-    form of `exporters.models.tool_text` in which it learnt to call tools, None where it didn't. `report`: the
+    the version is ready; with the log probabilities of their tokens, for engines whose kernels differ; of an encoder
+    texts with their vectors, or queries and documents with their scores. `tools`: the form of
+    `exporters.models.tool_text` in which it learnt to call tools, None where it didn't. `report`: the
     evaluation; `gate`: its verdict. `signature`: of all the rest, see `exporters.models.signing`.
     """
 

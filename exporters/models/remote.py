@@ -53,24 +53,35 @@ class Remote:
     def get(self, digest: str, target: Path, *, most: int) -> None:
         """Write one file, of at most `most` bytes; it appears whole. Raises MissingArtefact, CorruptArtefact,
         ArtefactError (too large), ArtefactsAway."""
-        whole, size, part = hashlib.sha256(), 0, target.with_name(f"{target.name}.part")
-        blob = self._blob(digest)
+        part = target.with_name(f"{target.name}.part")
+        try:
+            found = self._copied(digest, part, most)
+            if found != digest:
+                raise CorruptArtefact(f"{self._url}/blobs/{digest} has sha256 {found}; train it again")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)  # a full disk would stay full
+
+    def _copied(self, digest: str, part: Path, most: int) -> str:
+        """Copy a file's bytes; returns their sha256."""
+        whole, size = hashlib.sha256(), 0
         with (
             self._asked(f"{self._url}/blobs/{digest} is missing"),
-            self._files.open(blob, "rb") as source,
-            part.open("wb") as file,
+            self._files.open(self._blob(digest), "rb") as source,
+            part.open("wb", buffering=0) as file,
         ):
             while piece := source.read(PIECE):
                 size += len(piece)
                 if size > most:
                     raise ArtefactError(f"with {digest} the artefact has more bytes than artefact_policy.max_gb allows")
                 whole.update(piece)
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        if whole.hexdigest() != digest:
-            raise CorruptArtefact(f"{self._url}/blobs/{digest} has sha256 {whole.hexdigest()}; train it again")
-        part.replace(target)
+                with _writing(part):
+                    left = memoryview(piece)
+                    while left:
+                        left = left[file.write(left) :]
+            with _writing(part):
+                os.fsync(file.fileno())
+        return whole.hexdigest()
 
     def remove(self, artefact_id: str) -> None:
         """Its manifest; its files go with `sweep`. Raises ArtefactsAway."""
@@ -125,3 +136,12 @@ class Remote:
             raise MissingArtefact(missing or f"{self._url}: {error}") from error
         except Exception as error:  # each client has its own
             raise ArtefactsAway(f"{self._url} can't be used: {str(error) or type(error).__name__}") from error
+
+
+@contextmanager
+def _writing(part: Path) -> Iterator[None]:
+    """A disk that fails is this machine's: the store is not to blame, but neither is the artefact."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtefactsAway(f"{part} can't be written: {error.strerror}") from error

@@ -22,7 +22,7 @@ import msgspec
 from exporters.models.errors import ArtefactError, CorruptArtefact, MissingArtefact
 from exporters.models.harmless import refuse, refuse_name
 from exporters.models.manifest import NAME, Manifest
-from exporters.models.whole import alone, sync, write_atomic
+from exporters.models.whole import alone, sync, take, write_atomic
 
 if TYPE_CHECKING:  # who serves needs neither
     from exporters.models.remote import Remote
@@ -83,6 +83,15 @@ class Store:
         if self._remote is not None:
             self._remote.put(target, known.id, known.files, (target / NAME).read_bytes())
         return known
+
+    def put(self, folder: Path, manifest: Manifest) -> Manifest:
+        """As `add`, of a copy of `folder`, which goes where that fails: a full disk would stay full."""
+        staging = self.staging(manifest.id)
+        try:
+            shutil.copytree(folder, staging, dirs_exist_ok=True)
+            return self.add(staging, manifest)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
     def manifest(self, artefact_id: str) -> Manifest:
         """Read the manifest alone. Raises MissingArtefact, CorruptArtefact, ArtefactsAway."""
@@ -205,7 +214,7 @@ class Store:
                     blob.chmod(0o444)
                 room -= blob.stat().st_size
                 file.parent.mkdir(parents=True, exist_ok=True)
-                _take(blob, file)
+                take(blob, file)
             self._place(folder, artefact_id, data)
 
     def _whole(self, artefact_id: str) -> Manifest:
@@ -249,14 +258,6 @@ def _hex(found: str) -> str:
     if not re.fullmatch("[0-9a-f]{64}", found):
         raise CorruptArtefact(f"{found!r} is no sha256")
     return found
-
-
-def _take(blob: Path, file: Path) -> None:
-    """Let a file be a blob's bytes; a copy where the file system has no links."""
-    try:
-        os.link(blob, file)
-    except OSError:
-        shutil.copyfile(blob, file)
 
 
 def _share(file: Path, blob: Path) -> None:

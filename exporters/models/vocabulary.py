@@ -12,10 +12,10 @@ _SPACE = "\u2581"  # SentencePiece's
 
 class Vocabulary:
     """The bytes of each token: of a byte-level BPE (GPT-2's, SmolLM2's, Qwen's, Llama 3's), or of SentencePiece's
-    pieces (Llama 2's, Mistral's, Gemma's, Phi 3's).
+    pieces (Llama 2's, Mistral's, Gemma's, Phi 3's, T5's).
 
     A tokenizer of another kind has no such table: there `decode` (ids to text) is asked for each token by itself,
-    so characters that span tokens come out as replacement characters.
+    so characters that span tokens come out as replacement characters. `exact`: whether there is one.
     """
 
     def __init__(self, tokenizer: dict[str, Any], decode: Callable[[Sequence[int]], str]) -> None:
@@ -29,10 +29,11 @@ class Vocabulary:
             for piece, number in _pieces(tokenizer):
                 if all(c in table for c in piece):
                     self._bytes[number] = bytes(table[c] for c in piece)
-        elif any(decoder.get("pattern") == {"String": _SPACE} for decoder in decoders):
+        elif any(d.get("type") == "Metaspace" or d.get("pattern") == {"String": _SPACE} for d in decoders):
             for piece, number in _pieces(tokenizer):
                 byte = _BYTE.fullmatch(piece)
                 self._bytes[number] = bytes([int(byte[1], 16)]) if byte else piece.replace(_SPACE, " ").encode()
+        self.exact = bool(self._bytes)
         self._bytes.update(added)
 
     @classmethod

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 # Buckets that the GenAI conventions ask for, in seconds.
 _DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_BATCH = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0)
 _PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _SCRUB = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _PHASE = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
@@ -170,6 +172,18 @@ class Metrics:
             "Time between tokens, the first one left out",
             ("gen_ai_operation_name", "gen_ai_response_model"),
             _PER_TOKEN,
+        )
+        self.engine_between = self._histogram(
+            "retort_engine_inter_token_seconds",
+            "Between two pieces of an answer, of a token or more each",
+            ("version",),
+            _BETWEEN,
+        )
+        self.engine_batch = self._histogram(
+            "retort_engine_batch_requests", "How many shared an answer's passes, on average", ("version",), _BATCH
+        )
+        self.engine_inside = self._gauge(
+            "retort_engine_requests", "Requests inside; state: waiting, decoding", ("version", "state")
         )
         self.engine_queue = self._histogram(
             "retort_engine_queue_seconds", "Waiting for a place", ("version",), _FIRST_TOKEN

@@ -156,15 +156,24 @@ class Subscriber:
 
     def _on_engine__request(self, f: Fields) -> None:
         version, first, tokens = f["version"], f["ttft_seconds"], f["completion_tokens"] or 0
-        self._m.engine_seconds.labels(_CHAT, version, f["outcome"]).observe(f["seconds"])
+        self._m.engine_seconds.labels(f["operation"], version, f["outcome"]).observe(f["seconds"])
         self._m.engine_tokens.labels(version, "input").inc(f["prompt_tokens"] or 0)
         self._m.engine_tokens.labels(version, "output").inc(tokens)
+        between = self._m.engine_between.labels(version)
+        for gap in f["gaps"]:
+            between.observe(gap)
+        if f["batch"] is not None:
+            self._m.engine_batch.labels(version).observe(f["batch"])
         if f["queue_seconds"] is not None:
             self._m.engine_queue.labels(version).observe(f["queue_seconds"])
         if first is not None:
-            self._m.engine_first_token.labels(_CHAT, version).observe(first)
+            self._m.engine_first_token.labels(f["operation"], version).observe(first)
             if tokens > 1:
-                self._m.engine_per_token.labels(_CHAT, version).observe((f["seconds"] - first) / (tokens - 1))
+                self._m.engine_per_token.labels(f["operation"], version).observe((f["seconds"] - first) / (tokens - 1))
+
+    def _on_engine__inside(self, f: Fields) -> None:
+        for state in ("waiting", "decoding"):
+            self._m.engine_inside.labels(f["version"], state).set(f[state])
 
     def _on_retrainer__phase(self, f: Fields) -> None:
         self._m.phase_seconds.labels(f["route"], f["phase"]).observe(f["seconds"])

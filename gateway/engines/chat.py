@@ -1,14 +1,15 @@
 """A chat request, checked: what a student can't do is refused with a message that names it."""
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from exporters.models.tool_text import Untellable, spelt
+from gateway.engines import fields
 from gateway.engines.errors import InvalidRequest
+from gateway.engines.fields import bad
 from gateway.engines.protocol import Options
 from router.offered import CHOICES, offered
 
@@ -32,28 +33,23 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 def read(body: bytes, *, tools: bool = False) -> ChatRequest:
     """Read a request body. Unknown fields are passed over, as OpenAI's servers do. `tools`: whether the version has
     learnt to call tools. Raises InvalidRequest."""
-    try:
-        data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"The body is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise InvalidRequest("The body must be a JSON object with a list of messages.")
+    data = fields.body(body, holds="a list of messages")
     _refuse_unsupported(data)
     functions = _tools(data, learnt=tools)
-    stream = _boolean(data, "stream")
+    stream = fields.boolean(data, "stream")
     stream_options = data.get("stream_options")
     if stream_options is not None and not (stream and isinstance(stream_options, dict)):
-        raise _bad("stream_options", "is an object, and only allowed with stream: true")
+        raise bad("stream_options", "is an object, and only allowed with stream: true")
     options = _options(data)
     if functions and options.top_logprobs is not None:
-        raise _bad("logprobs", "is not supported together with tools")
+        raise bad("logprobs", "is not supported together with tools")
     if functions and options.schema:
-        raise _bad("response_format", "is not supported together with tools")
+        raise bad("response_format", "is not supported together with tools")
     return ChatRequest(
         messages=_messages(data.get("messages"), functions, learnt=tools),
         options=options,
         stream=stream,
-        usage=_boolean(stream_options or {}, "include_usage"),
+        usage=fields.boolean(stream_options or {}, "include_usage"),
         tools=bool(functions),
     )
 
@@ -83,27 +79,27 @@ def _refuse_unsupported(data: Mapping[str, Any]) -> None:
     for name, neutral, message in _UNSUPPORTED:
         value = data.get(name)
         if value is not None and not neutral(value):
-            raise _bad(name, f"is not supported by this model: {message}")
+            raise bad(name, f"is not supported by this model: {message}")
 
 
 def _tools(data: Mapping[str, Any], *, learnt: bool) -> list[dict[str, Any]]:
     functions = offered(data)
     if data.get("tools") and not learnt:
-        raise _bad("tools", "is not supported by this model: tools can't be called")
+        raise bad("tools", "is not supported by this model: tools can't be called")
     if functions is None and data.get("tools") and data.get("parallel_tool_calls") is False:
-        raise _bad("parallel_tool_calls", "is not supported by this model: it may make several calls at once")
+        raise bad("parallel_tool_calls", "is not supported by this model: it may make several calls at once")
     if functions is None:
-        raise _bad("tools", "must be a list of functions, {type: function, function: {name: ..., ...}}")
+        raise bad("tools", "must be a list of functions, {type: function, function: {name: ..., ...}}")
     return functions
 
 
 def _messages(value: Any, functions: list[dict[str, Any]], *, learnt: bool) -> list[dict[str, str]]:
     if not isinstance(value, list) or not value:
-        raise _bad("messages", "must be a list of at least one message")
+        raise bad("messages", "must be a list of at least one message")
     for at, message in enumerate(value):
         if not learnt and isinstance(message, dict) and (message.get("role") == "tool" or message.get("tool_calls")):
             name = f"messages[{at}]{'.role' if message.get('role') == 'tool' else ''}"
-            raise _bad(name, "holds a tool call or its result; this model calls no tools")
+            raise bad(name, "holds a tool call or its result; this model calls no tools")
     try:
         return spelt(value, functions)
     except Untellable as error:
@@ -112,18 +108,18 @@ def _messages(value: Any, functions: list[dict[str, Any]], *, learnt: bool) -> l
 
 def _options(data: Mapping[str, Any]) -> Options:
     names = ("max_completion_tokens", "max_tokens")
-    limits = [limit for name in names if (limit := _integer(data, name, least=1)) is not None]
-    temperature = _number(data, "temperature", most=2.0)
-    top_p = _number(data, "top_p", most=1.0)
-    top = _integer(data, "top_logprobs", least=0, most=_MOST_ALTERNATIVES)
-    logprobs = _boolean(data, "logprobs")
+    limits = [limit for name in names if (limit := fields.integer(data, name, least=1)) is not None]
+    temperature = fields.number(data, "temperature", most=2.0)
+    top_p = fields.number(data, "top_p", most=1.0)
+    top = fields.integer(data, "top_logprobs", least=0, most=_MOST_ALTERNATIVES)
+    logprobs = fields.boolean(data, "logprobs")
     if top and not logprobs:
-        raise _bad("top_logprobs", "needs logprobs: true")
+        raise bad("top_logprobs", "needs logprobs: true")
     return Options(
         max_tokens=min(limits, default=None),
         temperature=1.0 if temperature is None else temperature,
         top_p=1.0 if top_p is None else top_p,
-        seed=_integer(data, "seed", least=-(2**63), most=2**63 - 1),
+        seed=fields.integer(data, "seed", least=-(2**63), most=2**63 - 1),
         stop=_stops(data.get("stop")),
         top_logprobs=(top or 0) if logprobs else None,
         schema=_schema(data.get("response_format")),
@@ -140,13 +136,13 @@ def _schema(form: Any) -> str:
     described = form.get("json_schema") if kind == "json_schema" else None
     schema = described.get("schema") if isinstance(described, Mapping) else None
     if not isinstance(schema, Mapping):
-        raise _bad(
+        raise bad(
             "response_format",
             "must be {type: text}, {type: json_object} or {type: json_schema, json_schema: {name: ..., schema: {...}}}",
         )
     spelt_out = json.dumps(schema)
     if len(spelt_out) > _LONGEST_SCHEMA:
-        raise _bad("response_format", f"holds a schema of more than {_LONGEST_SCHEMA} characters")
+        raise bad("response_format", f"holds a schema of more than {_LONGEST_SCHEMA} characters")
     return spelt_out
 
 
@@ -155,36 +151,5 @@ def _stops(value: Any) -> tuple[str, ...]:
         return ()
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops) or len(stops) > _MOST_STOPS:
-        raise _bad("stop", f"must be a text, or a list of at most {_MOST_STOPS} texts, none of them empty")
+        raise bad("stop", f"must be a text, or a list of at most {_MOST_STOPS} texts, none of them empty")
     return tuple(stops)
-
-
-def _integer(data: Mapping[str, Any], name: str, *, least: int, most: int | None = None) -> int | None:
-    value = data.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
-        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise _bad(name, f"must be a whole number {limit}")
-    return value
-
-
-def _number(data: Mapping[str, Any], name: str, *, most: float) -> float | None:
-    value = data.get(name)
-    if value is None:
-        return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0.0 <= value <= most:
-        raise _bad(name, f"must be a number from 0 to {most:g}")
-    return float(value)
-
-
-def _boolean(data: Mapping[str, Any], name: str) -> bool:
-    value = data.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise _bad(name, "must be true or false")
-    return bool(value)
-
-
-def _bad(name: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{name} {message}.", param=name)

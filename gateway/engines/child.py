@@ -8,31 +8,51 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from exporters.models import GENAI
-from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, InvalidRequest, NotReady, WorkerGone
+from gateway.engines.errors import (
+    ContextTooLong,
+    DecodeFailed,
+    EngineError,
+    InvalidRequest,
+    NoRoom,
+    NotReady,
+    QueueFull,
+    WorkerGone,
+)
 from gateway.engines.protocol import (
     LENGTH,
     Cancel,
     Done,
+    Embed,
+    Encode,
     Event,
     Generate,
     Loaded,
     Options,
+    Rank,
     Refused,
     Report,
+    Scores,
     Unloadable,
+    Vectors,
     pack,
     report,
 )
 
 log = logging.getLogger("retort.engine")
 
-_ERRORS: dict[str, type[EngineError]] = {kind.code: kind for kind in (ContextTooLong, InvalidRequest, DecodeFailed)}
+_ERRORS: dict[str, type[EngineError]] = {
+    kind.code: kind for kind in (ContextTooLong, InvalidRequest, QueueFull, DecodeFailed)
+}
 END_SECONDS = 5.0
+
+Answer = TypeVar("Answer", Vectors, Scores)
 
 
 class Child:
@@ -46,6 +66,7 @@ class Child:
         self._writer = writer
         self._next = 0
         self._calls: dict[int, asyncio.Queue[Event | None]] = {}
+        self._owed: set[int] = set()
         self._pump: asyncio.Task[None] | None = None
         self._heard = 0.0
         self.gone = asyncio.Event()
@@ -53,8 +74,8 @@ class Child:
 
     @classmethod
     async def start(cls, folder: Path, *, threads: int, timeout: float, runtime: str = GENAI) -> "Child":
-        """Start a process and wait until it has loaded `folder` by its `runtime`. Raises NotReady, WorkerGone (it
-        died, or took longer than `timeout` seconds)."""
+        """Start a process and wait until it has loaded `folder` by its `runtime`. Raises NotReady, NoRoom, WorkerGone
+        (it died, or took longer than `timeout` seconds)."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -79,7 +100,7 @@ class Child:
             raise
         if isinstance(first, Unloadable):
             await child.close()
-            raise NotReady(first.reason)
+            raise NoRoom(first.reason) if first.again else NotReady(first.reason)
         if not isinstance(first, Loaded):
             status = await child.close()
             raise WorkerGone(f"the process that loads {folder} ended ({_ending(status)})")
@@ -99,8 +120,9 @@ class Child:
 
     @property
     def silent(self) -> float:
-        """For how many seconds nothing has come although something is due."""
-        return time.monotonic() - self._heard if self._calls else 0.0
+        """For how many seconds nothing has come although something is due: the rest of an answer, or a word that it is
+        given up."""
+        return time.monotonic() - self._heard if self._owed else 0.0
 
     def kill(self) -> None:
         """End the process at once, as a fault; `gone` is set when it has ended."""
@@ -113,29 +135,57 @@ class Child:
 
         Raises ContextTooLong, InvalidRequest, DecodeFailed, WorkerGone.
         """
+        order = Generate(id=self._number(), messages=list(messages), options=options, at=time.monotonic())
+        async with aclosing(self._answers(order)) as events:
+            async for event in events:
+                yield event
+
+    async def embed(self, texts: Sequence[str], *, truncate: bool) -> Vectors:
+        """A vector for each text. Cancelling cancels the work. Raises ContextTooLong, QueueFull, DecodeFailed,
+        WorkerGone."""
+        order = Embed(id=self._number(), texts=list(texts), truncate=truncate, at=time.monotonic())
+        return await self._whole(order, Vectors)
+
+    async def rank(self, query: str, documents: Sequence[str], *, truncate: bool) -> Scores:
+        """A score for each document. As `embed`."""
+        order = Rank(id=self._number(), query=query, documents=list(documents), truncate=truncate, at=time.monotonic())
+        return await self._whole(order, Scores)
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next
+
+    async def _whole(self, order: Encode, kind: type[Answer]) -> Answer:
+        async with aclosing(self._answers(order)) as events:
+            async for event in events:
+                if isinstance(event, kind):
+                    return event
+        raise WorkerGone
+
+    async def _answers(self, order: Generate | Encode) -> AsyncGenerator[Event, None]:
         if self.gone.is_set():
             raise WorkerGone
-        if not self._calls:
+        if not self._owed:
             self._heard = time.monotonic()
-        number = self._next = self._next + 1
-        events = self._calls[number] = asyncio.Queue()
+        self._owed.add(order.id)
+        events = self._calls[order.id] = asyncio.Queue()
         over = False
         try:
-            order = Generate(id=number, messages=list(messages), options=options, at=time.monotonic())
             self._writer.write(pack(order))
             while not over:
                 event = await events.get()
-                over = event is None or isinstance(event, Done | Refused)
+                over = event is None or isinstance(event, Done | Vectors | Scores | Refused)
                 if event is None:
                     raise WorkerGone
                 if isinstance(event, Refused):
                     kind = _ERRORS.get(event.code, DecodeFailed)
-                    raise kind(event.message, param=event.param or ("messages" if kind.status == 400 else None))
+                    default = "messages" if kind.status == 400 else None
+                    raise kind(event.message, param=event.param or default)
                 yield event
         finally:
-            del self._calls[number]
+            del self._calls[order.id]
             if not over:
-                self._writer.write(pack(Cancel(number)))
+                self._writer.write(pack(Cancel(order.id)))
 
     async def close(self) -> int | None:
         """End the process: it ends with its connection, and is killed if it doesn't. Returns its exit status."""
@@ -163,7 +213,11 @@ class Child:
         try:
             while (event := await self._receive()) is not None:
                 self._heard = time.monotonic()
-                if not isinstance(event, Loaded | Unloadable) and (call := self._calls.get(event.id)):
+                if isinstance(event, Loaded | Unloadable):
+                    continue
+                if isinstance(event, Done | Vectors | Scores | Refused):
+                    self._owed.discard(event.id)
+                if call := self._calls.get(event.id):
                     call.put_nowait(event)
         except msgspec.MsgspecError:
             log.exception("engine.worker_unreadable")
@@ -171,6 +225,7 @@ class Child:
             self._writer.close()
             await self._process.wait()
             self.gone.set()
+            self._owed.clear()
             for call in self._calls.values():
                 call.put_nowait(None)
 

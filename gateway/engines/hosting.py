@@ -5,19 +5,27 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator
 
 from gateway.engines.child import Child
-from gateway.engines.errors import QueueFull, UnknownVersion
+from gateway.engines.errors import InvalidRequest, QueueFull, UnknownVersion
+from gateway.engines.instance import Instance
 from gateway.engines.protocol import Event, Options
 from router.registry import Version
+
+_DOES = {
+    "generate": "writes answers; ask it at /v1/chat/completions",
+    "embed": "gives vectors of texts; ask it at /v1/embeddings",
+    "rank": "scores documents; ask it at /v1/rerank",
+}
 
 
 class Hosted:
     """One loaded version. `queue`: how many requests may be in its worker at once, waiting or decoding. `selective`:
     whether a stream says how sure the student is before its first byte, which costs the time of a few tokens."""
 
-    def __init__(self, version: Version, child: Child, *, queue: int, selective: bool = False) -> None:
+    def __init__(self, version: Version, child: Instance, *, queue: int, selective: bool = False) -> None:
         self.version = version
         self.child = child
         self.selective = selective
+        self.decoding = 0  # of those inside
         self._queue = queue
         self._inside = 0
         self._idle = asyncio.Event()
@@ -42,8 +50,24 @@ class Hosted:
             if not self._inside:
                 self._idle.set()
 
+    @property
+    def does(self) -> str:
+        """What may be asked of this version: generate | embed | rank."""
+        return self.child.loaded.does if isinstance(self.child, Child) else "generate"
+
+    def must(self, does: str) -> None:
+        """Raises InvalidRequest where this version does something else."""
+        if self.does != does:
+            raise InvalidRequest(f"The version {self.version.id!r} {_DOES[self.does]}.")
+
+    def encoder(self, does: str) -> Child:
+        """The worker that embeds, or ranks. Raises InvalidRequest."""
+        self.must(does)
+        assert isinstance(self.child, Child)  # noqa: S101 - no other does
+        return self.child
+
     def generate(self, messages: list[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
-        """See Child.generate."""
+        """See Instance.generate."""
         return self.child.generate(messages, options)
 
     async def idle(self, timeout: float) -> bool:

@@ -5,21 +5,25 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from exporters.models import Manifest
+from exporters.models import VLLM, Manifest
 from gateway.engines.errors import NoRoom, NotReady
 
 AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights: libraries, a cache for a request, buffers
+AROUND_VLLM = 2.5e9  # of a vLLM server's processes, with 1 GB of cache
 _WEIGHTS = (".onnx", ".data", ".safetensors")
 _FIRST_TO_GO = "1000"
+# What NumPy, ONNX Runtime and the loader of shared libraries say where there is no memory left.
+_SAID = ("bad_alloc", "bad allocation", "failed to map segment", "Cannot allocate memory", "Failed to allocate memory")
 
 
-def check(manifest: Manifest, pids: Iterable[int], *, most_gb: float | None) -> None:
+def check(manifest: Manifest, pids: Iterable[int | None], *, most_gb: float | None) -> None:
     """Raises NoRoom where a version of this manifest, beside the processes that serve already, would take more;
     NotReady where it would by itself."""
     if most_gb is None:
         return
     weights = sum(size for name, size in manifest.sizes.items() if name.endswith(_WEIGHTS))
-    needed, held = weights + AROUND_WEIGHTS, sum(map(resident, pids))
+    around = AROUND_VLLM if manifest.runtime == VLLM else AROUND_WEIGHTS
+    needed, held = weights + around, sum(resident(pid) for pid in pids if pid is not None)
     takes = f"{manifest.id} takes about {needed / 1e9:.2f} GB"
     if needed > most_gb * 1e9:
         raise NotReady(f"{takes}, more than memory_gb: {most_gb:g} of this engine")
@@ -28,11 +32,19 @@ def check(manifest: Manifest, pids: Iterable[int], *, most_gb: float | None) -> 
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process that are in memory; 0 where it has ended, or nothing tells."""
+    """Bytes of a process, and of those that it has started, that are in memory; 0 where it has ended, or nothing
+    tells."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        started = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
     except (OSError, ValueError, IndexError):
         return 0
+    return own + sum(resident(int(child)) for children in started for child in children)
+
+
+def lacking(error: BaseException) -> bool:
+    """Whether an error is for want of memory: another time there may be some."""
+    return isinstance(error, MemoryError) or any(said in str(error) for said in _SAID)
 
 
 class FirstToGo:

@@ -35,6 +35,25 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag="generate"):
     at: float
 
 
+class Embed(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
+    """A vector for each text. `truncate`: whether a text that is too long is cut, or refused."""
+
+    id: int
+    texts: list[str]
+    truncate: bool
+    at: float
+
+
+class Rank(msgspec.Struct, frozen=True, kw_only=True, tag="rank"):
+    """A score for each document: how well it answers the query. `truncate`: of documents, likewise."""
+
+    id: int
+    query: str
+    documents: list[str]
+    truncate: bool
+    at: float
+
+
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     """Nobody waits for this answer any more."""
 
@@ -61,24 +80,29 @@ class Token(msgspec.Struct, frozen=True):
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """The worker's first message: it can answer. `seconds`: that loading took; `context_length`: in tokens, None where
-    a prompt may have any length."""
+    a prompt may have any length. `does`: what may be asked of it: generate | embed | rank. `dimensions`: all of a
+    vector, then those to which it may be cut; `unit`: whether it is of unit length."""
 
     seconds: float
     context_length: int | None = None
+    does: str = "generate"
+    dimensions: tuple[int, ...] = ()
+    unit: bool = True
 
 
 class Unloadable(msgspec.Struct, frozen=True, tag="unloadable"):
-    """The worker's only message, where it can't load the artefact."""
+    """The worker's only message, where it can't load the artefact. `again`: another time it might."""
 
     reason: str
+    again: bool = False
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """Decoding begins."""
+    """Decoding begins. `queue_seconds`: None where the runtime doesn't tell how long it has waited."""
 
     id: int
     prompt_tokens: int
-    queue_seconds: float
+    queue_seconds: float | None
 
 
 class Assessed(msgspec.Struct, frozen=True, kw_only=True, tag="assessed"):
@@ -102,19 +126,37 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """The answer is complete. `completion_tokens`: all that were decoded, the end token and those of a stop string
     included; `reasoning_tokens`: those of them that are of the thinking and its marks. `confidence`: of the whole
     answer, in [0, 1]; 0 where the input is unlike the training set. `batch`: how many requests shared its passes, on
-    average."""
+    average; None where nothing tells."""
 
     id: int
     finish_reason: str
     completion_tokens: int
     confidence: float
     reasoning_tokens: int = 0
-    batch: float = 1.0
+    batch: float | None = None
+
+
+class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
+    """The answer to Embed. `vectors`: [texts, dimensions], float32, little-endian. `tokens`: that were read."""
+
+    id: int
+    vectors: bytes
+    tokens: int
+    queue_seconds: float
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
+    """The answer to Rank, in the documents' order. `tokens`: that were read, the query's with each document."""
+
+    id: int
+    scores: list[float]
+    tokens: int
+    queue_seconds: float
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """No (further) answer. `code`: context_length_exceeded | invalid_request | decode_failed. `param`: what of the
-    request was wrong; by default its messages, where it was the request."""
+    """No (further) answer. `code`: context_length_exceeded | invalid_request | queue_full | decode_failed | cancelled.
+    `param`: what of the request was wrong; by default its messages, where it was the request."""
 
     id: int
     code: str
@@ -122,22 +164,23 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     param: str | None = None
 
 
-Order = Generate | Cancel
-Event = Started | Assessed | Piece | Done | Refused
+Order = Generate | Cancel  # of a worker that generates
+Encode = Embed | Rank
+Event = Started | Assessed | Piece | Done | Vectors | Scores | Refused
 Report = Loaded | Unloadable | Event
 
 _encoder = msgspec.msgpack.Encoder()
-_orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
+_orders: msgspec.msgpack.Decoder[Order | Encode] = msgspec.msgpack.Decoder(Order | Encode)
 _reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 
-def pack(message: Order | Report) -> bytes:
+def pack(message: Order | Encode | Report) -> bytes:
     """A message with its length in front."""
     body = _encoder.encode(message)
     return LENGTH.pack(len(body)) + body
 
 
-def order(body: bytes) -> Order:
+def order(body: bytes) -> Order | Encode:
     """Decode what the engine sent. Raises msgspec.ValidationError."""
     return _orders.decode(body)
 

@@ -2,8 +2,9 @@
 
 A version is verified (digests), loaded in a process of its own, probed with real generations, and only then
 published. One that is no longer wanted is withdrawn first; it goes on answering while gateways may still hold the old
-endpoint, finishes what is in flight, and its process ends. One that dies is withdrawn at once and loaded again after
-a pause. Between withdrawal and unloading there may be one version more in memory than `max_loaded`.
+endpoint, finishes what is in flight, and its process ends; wanted again before that, it serves on. One that dies is
+withdrawn at once and loaded again after a pause. What has been withdrawn and still finishes is in memory beside the
+`max_loaded`.
 """
 
 import asyncio
@@ -12,21 +13,23 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
 from exporters.models import ArtefactError, Manifest, Store
 from exporters.models.tool_text import FORM
-from gateway.engines.child import Child
 from gateway.engines.errors import NoRoom, NotReady, WorkerGone
 from gateway.engines.failures import Failures
 from gateway.engines.hosting import Hosted, Hosts
+from gateway.engines.instance import Instance
+from gateway.engines.leaving import Leaving
 from gateway.engines.memory import check
 from gateway.engines.probe import probe
 from gateway.engines.registry_thread import RegistryThread
-from router.config import EngineSettings
+from gateway.engines.timing import Timing
+from router.config_engines import EngineSettings
 from router.errors import RouterError
 from router.events import Events
 from router.evidence import EventKind, RouteEvent
@@ -35,20 +38,6 @@ from router.registry import Version
 log = logging.getLogger("retort.engine")
 
 _MOST_UNSENT = 1000
-
-
-class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds. `grace`: how long gateways may still send to a withdrawn version (they learn of it within 2 s).
-    `hang`: a worker that owes an answer and says nothing for so long is ended; the longest prompt takes less."""
-
-    tick: float = 0.5
-    load: float = 300.0
-    grace: float = 3.0
-    drain: float = 30.0
-    hang: float = 120.0
-    first_backoff: float = 1.0
-    longest_backoff: float = 60.0
-    steady: float = 60.0
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -61,7 +50,8 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Reconciler:
-    """`send(event)` hands an event to the collector; False when it can't be taken now."""
+    """`start(folder, manifest)` loads an artefact; raises NotReady, WorkerGone. `send(event)` hands an event to the
+    collector; False when it can't be taken now."""
 
     def __init__(
         self,
@@ -69,6 +59,7 @@ class Reconciler:
         identity: Identity,
         *,
         store: Store,
+        start: Callable[[Path, Manifest], Awaitable[Instance]],
         registry: RegistryThread,
         send: Callable[[RouteEvent], bool],
         events: Events,
@@ -78,19 +69,20 @@ class Reconciler:
         self._settings = settings
         self._identity = identity
         self._store = store
+        self._start = start
         self._registry = registry
         self._send = send
         self._events = events
         self._timing = timing
         self._failures = Failures(first=timing.first_backoff, most=timing.longest_backoff)
         self._loading: dict[str, asyncio.Task[None]] = {}
-        self._unloading: dict[str, asyncio.Task[None]] = {}
         self._watching: set[asyncio.Task[None]] = set()
         self._one_load = asyncio.Semaphore(1)
         self._publish: dict[str, str] = {}  # version -> url
         self._withdraw: set[str] = set()
         self._unsent: deque[RouteEvent] = deque(maxlen=_MOST_UNSENT)
         self._wake = asyncio.Event()
+        self._leaving = Leaving(self.hosts, timing, withdraw=self._take_out, ended=self._wake.set)
         self._failing = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -124,18 +116,20 @@ class Reconciler:
 
     async def _tick(self) -> None:
         await self._settle()
-        name, most = self._identity.name, self._settings.max_loaded
-        wanted = {v.id: v for v in await self._registry.wanted(name, most)}
+        wanted = {v.id: v for v in await self._registry.wanted(self._identity.name, self._settings.max_loaded)}
         for version in wanted.values():
-            known = version.id in self.hosts or version.id in self._loading or version.id in self._unloading
+            if hosted := self._leaving.back(version.id):
+                self._serve(hosted)
+            known = version.id in self.hosts or version.id in self._loading or version.id in self._leaving
             if not known and not self._failures.blocks(version.id, self._folder(version)):
                 self._loading[version.id] = asyncio.create_task(self._load(version))
-        for hosted in self.hosts:
+        for hosted in (*self.hosts, *self._leaving):
             if hosted.child.silent > self._timing.hang:
                 log.error("engine.worker_hangs", extra={"version": hosted.version.id})
                 hosted.child.kill()
-            if hosted.version.id not in wanted and hosted.version.id not in self._unloading:
-                self._unloading[hosted.version.id] = asyncio.create_task(self._unload(hosted))
+        for hosted in self.hosts:
+            if hosted.version.id not in wanted and hosted.version.id not in self._leaving:
+                self._leaving.begin(hosted, reason="no longer wanted")
 
     async def _settle(self) -> None:
         """Write to the registry and tell the collector what is still owed. Raises RouterError."""
@@ -179,31 +173,33 @@ class Reconciler:
         else:
             selective = version.route in self._identity.selective
             hosted = Hosted(version, child, queue=self._settings.queue, selective=selective)
-            self.hosts.add(hosted)
-            self._publish[version.id] = f"{self._identity.url}/versions/{version.id}/v1"
+            self._serve(hosted)
             watch = asyncio.create_task(self._watch(hosted))
             self._watching.add(watch)
             watch.add_done_callback(self._watching.discard)
             self._events.emit("engine.loaded", version=version.id, seconds=time.monotonic() - began)
-            self._wake.set()
         finally:
             del self._loading[version.id]
 
-    async def _loaded(self, version: Version) -> Child:
+    def _serve(self, hosted: Hosted) -> None:
+        self.hosts.add(hosted)
+        self._publish[hosted.version.id] = f"{self._identity.url}/versions/{hosted.version.id}/v1"
+        self._wake.set()
+
+    async def _loaded(self, version: Version) -> Instance:
         manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
-        check(manifest, (hosted.child.pid for hosted in self.hosts), most_gb=self._settings.memory_gb)
-        child = await Child.start(
-            self._folder(version),
-            runtime=manifest.runtime,
-            threads=self._settings.threads,
-            timeout=self._timing.load,
-        )
+        pids = {hosted.child.pid for hosted in (*self.hosts, *self._leaving)}
+        check(manifest, pids, most_gb=self._settings.memory_gb)
+        child = await self._start(self._folder(version), manifest)
         try:
             async with asyncio.timeout(self._timing.load):
                 await probe(child, manifest)
-        except TimeoutError:
+        except (TimeoutError, WorkerGone) as error:
             await child.close()
-            raise WorkerGone(f"the probes took longer than {self._timing.load:.0f} s") from None
+            slow = f"the probes took longer than {self._timing.load:.0f} s"
+            raise WorkerGone(
+                slow if isinstance(error, TimeoutError) else f"it was probed, and {child.ending}"
+            ) from None
         except BaseException:
             await child.close()
             raise
@@ -214,7 +210,7 @@ class Reconciler:
         began = time.monotonic()
         await hosted.child.gone.wait()
         version = hosted.version
-        if version.id in self._unloading or version.id not in self.hosts:
+        if version.id in self._leaving or version.id not in self.hosts:
             return
         self.hosts.remove(hosted)
         self._publish.pop(version.id, None)
@@ -222,31 +218,21 @@ class Reconciler:
         if time.monotonic() - began > self._timing.steady:
             self._failures.forget(version.id)
         wait = self._failures.died(version.id, self._folder(version))
-        reason = f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)"
-        self._refuse(version, uuid.uuid4().hex, reason)
+        self._refuse(version, uuid.uuid4().hex, f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)")
+        await hosted.child.close()
 
-    async def _unload(self, hosted: Hosted, *, reason: str = "no longer wanted") -> None:
+    async def _take_out(self, hosted: Hosted, reason: str) -> None:
+        """Withdraw, and go on answering while gateways may not know of it."""
         version = hosted.version
-        log.info("engine.unloading", extra={"version": version.id, "reason": reason})
-        try:
-            was_published = self._publish.pop(version.id, None) is None
-            if was_published:
-                await self._withdrawn(version)
-                self._tell(version, EventKind.UNREADY, uuid.uuid4().hex, reason=reason)
-                await asyncio.sleep(self._timing.grace)
-            self.hosts.remove(hosted)
-            if not await hosted.idle(self._timing.drain):
-                log.error("engine.requests_cut", extra={"version": version.id, "count": hosted.inside})
-        finally:
-            self.hosts.remove(hosted)
-            await hosted.child.close()
-            del self._unloading[version.id]
-            self._wake.set()
+        if self._publish.pop(version.id, None) is None:
+            await self._withdrawn(version)
+            self._tell(version, EventKind.UNREADY, uuid.uuid4().hex, reason=reason)
+            await asyncio.sleep(self._timing.grace)
 
     async def _withdrawn(self, version: Version) -> None:
         """Withdraw, also where the registry needs a while; for good it isn't waited for."""
         try:
-            async with asyncio.timeout(self._timing.drain):
+            async with asyncio.timeout(self._timing.stop):
                 while True:
                     try:
                         return await self._registry.withdraw(version.id)
@@ -261,10 +247,9 @@ class Reconciler:
             task.cancel()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
         for hosted in self.hosts:
-            if hosted.version.id not in self._unloading:
-                task = asyncio.create_task(self._unload(hosted, reason="the engine stops"))
-                self._unloading[hosted.version.id] = task
-        await asyncio.gather(*self._unloading.values(), return_exceptions=True)
+            if hosted.version.id not in self._leaving:
+                self._leaving.begin(hosted, reason="the engine stops")
+        await self._leaving.finish(self._timing.grace + self._timing.stop)
         with contextlib.suppress(RouterError):
             await self._settle()
 

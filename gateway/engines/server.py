@@ -1,4 +1,4 @@
-"""The engine's HTTP side: chat completions of the versions that are loaded."""
+"""The engine's HTTP side, and chat completions of the versions that are loaded."""
 
 import logging
 import time
@@ -13,9 +13,11 @@ from aiohttp.typedefs import Handler
 
 from exporters.models.tool_text import Call, Reader
 from gateway.engines import chat
-from gateway.engines.answers import CONFIDENCE_HEADER, Answer, Usage, confidence
+from gateway.engines.answers import CONFIDENCE_HEADER, Answer, confidence
+from gateway.engines.encoders import Encoders
 from gateway.engines.errors import EngineError, InvalidRequest, TooLarge, openai_body
 from gateway.engines.hosting import Hosted, Hosts
+from gateway.engines.measured import Measured
 from gateway.engines.protocol import Assessed, Done, Event, Piece, Started, Token
 from router.events import Events
 
@@ -26,13 +28,16 @@ _JSON = "application/json"
 
 
 def create_app(hosts: Hosts, *, events: Events) -> web.Application:
-    """Routes: POST /versions/{id}/v1/chat/completions, GET /versions/{id}/v1/models, GET /healthz.
+    """Routes: POST /versions/{id}/v1/chat/completions, .../embeddings, .../rerank, GET .../models, GET /healthz.
 
     Run it with `handler_cancellation`, so that a client that leaves ends its request's decoding.
     """
     engine = _Engine(hosts, events)
     app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
     app.router.add_post("/versions/{version}/v1/chat/completions", engine.chat)
+    encoders = Encoders(hosts, events)
+    app.router.add_post("/versions/{version}/v1/embeddings", encoders.embed)
+    app.router.add_post("/versions/{version}/v1/rerank", encoders.rank)
     app.router.add_get("/versions/{version}/v1/models", engine.models)
     app.router.add_get("/healthz", engine.healthz)
     return app
@@ -44,6 +49,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except EngineError as error:
         return _error_response(error)
+    except web.HTTPRequestEntityTooLarge:
+        return _error_response(TooLarge(f"The body is above {MAX_BODY >> 20} MiB."))
     except web.HTTPException as error:
         refused = InvalidRequest(f"{request.method} {request.path}: {error.reason}.")
         return web.Response(status=error.status, body=openai_body(refused), content_type=_JSON)
@@ -57,30 +64,6 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _error_response(error: EngineError) -> web.Response:
     headers = {"retry-after": "1"} if error.retryable else {}
     return web.Response(status=error.status, body=openai_body(error), content_type=_JSON, headers=headers)
-
-
-class _Measured:
-    """What one request came to, for the `engine.request` event."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.outcome = "cancelled"
-        self.prompt_tokens: int | None = None
-        self.completion_tokens: int | None = None
-        self.reasoning_tokens = 0
-        self.queue_seconds: float | None = None
-        self.ttft_seconds: float | None = None
-
-    def note(self, event: Event) -> None:
-        if isinstance(event, Started):
-            self.prompt_tokens, self.queue_seconds = event.prompt_tokens, event.queue_seconds
-        elif isinstance(event, Piece | Done) and self.ttft_seconds is None:
-            self.ttft_seconds = time.monotonic() - self.began
-        if isinstance(event, Done):
-            self.completion_tokens, self.reasoning_tokens = event.completion_tokens, event.reasoning_tokens
-
-    def usage(self) -> Usage:
-        return Usage(self.prompt_tokens or 0, self.completion_tokens or 0, self.reasoning_tokens)
 
 
 class _Engine:
@@ -98,30 +81,12 @@ class _Engine:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         hosted = self._hosts[request.match_info["version"]]
-        measured = _Measured()
-        try:
-            with hosted.admit():
-                return await self._answer(request, hosted, measured)
-        except EngineError as error:
-            measured.outcome = error.code
-            raise
-        finally:
-            self._events.emit(
-                "engine.request",
-                version=hosted.version.id,
-                outcome=measured.outcome,
-                prompt_tokens=measured.prompt_tokens,
-                completion_tokens=measured.completion_tokens,
-                queue_seconds=measured.queue_seconds,
-                ttft_seconds=measured.ttft_seconds,
-                seconds=time.monotonic() - measured.began,
-            )
+        measured = Measured(hosted, self._events, operation="chat")
+        with measured.place("generate"):
+            return await self._answer(request, hosted, measured)
 
-    async def _answer(self, request: web.Request, hosted: Hosted, measured: _Measured) -> web.StreamResponse:
-        try:
-            asked = chat.read(await request.read(), tools=hosted.version.tools is not None)
-        except web.HTTPRequestEntityTooLarge:
-            raise TooLarge(f"The body is above {MAX_BODY >> 20} MiB.") from None
+    async def _answer(self, request: web.Request, hosted: Hosted, measured: Measured) -> web.StreamResponse:
+        asked = chat.read(await request.read(), tools=hosted.version.tools is not None)
         answer = Answer(
             id=f"chatcmpl-{uuid.uuid4().hex}",
             created=int(time.time()),
@@ -166,7 +131,7 @@ class _Parts:
 
 
 async def _whole(
-    answer: Answer, parts: _Parts, events: AsyncGenerator[Event, None], measured: _Measured
+    answer: Answer, parts: _Parts, events: AsyncGenerator[Event, None], measured: Measured
 ) -> web.Response:
     found: list[str | Call] = []
     thoughts: list[str] = []
@@ -191,7 +156,7 @@ async def _stream(
     answer: Answer,
     parts: _Parts,
     events: AsyncGenerator[Event, None],
-    measured: _Measured,
+    measured: Measured,
 ) -> web.StreamResponse:
     response: web.StreamResponse | None = None
     headers = {"cache-control": "no-store"}
@@ -219,4 +184,8 @@ async def _stream(
         measured.outcome = error.code
         await response.write(b"data: " + openai_body(error) + b"\n\n")
         return response
+    except ConnectionError:
+        if response is None:
+            raise
+        return response  # the client left: nobody's error
     raise EngineError

@@ -3,31 +3,41 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from exporters.models import CLOSED, GENAI, Confidence
+from exporters.models import CLOSED, ENCODER, GENAI, SEQ2SEQ, Confidence
 from gateway.engines.errors import NotReady
-from gateway.engines.protocol import Event, Loaded, Order
+from gateway.engines.protocol import Event, Loaded
 
-RUNTIMES = (GENAI, CLOSED)
+RUNTIMES = (GENAI, CLOSED, ENCODER, SEQ2SEQ)
+
+Asked = TypeVar("Asked", contravariant=True)
 
 
-class Turns(Protocol):
-    """Requests that are answered turn by turn, so that orders are read in between."""
+class Turns(Protocol[Asked]):
+    """Requests that are answered turn by turn, so that orders are read in between. Each takes the orders of what it
+    does (see Loaded)."""
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits."""
 
-    def take(self, order: Order) -> None:
+    def take(self, order: Asked) -> None:
         """Note a request, or that one is no longer wanted."""
 
     def turn(self) -> None:
         """A bounded piece of work."""
 
 
-def load(runtime: str, folder: Path, *, threads: int, send: Callable[[Event], None]) -> tuple[Loaded, Turns]:
+def load(runtime: str, folder: Path, *, threads: int, send: Callable[[Event], None]) -> tuple[Loaded, Turns[Any]]:
     """Load an artefact's folder by its runtime. Raises NotReady, ArtefactError, ImportError."""
+    if runtime == ENCODER:
+        from exporters.models.encoder_session import EncoderSession  # noqa: PLC0415 - each runtime loads its own
+        from gateway.engines.encode import EncoderSchedule, loaded_from  # noqa: PLC0415 - likewise
+
+        began = time.monotonic()
+        session = EncoderSession.load(folder, threads=threads)
+        return loaded_from(session.card, time.monotonic() - began), EncoderSchedule(session, send)
     confidence = Confidence.load(folder)
     if runtime == CLOSED:
         from exporters.models.closed import ClosedModel  # noqa: PLC0415 - each runtime loads its own libraries
@@ -43,4 +53,11 @@ def load(runtime: str, folder: Path, *, threads: int, send: Callable[[Event], No
         genai = GenAIRuntime(folder, threads=threads)
         loaded = Loaded(seconds=genai.load_seconds, context_length=genai.context_length)
         return loaded, Schedule(genai, send, confidence=confidence)
+    if runtime == SEQ2SEQ:
+        from gateway.engines.schedule import Schedule  # noqa: PLC0415 - likewise
+        from gateway.engines.seq2seq import Seq2SeqRuntime, Trimmed  # noqa: PLC0415 - likewise
+
+        seq2seq = Seq2SeqRuntime(folder, threads=threads)
+        loaded = Loaded(seconds=seq2seq.load_seconds, context_length=seq2seq.context_length)
+        return loaded, Schedule(seq2seq, Trimmed(send), confidence=confidence)
     raise NotReady(f"{folder} is for the runtime {runtime!r}; this engine runs {', '.join(RUNTIMES)}")

@@ -18,8 +18,8 @@ from pathlib import Path
 from exporters.child import ending_with
 from exporters.models import ArtefactError
 from gateway.engines.errors import NotReady
-from gateway.engines.memory import FirstToGo
-from gateway.engines.protocol import LENGTH, Order, Report, Unloadable, order, pack
+from gateway.engines.memory import FirstToGo, lacking
+from gateway.engines.protocol import LENGTH, Cancel, Encode, Order, Refused, Report, Unloadable, order, pack
 from gateway.engines.turns import load
 
 log = logging.getLogger("retort.engine")
@@ -34,25 +34,34 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
     try:
         with FirstToGo():
             loaded, turns = load(runtime, folder, threads=threads, send=send)
-    except (NotReady, ArtefactError, ImportError) as error:
-        send(Unloadable(str(error)))
+    except Exception as error:
+        # The edge of the process: what is neither the artefact's nor the memory's fault is told by a traceback.
+        if not (no_room := lacking(error)) and not isinstance(error, NotReady | ArtefactError | ImportError):
+            raise
+        send(Unloadable(f"there is no memory left to load it: {error}" if no_room else str(error), again=no_room))
         return 1
     send(loaded)
-    orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    orders: queue.SimpleQueue[Order | Encode] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, orders), daemon=True).start()
+
+    def take(order: Order | Encode) -> None:
+        turns.take(order)
+        if isinstance(order, Cancel):  # an engine that hears nothing takes this process to hang
+            send(Refused(id=order.id, code="cancelled", message="It was given up."))
+
     try:
         while True:
             if turns.idle:
-                turns.take(orders.get())
+                take(orders.get())
             with contextlib.suppress(queue.Empty):
                 while True:
-                    turns.take(orders.get_nowait())
+                    take(orders.get_nowait())
             turns.turn()
     except (BrokenPipeError, ConnectionResetError):
         return 0
 
 
-def _receive(connection: socket.socket, orders: "queue.SimpleQueue[Order]") -> None:
+def _receive(connection: socket.socket, orders: "queue.SimpleQueue[Order | Encode]") -> None:
     """Read orders; end the process with the connection, also while a pass is running."""
     try:
         with connection.makefile("rb") as stream:

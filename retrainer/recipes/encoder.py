@@ -45,10 +45,12 @@ class Encoder(ClosedRecipe):
     def write_floats(self, graph: Path) -> None:
         """The trained student as ONNX, before it is rounded."""
         from exporters.models.closed import read_card  # noqa: PLC0415 - numpy
+        from exporters.models.closed_encoder import MOST_TOKENS  # noqa: PLC0415 - numpy
         from retrainer.train.encoder import load  # noqa: PLC0415 - heavy: torch
 
         form = read_card(self._model).form
-        write_graph(load(packaged_encoder(), fields_of(form), self._model / DENSE), graph, output="logits")
+        student = load(packaged_encoder(), fields_of(form), self._model / DENSE)
+        write_graph(student, graph, output="logits", most_tokens=MOST_TOKENS)
 
     def export(self, artefact: Path) -> dict[str, Any]:
         """See Recipe. The graph is load-tested, and compared with the unrounded one on held-out texts."""
@@ -69,7 +71,7 @@ class Encoder(ClosedRecipe):
         shutil.rmtree(floats)
         bounds = self._job.policy.retrain.parity
         require(found, max_kl=bounds.max_kl, min_top1=bounds.min_top1)
-        return {"quantization": "onnxruntime dynamic int8", "parity": msgspec.to_builtins(found)}
+        return {"quantization": "int8, activations by token", "parity": msgspec.to_builtins(found)}
 
     def _parity(self, exact: Path, rounded: Path) -> Parity | None:
         from exporters.models.closed import read_card, text_of  # noqa: PLC0415 - numpy

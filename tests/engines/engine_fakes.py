@@ -19,7 +19,7 @@ from exporters.models.vocabulary import Vocabulary, byte_of_character
 from gateway.engines.errors import InvalidRequest
 from gateway.engines.form import Form, Forms
 from gateway.engines.hosting import Hosted
-from gateway.engines.protocol import Event, Generate, Options
+from gateway.engines.protocol import Event, Generate, Loaded, Options
 from gateway.engines.sampling import Row
 from gateway.engines.schedule import Schedule
 from router.errors import RegistryUnavailable, UnknownVersion
@@ -137,6 +137,7 @@ class ScriptedChild:
 
     def __init__(self, runtime: ScriptedRuntime, confidence: Confidence | None = None) -> None:
         self.told: list[Event] = []
+        self.loaded = Loaded(seconds=0.0)
         self._schedule = Schedule(runtime, self.told.append, confidence=confidence)
 
     async def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:

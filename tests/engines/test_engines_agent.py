@@ -19,7 +19,7 @@ from collector import socket_path
 from exporters.models import Store
 from gateway.engines.agent import Seams, run
 from gateway.engines.errors import CannotListen
-from gateway.engines.reconcile import Timing
+from gateway.engines.timing import Timing
 from router import Config, EventKind, Events, Registry, open_registry, parse
 
 pytestmark = pytest.mark.e2e

@@ -154,7 +154,7 @@ async def test_clients_that_leave_end_their_decoding(served: Served, stream: boo
         else:
             task.cancel()
     await until(lambda: served.hosted.inside == 0, seconds=1.0)
-    assert [e["outcome"] for e in served.emitted] == ["cancelled"] * 4
+    assert [e["outcome"] for e in served.emitted if e["name"] == "engine.request"] == ["cancelled"] * 4
     await asyncio.sleep(0.1)
     before = cpu_seconds(served.hosted.child.pid)
     await asyncio.sleep(0.2)
@@ -245,7 +245,10 @@ async def test_every_request_is_measured(served: Served) -> None:
     body = await complete(served)
     event = served.emitted[-1]
     assert event["name"] == "engine.request"
-    assert (event["version"], event["outcome"]) == ("v1", "ok")
+    assert (event["version"], event["operation"], event["outcome"]) == ("v1", "chat", "ok")
     assert event["prompt_tokens"] == body["usage"]["prompt_tokens"]
     assert event["completion_tokens"] == body["usage"]["completion_tokens"]
     assert 0 <= event["queue_seconds"] <= event["ttft_seconds"] <= event["seconds"] < 30
+    assert 0 <= sum(event["gaps"]) <= event["seconds"]
+    counts = [(e["waiting"], e["decoding"]) for e in served.emitted if e["name"] == "engine.inside"]
+    assert counts == [(1, 0), (0, 1), (0, 0)]

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from engine_fakes import Tiny
 
 from exporters.models import Manifest
-from gateway.engines.errors import NoRoom, NotReady
+from gateway.engines.child import Child
+from gateway.engines.errors import NoRoom, NotReady, WorkerGone
 from gateway.engines.memory import AROUND_WEIGHTS, FirstToGo, check, resident
 
 
@@ -44,3 +46,24 @@ def test_who_loads_goes_first_and_then_no_sooner_than_before() -> None:
     with FirstToGo():
         assert file.read_text().strip() == "1000"
     assert file.read_text() == before
+
+
+async def test_a_version_that_the_machine_has_no_memory_for_is_worth_another_try(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries and weights are as large as the runtime says; what fails first depends on how little there is."""
+    child = await Child.start(tiny.onnx, threads=1, timeout=60)
+    peak = int(Path(f"/proc/{child.pid}/status").read_text().partition("VmPeak:")[2].split()[0])
+    await child.close()
+    found = []
+    for share in (0.86, 0.81, 0.74):
+        limited = tmp_path / f"limited-{share}"
+        limited.write_text(f'#!/bin/sh\nulimit -v {int(peak * share)}\nexec {sys.executable} "$@"\n')
+        limited.chmod(0o755)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(limited))
+            with pytest.raises((NoRoom, WorkerGone)) as caught:
+                await Child.start(tiny.onnx, threads=1, timeout=60)
+        assert caught.value.retryable
+        found.append(str(caught.value))
+    assert any("there is no memory left to load it" in told for told in found), found

@@ -24,11 +24,14 @@ REQUEST: dict[str, Any] = {
     "ttft_seconds": 0.25,
 }
 ENGINE: dict[str, Any] = {
+    "operation": "chat",
     "version": "v1",
     "outcome": "ok",
     "prompt_tokens": 7,
     "completion_tokens": 5,
     "queue_seconds": 0.1,
+    "gaps": [0.125, 0.125],
+    "batch": 3.0,
     "ttft_seconds": 0.2,
     "seconds": 0.6,
 }
@@ -176,8 +179,19 @@ EVENTS: list[tuple[str, dict[str, Any], list[str]]] = [
             'gen_ai_server_time_per_output_token_seconds_count{gen_ai_operation_name="chat",'
             'gen_ai_response_model="v1"} 1.0',
             'retort_engine_queue_seconds_sum{version="v1"} 0.1',
+            'retort_engine_inter_token_seconds_count{version="v1"} 2.0',
+            'retort_engine_inter_token_seconds_sum{version="v1"} 0.25',
+            'retort_engine_batch_requests_sum{version="v1"} 3.0',
             'retort_engine_tokens_total{gen_ai_token_type="input",version="v1"} 7.0',
             'retort_engine_tokens_total{gen_ai_token_type="output",version="v1"} 5.0',
+        ],
+    ),
+    (
+        "engine.inside",
+        {"version": "v", "waiting": 3, "decoding": 4},
+        [
+            'retort_engine_requests{state="decoding",version="v"} 4.0',
+            'retort_engine_requests{state="waiting",version="v"} 3.0',
         ],
     ),
     (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_models_store import manifest
+from test_models_store import little_room, manifest
 
 from exporters.models import ArtefactError, CorruptArtefact, ForbiddenFile, Manifest, MissingArtefact, Store
 from exporters.models.errors import ArtefactsAway
@@ -212,3 +212,14 @@ def test_a_store_that_is_away_may_be_asked_again_and_what_is_here_is_served(
 def test_a_scheme_that_no_library_speaks_is_named() -> None:
     with pytest.raises(ArtefactError, match="gopher"):
         Remote("gopher://x/y")
+
+
+def test_a_fetch_that_the_disk_has_no_room_for_leaves_no_half_file_and_is_tried_again(url: str, tmp_path: Path) -> None:
+    publish(machine(url, tmp_path / "here"), "v-1", bytes(200_000))
+    there = machine(url, tmp_path / "there")
+    with little_room(), pytest.raises(ArtefactsAway, match=r"\.part can't be written: File too large") as caught:
+        there.verify("v-1")
+    assert caught.value.retryable
+    assert not list((tmp_path / "there").rglob("*.part"))
+    assert not there.path("v-1").exists()
+    assert there.verify("v-1").sizes["model.onnx"] == 200_000

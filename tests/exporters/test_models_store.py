@@ -1,3 +1,6 @@
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -139,3 +142,28 @@ def test_an_empty_folder_is_no_artefact(store: Store) -> None:
 def test_an_id_can_not_lead_out_of_the_store(store: Store, bad: str) -> None:
     with pytest.raises(ArtefactError, match="no artefact id"):
         store.path(bad)
+
+
+def test_a_copy_that_the_disk_has_no_room_for_leaves_nothing_and_is_put_once_there_is(
+    store: Store, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "model.onnx").write_bytes(bytes(200_000))
+    with little_room(), pytest.raises(OSError, match="File too large"):
+        store.put(made, manifest())
+    assert list(store.ids()) == []
+    assert not [file for file in store.path("x").parent.rglob("*") if file.is_file()]
+    store.put(made, manifest())
+    assert sorted(store.verify("v-1").files) == ["model.onnx"]
+
+
+@contextmanager
+def little_room() -> Iterator[None]:
+    """No file may be larger than 100 kB: what comes then is what comes of a full disk."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))

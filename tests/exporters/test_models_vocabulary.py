@@ -37,6 +37,6 @@ def test_a_sentencepiece_token_keeps_its_space_and_its_byte(bpe: bool) -> None:
 
 
 def test_a_tokenizer_of_another_kind_is_asked_for_each_token() -> None:
-    tokenizer = {"model": {"vocab": {"▁the": 0}}, "decoder": {"type": "Metaspace"}}
+    tokenizer = {"model": {"vocab": {"##the": 0}}, "decoder": {"type": "WordPiece"}}
     vocabulary = Vocabulary(tokenizer, lambda ids: f"<{ids[0]}>")
     assert vocabulary.raw(0) == b"<0>"

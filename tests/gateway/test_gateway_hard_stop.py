@@ -4,7 +4,7 @@ import pytest
 from gateway_fakes import REQUEST, STUDENT, FakeSender, FakeUpstream, error, gateway, live, plain, settings
 
 from gateway.errors import ConnectFailed
-from gateway.hard_stop import AWAY_SECONDS, ERRORS, WINDOW, HardStop
+from gateway.hard_stop import AWAY_SECONDS, ERRORS, LOST_ERRORS, WINDOW, HardStop
 from router import EventKind, Events, Rollout, Snapshot
 
 SEEN = Snapshot(rollouts={}, endpoints={STUDENT: "http://student"})
@@ -18,9 +18,9 @@ def hard_stop() -> tuple[HardStop, FakeSender]:
 def test_ten_errors_in_the_last_twenty_hold_a_version_out_and_tell_the_promoter_once() -> None:
     stop, sender = hard_stop()
     for number in range(WINDOW):
-        stop.count("support", STUDENT, 1, failed=number % 2 == 0)
+        stop.count("support", STUDENT, 1, error="http_500" if number % 2 == 0 else None)
         assert (STUDENT in stop.ready(SEEN, live(1))) is (number < 2 * ERRORS - 2)
-    stop.count("support", STUDENT, 1, failed=True)
+    stop.count("support", STUDENT, 1, error="http_500")
     (told,) = sender.happened
     assert (told.event.kind, told.event.version, told.event.at) == (EventKind.HARD_STOP, STUDENT, 5.0)
     assert told.event.data == {"errors": ERRORS, "window": WINDOW, "revision": 1}
@@ -29,7 +29,7 @@ def test_ten_errors_in_the_last_twenty_hold_a_version_out_and_tell_the_promoter_
 def test_nine_errors_in_any_twenty_are_borne() -> None:
     stop, sender = hard_stop()
     for number in range(10 * WINDOW):
-        stop.count("support", STUDENT, 1, failed=number % WINDOW < ERRORS - 1)
+        stop.count("support", STUDENT, 1, error="http_500" if number % WINDOW < ERRORS - 1 else None)
     assert STUDENT in stop.ready(SEEN, live(1))
     assert sender.happened == []
 
@@ -37,20 +37,42 @@ def test_nine_errors_in_any_twenty_are_borne() -> None:
 def test_a_new_revision_lets_the_version_in_again_with_a_clean_record() -> None:
     stop, sender = hard_stop()
     for _ in range(ERRORS):
-        stop.count("support", STUDENT, 1, failed=True)
+        stop.count("support", STUDENT, 1, error="http_500")
     assert STUDENT not in stop.ready(SEEN, live(1))
     assert STUDENT in stop.ready(SEEN, live(2))
     for _ in range(ERRORS - 1):
-        stop.count("support", STUDENT, 2, failed=True)
+        stop.count("support", STUDENT, 2, error="http_500")
     assert STUDENT in stop.ready(SEEN, live(2))
-    stop.count("support", STUDENT, 2, failed=True)
+    stop.count("support", STUDENT, 2, error="http_500")
     assert STUDENT not in stop.ready(SEEN, live(2))
     assert len({told.event.id for told in sender.happened}) == 2
 
 
 def fail(stop: HardStop, revision: int, times: int = ERRORS) -> None:
     for _ in range(times):
-        stop.count("support", STUDENT, revision, failed=True)
+        stop.count("support", STUDENT, revision, error="http_500")
+
+
+@pytest.mark.parametrize("error", LOST_ERRORS)
+def test_what_one_end_of_a_process_takes_with_it_counts_once(error: str) -> None:
+    stop, sender = hard_stop()
+    for _ in range(3 * WINDOW):
+        stop.count("support", STUDENT, 1, error=error, began=1.0, ended=2.0)
+        stop.count("support", STUDENT, 1, error=error, began=1.9, ended=2.1)
+        stop.count("support", STUDENT, 1, error=None, began=1.9, ended=3.0)
+    assert STUDENT in stop.ready(SEEN, live(1))
+    assert sender.happened == []
+    for number in range(ERRORS - 1):  # each began when the one before was lost
+        assert STUDENT in stop.ready(SEEN, live(1))
+        stop.count("support", STUDENT, 1, error=error, began=2.0 + number, ended=3.0 + number)
+    assert STUDENT not in stop.ready(SEEN, live(1))
+
+
+def test_failures_that_no_end_of_a_process_explains_count_one_by_one_also_at_once() -> None:
+    stop, _ = hard_stop()
+    for _ in range(ERRORS):
+        stop.count("support", STUDENT, 1, error="timeout", began=1.0, ended=2.0)
+    assert STUDENT not in stop.ready(SEEN, live(1))
 
 
 def test_a_stop_that_the_sender_had_no_room_for_is_told_as_soon_as_it_has() -> None:
@@ -61,13 +83,13 @@ def test_a_stop_that_the_sender_had_no_room_for_is_told_as_soon_as_it_has() -> N
     assert sender.happened == []
     sender.full = False
     assert STUDENT not in stop.ready(SEEN, live(1))
-    stop.count("support", "another", 1, failed=False)
+    stop.count("support", "another", 1, error=None)
     assert [told.event.id for told in sender.happened] == [f"hard_stop:{STUDENT}:1"]
     again, sender = hard_stop()
     sender.full = True
     fail(again, 1)
     sender.full = False
-    again.count("support", "another", 1, failed=False)
+    again.count("support", "another", 1, error=None)
     assert len(sender.happened) == 1
 
 
@@ -89,7 +111,7 @@ def test_late_failures_of_a_time_before_count_for_nothing_and_hide_no_later_ones
     fail(stop, 1)
     assert STUDENT in stop.ready(SEEN, live(2))
     fail(stop, 2, ERRORS - 1)
-    stop.count("support", STUDENT, 1, failed=False)
+    stop.count("support", STUDENT, 1, error=None)
     assert STUDENT in stop.ready(SEEN, live(2))
     fail(stop, 2, 1)
     fail(stop, 1)
@@ -118,7 +140,7 @@ def test_a_version_that_is_not_there_is_left_alone_for_a_moment_and_stopped_when
         assert sender.happened == []
         stop.missed(STUDENT, error)
         assert STUDENT not in stop.ready(SEEN, live(1))
-        stop.count("support", STUDENT, 1, failed=True)
+        stop.count("support", STUDENT, 1, error="http_500")
         now[0] = number * AWAY_SECONDS
     assert STUDENT not in stop.ready(SEEN, live(1))
     assert [told.event.kind for told in sender.happened] == [EventKind.HARD_STOP]

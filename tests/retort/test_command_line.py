@@ -53,6 +53,27 @@ def test_a_good_file_is_called_good_and_a_wrong_one_is_refused_with_its_key(conf
     assert "Traceback" not in bad.stderr
 
 
+def test_a_check_of_an_engine_of_vllm_wants_its_base_and_tells_what_is_not_installed_here(
+    config: Path, tmp_path: Path
+) -> None:
+    text = config.read_text()
+    assert "engines: {local: {}}" in text
+
+    def checked(vllm: str) -> subprocess.CompletedProcess[str]:
+        engine = f"engines: {{local: {{runtime: vllm, vllm: {vllm}}}}}"
+        config.write_text(text.replace("engines: {local: {}}", engine))
+        return retort("check", str(config))
+
+    bad = checked(f"{{adapters_on: {tmp_path}}}")
+    assert bad.returncode == 2
+    assert f"engines.local.vllm.adapters_on: {tmp_path} is no Hugging Face model folder" in bad.stderr
+    lacking = checked("{python: nowhere/python}").stdout
+    assert (
+        "not checked: engines.local.vllm.python: nowhere/python is not on this machine; scripts/install_vllm" in lacking
+    )
+    assert checked("{urls: ['http://vllm-0:8000'], adapters_on: /models/base}").returncode == 0
+
+
 def test_a_base_model_that_is_nowhere_is_told_with_its_key_and_one_of_the_hub_is_left_unchecked(
     config: Path, tmp_path: Path
 ) -> None:

@@ -47,6 +47,17 @@ def test_a_configuration_with_dense_weights_for_onnx_is_refused() -> None:
         "routes": {"r": {"teachers": ["o/m"], "student": {}, "retrain": {"quantization": "awq"}}},
     }
     assert Config.model_validate(data).routes["r"].retrain.quantization == "awq"
+    data["engines"] = {"local": {"runtime": "vllm", "vllm": {"adapters_on": "/base"}}}
+    for change, said in (
+        ({}, "retrain.quantization: an adapter is served as it is, on adapters_on; leave awq out"),
+        ({"student": {"recipe": "full"}}, "full leaves no adapter, all that an engine with adapters_on serves"),
+    ):
+        changed = data["routes"]["r"] | change  # type: ignore[index]
+        with pytest.raises(ValueError, match=re.escape(said)):
+            Config.model_validate(data | {"routes": {"r": changed}})
+    plain = data["routes"]["r"] | {"retrain": {}}  # type: ignore[index]
+    assert Config.model_validate(data | {"routes": {"r": plain}})
+    data["engines"] = {"local": {}}
     data["routes"]["r"]["retrain"] = {"quantization": "none"}  # type: ignore[index]
     said = "routes.r: retrain.quantization: none is not served by runtime: onnxruntime; take int8, int4, awq, gptq"
     with pytest.raises(ValueError, match=re.escape(said)):

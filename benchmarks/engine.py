@@ -1,0 +1,188 @@
+"""Tokens a second and the first token's time of the chat engine, beside bare onnxruntime-genai and vLLM.
+
+    scripts/bench engine [--rounds 5] [--most 96] [--short]
+
+SmolLM2 as it comes, greedy, 1, 4 and 16 streams at once over HTTP, 2 threads. Each round takes all engines by turns, a
+ratio is of one round, and what is told is the median round's. Bare onnxruntime-genai decodes a batch of its own, with
+no server and no streaming around it. vLLM serves the same weights dense, where `scripts/install_vllm` has made its
+environment. int8 and int4 are the graphs that students are served as. Writes benchmarks/results/engine.json.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import results_file
+from aiohttp import web
+from engine_prompts import story
+
+from exporters.models import to_onnx
+from gateway.engines.child import Child
+from gateway.engines.hosting import Hosted, Hosts
+from gateway.engines.server import create_app
+from retrainer.base_models import find
+from router import Events, TaskKind, Version
+
+BASE = "SmolLM2-135M-Instruct"
+THREADS = 2
+STREAMS = (1, 4, 16)
+ROOT = Path(__file__).resolve().parents[1]
+VLLM = ROOT / ".vllm" / "bin" / "python"
+
+Found = dict[str, float]
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[str]:
+    """The address of our engine with one version."""
+    child = await Child.start(folder, threads=THREADS, timeout=120)
+    version = Version(id="bench", route="r", kind=TaskKind.CHAT, base="b", engine="e", artefact="bench", created_at=0.0)
+    hosts = Hosts()
+    hosts.add(Hosted(version, child, queue=1000))
+    runner = web.AppRunner(create_app(hosts, events=Events()), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield "http://{}:{}/versions/bench/v1".format(*runner.addresses[0][:2])
+    finally:
+        await runner.cleanup()
+        await child.close()
+
+
+@asynccontextmanager
+async def vllm(folder: Path, client: aiohttp.ClientSession) -> AsyncIterator[str]:
+    """The address of a vLLM server of the same weights."""
+    port = 8765
+    environment = {
+        "PATH": "/usr/bin:/bin", "HOME": str(folder.parent), "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "0-1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    command = [VLLM, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", "bench"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "2048"]
+    with (folder.parent / "vllm.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(*map(str, command), env=environment, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}/v1"
+        for _ in range(300):
+            try:
+                async with client.get(f"{url}/models") as response:
+                    response.raise_for_status()
+                    break
+            except aiohttp.ClientError:
+                await asyncio.sleep(1)
+        yield url
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def over_http(client: aiohttp.ClientSession, url: str, streams: int, most: int, number: int) -> Found:
+    """`streams` answers at once: tokens a second together, and the median time of a first token, in seconds."""
+
+    async def one(n: int) -> tuple[float, int]:
+        began, first, tokens = time.perf_counter(), 0.0, 0
+        body = {"model": "bench", "messages": story(100 * number + n), "max_tokens": most, "temperature": 0}
+        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        async with client.post(f"{url}/chat/completions", json=asked) as response:
+            response.raise_for_status()
+            async for line in response.content:
+                if line.startswith(b"data: {"):
+                    chunk = json.loads(line.removeprefix(b"data: "))
+                    if not first and any(c["delta"].get("content") for c in chunk["choices"]):
+                        first = time.perf_counter() - began
+                    tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+        return first, tokens
+
+    began = time.perf_counter()
+    done = await asyncio.gather(*(one(n) for n in range(streams)))
+    took = time.perf_counter() - began
+    return {
+        "tokens_per_second": sum(tokens for _, tokens in done) / took,
+        "ttft_ms": 1000 * statistics.median(first for first, _ in done),
+    }
+
+
+async def bare(folder: Path, streams: int, most: int) -> Found:
+    """The same by onnxruntime-genai alone."""
+    command = [sys.executable, ROOT / "benchmarks" / "engine_bare.py", folder, THREADS, streams, most]
+    process = await asyncio.create_subprocess_exec(*map(str, command), stdout=subprocess.PIPE)
+    told, _ = await process.communicate()
+    found = json.loads(told)
+    return {"tokens_per_second": found["tokens"] / found["seconds"], "ttft_ms": 1000 * found["first"]}
+
+
+async def measure(options: argparse.Namespace, work: Path) -> dict[str, list[Found]]:
+    """What each engine came to in each round."""
+    base = find(BASE, work / "base").folder
+    graphs = {}
+    for quantization in ("int8", "int4"):
+        graphs[quantization] = work / quantization
+        graphs[quantization].mkdir()
+        to_onnx(base, graphs[quantization], quantization=quantization, log=work / "export.log")
+    found: dict[str, list[Found]] = {}
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(aiohttp.ClientSession())
+        urls = {f"engine, {name}": await stack.enter_async_context(serving(folder)) for name, folder in graphs.items()}
+        if VLLM.exists():
+            urls["vLLM, dense"] = await stack.enter_async_context(vllm(base, client))
+        for url in urls.values():
+            await over_http(client, url, 2, 8, 99)
+        for number in range(options.rounds):
+            for streams in STREAMS:
+                turns = {name: over_http(client, url, streams, options.most, number) for name, url in urls.items()}
+                turns |= {f"bare, {name}": bare(folder, streams, options.most) for name, folder in graphs.items()}
+                for name, turn in turns.items():
+                    result = await turn
+                    found.setdefault(f"{name}, {streams}", []).append(result)
+                    print(f"{number + 1}/{options.rounds} {name}, {streams}: {rounded(result)}", flush=True)
+    return found
+
+
+def rounded(result: Found) -> Found:
+    return {key: round(value, 1) for key, value in result.items()}
+
+
+def ratio(found: dict[str, list[Found]], one: str, other: str) -> float:
+    """Tokens a second of one to those of the other, in the median round."""
+    pairs = zip(found[one], found[other], strict=True)
+    return round(statistics.median(a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs), 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--most", type=int, default=96, help="tokens of an answer")
+    parser.add_argument("--short", action="store_true", help="one short round; writes nothing")
+    options = parser.parse_args()
+    if options.short:
+        options.rounds, options.most = 1, 16
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(measure(options, Path(folder)))
+    goals = []
+    for name in ("int8", "int4"):
+        served = ratio(found, f"engine, {name}, 1", f"bare, {name}, 1")
+        goals.append(results_file.goal(f"{name}: one stream, to bare onnxruntime-genai", served, ">=", 0.9))
+        batch = ratio(found, f"engine, {name}, 16", f"engine, {name}, 1")
+        goals.append(results_file.goal(f"{name}: 16 streams, to one", batch, ">=", 2.5))
+    figures = {
+        name: rounded({key: statistics.median(r[key] for r in rounds) for key in rounds[0]})
+        for name, rounds in found.items()
+    }
+    print(json.dumps(figures, indent=1))
+    if options.short:
+        results_file.show("engine", goals)
+    else:
+        results_file.write("engine", {"rounds": options.rounds, "most": options.most, **figures}, goals)
+
+
+if __name__ == "__main__":
+    main()

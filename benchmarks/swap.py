@@ -1,0 +1,263 @@
+"""Swaps and rollbacks under load: what clients notice, how soon the new version answers, and whether memory comes back.
+
+    scripts/bench swap [--engine onnx] [--cycles 20] [--rate 50] [--short]
+
+A gateway, an engine, a teacher and a registry in real processes (swap_stand); open-loop load at a steady rate, half of
+it streams, in 200 conversations, a tenth of which the teacher holds back. Two students say different words (see
+swap_student), so each answer tells by its every letter who made it. A cycle: a new version is loaded, becomes live, is
+rolled back to the one before, which is warm, and becomes live again; the version before those is unloaded meanwhile.
+Then the same once with 100 long streams open. Goals: no answer failed, cut or mixed; no conversation changes its arm;
+p99 during the cycles within 1.5 times of the steady state before and after; memory back at its level. Run it on a quiet
+machine: about ten minutes. Writes benchmarks/results/swap_ENGINE.json.
+"""
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import results_file
+import swap_student
+from swap_load import Answer, Load
+from swap_stand import ENGINES, Stand
+
+OLD = 2  # versions that are loaded beside the live one before the first cycle, as after the last
+HOLD_SECONDS = 2.0
+STREAMS, STREAM_TOKENS = 100, 400
+LEAST = {"onnx": 10_000}
+RATIO_GOAL, MEMORY_GOAL = 1.5, 1.05
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="onnx")
+    parser.add_argument("--cycles", type=int, default=20)
+    parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
+    parser.add_argument("--steady", type=float, default=60.0, help="seconds of steady load before and after")
+    parser.add_argument("--students", type=Path, help="a folder that keeps the written students for the next run")
+    parser.add_argument("--short", action="store_true", help="a try of two minutes, which writes no result")
+    options = parser.parse_args()
+    if options.short:
+        options.cycles, options.steady = 2, 10.0
+    with tempfile.TemporaryDirectory() as folder:
+        students = _students(options.students or Path(folder) / "students")
+        stand = Stand(Path(folder) / "stand", students, engine=options.engine)
+        try:
+            stand.start()
+            figures, goals = asyncio.run(Measured(stand, options).run())
+        finally:
+            stand.stop()
+    if options.short:
+        print(figures)
+        results_file.show("swap", goals)
+    else:
+        results_file.write(f"swap_{options.engine}", figures, goals)
+
+
+def _students(folder: Path) -> dict[str, Path]:
+    """Written once, and found there by the next run."""
+    found = {word: folder / word.strip() for word in swap_student.WORDS}
+    if not all((path / "genai_config.json").is_file() for path in found.values()):
+        print("writing the two students", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = swap_student.onnx(folder)
+    return found
+
+
+class Measured:
+    """One run over a started stand."""
+
+    def __init__(self, stand: Stand, options: argparse.Namespace) -> None:
+        self._stand, self._options = stand, options
+        self._number = 0
+        self._began = time.monotonic()
+        self._load: Load
+        self._flips: dict[str, list[float]] = {"swap": [], "rollback": [], "again": []}
+
+    async def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        stand, options = self._stand, self._options
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(300)) as client:
+            self._load = Load(client, stand.url, stand.words)
+            for number in range(OLD + 1 + options.cycles + 1):  # before there is load: it is not the engine's work
+                stand.publish(f"v{number}", swap_student.WORDS[number % 2])
+            for _ in range(OLD + 1):
+                await self._put(await self._loaded())
+            over = asyncio.Event()
+            load = asyncio.create_task(self._load.run(options.rate, over))
+            spans = [("steady", await self._span(options.steady, "steady before"))]
+            used, memory = self._used(spans[0][1]), [stand.memory()]
+            began = time.monotonic()
+            for cycle in range(options.cycles):
+                await self._cycle(f"cycle {cycle + 1} of {options.cycles}", began, cycle)
+            spans.append(("swaps", (began, time.monotonic())))
+            await asyncio.sleep(10.0)  # what was withdrawn last ends
+            spans.append(("steady", await self._span(options.steady, "steady after")))
+            over.set()
+            await load
+            await self._load.finish()
+            memory.append(stand.memory())
+            many = await self._many()
+            memory.append(stand.memory())
+        return self._result(spans, used, memory, many)
+
+    async def _many(self) -> dict[str, Any]:
+        """A swap and a rollback while many streams are open, and nothing else is asked."""
+        at, texts = len(self._load.answers), self._load.first_texts
+        next_one = await self._loaded()
+        self._load.streams(STREAMS, STREAM_TOKENS)
+        await asyncio.sleep(0.3)
+        begun, before = self._load.first_texts - texts, self._live
+        self._stand.live(next_one)
+        open_then = len(self._load.inside)
+        await self._say(f"a swap with {open_then} streams open, of which {begun} have begun")
+        await asyncio.sleep(HOLD_SECONDS)
+        self._stand.live(before, back=True)
+        inside = len(self._load.inside)
+        await self._load.finish()
+        await asyncio.sleep(10.0)
+        kept = self._load.answers[at:]
+        return {
+            "streams": len(kept),
+            "open at the swap": open_then, "of which begun": begun, "open at the rollback": inside,
+            "verdicts": dict(Counter(answer.verdict for answer in kept)),
+            "last seconds": round(max(answer.seconds for answer in kept), 1),
+        }  # fmt: skip
+
+    async def _loaded(self) -> str:
+        """The next version, loaded; its word is the one that the live version does not say."""
+        number = self._number
+        self._number += 1
+        version = f"v{number}"
+        self._stand.register(version, swap_student.WORDS[number % 2])
+        await asyncio.to_thread(self._stand.until, lambda: version in self._stand.registry.snapshot().endpoints)
+        return version
+
+    async def _put(self, version: str) -> None:
+        await asyncio.to_thread(self._stand.live, version)
+        self._live = version
+
+    async def _cycle(self, name: str, began: float, done: int) -> None:
+        loading = time.monotonic()
+        before, version = self._live, await self._loaded()
+        loaded = time.monotonic() - loading
+        self._flips["swap"].append(await self._flip(version))
+        self._flips["rollback"].append(await self._flip(before, back=True))
+        self._flips["again"].append(await self._flip(version))
+        self._live = version
+        bad = sum(answer.verdict != "ok" for answer in self._load.answers)
+        left = (time.monotonic() - began) / (done + 1) * (self._options.cycles - done - 1) + self._options.steady
+        await self._say(f"{name}: loaded in {loaded:.1f} s; {len(self._load.answers)} answers, {bad} bad", left)
+
+    async def _flip(self, version: str, *, back: bool = False) -> float:
+        """Let it be live, and hold; returns the seconds until it gave its first answer."""
+        at, began = len(self._load.answers), time.monotonic()
+        await asyncio.to_thread(self._stand.live, version, back=back)
+        while not any(answer.served == version and answer.at > began for answer in self._load.answers[at:]):
+            if time.monotonic() - began > 60:
+                raise SystemExit(f"swap: {version} is live for 60 s and gives no answer")
+            await asyncio.sleep(0.02)
+        seconds = time.monotonic() - began
+        await asyncio.sleep(HOLD_SECONDS)
+        return seconds
+
+    async def _span(self, seconds: float, name: str) -> tuple[float, float]:
+        began = time.monotonic()
+        self._cpu = self._stand.cpu()
+        await asyncio.sleep(seconds)
+        await self._say(f"{name}: {len(self._load.answers)} answers")
+        return began, time.monotonic()
+
+    def _used(self, span: tuple[float, float]) -> dict[str, float]:
+        """Cores in use, by process."""
+        return {k: round((v - self._cpu[k]) / (span[1] - span[0]), 3) for k, v in self._stand.cpu().items()}
+
+    async def _say(self, text: str, left: float = 0.0) -> None:
+        more = f"; about {left / 60:.1f} min left" if left else ""
+        print(f"{time.monotonic() - self._began:6.0f} s  {text}{more}", flush=True)
+
+    def _result(
+        self,
+        spans: list[tuple[str, tuple[float, float]]],
+        used: dict[str, float],
+        memory: list[dict[str, int]],
+        many: dict[str, Any],
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        answers, goal = self._load.answers, results_file.goal
+        arms = _arms(answers)
+        times = {
+            name: _times([a for a in answers if any(b <= a.at <= e for n, (b, e) in spans if n == name)])
+            for name in ("steady", "swaps")
+        }
+        ratios = {
+            name: round(times["swaps"][name]["p99_ms"] / times["steady"][name]["p99_ms"], 2) for name in times["steady"]
+        }
+        counts = Counter(answer.verdict for answer in answers)
+        figures = {
+            "rate": self._options.rate,
+            "cores in use, steady": used,
+            "answers": len(answers),
+            "verdicts": dict(counts),
+            "by the teacher": sum(answer.arm == "teacher" for answer in answers),
+            "by another arm than the conversation's": arms,
+            "bad": [f"{a.served} {'stream' if a.stream else 'plain'}: {a.why}" for a in answers if a.verdict != "ok"][
+                :20
+            ],
+            "times": times,
+            "p99 during swaps, times the steady state": ratios,
+            "seconds from the swap to the new version's first answer": _spread(self._flips["swap"]),
+            "seconds from the rollback to the old version's first answer": _spread(self._flips["rollback"]),
+            "memory, bytes": dict(zip(("before", "after", "after the streams"), memory, strict=True)),
+            "100 streams": many,
+        }
+        goals = [
+            goal("answers", len(answers), ">=", LEAST[self._options.engine]),
+            *(goal(f"answers {verdict}", counts[verdict], "==", 0) for verdict in ("failed", "cut", "mixed")),
+            goal("answers by another arm than the conversation's", arms, "==", 0),
+            *(goal(f"{k}: p99 during swaps, times steady", ratio, "<=", RATIO_GOAL) for k, ratio in ratios.items()),
+            goal("memory after, times before", round(_total(memory[1]) / _total(memory[0]), 3), "<=", MEMORY_GOAL),
+        ]
+        return figures, goals
+
+
+def _arms(answers: list[Answer]) -> int:
+    """Answers that came from another arm than most of their conversation's."""
+    found: dict[int, Counter[str]] = {}
+    for answer in answers:
+        if answer.served:
+            found.setdefault(answer.session, Counter())[answer.arm] += 1
+    return sum(sum(count.values()) - max(count.values()) for count in found.values())
+
+
+def _times(answers: list[Answer]) -> dict[str, dict[str, float]]:
+    of: dict[str, Callable[[Answer], float | None]] = {
+        "plain": lambda a: None if a.stream else a.seconds,
+        "stream": lambda a: a.seconds if a.stream else None,
+        "first text of a stream": lambda a: a.first,
+    }
+    found = {}
+    for name, take in of.items():
+        seconds = sorted(s for a in answers if a.arm == "student" and (s := take(a)) is not None)
+        cuts = statistics.quantiles(seconds, n=100)
+        found[name] = {
+            "answers": len(seconds), "p50_ms": round(cuts[49] * 1000, 1), "p99_ms": round(cuts[98] * 1000, 1)
+        }  # fmt: skip
+    return found
+
+
+def _spread(seconds: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(seconds), 2), "longest": round(max(seconds), 2)}
+
+
+def _total(memory: dict[str, int]) -> int:
+    return memory["engine"] + memory["workers"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""One server of vLLM's: launched, and then supervised to its end, or found at a url, and then watched."""
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from exporters import child
+from gateway.engines.errors import NotReady, WorkerGone
+
+PULSE = 1.0  # seconds between two looks at a server's health
+MISSES = 3  # looks in a row that it refuses: then it is gone
+LOOK_SECONDS = 10.0  # a busy machine may answer late; one that answers nothing at all is seen where an answer is due
+END_SECONDS = 10.0
+_TAIL = 65_536  # bytes of a log that are looked through for the reason of an end
+_REASON = re.compile(r"\b(\w*(?:Error|Exception|Interrupt)\b: .+)")
+_OF_THE_MODEL = ("ValueError", "KeyError", "AttributeError", "NotImplementedError", "ValidationError")
+_OF_THE_MACHINE = ("memory", "Memory", "address", "Address")
+
+
+class Server:
+    """`url`: without /v1. `gone` is set when it has ended, or refuses to say that it is well. `heard`: when an answer
+    of it last brought something, in monotonic seconds."""
+
+    def __init__(self, url: str, *, process: asyncio.subprocess.Process | None = None, log: Path | None = None) -> None:
+        self.url = url
+        self.gone = asyncio.Event()
+        self.heard = 0.0
+        self._process = process
+        self._log = log
+        self._why, self._fault = "still running", ""
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK_SECONDS))
+        self._watching: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def launch(
+        cls, python: str, command: Sequence[str], environ: Mapping[str, str], *, port: int, log: Path, timeout: float
+    ) -> "Server":
+        """Start one, and wait until it says that it is well. What it writes goes to the file `log`; that of the last
+        one is kept as `log`.1. Raises NotReady where it can't serve this model, WorkerGone (it died for another reason,
+        or took longer than `timeout` seconds)."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_name(f"{log.name}.1"))
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-P", child.__file__, str(os.getpid()), python, *command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(environ),
+            )
+        server = cls(f"http://127.0.0.1:{port}", process=process, log=log)
+        server._watching.append(asyncio.create_task(server._see_end(process)))
+        try:
+            async with asyncio.timeout(timeout):
+                await server._until_well()
+        except TimeoutError:
+            await server.close()
+            raise WorkerGone(f"vLLM was not well within {timeout:.0f} s; {log} says more") from None
+        except BaseException:
+            await server.close()
+            raise
+        server._watching.append(asyncio.create_task(server._look()))
+        return server
+
+    @classmethod
+    async def find(cls, url: str) -> "Server":
+        """One that is there. Raises WorkerGone."""
+        server = cls(url)
+        if not await server.well():
+            await server.close()
+            raise WorkerGone(f"no vLLM server is well at {url}")
+        server._watching.append(asyncio.create_task(server._look()))
+        return server
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that all of a launched server's are below."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        return self._why
+
+    def kill(self, why: str) -> None:
+        """End it at once; one that was found is only left."""
+        self._fault = self._fault or why
+        if self._process is None:
+            self._end(why)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()  # what runs it ends the whole group, see exporters/child.py
+
+    async def close(self) -> None:
+        """End it if it was launched, and wait until it has ended; let go of one that was found."""
+        self.kill("it was closed")
+        if self._process is not None:
+            try:
+                async with asyncio.timeout(END_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        tasks = [task for task in self._watching if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._end("it was closed")
+        await self._session.close()
+
+    async def well(self) -> bool:
+        """What /health says now; a late answer says nothing, and counts as well."""
+        try:
+            async with self._session.get(f"{self.url}/health") as response:
+                return response.status < 500
+        except TimeoutError:
+            return True
+        except aiohttp.ClientError:
+            return False
+
+    async def post(self, path: str, body: Mapping[str, Any], *, timeout: float) -> tuple[int, bytes]:
+        """Ask for something that is no answer. Raises WorkerGone."""
+        try:
+            limit = aiohttp.ClientTimeout(total=timeout)
+            async with self._session.post(f"{self.url}{path}", json=body, timeout=limit) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise WorkerGone(f"{self.url}{path}: {type(error).__name__}") from error
+
+    async def models(self) -> list["Card"]:
+        """What it serves. Raises WorkerGone."""
+        try:
+            async with self._session.get(f"{self.url}/v1/models") as response:
+                return msgspec.json.decode(await response.read(), type=_Cards).data
+        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
+            raise WorkerGone(f"{self.url}/v1/models: {type(error).__name__}") from error
+
+    async def _until_well(self) -> None:
+        while not self.gone.is_set():
+            try:
+                async with self._session.get(f"{self.url}/health") as response:
+                    if response.ok:
+                        return
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            await asyncio.sleep(0.2)
+        reason = _reason(self._log)
+        said = f"vLLM could not start ({self._why}): {reason}; {self._log} says more"
+        for_good = reason.startswith(_OF_THE_MODEL) and not any(word in reason for word in _OF_THE_MACHINE)
+        raise NotReady(said) if for_good else WorkerGone(said)
+
+    async def _see_end(self, process: asyncio.subprocess.Process) -> None:
+        status = await process.wait()
+        self._end(f"status {status}, see {self._log}")
+
+    async def _look(self) -> None:
+        missed = 0
+        while not self.gone.is_set():
+            await asyncio.sleep(PULSE)
+            missed = 0 if await self.well() else missed + 1
+            if missed == MISSES:
+                self.kill("it was no longer well")
+
+    def _end(self, why: str) -> None:
+        if not self.gone.is_set():
+            self._why = self._fault or why
+            self.gone.set()
+
+
+class Card(msgspec.Struct):
+    """What a server says of one model. `parent`: of an adapter, its base."""
+
+    id: str
+    parent: str | None = None
+    max_model_len: int | None = None
+
+
+class _Cards(msgspec.Struct):
+    data: list[Card]
+
+
+def free_port() -> int:
+    """Of loopback, for now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _reason(log: Path | None) -> str:
+    """The first error that a server's log tells, which the later ones follow from."""
+    if log is None:
+        return "no reason"
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - _TAIL))
+        text = stream.read().decode("utf-8", "replace")
+    found = _REASON.findall(text)
+    return found[0].strip() if found else "no reason"

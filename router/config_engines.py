@@ -1,0 +1,111 @@
+"""The configuration of engines: where students are served."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from router.policy_fields import Strict
+
+# What Retort tells vLLM itself, and what would undo it: the engine tells thinking and tools from the text, in one way
+# for every runtime; students are swapped by new servers or new adapters, never by sleep.
+_OURS = {
+    "--model": "it is the student",
+    "--served-model-name": "it is the version",
+    "--host": "servers listen on loopback",
+    "--port": "a free one is taken",
+    "--uds": "servers listen on loopback",
+    "--root-path": "servers listen on loopback",
+    "--api-key": "servers listen on loopback, for this engine alone",
+    "--max-num-seqs": "set max_num_seqs",
+    "--max-model-len": "set max_model_len",
+    "--enable-prefix-caching": "set prefix_caching",
+    "--no-enable-prefix-caching": "set prefix_caching",
+    "--tensor-parallel-size": "set tensor_parallel",
+    "-tp": "set tensor_parallel",
+    "-q": "the artefact says how it is quantized",
+    "--quantization": "the artefact says how it is quantized",
+    "--generation-config": "requests say how to sample",
+    "--logprobs-mode": "the confidence is computed from raw_logprobs",
+    "--enable-lora": "set adapters_on",
+    "--max-loras": "it follows from max_loaded",
+    "--max-cpu-loras": "it follows from max_loaded",
+    "--lora-modules": "adapters are loaded when they are wanted",
+    "--structured-outputs-config": "forms are enforced by guidance",
+    "--reasoning-parser": "the engine tells thinking from the text",
+    "--tool-call-parser": "the engine tells calls from the text",
+    "--enable-auto-tool-choice": "the engine tells calls from the text",
+    "--enable-sleep-mode": "waking up corrupts weights; versions have servers of their own",
+    "--enable-log-requests": "prompts are never logged",
+    "--enable-log-outputs": "answers are never logged",
+    "--trust-remote-code": "an artefact holds no code",
+}
+
+
+class VllmSettings(Strict):
+    """`python`: of the environment that scripts/install_vllm makes. `urls`: servers that are there, and not launched:
+    each serves one version under its name, or runs `adapters_on`. `adapters_on`: a base model's folder; students come
+    as LoRA adapters on it. `kv_cache_gb`: on CPUs; on GPUs the engine's servers share 90% of the memory. `arguments`:
+    further ones, for each server."""
+
+    python: str = ".vllm/bin/python"
+    urls: tuple[str, ...] = ()
+    adapters_on: str | None = None
+    max_num_seqs: int = Field(16, gt=0)
+    max_model_len: int | None = Field(None, gt=0)
+    prefix_caching: bool = True
+    tensor_parallel: int = Field(1, gt=0)
+    kv_cache_gb: int = Field(1, gt=0)
+    arguments: tuple[str, ...] = ()
+
+    @field_validator("urls")
+    @classmethod
+    def _http(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if not url.startswith(("http://", "https://")) or url.rstrip("/").endswith("/v1"):
+                raise ValueError(f"{url!r}: write the server's address without /v1, for example http://vllm-0:8000")
+        if len({url.rstrip("/") for url in value}) < len(value):
+            raise ValueError("holds an address twice")
+        return tuple(url.rstrip("/") for url in value)
+
+    @field_validator("arguments")
+    @classmethod
+    def _not_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in value:
+            name = argument.partition("=")[0].partition(".")[0].replace("_", "-")
+            # vLLM takes the beginning of a name, too.
+            for ours, why in _OURS.items():
+                if name == ours or (len(name) > 5 and ours.startswith(name)):
+                    raise ValueError(f"{argument!r} can't be given: {why}")
+        if value and not value[0].startswith("-"):
+            raise ValueError(f"{value[0]!r} is no argument; write them as on a command line: [--dtype, bfloat16]")
+        return value
+
+    @model_validator(mode="after")
+    def _found_or_launched(self) -> "VllmSettings":
+        defaults = {name: field.default for name, field in VllmSettings.model_fields.items()}
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        of_launched = set(given) - {"urls", "adapters_on"}
+        if self.urls and of_launched:
+            told = ", ".join(sorted(of_launched))
+            raise ValueError(f"urls names servers that run already; {told} can only be given to launched ones")
+        return self
+
+
+class EngineSettings(Strict):
+    """Where students are served. `advertise`: the address that gateways use, if not the one listened on. `memory_gb`:
+    what all loaded versions may take together; None asks nobody."""
+
+    runtime: Literal["onnxruntime", "vllm"] = "onnxruntime"
+    vllm: VllmSettings = VllmSettings()
+    listen: str = "127.0.0.1:0"
+    advertise: str | None = None
+    max_loaded: int = Field(3, gt=0)
+    memory_gb: float | None = Field(None, gt=0)
+    threads: int = Field(2, gt=0)
+    queue: int = Field(64, gt=0)
+
+    @model_validator(mode="after")
+    def _one_runtime(self) -> "EngineSettings":
+        if self.runtime != "vllm" and self.vllm != VllmSettings():
+            raise ValueError(f"vllm: is for an engine with runtime: vllm; this one's is {self.runtime}")
+        return self

@@ -1,0 +1,271 @@
+"""The engine before a real vLLM, with tiny models: versions of their own servers, adapters on one, and faults."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import pytest_asyncio
+import tiny_model
+from engine_fakes import FakeCollector, FakeRegistry, until, version
+from vllm_students import MOST, QUESTION, Torch, build_adapter, golden, publish, python
+
+from collector import socket_path
+from exporters.models import Store
+from gateway.engines.agent import Seams, run
+from gateway.engines.reconcile import Timing
+from router import Config, EventKind, Events, parse
+
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),  # peft's use of transformers
+]
+
+TIMING = Timing(tick=0.05, grace=0.4, drain=20.0, first_backoff=0.3, longest_backoff=2.0)
+START = 400.0  # seconds: 30 to 45 for each server on a quiet machine
+SCHEMA = {
+    "type": "object",
+    "properties": {"colour": {"enum": ["red", "green"]}, "sure": {"type": "boolean"}},
+    "required": ["colour", "sure"],
+    "additionalProperties": False,
+}
+
+
+class Engine(msgspec.Struct):
+    """One engine process's agent in this process, with what it serves."""
+
+    registry: FakeRegistry
+    collector: FakeCollector
+    client: aiohttp.ClientSession
+    store: Store
+    state: Path
+
+    async def ask(self, version_id: str, **fields: Any) -> tuple[int, dict[str, Any]]:
+        body = {"messages": QUESTION, "temperature": 0, "max_tokens": MOST, **fields}
+        url = self.registry.endpoints[version_id] + "/chat/completions"
+        async with self.client.post(url, json=body) as response:
+            return response.status, await response.json()
+
+    async def stream(self, url: str, *, begun: asyncio.Event | None = None, **fields: Any) -> tuple[str, str, str]:
+        """Model, text and how it ended: a finish reason, or an error's code. `begun` is set at its first text."""
+        body = {"messages": QUESTION, "temperature": 0, "max_tokens": MOST, "stream": True, **fields}
+        model = text = ended = ""
+        async with self.client.post(f"{url}/chat/completions", json=body) as response:
+            if response.status != 200:
+                return model, text, (await response.json())["error"]["code"]
+            async for line in response.content:
+                if not line.startswith(b"data: {"):
+                    continue
+                data = json.loads(line[6:])
+                if "error" in data:
+                    return model, text, data["error"]["code"]
+                model = data["model"]
+                for choice in data["choices"]:
+                    text += choice["delta"].get("content") or ""
+                    ended = choice["finish_reason"] or ended
+                if begun is not None and text:
+                    begun.set()
+        return model, text, ended
+
+    async def ready(self, *names: str) -> None:
+        await until(lambda: set(self.registry.endpoints) == set(names), seconds=START)
+
+
+class Both(msgspec.Struct):
+    """`says`: what torch says to QUESTION as each version."""
+
+    whole: Engine
+    adapters: Engine
+    says: dict[str, str]
+
+
+def settings(state: Path, store: Store, **vllm: Any) -> Config:
+    given = {"python": python(), "max_num_seqs": 8, "arguments": ["--dtype", "float32"], **vllm}
+    engine = {"runtime": "vllm", "threads": 1, "vllm": given}
+    return parse(
+        f"""
+state: {state}
+artefacts: {store.path("x").parent}
+upstreams: {{up: {{base_url: "http://127.0.0.1:9/v1", distillation_allowed: true}}}}
+engines: {{local: {json.dumps(engine)}}}
+routes: {{support: {{teachers: [up/big], student: {{engine: local}}}}}}
+""",
+        {},
+    )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Both]:
+    python()
+    root = tmp_path_factory.mktemp("vllm")
+    a, b = (tiny_model.build(root / name, seed=seed, heads=2) for name, seed in (("a", 0), ("b", 1)))
+    one, two = (build_adapter(a, root / name, seed=seed) for name, seed in (("one", 1), ("two", 2)))
+    base = Torch(a)
+    known = {"a": base, "b": Torch(b), "one": Torch(a, one), "two": Torch(a, two)}
+    says = {name: student.greedy(QUESTION)[0] for name, student in known.items()}
+    assert len(set(says.values())) == 4, "a mixed-up version would be seen"
+    whole, adapters = Store(root / "whole"), Store(root / "adapters")
+    publish(whole, "a", a, golden(base))
+    publish(whole, "b", b, golden(known["b"], base))
+    publish(adapters, "one", one, golden(known["one"], base))
+    publish(adapters, "two", two, golden(known["two"], base))
+    publish(adapters, "wrong", two, golden(known["one"], base))
+    async with AsyncExitStack() as stack:
+
+        async def start(state: Path, store: Store, first: str, **vllm: Any) -> Engine:
+            config, registry, stop = settings(state, store, **vllm), FakeRegistry(), asyncio.Event()
+            registry.set(version(first))
+            collector = await stack.enter_async_context(FakeCollector(socket_path(config.state)))
+            seams = Seams(open_registry=lambda url: registry, timing=TIMING)  # type: ignore[arg-type, return-value]
+            task = asyncio.create_task(run(config, name="local", events=Events(), stop=stop, seams=seams))
+
+            async def end() -> None:
+                stop.set()
+                await task
+
+            stack.push_async_callback(end)
+            client = await stack.enter_async_context(aiohttp.ClientSession())
+            return Engine(registry, collector, client, store, state)
+
+        made = Both(
+            whole=await start(root / "w", whole, "a"),
+            adapters=await start(root / "l", adapters, "one", adapters_on=str(a)),
+            says=says,
+        )
+        await asyncio.gather(made.whole.ready("a"), made.adapters.ready("one"))
+        yield made
+
+
+async def test_a_version_answers_as_torch_does(both: Both) -> None:
+    """Its golden answers were asked before it was ready; they hold log probabilities, too."""
+    status, body = await both.whole.ask("a", logprobs=True, top_logprobs=3)
+    choice = body["choices"][0]
+    assert (status, body["model"], choice["message"]["content"]) == (200, "a", both.says["a"])
+    assert body["usage"]["completion_tokens"] == MOST
+    tokens = choice["logprobs"]["content"]
+    assert b"".join(bytes(token["bytes"]) for token in tokens).decode("utf-8", "replace") == both.says["a"]
+    expected = Torch(both.whole.store.path("a")).greedy(QUESTION)[1]
+    assert [token["logprob"] for token in tokens] == pytest.approx(expected, abs=0.01)
+    assert all(token["top_logprobs"][0]["logprob"] == token["logprob"] for token in tokens), "greedy: the likeliest"
+
+
+async def test_streams_stop_strings_seeds_and_limits(both: Both) -> None:
+    engine, says = both.whole, both.says["a"]
+    url = engine.registry.endpoints["a"]
+    assert await engine.stream(url) == ("a", says, "length")
+    stop = says[6:9]
+    model, text, ended = await engine.stream(url, stop=[stop])
+    assert (model, text, ended) == ("a", says[: says.index(stop)], "stop")
+    drawn = [(await engine.ask("a", temperature=1, seed=seed))[1] for seed in (5, 5, 6)]
+    texts = [body["choices"][0]["message"]["content"] for body in drawn]
+    assert texts[0] == texts[1] != texts[2]
+    long = [{"role": "user", "content": "a red car " * 400}]
+    status, body = await engine.ask("a", messages=long)
+    assert (status, body["error"]["code"]) == (400, "context_length_exceeded")
+
+
+async def test_an_answer_may_have_to_fit_a_schema(both: Both) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+    status, body = await both.whole.ask("a", response_format=form, max_tokens=60, logprobs=True)
+    choice = body["choices"][0]
+    assert status == 200
+    found = json.loads(choice["message"]["content"])
+    assert (found["colour"] in ("red", "green"), isinstance(found["sure"], bool)) == (True, True)
+    assert min(token["logprob"] for token in choice["logprobs"]["content"]) < -3, "of the free model, which was forced"
+    refused = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"not": {"type": "null"}}}}
+    status, body = await both.whole.ask("a", response_format=refused)
+    assert (status, body["error"]["param"]) == (400, "response_format")
+
+
+async def test_adapters_come_and_go_on_one_server_always_under_a_new_name(both: Both) -> None:
+    engine = both.adapters
+    engine.registry.set(version("one"), version("two"))
+    await engine.ready("one", "two")
+    for name in ("one", "two"):
+        assert (await engine.ask(name))[1]["choices"][0]["message"]["content"] == both.says[name]
+    folder = engine.state / "vllm/local/adapters"
+    [first] = folder.glob("*.one.*")
+    engine.registry.set(version("two"))
+    await engine.ready("two")
+    await until(lambda: not first.exists(), seconds=30)
+    engine.registry.set(version("one"), version("two"))
+    await engine.ready("one", "two")
+    [again] = folder.glob("*.one.*")
+    assert again.name != first.name
+    assert (await engine.ask("one"))[1]["choices"][0]["message"]["content"] == both.says["one"]
+
+
+async def test_an_adapter_that_is_not_what_was_exported_is_rejected_and_the_others_go_on(both: Both) -> None:
+    engine = both.adapters
+    await engine.ready("one", "two")
+    engine.registry.set(version("one"), version("two"), version("wrong"))
+    await until(lambda: bool(engine.collector.of(EventKind.UNREADY, "wrong")), seconds=60)
+    [unready] = engine.collector.of(EventKind.UNREADY, "wrong")
+    assert unready.data["hopeless"]
+    assert "golden answer 0 of wrong has" in unready.data["reason"]
+    assert set(engine.registry.endpoints) == {"one", "two"}
+    assert (await engine.ask("two"))[1]["choices"][0]["message"]["content"] == both.says["two"]
+
+
+async def test_a_swap_under_streams_fails_and_mixes_none(both: Both) -> None:
+    engine, seen, stop = both.whole, [], asyncio.Event()
+
+    async def client() -> None:
+        while not stop.is_set():
+            live = engine.registry.want[-1]
+            url = engine.registry.endpoints.get(live) or engine.registry.endpoints["a"]
+            seen.append(await engine.stream(url))
+
+    clients = [asyncio.create_task(client()) for _ in range(3)]
+    engine.registry.set(version("a"), version("b"))
+    await engine.ready("a", "b")
+    engine.registry.set(version("b"))
+    await engine.ready("b")
+    await until(lambda: sum(model == "b" for model, _, _ in seen[-20:]) == 20, seconds=60)
+    stop.set()
+    await asyncio.gather(*clients)
+    assert {model for model, _, _ in seen} == {"a", "b"}
+    assert all((text, ended) == (both.says[model], "length") for model, text, ended in seen)
+    await until(lambda: len(_cores(engine)) == 1, seconds=30)
+
+
+async def test_a_server_that_is_killed_in_a_stream_is_an_honest_error_and_is_back(both: Both) -> None:
+    engine, begun = both.whole, [asyncio.Event() for _ in range(2)]
+    name = engine.registry.want[-1]
+    await engine.ready(name)
+    url = engine.registry.endpoints[name]
+    ready = len(engine.collector.of(EventKind.READY, name))
+    asked = [asyncio.create_task(engine.stream(url, begun=event, max_tokens=450)) for event in begun]
+    await asyncio.wait_for(asyncio.gather(*(event.wait() for event in begun)), 60)
+    [core] = _cores(engine)
+    os.kill(core, signal.SIGKILL)
+    seen = await asyncio.wait_for(asyncio.gather(*asked), 60)
+    assert all(text and both.says[name].startswith(text[:10]) for _, text, _ in seen)
+    assert {ended for _, _, ended in seen} <= {"worker_gone", "decode_failed"}
+    await until(lambda: bool(engine.collector.of(EventKind.UNREADY, name)), seconds=60)
+    assert not engine.collector.of(EventKind.UNREADY, name)[-1].data["hopeless"]
+    await until(lambda: len(engine.collector.of(EventKind.READY, name)) > ready, seconds=START)
+    assert (await engine.ask(name))[1]["choices"][0]["message"]["content"] == both.says[name]
+
+
+def _cores(engine: Engine) -> list[int]:
+    """Process ids of vLLM's engine cores that serve this engine's models."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            parent = Path(f"/proc/{fields['PPid']}/cmdline").read_text()
+        except OSError:
+            continue
+        if fields["Name"].startswith("VLLM::Engine") and str(engine.store.path("x").parent) in parent:
+            found.append(int(fields["Pid"]))
+    return found

@@ -1,0 +1,82 @@
+"""A program ends with all that it started: when it ends, when it is told to, and when its parent is gone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from exporters import child
+
+# Starts a sleeper, tells its id, and ends by STATUS, or sleeps.
+PROGRAM = """
+import subprocess, sys, time
+below = subprocess.Popen(["sleep", "60"])
+open(sys.argv[1], "w").write(str(below.pid))
+sys.exit(int(sys.argv[2])) if len(sys.argv) > 2 else time.sleep(60)
+"""
+# A parent of the runner, which is killed.
+PARENT = """
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), *sys.argv[2:]])
+time.sleep(60)
+"""
+
+
+def below(told: Path) -> int:
+    deadline = time.monotonic() + 30
+    while not (told.exists() and told.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int(told.read_text())
+
+
+def ended(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def start(told: Path, *more: str) -> "subprocess.Popen[bytes]":
+    line = [sys.executable, child.__file__, str(os.getpid()), sys.executable, "-c", PROGRAM, str(told), *more]
+    return subprocess.Popen(line)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_when_it_ends_by_itself_its_status_is_told(tmp_path: Path, status: int) -> None:
+    told = tmp_path / "pid"
+    with start(told, str(status)) as process:
+        assert process.wait(30) == status
+    assert ended(below(told))
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_at_a_sigterm_and_not_at_a_terminals_ctrl_c(tmp_path: Path, by: signal.Signals) -> None:
+    told = tmp_path / "pid"
+    with start(told) as process:
+        sleeper = below(told)
+        process.send_signal(by)
+        if by is signal.SIGINT:
+            time.sleep(0.3)
+            assert process.poll() is None
+            process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert ended(sleeper)
+
+
+def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    line = [sys.executable, "-c", PARENT, child.__file__, sys.executable, "-c", PROGRAM, str(told)]
+    with subprocess.Popen(line) as parent:
+        sleeper = below(told)
+        parent.kill()
+    assert ended(sleeper)
