@@ -1,6 +1,6 @@
 """Swaps and rollbacks under load: what clients notice, how soon the new version answers, and whether memory comes back.
 
-    scripts/bench swap [--engine onnx] [--cycles 20] [--rate 80] [--short]
+    scripts/bench swap [--engine onnx] [--cycles 20] [--rate 50] [--short]
 
 A gateway, an engine, a teacher and a registry in real processes (swap_stand); open-loop load at a steady rate, half of
 it streams, in 200 conversations, a tenth of which the teacher holds back. Two students say different words (see
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=sorted(ENGINES), default="onnx")
     parser.add_argument("--cycles", type=int, default=20)
-    parser.add_argument("--rate", type=float, default=80.0, help="requests a second")
+    parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
     parser.add_argument("--steady", type=float, default=60.0, help="seconds of steady load before and after")
     parser.add_argument("--students", type=Path, help="a folder that keeps the written students for the next run")
     parser.add_argument("--short", action="store_true", help="a try of two minutes, which writes no result")
@@ -85,6 +85,8 @@ class Measured:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(300)) as client:
             self._load = Load(client, stand.url, stand.words)
+            for number in range(OLD + 1 + options.cycles + 1):  # before there is load: it is not the engine's work
+                stand.publish(f"v{number}", swap_student.WORDS[number % 2])
             for _ in range(OLD + 1):
                 await self._put(await self._loaded())
             over = asyncio.Event()
@@ -133,7 +135,8 @@ class Measured:
         number = self._number
         self._number += 1
         version = f"v{number}"
-        await asyncio.to_thread(self._stand.add, version, swap_student.WORDS[number % 2])
+        self._stand.register(version, swap_student.WORDS[number % 2])
+        await asyncio.to_thread(self._stand.until, lambda: version in self._stand.registry.snapshot().endpoints)
         return version
 
     async def _put(self, version: str) -> None:

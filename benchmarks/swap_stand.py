@@ -112,12 +112,15 @@ class Stand:
         """What a process has said."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
-    def add(self, version: str, word: str, *, wait: bool = True) -> None:
-        """A candidate, whose artefact is in the store, and (with `wait`) that is loaded and proven on return."""
-        swap_student.publish(self.store, version, self.students[word], word)
+    def add(self, version: str, word: str) -> None:
+        """A version that is loaded and proven on return."""
+        self.publish(version, word)
         self.register(version, word)
-        if wait:
-            self.until(lambda: version in self.registry.snapshot().endpoints)
+        self.until(lambda: version in self.registry.snapshot().endpoints)
+
+    def publish(self, version: str, word: str) -> None:
+        """Put its artefact into the store."""
+        swap_student.publish(self.store, version, self.students[word], word)
 
     def register(self, version: str, word: str) -> None:
         """A candidate whose artefact is in the store already."""

@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     teacher.add_argument("--latency-ms", type=float, default=600.0)
 
     demo = command("demo", _demo, text="show the whole loop on real input, from an empty folder", config=False)
+    demo.add_argument("--engine", choices=("onnxruntime", "vllm"), default="onnxruntime", help="what serves it")
     demo.add_argument("--log", metavar="URL", help="an empty log, such as kafka://HOST:PORT/PREFIX (default: a file)")
     demo.add_argument("--json", metavar="FILE", help="write the figures there")
     demo.add_argument("--picture", metavar="FILE", help="write the plot there (default: demo.png in DIR)")
@@ -242,7 +243,8 @@ def _demo(options: argparse.Namespace) -> int:
     need("demo", "collector", "engine", "retrainer", "demo")
     from retort.demo.story import run_demo  # noqa: PLC0415 - heavy
 
-    return run_demo(options.dir, log=options.log, json_path=options.json, picture=options.picture)
+    where = {"log": options.log, "json_path": options.json, "picture": options.picture}
+    return run_demo(options.dir, engine=options.engine, **where)
 
 
 def _replay(options: argparse.Namespace) -> int:

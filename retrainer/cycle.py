@@ -35,6 +35,7 @@ from retrainer.register import Registered, Send, register
 from retrainer.safety import Suite
 from retrainer.scoring import Scorer
 from retrainer.scoring import scorer as bind
+from retrainer.serving import serving
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 from router.events import Events
@@ -184,6 +185,7 @@ class _Cycle:
             self._progress,
             dataset=folder / "dataset",
             max_steps=request.max_steps,
+            serving=serving(self._config, self._student),
         )
         return Phases(self._config, request, job, ask=seams.ask)
 

@@ -13,6 +13,7 @@ from retrainer.data.dataset import Dataset, load
 from retrainer.data.render import Row, render
 from retrainer.errors import BaseModelError, CycleError
 from retrainer.progress import Progress
+from retrainer.serving import Serving
 from router import split_thinking
 from router.policy import RoutePolicy
 from router.policy_student import StudentPolicy
@@ -23,7 +24,8 @@ MOST_WATCHED = 64  # examples whose loss says when a training is over
 
 class Job:
     """`state`: the state folder. `folder`: where a recipe leaves its files. `dataset`: where the cycle's data set is,
-    by default in `folder`. `max_steps`: ends a training early. Heavy libraries are imported when something of it is
+    by default in `folder`. `max_steps`: ends a training early. `serving`: by what the student
+    will be served, the ONNX engine by default. Heavy libraries are imported when something of it is
     asked for."""
 
     def __init__(
@@ -35,6 +37,7 @@ class Job:
         *,
         dataset: Path | None = None,
         max_steps: int | None = None,
+        serving: Serving | None = None,
     ) -> None:
         if policy.student is None:
             raise CycleError("the route has no student")
@@ -42,6 +45,7 @@ class Job:
         self.student: StudentPolicy = policy.student
         self.dataset = dataset or folder / "dataset"
         self.max_steps = max_steps
+        self.serving = serving or Serving()
 
     @cached_property
     def base(self) -> BaseModel:

@@ -14,7 +14,7 @@ import msgspec
 
 from collector import Interactions
 from collector.judge import Ask
-from exporters.models import CLOSED, GENAI, PREFIX_TOKENS, Manifest, record_golden, staged
+from exporters.models import CLOSED, PREFIX_TOKENS, VLLM, Manifest, record_golden, staged
 from exporters.models.open_store import open_store
 from exporters.models.tool_text import FORM
 from retrainer.data.closed import Choices
@@ -54,6 +54,8 @@ _PACKAGES = (
     "tokenizers",
     "safetensors",
     "scikit-learn",
+    "llmcompressor",
+    "compressed-tensors",
 )
 
 
@@ -123,6 +125,8 @@ class Phases:
         generator = self._recipe.exported(self._folder / "artefact")
         drafts = [o.said for o in student.outcomes]
         report = self._evaluate(generator, "evaluate_quantized", scorer, drafts=drafts, general=True)
+        if self._recipe.runtime == VLLM:
+            return report  # the same weights answered, but not the engine: of its times that says nothing
         begins = PREFIX_TOKENS if self._policy.selective is not None else 1  # by which a stream is assessed
         latency = measure_latency(
             lambda prompt: generator.generate([prompt], max_new_tokens=self._max_new_tokens),
@@ -145,7 +149,7 @@ class Phases:
     @property
     def tools(self) -> str | None:
         """In which form the student has learnt to call tools; None where it hasn't."""
-        return FORM if self._recipe.runtime == GENAI and self._job.calls_tools else None
+        return FORM if self._recipe.runtime != CLOSED and self._job.calls_tools else None
 
     def teacher(self, scorer: Scorer) -> dict[str, Report]:
         """The teacher's report, asked again; none where the route doesn't say how."""
@@ -192,6 +196,7 @@ class Phases:
             training={**training, **self._job.lineage, "first_loss": losses[0], "last_loss": losses[-1]},
             report={
                 **{name: report.summary() for name, report in reports.items()},
+                "parity": phases["export"].get("parity"),
                 "confidence": phases["assess"],
                 "closed": phases["closed"],
                 "ladder": msgspec.to_builtins(passed.ladder),

@@ -214,6 +214,10 @@ class Config(Strict):
             if policy.student and policy.student.engine not in self.engines:
                 known = ", ".join(sorted(self.engines)) or "none"
                 raise ValueError(f"routes.{route}.student.engine: {policy.student.engine!r} is not one of: {known}")
+            if policy.student and (
+                wrong := policy.retrain.unserved(policy.student, self.engines[policy.student.engine].runtime)
+            ):
+                raise ValueError(f"routes.{route}: {wrong}")
             if policy.quality.judge is not None:
                 _check_judge(self, route, "quality.judge.route", policy.quality.judge.route)
             if policy.retrain.data.consistency is not None:

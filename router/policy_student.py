@@ -8,7 +8,7 @@ from router.policy_closed import ClosedPolicy
 from router.policy_cycle import Cluster, DriftPolicy, TrackingPolicy
 from router.policy_data import DataPolicy
 from router.policy_distil import DistilPolicy, Recipe
-from router.policy_fields import Seconds, Strict
+from router.policy_fields import Rate, Seconds, Strict
 from router.policy_gate import GatePolicy
 
 CLOSED = ("linear", "encoder")  # recipes whose student chooses among few answers, from cheap to dear
@@ -40,7 +40,27 @@ class StudentPolicy(Strict):
         return self.recipe in (*CLOSED, "auto")
 
 
+Quantization = Literal["none", "int8", "int4", "awq", "gptq"]
+
+# What each runtime of an engine serves, its default first. vLLM has no kernels for the ONNX builder's own int8 and
+# int4; dense weights are too slow and too large for the CPUs that the ONNX engine is for.
+SERVED_AS: dict[str, tuple[Quantization, ...]] = {
+    "onnxruntime": ("int8", "int4", "awq", "gptq"),
+    "vllm": ("none", "awq", "gptq"),
+}
+ROUNDED = ("int8", "int4")  # what quantization-aware training can round like
 SEVERAL = ("lora", "qlora", "full", "auto")  # recipes whose training several processes can share
+
+
+class ParityPolicy(Strict):
+    """How far an export may be from its source before it is taken for broken, see `exporters.models.parity`.
+
+    Generous on purpose: what is worse than this answers something else, and no gate would let it through; how much
+    worse a good export answers is the gate's to judge, by the task's own score.
+    """
+
+    max_kl: float = Field(1.0, gt=0.0, description="nats a token, of the answers")
+    min_top1: Rate = Field(0.5, description="share of the answers' tokens at which both find the same one likeliest")
 
 
 class RetrainPolicy(Strict):
@@ -64,7 +84,8 @@ class RetrainPolicy(Strict):
     checkpoint_every: Seconds = 30.0
     max_tokens: int = Field(1024, gt=8, description="longer examples are left out")
     launch: str | None = Field(None, description="a configuration of `accelerate launch`: several processes train")
-    quantization: Literal["int8", "int4"] = "int8"
+    quantization: Quantization | None = Field(None, description="int8; for an engine with runtime vllm: none")
+    parity: ParityPolicy = ParityPolicy()
     held_out: str | None = Field(None, description="JSON lines of {messages, answer}: candidates are judged on these")
     seed: int = 0
     closed: ClosedPolicy = ClosedPolicy()
@@ -74,6 +95,26 @@ class RetrainPolicy(Strict):
     tracking: TrackingPolicy | None = None
     distil: DistilPolicy = DistilPolicy()
     on: Cluster | None = Field(None, description="ray://HOST:PORT of a cluster's Jobs API: the heavy phases run there")
+
+    def quantized_for(self, runtime: str) -> Quantization:
+        """How weights are rounded for an engine of this runtime."""
+        return self.quantization or SERVED_AS[runtime][0]
+
+    def unserved(self, student: StudentPolicy, runtime: str) -> str | None:
+        """Why an engine of this runtime can't serve what these policies make; None where it can."""
+        if runtime == "vllm" and student.may_choose:
+            return (
+                f"student.recipe: {student.recipe} makes students that choose, which only runtime: onnxruntime serves"
+            )
+        asked, served = self.quantized_for(runtime), SERVED_AS[runtime]
+        if asked not in served:
+            return f"retrain.quantization: {asked} is not served by runtime: {runtime}; take {', '.join(served)}"
+        if student.recipe == "quantized" and asked not in ROUNDED:
+            return (
+                f"student.recipe: quantized learns with its weights rounded as {' or '.join(ROUNDED)} rounds them, and "
+                f"{asked} chooses its rounding after training; take one of the two, or another recipe"
+            )
+        return None
 
     def unheard(self, recipe: str) -> list[str]:
         """What is asked for that a recipe can't do, in words."""

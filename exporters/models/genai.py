@@ -91,6 +91,14 @@ class GenAIGenerator:
                 self._leave(active, max_new_tokens, answers, tick)
         return [answers[i] for i in range(len(encoded))]
 
+    def logits(self, prompt: Sequence[int], answer: Sequence[int]) -> Logits:
+        """The logits [answer's tokens, vocabulary] from which each of the answer's tokens is chosen, as they are when
+        it is decoded: one by one."""
+        found = [np.array(self._first(0, list(prompt)))]
+        found += [np.array(self._rows.step([token])[0]) for token in answer[:-1]]
+        self._rows.clear(0)
+        return np.stack(found)
+
     def _first(self, row: int, prompt: list[int]) -> Logits:
         """The logits after a prompt, which is read into a row."""
         left = prompt[self._rows.share(row, prompt) :]

@@ -18,11 +18,12 @@ def record(
     base: Mapping[int, str],
     most: int = 4,
 ) -> list[dict[str, Any]]:
-    """At most `most` golden entries {messages, answer, max_tokens, finish_reason, base_answer}.
+    """At most `most` golden entries {messages, answer, max_tokens, finish_reason, base_answer, logprobs}.
 
-    `base`: what the untrained base answers to a prompt, by its index. The first entries are prompts where the exported
-    student differs from the base: an engine that loaded the wrong weights fails them. Prompts that repeat each other's
-    answer come last, so that the few entries cover several answers.
+    `logprobs`: of the answer's tokens, natural, the end token's too; empty where the student tells none. `base`: what
+    the untrained base answers to a prompt, by its index. The first entries are prompts where the exported student
+    differs from the base: an engine that loaded the wrong weights fails them. Prompts that repeat each other's answer
+    come last, so that the few entries cover several answers.
     """
     answers = generator.generate(prompts, max_new_tokens=max_new_tokens)
     seen: set[str] = set()
@@ -37,6 +38,7 @@ def record(
             "max_tokens": max_new_tokens,
             "finish_reason": answers[i].finish_reason,
             "base_answer": base.get(i),
+            "logprobs": [round(logprob, 5) for logprob in answers[i].logprobs],
         }
         for _, _, i in sorted(ranked)[:most]
     ]

@@ -14,8 +14,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     it.
 
     `golden`: prompts (messages) with the greedy answers recorded at export, which an engine must reproduce before
-    the version is ready; of an encoder texts with their vectors, or queries and documents with their scores. `tools`:
-    the form of `exporters.models.tool_text` in which it learnt to call tools, None where it didn't. `report`: the
+    the version is ready; with the log probabilities of their tokens, for engines whose kernels differ; of an encoder
+    texts with their vectors, or queries and documents with their scores. `tools`: the form of
+    `exporters.models.tool_text` in which it learnt to call tools, None where it didn't. `report`: the
     evaluation; `gate`: its verdict. `signature`: of all the rest, see `exporters.models.signing`.
     """
 

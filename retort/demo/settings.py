@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
@@ -28,6 +29,14 @@ POLICY = {
     "rollout": {"steps": [0.25, 0.5, 1.0], "min_dwell": "0s", "min_requests": 50},
     "retrain": {"min_new_examples": CAPTURED, "every": "0s", "learning_rate": 8e-4},
 }
+# vLLM's way: four bits in training, four bits in service.
+_OF_VLLM: dict[str, dict[str, Any]] = {"student": {"recipe": "qlora"}, "retrain": {"quantization": "awq"}}
+
+
+def policy(engine: str) -> dict[str, Any]:
+    """The route's, for an engine of this runtime."""
+    more = _OF_VLLM if engine == "vllm" else {}
+    return POLICY | {name: {**section, **more.get(name, {})} for name, section in POLICY.items() if name in more}  # type: ignore[dict-item]
 
 
 def evidence_rate(seconds: float) -> float:
@@ -66,12 +75,14 @@ class Places(msgspec.Struct, frozen=True):
         return f"http://127.0.0.1:{self.gateway_port}/v1"
 
 
-def prepare(folder: Path, *, log: str | None = None) -> Places:
-    """Choose free ports and write the configuration. `log`: its URL, if not a file in the folder."""
+def prepare(folder: Path, *, log: str | None = None, engine: str = "onnxruntime") -> Places:
+    """Choose free ports and write the configuration. `log`: its URL, if not a file in the folder. `engine`: its
+    runtime."""
     ports = free_ports(4)
     places = Places(folder.absolute(), *ports)
     places.folder.mkdir(parents=True, exist_ok=True)
-    policy = {**POLICY, "retrain": {**POLICY["retrain"], "held_out": str(places.held_out)}}  # type: ignore[dict-item]
+    route = policy(engine)
+    route["retrain"] = {**route["retrain"], "held_out": str(places.held_out)}
     config = {
         "state": str(places.folder / "state"),
         **({"log": log} if log else {}),
@@ -87,11 +98,12 @@ def prepare(folder: Path, *, log: str | None = None) -> Places:
         },
         "engines": {
             "local": {
+                "runtime": engine,
                 "listen": f"127.0.0.1:{places.engine_port}",
                 "advertise": f"http://127.0.0.1:{places.proxy_port}",
             }
         },
-        "routes": {ROUTE: policy},
+        "routes": {ROUTE: route},
     }
     places.config.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
     return places
@@ -106,10 +118,10 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def beside_defaults() -> list[tuple[str, str, str]]:
+def beside_defaults(engine: str) -> list[tuple[str, str, str]]:
     """(key, the demo's value, production's default) for every key of the policy that differs."""
     production = RoutePolicy(teachers=("openai/gpt-4o",)).model_dump(mode="json")
-    here = RoutePolicy.model_validate(POLICY).model_dump(mode="json")
+    here = RoutePolicy.model_validate(policy(engine)).model_dump(mode="json")
     return [
         (f"{section}.{key}", str(value), str(production[section][key]))
         for section in ("quality", "latency", "errors", "rollout", "retrain")

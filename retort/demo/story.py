@@ -39,10 +39,10 @@ class DemoFailed(StartError):
     """A phase did not come to its end; the message says which."""
 
 
-def run_demo(folder: str, *, log: str | None, json_path: str | None, picture: str | None) -> int:
+def run_demo(folder: str, *, engine: str, log: str | None, json_path: str | None, picture: str | None) -> int:
     """Run it in an empty folder; returns 0 where the student was promoted and both bad ends were caught.
 
-    `log`: the URL of an empty log, if not a file in the folder.
+    `engine`: the runtime that serves the student. `log`: the URL of an empty log, if not a file in the folder.
     """
     place = Path(folder)
     if place.exists() and any(place.iterdir()):
@@ -54,8 +54,8 @@ def run_demo(folder: str, *, log: str | None, json_path: str | None, picture: st
     began = time.monotonic()
     set_up_logging("demo")
     console = Console()
-    places = prepare(place, log=log)
-    _introduce(console, places)
+    places = prepare(place, log=log, engine=engine)
+    _introduce(console, places, engine)
     demo = Demo(places, console)
     try:
         outcome = asyncio.run(demo.run())
@@ -73,7 +73,7 @@ def run_demo(folder: str, *, log: str | None, json_path: str | None, picture: st
     return 0 if outcome.complete else 1
 
 
-def _introduce(console: Console, places: Places) -> None:
+def _introduce(console: Console, places: Places, engine: str) -> None:
     console.print(
         "[bold]Retort's loop, from an empty folder.[/bold] The teacher is the sample teacher, a stand-in for a paid "
         f"API with a latency of {settings.TEACHER_MS:.0f} ms: the speed-up against it measures nothing but itself.\n"
@@ -82,7 +82,7 @@ def _introduce(console: Console, places: Places) -> None:
     table = Table(
         "setting", "here", "production's default", title="to fit the time, the demo has its own settings", box=None
     )
-    for row in settings.beside_defaults():
+    for row in settings.beside_defaults(engine):
         table.add_row(*row)
     console.print(table)
 

@@ -137,6 +137,9 @@ def _cost(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
         rows.append(
             ["P50, P95, P99", f"{latency.p50:.0f}, {latency.p95:.0f}, {latency.p99:.0f} ms (of {latency.n} answers)"]
         )
+    if found := facts.phases["export"].get("parity"):
+        told = f"KL {found['kl']:.2g} nats a token, the same likeliest one at {found['top1']:.1%}"
+        rows.append(["against the unquantized one", f"{told} (of {found['tokens']} tokens)"])
     rows.append(["teacher's price", _usd(costs.teacher)])
     rows.append(["student's price", _usd(costs.student)])
     saving = facts.verdict.checks["costs"]["saving"]  # of a selective student with what it passes on

@@ -70,6 +70,10 @@ class TorchGenerator:
                 )
         return [answers[i] for i in range(len(encoded))]
 
+    def length(self, answer: str) -> int:
+        """How many tokens an answer takes, without the end token."""
+        return len(self._tokenizer.encode(answer, add_special_tokens=False))
+
     def _in_batches(
         self, chosen: Sequence[int], encoded: Sequence[list[int]], work: Callable[[list[int]], None]
     ) -> None:
@@ -87,11 +91,15 @@ class TorchGenerator:
         batch = collate(rows, pad=self._tokenizer.pad_token_id or 0, device=self._model.device)
         labelled = batch.labels != IGNORED
         right = torch.zeros_like(labelled)
-        chosen = completion_logits(self._model, batch).argmax(dim=-1)
+        logits = completion_logits(self._model, batch)
+        chosen = logits.argmax(dim=-1)
+        logprobs = torch.zeros(labelled.shape, device=labelled.device)
+        logprobs[labelled] = _greatest(logits)
         chosen[self._is_end(chosen)] = self._tokenizer.eos_token_id  # a draft's, whichever the model's is
         right[labelled] = chosen == batch.labels[labelled]
         same = (right | ~labelled).all(dim=-1).tolist()
-        return [self._text(row.completion) if ok else None for row, ok in zip(rows, same, strict=True)]
+        found = zip(rows, same, logprobs, labelled, strict=True)
+        return [self._text(row.completion, told[own].tolist()) if ok else None for row, ok, told, own in found]
 
     def _share(self, encoded: Sequence[list[int]]) -> None:
         self._prefix = min(encoded)[: common_prefix(encoded)]
@@ -121,6 +129,7 @@ class TorchGenerator:
         positions = mask.cumsum(dim=-1)[:, shared:] - 1
 
         tokens: list[list[int]] = [[] for _ in encoded]
+        logprobs: list[list[float]] = [[] for _ in encoded]
         ended = torch.zeros(count, dtype=torch.bool, device=device)
         for _ in range(most):
             output = self._model(
@@ -132,24 +141,33 @@ class TorchGenerator:
                 logits_to_keep=1,
             )
             chosen = output.logits[:, -1].argmax(dim=-1)
+            told = _greatest(output.logits[:, -1]).tolist()
             for i in torch.nonzero(~ended).flatten().tolist():
                 tokens[i].append(int(chosen[i]))
+                logprobs[i].append(told[i])
             ended |= self._is_end(chosen)
             if bool(ended.all()):
                 break
             ids, positions = chosen[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones((count, 1))], dim=-1)
-        return [self._text(t) for t in tokens]
+        return [self._text(t, told) for t, told in zip(tokens, logprobs, strict=True)]
 
     def _is_end(self, tokens: torch.Tensor) -> torch.Tensor:
         return torch.isin(tokens, torch.tensor(sorted(self._ends), device=tokens.device))
 
-    def _text(self, tokens: list[int]) -> Generated:
+    def _text(self, tokens: list[int], logprobs: list[float]) -> Generated:
         stopped = bool(tokens) and tokens[-1] in self._ends
         text = self._tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True)
         reasoning, said = split_thinking(str(text), opened=self._opened)
         reason = "stop" if stopped else "length"
-        return Generated(text=said, finish_reason=reason, tokens=len(tokens), reasoning=reasoning)
+        return Generated(
+            text=said, finish_reason=reason, tokens=len(tokens), logprobs=tuple(logprobs), reasoning=reasoning
+        )
+
+
+def _greatest(logits: torch.Tensor) -> torch.Tensor:
+    """The natural log probability of the likeliest token, [...] of [..., vocabulary]."""
+    return logits.max(dim=-1).values - logits.logsumexp(dim=-1)
 
 
 def longest_answer(tokenizer: Any, answers: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from exporters.models import Generated, Messages, digest
+from exporters.models import Generated, Messages, Parity, digest, require
 from exporters.models.encoder_onnx import packaged_encoder, write_graph
 from exporters.models.genai import Tick
 from exporters.models.int8 import quantize
@@ -24,6 +24,7 @@ from retrainer.recipes import linear
 from retrainer.recipes.closed import ClosedRecipe, Task, fields_of, settings_of, temperatures
 
 DENSE = "dense.safetensors"
+MOST_COMPARED = 256  # held-out texts that an export is compared on
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.4, 0.3, 0.2, 0.9, 1.0)  # tried; the first where all are equal
 
 
@@ -41,25 +42,48 @@ class Encoder(ClosedRecipe):
         """See Recipe. In floats."""
         return _Dense(self._model)
 
-    def export(self, artefact: Path) -> dict[str, Any]:
-        """See Recipe. The graph is load-tested."""
-        from exporters.models.closed import CARD, ClosedModel, read_card  # noqa: PLC0415 - numpy
-        from exporters.models.closed_encoder import GRAPH, MOST_TOKENS, TOKENIZER  # noqa: PLC0415 - numpy
-        from exporters.models.closed_linear import NGRAMS, WEIGHTS  # noqa: PLC0415 - numpy
+    def write_floats(self, graph: Path) -> None:
+        """The trained student as ONNX, before it is rounded."""
+        from exporters.models.closed import read_card  # noqa: PLC0415 - numpy
+        from exporters.models.closed_encoder import MOST_TOKENS  # noqa: PLC0415 - numpy
         from retrainer.train.encoder import load  # noqa: PLC0415 - heavy: torch
 
-        source, form = packaged_encoder(), read_card(self._model).form
-        floats = self._job.folder / "train" / "floats.onnx"
-        write_graph(
-            load(source, fields_of(form), self._model / DENSE), floats, output="logits", most_tokens=MOST_TOKENS
-        )
-        quantize(floats, artefact / GRAPH)
-        floats.unlink()
-        shutil.copyfile(source / TOKENIZER, artefact / TOKENIZER)
+        form = read_card(self._model).form
+        student = load(packaged_encoder(), fields_of(form), self._model / DENSE)
+        write_graph(student, graph, output="logits", most_tokens=MOST_TOKENS)
+
+    def export(self, artefact: Path) -> dict[str, Any]:
+        """See Recipe. The graph is load-tested, and compared with the unrounded one on held-out texts."""
+        from exporters.models.closed import CARD, ClosedModel  # noqa: PLC0415 - numpy
+        from exporters.models.closed_encoder import GRAPH, TOKENIZER  # noqa: PLC0415 - numpy
+        from exporters.models.closed_linear import NGRAMS, WEIGHTS  # noqa: PLC0415 - numpy
+
+        floats = self._job.folder / "train" / "floats"
+        floats.mkdir(parents=True, exist_ok=True)
+        self.write_floats(floats / GRAPH)
+        quantize(floats / GRAPH, artefact / GRAPH)
+        for folder in (floats, artefact):
+            shutil.copyfile(packaged_encoder() / TOKENIZER, folder / TOKENIZER)
         for name in (CARD, NGRAMS, WEIGHTS):
             shutil.copyfile(self._model / name, artefact / name)
         ClosedModel.load(artefact)
-        return {"quantization": "int8, activations by token"}
+        found = self._parity(floats, artefact)
+        shutil.rmtree(floats)
+        bounds = self._job.policy.retrain.parity
+        require(found, max_kl=bounds.max_kl, min_top1=bounds.min_top1)
+        return {"quantization": "int8, activations by token", "parity": msgspec.to_builtins(found)}
+
+    def _parity(self, exact: Path, rounded: Path) -> Parity | None:
+        from exporters.models.closed import read_card, text_of  # noqa: PLC0415 - numpy
+        from exporters.models.closed_encoder import EncoderScores  # noqa: PLC0415 - numpy
+        from exporters.models.parity import choices_parity  # noqa: PLC0415 - with it
+
+        card = read_card(self._model)
+        held_out = self._job.data.held_out[:MOST_COMPARED]
+        texts = [text_of(e.messages, card.shared, card.frame) for e in held_out]
+        graphs = [EncoderScores.load(folder, card.form) for folder in (exact, rounded)]
+        one, other = ([graph(text)[0] for text in texts] for graph in graphs)
+        return choices_parity(one, other, card.form.sizes)
 
 
 def fit(task: Task, folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.data.render import Row
+from retrainer.errors import CycleError
 from retrainer.job import Job
 from retrainer.train.fake_quant import bake, fake_quantize
 from retrainer.train.models import open_teacher
@@ -18,13 +19,16 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     """A stage over all weights on the texts; then one with them rounded in the forward pass, with the logit loss. Its
     teacher is the first stage's exact student, unless `distil.teacher` names another. What is written is rounded."""
     retrain = job.policy.retrain
+    how = retrain.quantized_for(job.serving.runtime)
+    if how not in ("int8", "int4"):
+        raise CycleError(f"the recipe quantized can round its weights as int8 or int4 does, not as {how}")
     exact = Stage(name="exact", start=job.base.folder, out=job.folder / "exact", full=True, share=0.5)
     stages = [train_stage(job, exact, on_completions(job, Step.hard))]
     objective = soft_and_hard(open_teacher(job, retrain.distil.teacher or str(exact.out)), retrain.distil)
     learn = on_completions(job, objective)
 
     def build(student: Any, rows: Sequence[Row]) -> tuple[Any, Loss]:
-        fake_quantize(student, retrain.quantization)
+        fake_quantize(student, how)
         return learn(student, rows)
 
     stage = Stage(name="rounded", start=exact.out, out=merged, full=True, share=0.5)

@@ -11,10 +11,12 @@ import pytest
 from demo_run import BAD, STUDENT, Run, request, whole
 from rich.console import Console
 
+from retort.demo import settings
 from retort.demo.bars import Bars
 from retort.demo.outcome import as_json, print_table, unfinished, write_json
 from retort.demo.picture import draw
 from retort.demo.settings import PRICE
+from retort.settings import load
 from retrainer import Standing
 from router import EventKind, Stage
 
@@ -188,3 +190,15 @@ async def test_where_nobody_watches_the_bars_are_plain_lines_said_once(tmp_path:
         assert end in line
     assert any(line.startswith("test quality") and " of " in line for line in lines)
     assert any(line.startswith("traffic share") and "0%" in line for line in lines)
+
+
+def test_the_demo_is_told_on_vllm_by_four_bits_in_training_and_in_service(tmp_path: Path) -> None:
+    places = settings.prepare(tmp_path, engine="vllm")
+    config = load(str(places.config))
+    policy = config.routes[settings.ROUTE]
+    assert config.engines["local"].runtime == "vllm"
+    assert (policy.student.recipe, policy.retrain.quantization) == ("qlora", "awq")
+    rest = policy.model_dump(exclude={"student", "retrain"})
+    assert rest == load(str(settings.prepare(tmp_path).config)).routes[settings.ROUTE].model_dump(
+        exclude={"student", "retrain"}
+    )

@@ -88,6 +88,27 @@ async def served(load: Load, version: str, stand: Stand) -> None:
         await asyncio.sleep(0.1)
 
 
+@pytest.mark.parametrize(
+    ("text", "models", "ended", "verdict"),
+    [
+        ("north no", {"old"}, True, "ok"),
+        ("norsouth", {"old"}, True, "mixed"),
+        ("south so", {"old"}, True, "mixed"),
+        ("north no", {"old", "new"}, True, "mixed"),
+        ("north ", {"old"}, True, "mixed"),
+        ("north ", {"old"}, False, "cut"),
+        ("sout", {"old"}, False, "mixed"),
+    ],
+)
+async def test_an_answer_tells_whether_one_version_made_it_to_its_end(
+    text: str, models: set[str], ended: bool, verdict: str
+) -> None:
+    answer = Answer(at=0.0, session=1, stream=True, served="old")
+    async with aiohttp.ClientSession() as client:
+        Load(client, "http://127.0.0.1:9", {"old": NORTH, "new": SOUTH})._judge(answer, text, models, 8, ended=ended)
+    assert answer.verdict == verdict
+
+
 async def test_swap_and_rollback_under_load_fail_cut_and_mix_nothing_and_conversations_keep_their_arm(
     stand: Stand,
 ) -> None:
@@ -145,7 +166,7 @@ async def test_engine_killed_under_many_streams_is_told_falls_back_and_serves_ag
 
 
 async def test_version_with_a_flipped_byte_is_told_and_never_serves_and_the_old_one_goes_on(stand: Stand) -> None:
-    swap_student.publish(stand.store, "bad", stand.students[SOUTH], SOUTH)
+    stand.publish("bad", SOUTH)
     file = stand.store.path("bad") / "model.onnx.data"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1

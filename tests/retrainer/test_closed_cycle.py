@@ -115,6 +115,7 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
     assert msgspec.to_builtins(result.ladder) == manifest.report["ladder"]
     assert {"closed.json", "model.onnx", "tokenizer.json", "ngrams.json", "linear.safetensors"} <= set(manifest.files)
     assert manifest.training["learnt"] > 200
+    assert manifest.report["parity"]["top1"] > 0.9
     assert made.run("climb").ladder == result.ladder
     few, form, refused, passed, *unknown = told(result.closed, result.ladder)
     assert few.startswith("answers are few: colour (6 values); cover ")

@@ -256,6 +256,9 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
     for golden in manifest.golden:
         (found,) = generator.generate([golden["messages"]], max_new_tokens=golden["max_tokens"])
         assert found.text == golden["answer"]
+        assert list(found.logprobs) == pytest.approx(golden["logprobs"], abs=1e-3)
+    assert manifest.report["parity"]["top1"] > 0.95
+    assert "against the unquantized one | KL " in (store.path(result.cycle_id) / "card.md").read_text()
 
 
 def _check_the_next_one_is_compared_with_it(bench: Bench, result: CycleResult, version: Version) -> None:

@@ -1,0 +1,73 @@
+"""The goals and the table of benchmarks/results/quantization.json, in docs/quantization.md.
+
+.venv/bin/python benchmarks/quantization_table.py     makes it again from the committed result
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import results_file
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "quantization.md"
+LOST, SHARE = 0.01, 0.22
+HEAD = """# What rounding costs
+
+SmolLM2-135M with all its weights trained on the sample task ({steps} x 2 steps of 16), and MiniLM with heads for it, in
+every way that we can round them, judged by {judged} examples that none has seen. `aware`: learnt with its weights
+rounded (the recipe [`quantized`](distillation.md#rounding)); `@32`, `@64`: the groups; 4-bit graphs have zero points,
+and 8 bits in the head. KL (nats a token) and top-1 are against the student before its export, on these examples'
+answers: an aware one's weights are rounded by then. `speed` is how often a form answers in the time of one of fp32's
+answers, by turns; the rate beside it is of whatever else the machine did. From
+[benchmarks/results/quantization.json](../benchmarks/results/quantization.json), which
+`scripts/bench quantization` writes; [how to choose](students.md#quantization).
+"""
+
+
+def goals(cells: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Both are of one form: of those in 4 bits that are small enough, the one that loses least."""
+    exact = cells.get("smollm2; fp32")
+    four = {part: cell for part, cell in cells.items() if "@" in part}
+    if exact is None or not four:
+        return []
+    small = {part: cell for part, cell in four.items() if cell["bytes"] <= SHARE * exact["bytes"]}
+    best = max(small or four, key=lambda part: four[part]["agreement"])
+    lost = exact["agreement"] - four[best]["agreement"]
+    name = best.removeprefix("smollm2; ")
+    return [
+        results_file.goal(f"best int4 ({name}): agreement lost against fp32", lost, "<=", LOST + 1e-9),
+        results_file.goal(f"best int4 ({name}): of fp32's bytes", four[best]["bytes"] / exact["bytes"], "<=", SHARE),
+    ]
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The page's text."""
+    figures = result["figures"]
+    text = HEAD.format(**figures)
+    for model, title, rate in (
+        ("smollm2", "SmolLM2, in onnxruntime-genai", "tokens_per_second"),
+        ("minilm", "MiniLM, in ONNX Runtime", "texts_per_second"),
+    ):
+        cells = {part.split("; ")[1]: c for part, c in figures["cells"].items() if part.startswith(f"{model}; ")}
+        text += (
+            f"\n## {title}\n\n| | MB | of fp32 | folder for vLLM, MB | agreement | KL | top-1 | speed | a second |\n"
+        )
+        text += "|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+        for name, cell in cells.items():
+            folder = cell.get("folder_bytes")
+            text += f"| {name} | {cell['bytes'] / 1e6:.1f} | {cell['bytes'] / cells['fp32']['bytes']:.1%} "
+            text += f"| {f'{folder / 1e6:.1f}' if folder else ''} | {cell['agreement']:.1%} "
+            text += f"({cell['lower']:.1%} to {cell['upper']:.1%}) | {cell['kl']:.4f} | {cell['top1']:.1%} "
+            text += f"| {cell['speed']:.2f} | {cell[rate]:.0f} |\n"
+    return text + results_file.asked(result["goals"])
+
+
+def write_page() -> None:
+    """From the committed result."""
+    PAGE.write_text(page(json.loads((results_file.FOLDER / "quantization.json").read_text())))
+
+
+if __name__ == "__main__":
+    write_page()
