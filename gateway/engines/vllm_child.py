@@ -12,12 +12,14 @@ import msgspec
 from exporters.models import Confidence
 from exporters.models.vocabulary import Vocabulary
 from gateway.engines import vllm_wire as wire
-from gateway.engines.errors import WorkerGone
+from gateway.engines.errors import EngineError, WorkerGone
 from gateway.engines.protocol import Event, Options, Started
 from gateway.engines.telling import Telling, described, opens_thinking
 from gateway.engines.vllm_server import Server
 
 T = TypeVar("T")
+
+_ANYTHING = [{"role": "user", "content": "?"}]
 
 _KEEP_ALIVE = 3.0  # seconds: uvicorn closes an idle connection after 5, and a request would be lost on it
 
@@ -46,6 +48,7 @@ class VllmChild:
         self._waits: set[asyncio.Timeout] = set()  # for the server's next word: ended when it is gone
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        self._asking_again: asyncio.Task[None] | None = None
         self._following = asyncio.create_task(self._follow())
 
     @property
@@ -71,8 +74,9 @@ class VllmChild:
         """See Instance."""
         if self.gone.is_set():
             raise WorkerGone
+        began = time.monotonic()
         if not self._calls:
-            self._since = time.monotonic()
+            self._since = began
         self._calls += 1
         self._next += 1
         answer = self._formed if options.schema else self._written
@@ -83,16 +87,33 @@ class VllmChild:
         except (aiohttp.ClientError, OSError) as error:
             raise WorkerGone from error
         finally:
+            if self._server.heard < began and not self.gone.is_set() and self._asking_again is None:
+                self._calls += 1
+                self._asking_again = asyncio.create_task(self._ask_again())
             self._calls -= 1
 
     async def close(self) -> None:
         """See Instance."""
         self._end()
+        if self._asking_again is not None:
+            await self._asking_again
         await self._session.close()
         await self._release()
         self._following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._following
+
+    async def _ask_again(self) -> None:
+        """Who asked gave up before a word came. One more token says whether the server hangs: it is silent until then,
+        however soon clients give up."""
+        try:
+            async for _ in self._asked(_ANYTHING, Options(max_tokens=1)):
+                pass
+        except (EngineError, aiohttp.ClientError, OSError):
+            pass  # the next to ask is told
+        finally:
+            self._asking_again = None
+            self._calls -= 1
 
     async def _follow(self) -> None:
         await self._server.gone.wait()
@@ -191,7 +212,9 @@ class VllmChild:
         body = wire.request(self._model.name, messages, options, most=room)
         async with await self._post("/v1/chat/completions", body) as response:
             if not response.ok:
-                raise wire.refused(response.status, await self._unless_gone(response.read()), options)
+                said = await self._unless_gone(response.read())
+                self._server.heard = time.monotonic()
+                raise wire.refused(response.status, said, options)
             async for chunk in wire.chunks(self._heard(response)):
                 if chunk.error is not None:
                     raise wire.refusal(chunk.error, options)

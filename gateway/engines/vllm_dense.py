@@ -5,11 +5,10 @@ import asyncio
 import os
 import shutil
 import sys
-from importlib import import_module
 from pathlib import Path
 
 from exporters.child import ending_with
-from exporters.models import ArtefactError, alone
+from exporters.models import ArtefactError, alone, dequantize
 from gateway.engines.errors import NotReady, WorkerGone
 
 _FAILED = 3
@@ -47,7 +46,6 @@ async def dense(source: Path, cache: Path) -> Path:
 def main(source: Path, out: Path) -> int:
     """Write them. Returns the exit status."""
     try:
-        dequantize = import_module("exporters.models.awq_layout").dequantize  # torch
         with alone(out):
             if not (out / "config.json").is_file():
                 dequantize(source, out)

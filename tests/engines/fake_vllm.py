@@ -25,6 +25,7 @@ class FakeVllm:
         self.answer = answer
         self.mode = "well"
         self.after = 3
+        self.wait = 0.0  # before the first word
         self.pause = 0.0
         self.logprob = -0.25
         self.alternatives: list[tuple[int, float]] = []
@@ -76,6 +77,7 @@ class FakeVllm:
         try:
             if self.mode == "hangs":
                 await asyncio.sleep(60)
+            await asyncio.sleep(self.wait)
             await self._tell(response, self._choice({"role": "assistant"}), prompt_token_ids=[1, 2, 3])
             tokens = [*self.answer, END]
             for at, token in enumerate(tokens):

@@ -132,6 +132,7 @@ async def test_a_refusal_is_one_of_the_engines_own_errors(
     with pytest.raises(kind, match=says) as error:
         await ask(child)
     assert "secret" not in str(error.value)
+    assert len(fake.bodies) == 1, "it was heard"
 
 
 async def test_a_schema_that_cant_be_enforced_is_named(child: VllmChild, fake: FakeVllm) -> None:
@@ -179,6 +180,29 @@ async def test_a_server_that_is_well_and_answers_nothing_is_silent(child: VllmCh
         await asyncio.wait_for(asked, 5)
     with pytest.raises(WorkerGone):
         await ask(child)
+
+
+async def test_a_server_that_hangs_is_silent_also_where_everybody_gives_up_soon(
+    child: VllmChild, fake: FakeVllm
+) -> None:
+    fake.mode = "hangs"
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(child), 0.2)
+    assert child.silent > 0.5
+    assert len(fake.bodies) == 4, "three, and one that waits"
+    child.kill()
+    await asyncio.wait_for(child.gone.wait(), 5)
+
+
+async def test_a_server_that_was_given_up_too_soon_is_well(child: VllmChild, fake: FakeVllm) -> None:
+    fake.wait = 0.3
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(ask(child), 0.1)
+    assert child.silent > 0.0
+    await until(lambda: child.silent == 0.0, seconds=5)
+    assert fake.bodies[-1]["max_tokens"] == 1
+    assert text(await ask(child)) == "red as a rose"
 
 
 async def test_a_found_server_that_is_no_longer_well_is_gone(child: VllmChild, fake: FakeVllm) -> None:
