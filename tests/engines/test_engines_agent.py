@@ -117,6 +117,30 @@ async def test_a_version_that_finds_no_room_waits_and_the_others_go_on(
         await made.ready("v2")
 
 
+async def test_where_the_machine_has_no_memory_for_a_second_version_the_first_goes_on_and_it_is_tried_again(
+    running: Running, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("v1")
+    publish("v2")
+    running.registry.set(version("v1"))
+    await running.ready("v1")
+    [worker] = children(os.getpid())
+    limited = tmp_path / "limited"  # kB: less than the libraries take
+    limited.write_text(f'#!/bin/sh\nulimit -v 140000\nexec {sys.executable} "$@"\n')
+    limited.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(limited))
+        running.registry.set(version("v1"), version("v2"))
+        await until(lambda: bool(running.collector.of(EventKind.UNREADY, "v2")))
+        unready = running.collector.of(EventKind.UNREADY, "v2")[0]
+        assert "(again in" in unready.data["reason"]
+        assert not unready.data["hopeless"]
+        assert (await running.ask("v1"))[0] == 200
+    await running.ready("v1", "v2")
+    assert (await running.ask("v2"))[0] == 200
+    assert worker in children(os.getpid())
+
+
 async def test_a_wanted_version_is_verified_loaded_probed_and_published(running: Running, publish: Publish) -> None:
     publish("v1")
     running.registry.set(version("v1"))
