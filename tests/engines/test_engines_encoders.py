@@ -88,7 +88,7 @@ async def test_openais_client_gets_vectors(embedding: tuple[Path, Exported], ser
         cut = np.array(plain.data[0].embedding[:8])
         assert short == pytest.approx((cut / np.linalg.norm(cut)).tolist(), abs=1e-6)
         assert len((await client.embeddings.create(model="m", input="a", dimensions=16)).data[0].embedding) == 16
-    event = served.emitted[0]
+    event = next(e for e in served.emitted if e["name"] == "engine.request")
     assert (event["name"], event["operation"], event["outcome"]) == ("engine.request", "embeddings", "ok")
     assert event["prompt_tokens"] == got.usage.prompt_tokens
     assert 0 <= event["queue_seconds"] <= event["seconds"]
