@@ -108,6 +108,12 @@ class EncoderSession:
         return Tokens(ids, kinds, len(cut) == len(long) and not over)
 
 
+def score(card: EncoderCard, logits: Floats) -> npt.NDArray[np.float64]:
+    """What a cross-encoder's logits [n] mean."""
+    found = logits.astype(np.float64)
+    return 1.0 / (1.0 + np.exp(-np.maximum(found, -700.0))) if card.squash else found
+
+
 def _closing(marks: Sequence[int]) -> int:
     """How many marks a sequence ends with."""
     return next((n for n, mark in enumerate(reversed(marks)) if not mark), len(marks))

@@ -17,7 +17,7 @@ import msgspec
 from exporters.models.encoder_card import GRAPH, TOKENIZER, EncoderCard, write_card
 from exporters.models.encoder_modules import read_modules
 from exporters.models.encoder_onnx import LOADING, PROBES, load_encoder, positions, write_graph
-from exporters.models.encoder_session import EncoderSession, Tokens
+from exporters.models.encoder_session import EncoderSession, Tokens, score
 from exporters.models.errors import ExportFailed, MissingArtefact
 from exporters.models.int8 import quantize
 
@@ -118,13 +118,6 @@ def export_cross_encoder(
         at += len(documents)
     report = {"explained": explained, "pairs": len(rows)}
     return Exported(card=card, golden=golden[:GOLDEN], report=report)
-
-
-def score(card: EncoderCard, logits: Any) -> Any:
-    """What a cross-encoder's logits [n] mean."""
-    import numpy as np  # noqa: PLC0415 - heavy for who only imports
-
-    return 1.0 / (1.0 + np.exp(-logits.astype(np.float64))) if card.squash else logits.astype(np.float64)
 
 
 def _write(model: Any, source: Path, out: Path, card: EncoderCard, *, inputs: Sequence[str]) -> EncoderSession:

@@ -15,8 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from exporters.models.encoder_card import EncoderCard
-from exporters.models.encoder_session import EncoderSession, Floats, QueryTooLong, Tokens
-from exporters.models.to_encoder import score
+from exporters.models.encoder_session import EncoderSession, Floats, QueryTooLong, Tokens, score
 from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, QueueFull
 from gateway.engines.protocol import Cancel, Embed, Encode, Event, Loaded, Refused, Scores, Vectors
 

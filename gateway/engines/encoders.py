@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from gateway.engines import embeddings, rerank
+from gateway.engines import bodies, embeddings, rerank
 from gateway.engines.hosting import Hosted, Hosts
 from gateway.engines.measured import Measured
 from router.events import Events
@@ -23,7 +23,7 @@ class Encoders:
         """POST /versions/{id}/v1/embeddings."""
         async with self._admitted(request, does="embed", operation="embeddings") as (hosted, measured):
             child = hosted.encoder("embed")
-            asked = embeddings.read(await request.read(), dimensions=child.loaded.dimensions)
+            asked = embeddings.read(await bodies.read(request), dimensions=child.loaded.dimensions)
             found = await child.embed(asked.texts, truncate=asked.truncate)
             measured.note(found)
             answered = embeddings.answer(asked, found, child.loaded, model=hosted.version.id)
@@ -33,7 +33,7 @@ class Encoders:
     async def rank(self, request: web.Request) -> web.Response:
         """POST /versions/{id}/v1/rerank."""
         async with self._admitted(request, does="rank", operation="rerank") as (hosted, measured):
-            asked = rerank.read(await request.read())
+            asked = rerank.read(await bodies.read(request))
             found = await hosted.encoder("rank").rank(asked.query, asked.documents, truncate=asked.truncate)
             measured.note(found)
             measured.outcome = "ok"

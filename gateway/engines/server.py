@@ -12,10 +12,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from exporters.models.tool_text import Call, Reader
-from gateway.engines import chat
+from gateway.engines import bodies, chat
 from gateway.engines.answers import CONFIDENCE_HEADER, Answer, confidence
 from gateway.engines.encoders import Encoders
-from gateway.engines.errors import EngineError, InvalidRequest, TooLarge, openai_body
+from gateway.engines.errors import EngineError, InvalidRequest, openai_body
 from gateway.engines.hosting import Hosted, Hosts
 from gateway.engines.measured import Measured
 from gateway.engines.protocol import Assessed, Done, Event, Piece, Started, Token
@@ -23,7 +23,6 @@ from router.events import Events
 
 log = logging.getLogger("retort.engine")
 
-MAX_BODY = 16 << 20
 _JSON = "application/json"
 
 
@@ -33,7 +32,7 @@ def create_app(hosts: Hosts, *, events: Events) -> web.Application:
     Run it with `handler_cancellation`, so that a client that leaves ends its request's decoding.
     """
     engine = _Engine(hosts, events)
-    app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
+    app = web.Application(client_max_size=bodies.MAX_BODY, middlewares=[_errors])
     app.router.add_post("/versions/{version}/v1/chat/completions", engine.chat)
     encoders = Encoders(hosts, events)
     app.router.add_post("/versions/{version}/v1/embeddings", encoders.embed)
@@ -49,8 +48,6 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except EngineError as error:
         return _error_response(error)
-    except web.HTTPRequestEntityTooLarge:
-        return _error_response(TooLarge(f"The body is above {MAX_BODY >> 20} MiB."))
     except web.HTTPException as error:
         refused = InvalidRequest(f"{request.method} {request.path}: {error.reason}.")
         return web.Response(status=error.status, body=openai_body(refused), content_type=_JSON)
@@ -86,7 +83,7 @@ class _Engine:
             return await self._answer(request, hosted, measured)
 
     async def _answer(self, request: web.Request, hosted: Hosted, measured: Measured) -> web.StreamResponse:
-        asked = chat.read(await request.read(), tools=hosted.version.tools is not None)
+        asked = chat.read(await bodies.read(request), tools=hosted.version.tools is not None)
         answer = Answer(
             id=f"chatcmpl-{uuid.uuid4().hex}",
             created=int(time.time()),

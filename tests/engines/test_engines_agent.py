@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,14 +14,16 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+import tiny_encoder
 from engine_fakes import FakeCollector, FakeRegistry, Tiny, until, version
 
 from collector import socket_path
-from exporters.models import Store
+from exporters.models import ENCODER, Manifest, Store
+from exporters.models.to_encoder import export_bi_encoder
 from gateway.engines.agent import Seams, run
 from gateway.engines.errors import CannotListen
 from gateway.engines.timing import Timing
-from router import Config, EventKind, Events, Registry, open_registry, parse
+from router import Config, EventKind, Events, Registry, TaskKind, open_registry, parse
 
 pytestmark = pytest.mark.e2e
 
@@ -95,6 +98,31 @@ async def test_a_version_that_calls_tools_in_an_unknown_form_is_not_served(runni
     assert unready.data["hopeless"]
     assert "'tags-0'; this engine knows 'tags-1'" in unready.data["reason"]
     assert not running.registry.endpoints
+
+
+async def test_an_encoder_is_verified_loaded_probed_and_published_as_any_version(
+    running: Running, store: Store, tmp_path: Path
+) -> None:
+    staging = store.staging("e1")
+    exported = export_bi_encoder(tiny_encoder.plain(tmp_path / "bert"), staging)
+    manifest = Manifest(
+        id="e1", route="support", kind="embedding", runtime=ENCODER, base="tiny", base_revision="0", created_at=1.0,
+        quantization="int8", files={}, golden=exported.golden,
+    )  # fmt: skip
+    store.add(staging, manifest)
+    other = store.staging("e2")
+    for file in (f for f in store.path("e1").iterdir() if f.name != "manifest.json"):
+        shutil.copyfile(file, other / file.name)
+    wrong = [{**exported.golden[0], "vector": exported.golden[0]["vector"][::-1]}]
+    store.add(other, msgspec.structs.replace(manifest, id="e2", golden=wrong))
+    running.registry.set(*(msgspec.structs.replace(version(n), kind=TaskKind.EMBEDDING) for n in ("e1", "e2")))
+    await running.ready("e1")
+    async with running.client.post(running.registry.endpoints["e1"] + "/embeddings", json={"input": "a car"}) as got:
+        assert (got.status, len((await got.json())["data"][0]["embedding"])) == (200, 32)
+    await until(lambda: bool(running.collector.of(EventKind.UNREADY, "e2")))
+    [unready] = running.collector.of(EventKind.UNREADY, "e2")
+    assert unready.data["hopeless"]
+    assert "golden entry 0 of e2 comes out too different" in unready.data["reason"]
 
 
 async def test_a_version_that_finds_no_room_waits_and_the_others_go_on(

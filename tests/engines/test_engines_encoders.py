@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -15,8 +16,8 @@ from aiohttp import ClientSession, web
 from engine_fakes import Served, until, version
 
 from exporters.models import ENCODER, Manifest
-from exporters.models.encoder_session import EncoderSession
-from exporters.models.to_encoder import Exported, export_bi_encoder, export_cross_encoder, score
+from exporters.models.encoder_session import EncoderSession, score
+from exporters.models.to_encoder import Exported, export_bi_encoder, export_cross_encoder
 from gateway.engines.child import Child
 from gateway.engines.errors import NotReady
 from gateway.engines.hosting import Hosted, Hosts
@@ -127,6 +128,12 @@ async def test_what_cannot_be_embedded_is_refused_by_name(
     assert (refused.status, error["param"]) == (400, param)
     assert said in error["message"]
     assert served.emitted[-1]["outcome"] == error["code"]
+
+
+async def test_a_body_above_the_limit_is_a_413(embedding: tuple[Path, Exported], serve: Serve) -> None:
+    served = await serve(embedding[0])
+    refused = await served.client.post(f"{served.url}/v1/embeddings", data=io.BytesIO(b"x" * (17 << 20)))
+    assert (refused.status, served.emitted[-1]["outcome"]) == (413, "request_too_large")
 
 
 async def test_a_long_text_is_cut_where_that_is_asked_for(embedding: tuple[Path, Exported], serve: Serve) -> None:

@@ -9,10 +9,10 @@ import pytest
 import tiny_encoder
 
 from exporters.models.encoder_card import EncoderCard, read_card, write_card
-from exporters.models.encoder_session import EncoderSession, QueryTooLong
+from exporters.models.encoder_session import EncoderSession, QueryTooLong, score
 from exporters.models.errors import CorruptArtefact, ExportFailed, MissingArtefact
 from exporters.models.int8 import quantize
-from exporters.models.to_encoder import Exported, export_bi_encoder, export_cross_encoder, score
+from exporters.models.to_encoder import Exported, export_bi_encoder, export_cross_encoder
 
 TEXTS = tiny_encoder.TEXTS
 SHARED = (TEXTS[0], TEXTS[1], TEXTS[2] + " " + TEXTS[3], "a", "[SEP] [PAD] naïve 東京", "the red car " * 40)
