@@ -50,10 +50,12 @@ async def loading(stand: Stand, rate: float = 20.0) -> AsyncIterator[Load]:
     async with asking(stand) as load:
         over = asyncio.Event()
         running = asyncio.create_task(load.run(rate, over))
-        yield load
-        over.set()
-        await running
-        await load.finish()
+        try:
+            yield load
+        finally:
+            over.set()
+            await running
+            await load.finish()
 
 
 @asynccontextmanager
@@ -112,6 +114,7 @@ async def test_an_answer_tells_whether_one_version_made_it_to_its_end(
 async def test_swap_and_rollback_under_load_fail_cut_and_mix_nothing_and_conversations_keep_their_arm(
     stand: Stand,
 ) -> None:
+    workers = stand.workers()
     async with loading(stand) as load:
         await asyncio.sleep(1.0)
         load.streams(30, LONG)
@@ -122,9 +125,8 @@ async def test_swap_and_rollback_under_load_fail_cut_and_mix_nothing_and_convers
                 lambda version=version, began=began: any(a.served == version and a.at > began for a in load.answers),
                 stand,
             )
-            # It is warm: what takes its time is the gateway's look at the registry, once a second.
-            assert time.monotonic() - began < 5.0
             await asyncio.sleep(0.5)
+    assert stand.workers() == workers  # both are warm: nothing is loaded, there or back
     assert not bad(load)
     assert {answer.served for answer in load.answers} == {"teacher", "old", "new"}
     arms: dict[int, set[str]] = {}
