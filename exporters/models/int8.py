@@ -5,8 +5,8 @@
 
 ONNX Runtime's own dynamic quantization scales a whole batch at once: one token's outlier costs all the others digits,
 and a text's vector depends on the texts beside it (MiniLM: cosine .989 between the same text alone and among others).
-By token it doesn't, and it is nearer to fp32 (worst cosine of 128 descriptions .995 against .988), at 10 to 20% of the
-speed. Weights have 7 bits: without VNNI sums of two products of 8 bits overflow, and an artefact may move.
+By token it doesn't, and it is nearer to fp32 (worst cosine of 128 descriptions .995 against .988), for about a sixth of
+the speed. Weights have 7 bits: without VNNI sums of two products of 8 bits overflow, and an artefact may move.
 """
 
 from pathlib import Path

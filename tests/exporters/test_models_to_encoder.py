@@ -9,6 +9,7 @@ import pytest
 import tiny_encoder
 
 from exporters.models.encoder_card import EncoderCard, read_card, write_card
+from exporters.models.encoder_onnx import packaged_encoder
 from exporters.models.encoder_session import EncoderSession, QueryTooLong, score
 from exporters.models.errors import CorruptArtefact, ExportFailed, MissingArtefact
 from exporters.models.int8 import quantize
@@ -70,6 +71,22 @@ def test_a_plain_folder_is_read_as_mean_and_norm(root: Path) -> None:
     session = EncoderSession.load(out, threads=1)
     wanted = SentenceTransformer(str(source), device="cpu").encode(texts := [*SHARED[:4], SHARED[-1]])
     assert cosines(session.run([session.text(text) for text in texts]), wanted).min() > 0.985
+
+
+@pytest.mark.train
+def test_the_real_encoder_keeps_its_vectors(tmp_path: Path) -> None:
+    """all-MiniLM-L6-v2 beside sentence-transformers itself."""
+    from sentence_transformers import SentenceTransformer
+
+    source = packaged_encoder()
+    exported = export_bi_encoder(source, tmp_path, texts=SHARED[:3])
+    assert (exported.card.dimensions, exported.card.most_tokens) == (384, 256)
+    texts = ["How can I get a new password?", "I want to reset my password.", "The soup needs more salt."]
+    session = EncoderSession.load(tmp_path, threads=1)
+    found = session.run([session.text(text) for text in texts])
+    wanted = SentenceTransformer(str(source), device="cpu").encode(texts)
+    assert cosines(found, wanted).min() > 0.98
+    assert found[0] @ found[1] > 0.6 > 0.3 > found[0] @ found[2]
 
 
 def test_neighbours_change_nothing(projected: tuple[Path, Path, Exported]) -> None:
