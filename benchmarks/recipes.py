@@ -148,7 +148,10 @@ def make(part: str, *, bench: Bench) -> dict[str, Any]:
     report = evaluate(
         generate, judged, scorer("json_fields", artefact), max_new_tokens=most, drafts=drafts, progress=show
     )
-    speed, rate = times(served, served if name == "teacher" else bench.served_teacher(task), judged[:TIMED], most)
+    served = recipe.exported(artefact)  # anew: what it has read already it would not read again
+    speed, rate = times(
+        served, recipe.exported(artefact) if name == "teacher" else bench.served_teacher(task), judged[:TIMED], most
+    )
     sized = sum(file.stat().st_size for file in artefact.iterdir())
     shutil.rmtree(artefact)
     stages = facts.get("stages") or [facts]
@@ -199,13 +202,13 @@ def prepared(bench: Bench, part: str, train: list[Example]) -> Job:
 
 def times(served: Exported, teacher: Exported, judged: list[Example], most: int) -> tuple[float, float]:
     """How many answers a student gives in the time of one of the teacher's, taken by turns, and its tokens a second.
-    Each answer is decoded by itself and without a draft, as in serving."""
+    Each answer is decoded by itself."""
     spent, tokens = [0.0, 0.0], 0
     for at in range(0, len(judged), TURN):
         prompts = [e.messages for e in judged[at : at + TURN]]
         for which, one in enumerate((served, teacher)):
             began = time.monotonic()
-            said = one.generate(prompts, max_new_tokens=most)
+            said = [one.generate([prompt], max_new_tokens=most)[0] for prompt in prompts]
             spent[which] += time.monotonic() - began
             tokens += sum(answer.tokens for answer in said) if which == 0 else 0
     return spent[1] / spent[0], tokens / spent[0]
