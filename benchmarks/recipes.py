@@ -144,10 +144,7 @@ def make(part: str, *, bench: Bench) -> dict[str, Any]:
     served = recipe.exported(artefact)
     most = recipe.most_tokens([e.answer for e in [*train, *judged]])
     generate: Any = served.generate
-    drafts = [e.answer for e in judged]  # most are the student's own, and are only checked
-    report = evaluate(
-        generate, judged, scorer("json_fields", artefact), max_new_tokens=most, drafts=drafts, progress=show
-    )
+    report = evaluate(generate, judged, scorer("json_fields", artefact), max_new_tokens=most, progress=show)
     served = recipe.exported(artefact)  # anew: what it has read already it would not read again
     speed, rate = times(
         served, recipe.exported(artefact) if name == "teacher" else bench.served_teacher(task), judged[:TIMED], most
