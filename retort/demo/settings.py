@@ -40,8 +40,8 @@ def policy(engine: str) -> dict[str, Any]:
 
 
 def evidence_rate(seconds: float) -> float:
-    """Requests a second, below the engine's capacity: the student's evaluation on HELD_OUT records, one after the
-    other as it serves them, took `seconds` on this machine."""
+    """Requests a second, below the engine's capacity: the student's evaluation on HELD_OUT records, several at once,
+    took `seconds` on this machine."""
     return min(EVIDENCE_RATE, CAPACITY_SHARE * HELD_OUT / seconds)
 
 

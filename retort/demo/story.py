@@ -31,7 +31,8 @@ from router import Stage
 
 SEED = 11
 FEW = 24
-CYCLE_SECONDS = 1800.0
+CYCLE_SECONDS = 3600.0
+LOAD_SECONDS = 600.0
 MOST_EVIDENCE = 5000  # requests after which a stage is given up
 
 
@@ -207,7 +208,9 @@ class Demo:
         self._say(f"{version} is registered: the gate let it through")
         self._say(f"the load from here on is {self._rate:.1f} requests a second, below the engine's capacity")
         with self.phase("load"):
-            await self._until(lambda: watch.stage(version) is Stage.SHADOW, "the engine to load it", seconds=120)
+            await self._until(
+                lambda: watch.stage(version) is Stage.SHADOW, "the engine to load it", seconds=LOAD_SECONDS
+            )
         return version
 
     async def _evidence_until(self, watch: Watch, version: str, name: str, ends: set[Stage]) -> None:
@@ -240,7 +243,7 @@ class Demo:
     async def _spoil(self, watch: Watch, version: str, fault: Fault) -> list[Sent]:
         """Put a fault before the live student until traffic is taken back; returns what was sent meanwhile."""
         await self._until(
-            lambda: watch.stage(version) is Stage.LIVE and watch.ready(version), "it to serve", seconds=60
+            lambda: watch.stage(version) is Stage.LIVE and watch.ready(version), "it to serve", seconds=LOAD_SECONDS
         )
         before = len(self._traffic.sent)
         self._proxy.faults[version] = fault

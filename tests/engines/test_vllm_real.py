@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 import tiny_model
 from engine_fakes import FakeCollector, FakeRegistry, until, version
-from vllm_students import MOST, QUESTION, Torch, build_adapter, golden, publish, python
+from vllm_service import python
+from vllm_students import MOST, QUESTION, Torch, build_adapter, golden, publish
 
 from collector import socket_path
 from exporters.models import Store

@@ -1,32 +1,19 @@
 """Students for the tests with a real vLLM: tiny models and adapters with golden answers that torch recorded, as
-artefacts of a store; and where vLLM is."""
+artefacts of a store."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from exporters.models import VLLM, Manifest, Store
 
-ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".vllm/bin/python"
 QUESTION = [{"role": "user", "content": "1: a red car in the garden"}]
 GOLDEN = [{"role": "user", "content": "golden"}]
 MOST = 24
 
 Messages = Sequence[dict[str, str]]
-
-
-def python() -> str:
-    """The interpreter of vLLM's environment."""
-    if not (ROOT / ".vllm/.installed").is_file():
-        if os.environ.get("CI"):
-            pytest.fail("no vLLM: scripts/install_vllm did not run")
-        pytest.skip("scripts/install_vllm installs vLLM")
-    return str(PYTHON)
 
 
 class Torch:
