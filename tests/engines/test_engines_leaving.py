@@ -126,7 +126,7 @@ async def _given_up(child: Child) -> None:
         async with asyncio.timeout(0.1):
             while True:
                 await anext(events)
-    except TimeoutError:
+    except (TimeoutError, StopAsyncIteration):  # the answer may be over before that
         await events.aclose()
 
 
