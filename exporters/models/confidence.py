@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exporters.models.novelty import Neighbours
 
 FILE = "confidence.json"
-NOVELTY_FILE = "novelty.safetensors"
+NOVELTY_FILE = "novelty.data"  # tensors, too; but who loads a model folder loads all of its *.safetensors
 SCHEMA = 1
 DIGITS = 6  # as a header carries it, so that a threshold means the same offline and live
 SMALLEST = 10.0**-DIGITS  # of any answer to an input that is not novel

@@ -22,6 +22,7 @@ LOOK_SECONDS = 10.0  # a busy machine may answer late; one that answers nothing 
 END_SECONDS = 10.0
 _TAIL = 65_536  # bytes of a log that are looked through for the reason of an end
 _REASON = re.compile(r"\b(\w*(?:Error|Exception|Interrupt)\b: .+)")
+_LONGEST_REASON = 500  # characters
 _OF_THE_MODEL = ("ValueError", "KeyError", "AttributeError", "NotImplementedError", "ValidationError")
 _OF_THE_MACHINE = ("memory", "Memory", "address", "Address")
 
@@ -198,11 +199,11 @@ def free_port() -> int:
 
 
 def _reason(log: Path | None) -> str:
-    """The first error that a server's log tells, which the later ones follow from."""
+    """The first error that a server's log tells, which the later ones follow from. Its warnings name errors, too."""
     if log is None:
         return "no reason"
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - _TAIL))
-        text = stream.read().decode("utf-8", "replace")
-    found = _REASON.findall(text)
-    return found[0].strip() if found else "no reason"
+        lines = stream.read().decode("utf-8", "replace").splitlines()
+    found = _REASON.search("\n".join(line for line in lines if " WARNING " not in line))
+    return found[1].strip()[:_LONGEST_REASON] if found else "no reason"

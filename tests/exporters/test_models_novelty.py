@@ -79,7 +79,7 @@ def test_inputs_without_words_or_users_and_very_long_ones_have_a_novelty_too(pac
 def test_a_saved_index_says_the_same_and_is_what_safetensors_reads(packages: Neighbours, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
-    path = tmp_path / "novelty.safetensors"
+    path = tmp_path / "novelty.data"
     packages.save(path)
     loaded = Neighbours.load(path)
     for text in (package(0), *COOKING):

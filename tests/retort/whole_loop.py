@@ -46,7 +46,7 @@ class Loop:
         self, folder: Path, base: Path, log: str, *, engine: dict[str, Any], student: dict[str, Any],
         retrain: dict[str, Any],
     ) -> None:  # fmt: skip
-        self.gateway, teacher, engine, self.proxy_port = free_ports(4)
+        self.gateway, teacher, engine_port, self.proxy_port = free_ports(4)
         self.teacher = teacher
         self.file = folder / "retort.yaml"
         self.file.write_text(
@@ -58,7 +58,7 @@ class Loop:
                     "upstreams": {"up": {"base_url": f"http://127.0.0.1:{teacher}/v1", "distillation_allowed": True}},
                     "engines": {
                         "local": {
-                            "listen": f"127.0.0.1:{engine}",
+                            "listen": f"127.0.0.1:{engine_port}",
                             "advertise": f"http://127.0.0.1:{self.proxy_port}",
                             "threads": 1,
                             **engine,
@@ -83,7 +83,7 @@ class Loop:
             )
         )  # fmt: skip
         self.config: Config = parse(self.file.read_text(), {})
-        self.proxy = FaultyProxy(f"http://127.0.0.1:{engine}")
+        self.proxy = FaultyProxy(f"http://127.0.0.1:{engine_port}")
         self.client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{self.gateway}/v1", api_key="k", max_retries=0)
         self.sent = 0
         self.failed: list[str] = []

@@ -226,7 +226,7 @@ def _check_artefact(bench: Bench, result: CycleResult) -> None:
     store = Store(bench.config.artefacts)
     manifest = store.verify(result.cycle_id)
     assert {"model.onnx", "genai_config.json", "tokenizer.json", "tokenizer_config.json"} <= set(manifest.files)
-    assert {"confidence.json", "novelty.safetensors"} <= set(manifest.files)
+    assert {"confidence.json", "novelty.data"} <= set(manifest.files)
     assert {"card.html", "card.md", "card-learning.png", "card-clusters.png", "card-sizes.png"} <= set(manifest.files)
     assert {suite["name"]: suite["failed"] for suite in manifest.report["safety"]}["secrets"] == 0
     assert manifest.report["quantized"]["metrics"]["field:colour"]["value"] > 0.95
