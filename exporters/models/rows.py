@@ -44,8 +44,8 @@ class Rows:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         # A thread that spins for work costs its neighbours more than it gains (beside a gateway that took 80% of one of
-        # two cores, 5.4 requests a second without and 3.7 with), one that sleeps between two operators of a pass loses a
-        # third of its time. 20 us bridge those, and no pause between passes.
+        # two cores, 5.4 requests a second without and 3.7 with); one that sleeps between two operators of a pass loses
+        # a third of its time. 20 us bridge those, and no pause between passes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
         try:

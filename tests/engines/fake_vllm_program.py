@@ -19,9 +19,7 @@ async def serve(name: str, port: int) -> None:
 
 def main(arguments: list[str]) -> None:
     how, name = Path(arguments[-1]).read_text(), arguments[arguments.index("--served-model-name") + 1]
-    print(
-        "(APIServer pid=1) WARNING 11-28 03:23:53 [system_utils.py:255] such as `OSError: [Errno 24] Too many open files`"
-    )
+    sys.stdout.write("(APIServer pid=1) WARNING 11-28 03:23:53 [utils.py:255] errors like `OSError: [Errno 24]`\n")
     below = subprocess.Popen(["sleep", "60"])
     Path(arguments[-1]).with_name(f"{name}.pid").write_text(str(below.pid))
     if how == "model":
