@@ -195,6 +195,8 @@ class Reconciler:
             async with asyncio.timeout(self._timing.load):
                 await probe(child, manifest)
         except (TimeoutError, WorkerGone) as error:
+            if isinstance(error, TimeoutError):
+                child.kill()  # also a server that others share: it answers nobody
             await child.close()
             slow = f"the probes took longer than {self._timing.load:.0f} s"
             raise WorkerGone(

@@ -122,7 +122,8 @@ class VllmChild:
     def _end(self) -> None:
         self.gone.set()
         for wait in self._waits:  # also those of a server that hangs: closing a session ends none
-            wait.reschedule(0.0)
+            if not wait.expired():
+                wait.reschedule(0.0)
 
     async def _unless_gone(self, word: Awaitable[T]) -> T:
         """Wait for something of the server. Raises WorkerGone."""
