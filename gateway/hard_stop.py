@@ -17,7 +17,7 @@ MOST_VERSIONS = 64
 AWAY_SECONDS = 1.0
 AWAY_ERRORS = (ConnectFailed.constant, "http_404")  # nobody is there, or an engine that has not loaded it yet
 # What a process's end does to the requests that it holds.
-LOST_ERRORS = (ConnectFailed.constant, Cut.constant, ErrorInStream.constant, "http_503")
+LOST_ERRORS = (ConnectFailed.constant, Cut.constant, ErrorInStream.constant, "http_502")
 
 
 class _Record(msgspec.Struct):

@@ -131,10 +131,9 @@ class Seq2SeqGenerator:
         max_new_tokens: int,
         drafts: Sequence[str] | None = None,
         tick: Tick | None = None,
-        stepwise: bool = False,
     ) -> list[Generated]:
         """Answers in the prompts' order; `tick(done)` is called after each. Every pass writes one token: nothing is
-        guessed, whatever `drafts` and `stepwise` say."""
+        guessed, whatever `drafts` says."""
         answers = []
         for done, messages in enumerate(prompts, start=1):
             answers.append(self._answer(messages, max_new_tokens))

@@ -71,9 +71,10 @@ class EncoderSchedule:
         """Cut some texts into tokens, and one pass."""
         self._turns += 1
         self._cut()
-        if not self._work:
+        ready = [work for work in self._work if work.ready]
+        if not ready:
             return
-        first = self._work[0] if self._turns % 2 else min(self._work, key=lambda work: work.left)
+        first = ready[0] if self._turns % 2 else min(ready, key=lambda work: work.left)
         batch = self._batch(first)
         try:
             found = self._session.run([work.rows[n] for work, n in batch])
@@ -91,7 +92,7 @@ class EncoderSchedule:
                 self._send(work.answer(self._session))
 
     def _cut(self) -> None:
-        """So much that every request has something for the next pass, short requests first."""
+        """So much that the next passes have something to read, short requests first; the last may have to wait."""
         room = CUT
         for work in sorted(self._work, key=lambda work: work.left):
             if room > 0 and work.uncut and work.ready < BUDGET:

@@ -6,7 +6,7 @@ EngineError
 ├── UnknownVersion     the version isn't served here: 404
 ├── TooLarge           the body is above the limit: 413
 ├── QueueFull          too many requests wait already: 503, may be retried
-├── WorkerGone         the version's process ended: 503, may be retried
+├── WorkerGone         the version's process ended: 502 (so that it is told from a full queue), may be retried
 ├── NoRoom             a version would take more memory than the engine may; may be retried
 ├── DecodeFailed       the runtime failed: 500
 ├── NotReady           a version can't be loaded, or fails its probes; not worth retrying with the same files
@@ -73,7 +73,7 @@ class WorkerGone(EngineError):
     """The process that serves this version has ended."""
 
     retryable = True
-    status = 503
+    status = 502
     code = "worker_gone"
 
 

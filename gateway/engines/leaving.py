@@ -58,9 +58,10 @@ class Leaving:
         """Wait for all that leave, at most so long; then cut off what they have not finished."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
-        for hosted, task in list(self._draining.values()):
+        cut = list(self._draining.values())
+        for _, task in cut:
             task.cancel()
-            await self._close(hosted)
+        await asyncio.gather(*(self._close(hosted) for hosted, _ in cut), return_exceptions=True)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _leave(self, hosted: Hosted, reason: str) -> None:

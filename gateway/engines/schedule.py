@@ -95,7 +95,7 @@ class Schedule:
         piece = next(pieces(decoding.unread, BESIDE if self._decoding else PIECE))
         try:
             logits = self._rows.read(row, piece)
-        except RuntimeError:
+        except Exception:  # the runtimes raise their own kinds
             self._send(_failed(decoding.id))
             self._leave(row)
             return
@@ -110,7 +110,7 @@ class Schedule:
         now = self._line[: self._decoding]
         try:
             found = self._rows.step([decoding.last for decoding in now])
-        except RuntimeError:
+        except Exception:  # likewise
             for decoding in now:
                 self._send(_failed(decoding.id))
             for row in reversed(range(len(now))):
@@ -127,7 +127,7 @@ class Schedule:
         except DecodeFailed as error:
             self._send(Refused(id=decoding.id, code=error.code, message=str(error)))
             self._leave(row)
-        except FloatingPointError:
+        except Exception:  # the edge of the loop
             self._send(_failed(decoding.id))
             self._leave(row)
         else:

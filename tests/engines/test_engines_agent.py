@@ -286,7 +286,7 @@ async def test_a_worker_that_hangs_is_replaced(tmp_path: Path, store: Store, pub
         await running.ready("v1")
         [worker] = children(os.getpid())
         os.kill(worker, signal.SIGSTOP)
-        assert (await running.ask("v1"))[0] == 503
+        assert (await running.ask("v1"))[0] == 502
         await until(lambda: len(collector.of(EventKind.READY, "v1")) == 2)
         assert (await running.ask("v1"))[0] == 200
 

@@ -83,6 +83,19 @@ def test_requests_share_a_pass() -> None:
     assert sorted(event.id for event in m.told) == list(range(16))
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_two_large_requests_at_once_are_both_answered(before: int) -> None:
+    """What is cut into tokens at a turn goes to the shorter one: the other may have nothing for the next pass."""
+    m = made()
+    for _ in range(before):
+        m.turns.turn()
+    m.turns.take(embed(0, ["x" * 1200] * 100, truncate=True))
+    m.turns.take(embed(1, ["y" * 1000] * 100, truncate=True))
+    run(m)
+    assert sorted(event.id for event in m.told) == [0, 1]
+    assert all(isinstance(event, Vectors) for event in m.told)
+
+
 def test_a_short_request_waits_for_two_passes_at_most_and_a_long_one_for_every_second() -> None:
     m = made()
     m.turns.take(embed(0, ["x" * 400] * 100))

@@ -226,7 +226,7 @@ async def test_models_and_health_name_the_version(served: Served) -> None:
     assert await response.json() == {"status": "ok", "versions": ["v1"]}
 
 
-async def test_a_killed_worker_is_a_503_before_the_first_byte_and_an_error_event_after_it(served: Served) -> None:
+async def test_a_killed_worker_is_a_502_before_the_first_byte_and_an_error_event_after_it(served: Served) -> None:
     long = ask(**LONG)
     streaming = await served.post({**long, "stream": True})
     await streaming.content.readline()
@@ -234,11 +234,11 @@ async def test_a_killed_worker_is_a_503_before_the_first_byte_and_an_error_event
     await until(lambda: served.hosted.inside == 2)
     os.kill(served.hosted.child.pid, signal.SIGKILL)
     refused = await waiting
-    assert refused.status == 503
+    assert refused.status == 502
     assert (await refused.json())["error"]["code"] == "worker_gone"
     last = (await events_of(streaming))[-1]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "worker_gone"
-    assert (await served.post(ask())).status == 503
+    assert (await served.post(ask())).status == 502
 
 
 async def test_every_request_is_measured(served: Served) -> None:

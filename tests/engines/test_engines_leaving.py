@@ -15,7 +15,10 @@ from test_engines_agent import TIMING, Publish, Running, alive, children, engine
 from collector import socket_path
 from exporters.models import Store
 from gateway.engines.child import Child
+from gateway.engines.hosting import Hosted, Hosts
+from gateway.engines.leaving import Leaving
 from gateway.engines.protocol import Options
+from gateway.engines.timing import Timing
 from router import EventKind
 
 pytestmark = pytest.mark.e2e
@@ -80,7 +83,7 @@ async def test_an_answer_longer_than_an_engines_stop_may_take_is_cut_with_an_err
         await asyncio.sleep(0.1)
         running.stop.set()
         status, body = await asked
-        assert (status, body["error"]["code"]) == (503, "worker_gone")
+        assert (status, body["error"]["code"]) == (502, "worker_gone")
         await running.task
         assert not alive(worker)
 
@@ -100,7 +103,7 @@ async def test_a_worker_that_hangs_while_it_finishes_is_ended(tmp_path: Path, st
         asked = asyncio.create_task(running.ask("v1"))
         await asyncio.sleep(0.1)
         registry.set()
-        assert (await asked)[0] == 503
+        assert (await asked)[0] == 502
         await until(lambda: not alive(worker))
 
 
@@ -195,3 +198,32 @@ async def test_clients_that_leave_by_the_hundred_leave_no_place_taken_and_are_no
         assert {e["outcome"] for e in running.emitted if e["name"] == "engine.request"} <= {"cancelled", "ok"}
         assert children(os.getpid()) == [worker]
         assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_an_engine_that_stops_closes_all_that_drain_also_one_that_ends_meanwhile() -> None:
+    closed: list[str] = []
+    places = contextlib.ExitStack()
+
+    class Slow:
+        def __init__(self, name: str) -> None:
+            self.name, self.gone = name, asyncio.Event()
+
+        async def close(self) -> None:
+            places.close()  # the others' last requests end
+            await asyncio.sleep(0.01)
+            closed.append(self.name)
+            if self.name == "a":
+                raise RuntimeError("it would not end well")
+
+    async def withdraw(hosted: Hosted, reason: str) -> None:
+        hosts.remove(hosted)
+
+    hosts = Hosts()
+    leaving = Leaving(hosts, Timing(drain=60.0), withdraw=withdraw, ended=lambda: None)
+    for name in "abc":
+        hosted = Hosted(version(name), Slow(name), queue=1)  # type: ignore[arg-type]
+        places.enter_context(hosted.admit())
+        leaving.begin(hosted, reason="no longer wanted")
+    await leaving.finish(0.05)
+    assert sorted(closed) == ["a", "b", "c"]
+    assert not list(leaving)

@@ -116,7 +116,7 @@ async def test_a_server_that_is_well_and_hangs_is_seen_and_the_version_is_back_w
     running: Running,
 ) -> None:
     running.old.mode = "hangs"
-    assert await asyncio.wait_for(running.ask("old"), 10) == (503, "worker_gone")
+    assert await asyncio.wait_for(running.ask("old"), 10) == (502, "worker_gone")
     await until(lambda: bool(running.unready("old")))
     assert "its process ended (it answered nothing; again in" in running.unready("old")[0]
     assert "old" not in running.registry.endpoints

@@ -68,6 +68,18 @@ def test_what_one_end_of_a_process_takes_with_it_counts_once(error: str) -> None
     assert STUDENT not in stop.ready(SEEN, live(1))
 
 
+def test_a_full_queue_now_and_then_hides_no_good_answers() -> None:
+    """It refuses at once, and its answers take long: each is in flight when another request is refused."""
+    stop, _ = hard_stop()
+    for number in range(400):
+        at = 0.1 * number
+        if number % 20 == 0:
+            stop.count("support", STUDENT, 1, error="http_503", began=at, ended=at + 0.01)
+        else:
+            stop.count("support", STUDENT, 1, error=None, began=at - 10.0, ended=at)
+    assert STUDENT in stop.ready(SEEN, live(1))
+
+
 def test_failures_that_no_end_of_a_process_explains_count_one_by_one_also_at_once() -> None:
     stop, _ = hard_stop()
     for _ in range(ERRORS):
