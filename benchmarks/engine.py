@@ -22,15 +22,11 @@ from pathlib import Path
 
 import aiohttp
 import results_file
-from aiohttp import web
 from engine_prompts import story
+from engine_served import served
 
-from exporters.models import to_onnx
-from gateway.engines.child import Child
-from gateway.engines.hosting import Hosted, Hosts
-from gateway.engines.server import create_app
+from exporters.models import GENAI, to_onnx
 from retrainer.base_models import find
-from router import Events, TaskKind, Version
 
 BASE = "SmolLM2-135M-Instruct"
 THREADS = 2
@@ -39,23 +35,6 @@ ROOT = Path(__file__).resolve().parents[1]
 VLLM = ROOT / ".vllm" / "bin" / "python"
 
 Found = dict[str, float]
-
-
-@asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[str]:
-    """The address of our engine with one version."""
-    child = await Child.start(folder, threads=THREADS, timeout=120)
-    version = Version(id="bench", route="r", kind=TaskKind.CHAT, base="b", engine="e", artefact="bench", created_at=0.0)
-    hosts = Hosts()
-    hosts.add(Hosted(version, child, queue=1000))
-    runner = web.AppRunner(create_app(hosts, events=Events()), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield "http://{}:{}/versions/bench/v1".format(*runner.addresses[0][:2])
-    finally:
-        await runner.cleanup()
-        await child.close()
 
 
 @asynccontextmanager
@@ -131,7 +110,10 @@ async def measure(options: argparse.Namespace, work: Path) -> dict[str, list[Fou
     found: dict[str, list[Found]] = {}
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(aiohttp.ClientSession())
-        urls = {f"engine, {name}": await stack.enter_async_context(serving(folder)) for name, folder in graphs.items()}
+        urls = {
+            f"engine, {name}": await stack.enter_async_context(served(folder, GENAI, THREADS))
+            for name, folder in graphs.items()
+        }
         if VLLM.exists():
             urls["vLLM, dense"] = await stack.enter_async_context(vllm(base, client))
         for url in urls.values():

@@ -22,8 +22,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ import numpy as np
 import onnxruntime as ort
 import results_file
 import torch
-from aiohttp import web
+from engine_served import served
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -43,10 +43,6 @@ from exporters.models.closed_linear import write_linear
 from exporters.models.encoder_onnx import load_encoder, packaged_encoder, write_graph
 from exporters.models.ngrams import Ngrams
 from exporters.models.to_encoder import export_bi_encoder, export_cross_encoder
-from gateway.engines.child import Child
-from gateway.engines.hosting import Hosted, Hosts
-from gateway.engines.server import create_app
-from router import Events, TaskKind, Version
 
 COLOURS = ("red", "green", "blue")
 CLIENTS = (1, 16)
@@ -82,23 +78,6 @@ def cross_encoder(folder: Path) -> Path:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(packaged_encoder()).save_pretrained(folder)
     return folder
-
-
-@asynccontextmanager
-async def served(folder: Path, runtime: str, threads: int) -> AsyncIterator[str]:
-    """A version behind the engine's HTTP server; its address."""
-    child = await Child.start(folder, runtime=runtime, threads=threads, timeout=120)
-    version = Version(id="bench", route="r", kind=TaskKind.CHAT, base="b", engine="e", artefact="bench", created_at=0.0)
-    hosts = Hosts()
-    hosts.add(Hosted(version, child, queue=1000))
-    runner = web.AppRunner(create_app(hosts, events=Events()), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield "http://{}:{}/versions/bench/v1".format(*runner.addresses[0][:2])
-    finally:
-        await runner.cleanup()
-        await child.close()
 
 
 def asking(client: aiohttp.ClientSession, url: str, bodies: list[dict[str, Any]], clients: int) -> Contestant:

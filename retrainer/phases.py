@@ -121,7 +121,7 @@ class Phases:
         return {**made, "bytes": sum(p.stat().st_size for p in out.iterdir())}
 
     def evaluate_quantized(self, scorer: Scorer, student: Report) -> Report:
-        """What will be served. The unquantized student's answers are drafts: most are right, and only checked."""
+        """What will be served. The unquantized student's answers are drafts, for what can check them (transformers)."""
         generator = self._recipe.exported(self._folder / "artefact")
         drafts = [o.said for o in student.outcomes]
         report = self._evaluate(generator, "evaluate_quantized", scorer, drafts=drafts, general=True)

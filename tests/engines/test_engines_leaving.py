@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -56,6 +57,16 @@ async def test_wanted_again_while_it_finishes_it_serves_on_with_the_process_it_h
         await until(lambda: len(collector.of(EventKind.READY, "v1")) == 2)
 
 
+async def _stuck(running: Running) -> tuple[int, "asyncio.Task[tuple[int, Any]]"]:
+    """A worker that is stopped, and a request that it holds."""
+    await running.ready("v1")
+    [worker] = children(os.getpid())
+    os.kill(worker, signal.SIGSTOP)
+    asked = asyncio.create_task(running.ask("v1"))
+    await asyncio.sleep(0.1)
+    return worker, asked
+
+
 async def _refused(running: Running, url: str) -> bool:
     """Whether new requests of a version that finishes get 404."""
     try:
@@ -76,11 +87,7 @@ async def test_an_answer_longer_than_an_engines_stop_may_take_is_cut_with_an_err
         FakeCollector(socket_path(config.state)) as collector,
         engine(config, registry, collector, timing=timing) as running,
     ):
-        await running.ready("v1")
-        [worker] = children(os.getpid())
-        os.kill(worker, signal.SIGSTOP)
-        asked = asyncio.create_task(running.ask("v1"))
-        await asyncio.sleep(0.1)
+        worker, asked = await _stuck(running)
         running.stop.set()
         status, body = await asked
         assert (status, body["error"]["code"]) == (502, "worker_gone")
@@ -97,11 +104,7 @@ async def test_a_worker_that_hangs_while_it_finishes_is_ended(tmp_path: Path, st
         FakeCollector(socket_path(config.state)) as collector,
         engine(config, registry, collector, timing=timing) as running,
     ):
-        await running.ready("v1")
-        [worker] = children(os.getpid())
-        os.kill(worker, signal.SIGSTOP)
-        asked = asyncio.create_task(running.ask("v1"))
-        await asyncio.sleep(0.1)
+        worker, asked = await _stuck(running)
         registry.set()
         assert (await asked)[0] == 502
         await until(lambda: not alive(worker))
@@ -156,11 +159,7 @@ async def test_what_still_finishes_counts_where_memory_is_bounded(
         FakeCollector(socket_path(config.state)) as collector,
         engine(config, registry, collector) as running,
     ):
-        await running.ready("v1")
-        [worker] = children(os.getpid())
-        os.kill(worker, signal.SIGSTOP)
-        asked = asyncio.create_task(running.ask("v1"))
-        await asyncio.sleep(0.1)
+        worker, asked = await _stuck(running)
         registry.set(version("v2"))
         await until(lambda: bool(collector.of(EventKind.UNREADY, "v2")))
         assert "memory_gb: 0.35 (again in" in collector.of(EventKind.UNREADY, "v2")[0].data["reason"]

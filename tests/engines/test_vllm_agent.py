@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from engine_fakes import FakeCollector, FakeRegistry, until, version
 from fake_vllm import FakeVllm, write_tokenizer
+from vllm_students import publish
 
 from collector import socket_path
-from exporters.models import VLLM, Manifest, Store
+from exporters.models import Store
 from gateway.engines.agent import Seams, run
 from gateway.engines.reconcile import Timing
 from router import EventKind, Events, parse
@@ -49,33 +50,20 @@ class Running(msgspec.Struct):
         return [str(event.data["reason"]) for event in self.collector.of(EventKind.UNREADY, name)]
 
 
-def publish(store: Store, name: str, **golden: Any) -> None:
-    staging = store.staging(name)
-    (staging / "config.json").write_text("{}")
-    write_tokenizer(staging)
-    entry = {"messages": [{"role": "user", "content": "golden"}], "answer": name, "max_tokens": 8, **golden}
-    store.add(
-        staging,
-        Manifest(
-            id=name,
-            route="support",
-            kind="chat",
-            runtime=VLLM,
-            base="tiny",
-            base_revision="0",
-            quantization="none",
-            created_at=1.0,
-            files={},
-            golden=[entry],
-        ),
-    )
+def put(store: Store, name: str, source: Path, **golden: Any) -> None:
+    """A student that says its name."""
+    source.mkdir(exist_ok=True)
+    (source / "config.json").write_text("{}")
+    write_tokenizer(source)
+    messages = [{"role": "user", "content": "golden"}]
+    publish(store, name, source, [{"messages": messages, "answer": name, "max_tokens": 8, **golden}])
 
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
     store = Store(tmp_path / "artefacts")
-    publish(store, "old")
-    publish(store, "new", logprobs=[-0.25] * 4)
+    put(store, "old", tmp_path / "source")
+    put(store, "new", tmp_path / "source", logprobs=[-0.25] * 4)
     async with FakeVllm("old", b"old").running() as old, FakeVllm("new", b"new").running() as new:
         engine = {"runtime": "vllm", "vllm": {"urls": [old.url, new.url]}}
         config = parse(
