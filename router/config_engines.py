@@ -44,8 +44,7 @@ _OURS = {
 class VllmSettings(Strict):
     """`python`: of the environment that scripts/install_vllm makes. `urls`: servers that are there, and not launched:
     each serves one version under its name, or runs `adapters_on`. `adapters_on`: a base model's folder; students come
-    as LoRA adapters on it. `kv_cache_gb`: on CPUs; on GPUs the engine's servers share 90% of the memory. `arguments`:
-    further ones, for each server."""
+    as LoRA adapters on it. `arguments`: further ones, for each server."""
 
     python: str = ".vllm/bin/python"
     urls: tuple[str, ...] = ()
@@ -54,7 +53,6 @@ class VllmSettings(Strict):
     max_model_len: int | None = Field(None, gt=0)
     prefix_caching: bool = True
     tensor_parallel: int = Field(1, gt=0)
-    kv_cache_gb: int = Field(1, gt=0)
     arguments: tuple[str, ...] = ()
 
     @field_validator("urls")
@@ -93,7 +91,8 @@ class VllmSettings(Strict):
 
 class EngineSettings(Strict):
     """Where students are served. `advertise`: the address that gateways use, if not the one listened on. `memory_gb`:
-    what all loaded versions may take together; None asks nobody."""
+    what all loaded versions may take together; None asks nobody. `kv_cache_gb`: what keys and values of one version's
+    requests may take; on GPUs the engine's servers share 90% of the memory instead."""
 
     runtime: Literal["onnxruntime", "vllm"] = "onnxruntime"
     vllm: VllmSettings = VllmSettings()
@@ -101,6 +100,7 @@ class EngineSettings(Strict):
     advertise: str | None = None
     max_loaded: int = Field(3, gt=0)
     memory_gb: float | None = Field(None, gt=0)
+    kv_cache_gb: float = Field(1.0, gt=0)
     threads: int = Field(2, gt=0)
     queue: int = Field(64, gt=0)
 
@@ -108,4 +108,6 @@ class EngineSettings(Strict):
     def _one_runtime(self) -> "EngineSettings":
         if self.runtime != "vllm" and self.vllm != VllmSettings():
             raise ValueError(f"vllm: is for an engine with runtime: vllm; this one's is {self.runtime}")
+        if self.runtime == "vllm" and not self.kv_cache_gb.is_integer():
+            raise ValueError(f"kv_cache_gb: {self.kv_cache_gb:g} can't be given to vLLM, which takes whole GB; write 1")
         return self

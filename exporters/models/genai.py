@@ -81,9 +81,9 @@ class GenAIGenerator:
         answers: dict[int, Generated] = {}
         active: list[_Line] = []  # as the rows are
         while waiting or active:
-            while waiting and len(active) < self._rows.count:
+            while waiting and self._fits(active, encoded[waiting[-1]], max_new_tokens):
                 number = waiting.pop()
-                active.append(_Line(number, self._first(len(active), encoded[number])))
+                active.append(_Line(number, len(encoded[number]), self._first(len(active), encoded[number])))
                 self._leave(active, max_new_tokens, answers, tick)
             if active:
                 for line, logits in zip(active, self._rows.step([line.tokens[-1] for line in active]), strict=True):
@@ -103,6 +103,14 @@ class GenAIGenerator:
         """The logits after a prompt, which is read into a row."""
         left = prompt[self._rows.share(row, prompt) :]
         return [self._rows.read(row, piece) for piece in pieces(left, PIECE)][-1]
+
+    def _fits(self, active: "list[_Line]", prompt: Sequence[int], most: int) -> bool:
+        """Whether there is a row, and memory however long the answers get; what idle rows hold goes as far as it
+        must."""
+        if len(active) == self._rows.count:
+            return False
+        whole = sum(line.prompt + most for line in active) + len(prompt) + most
+        return self._rows.room(whole - sum(map(self._rows.length, range(len(active))))) or not active
 
     def _leave(self, active: "list[_Line]", most: int, answers: dict[int, Generated], tick: Tick | None) -> None:
         """Take out what is finished; the last row closes the gap."""
@@ -135,10 +143,11 @@ class GenAIGenerator:
 
 
 class _Line:
-    """One answer so far."""
+    """One answer so far, to a prompt of so many tokens."""
 
-    def __init__(self, number: int, logits: Logits) -> None:
+    def __init__(self, number: int, prompt: int, logits: Logits) -> None:
         self.number = number
+        self.prompt = prompt
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.take(logits)

@@ -10,11 +10,10 @@ logits differ in the first digit after the point. So a prompt is never cut so, w
 and where one row alone would come out otherwise (int4), it gets an idle one for company. So an answer does not depend
 on who else asks, nor on what the cache happened to hold.
 
-The cache is reserved for the whole context of every row; memory is taken as tokens come.
+A row that nobody needs keeps what it holds until another needs the memory (`room`).
 """
 
 import json
-import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,21 +22,24 @@ import numpy as np
 import numpy.typing as npt
 
 from exporters.models.errors import ExportFailed
+from exporters.models.kv_cache import KvCache
 
 Logits = npt.NDArray[np.float32]
 
 COUNT = 16
-KEPT = 2048  # tokens; a row that has held more gives its memory back
+_LEAST = 16  # tokens
+CACHE_GB = 1.0
 _KINDS: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 
 
 class Rows:
-    """A loaded artefact folder with `count` rows. `threads`: of ONNX Runtime.
+    """A loaded artefact folder with `count` rows. `threads`: of ONNX Runtime. `cache_gb`: what keys and values should
+    take at most, which is `most` tokens over all rows.
 
     `context_length`: the most tokens of a row; `size`: of the vocabulary. Raises ExportFailed.
     """
 
-    def __init__(self, folder: Path, *, threads: int, count: int = COUNT) -> None:
+    def __init__(self, folder: Path, *, threads: int, count: int = COUNT, cache_gb: float = CACHE_GB) -> None:
         import onnxruntime as ort  # noqa: PLC0415 - heavy: only exports and engines pay for it
 
         self._ort = ort
@@ -53,21 +55,26 @@ class Rows:
             decoder = settings["decoder"]
             file = str(folder / decoder["filename"])
             self._session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-            self.context_length = int(settings["context_length"])
+            context = int(settings["context_length"])
             self.size = int(settings["vocab_size"])
             self._names = _Names(decoder, {i.name: i.type for i in self._session.get_inputs()})
-            shape = (int(decoder["num_key_value_heads"]), self.context_length, int(decoder["head_size"]))
+            shape = (int(decoder["num_key_value_heads"]), context, int(decoder["head_size"]))
         except Exception as error:  # the runtime raises its own kinds, some of them plain Exception
             raise ExportFailed(f"ONNX Runtime can't load {folder}: {error}") from error
         self.count = count
-        self._cache = [
-            _Reserved((count, *shape), self._names.kind)
-            for _ in range(len(self._names.layers))
-            for _ in range(2)  # keys, values
-        ]
+        self._cache = KvCache(
+            layers=len(self._names.layers), rows=count, shape=shape, kind=self._names.kind, most_bytes=cache_gb * 1e9
+        )
+        self.most = self._cache.most
+        if self.most < _LEAST:
+            raise ExportFailed(
+                f"{cache_gb:g} GB hold {self.most} tokens' keys and values of {folder}: too few to serve"
+            )
+        self.context_length = min(context, self.most)
         self._bindings: dict[tuple[int, int], Any] = {}
         self._tokens: list[list[int]] = [[] for _ in range(count)]
         self._read = [0] * count  # how many of them were read as (part of) a prompt
+        self._idle = [True] * count
         self._wide: bool | None = None  # whether a pass gives the logits of all its tokens, not of the last alone
         self._accompanied = False  # whether one row alone needs company
         try:
@@ -80,7 +87,7 @@ class Rows:
         if not ready:
             raise ExportFailed(f"{folder} computes values that are not finite")
         self._accompanied = alone != together
-        self._tokens, self._read = [[] for _ in range(count)], [0] * count
+        self._tokens, self._read, self._idle = [[] for _ in range(count)], [0] * count, [True] * count
 
     def length(self, row: int) -> int:
         """How many tokens a row holds."""
@@ -94,13 +101,15 @@ class Rows:
         best = max(range(self.count), key=lambda i: (lengths[i], i == row))
         length = lengths[best]
         if best != row:
-            self._copy(best, row, length)
+            self._cache.copy(best, row, length)
+        self._idle[row] = False
         self._tokens[row] = list(line[:length])
         self._read[row] = length
         return length
 
     def read(self, row: int, tokens: Sequence[int]) -> Logits:
         """Append a prompt, or a piece of one; the logits after its last token, [size]. Raises RuntimeError."""
+        self._idle[row] = False
         logits = self._pass(row, np.asarray([tokens], dtype=np.int64))
         self._tokens[row] += tokens
         if self._read[row] == len(self._tokens[row]) - len(tokens) and len(tokens) > 1:
@@ -110,7 +119,7 @@ class Rows:
 
     def step(self, tokens: Sequence[int]) -> list[Logits]:
         """Append one token to each of the first rows; of each the logits after it, [size]. Raises RuntimeError."""
-        company = [0] if self._accompanied and len(tokens) == 1 and self.length(1) < self.context_length else []
+        company = [0] if self._accompanied and len(tokens) == 1 and self._companion() else []
         logits = self._pass(0, np.asarray([*tokens, *company], dtype=np.int64)[:, None])
         for row, token in enumerate(tokens):
             self._tokens[row].append(token)
@@ -120,24 +129,36 @@ class Rows:
         """Let two rows change places."""
         if one == other:
             return
-        most = max(self.length(one), self.length(other))
-        for cache in self._cache:
-            held = cache.array[one, :, :most].copy()
-            cache.array[one, :, :most] = cache.array[other, :, :most]
-            cache.array[other, :, :most] = held
+        self._cache.swap(one, other, (self.length(one), self.length(other)))
         self._tokens[one], self._tokens[other] = self._tokens[other], self._tokens[one]
         self._read[one], self._read[other] = self._read[other], self._read[one]
+        self._idle[one], self._idle[other] = self._idle[other], self._idle[one]
 
     def clear(self, row: int) -> None:
-        """Nobody needs a row's answer any more. What it holds of a prompt may still be shared, but of a long one."""
-        if self.length(row) > KEPT:
-            for cache in self._cache:
-                cache.give_back(row)
-            self._tokens[row], self._read[row] = [], 0
+        """Nobody needs a row's answer any more. What it holds of a prompt may still be shared."""
+        self._idle[row] = True
+        self._keep(row, self._read[row])
 
-    def _copy(self, source: int, row: int, length: int) -> None:
-        for cache in self._cache:
-            cache.array[row, :, :length] = cache.array[source, :, :length]
+    def room(self, tokens: int) -> bool:
+        """Whether so many more tokens fit; idle rows are emptied as far as they must be."""
+        needed = [0 if idle else len(held) for idle, held in zip(self._idle, self._tokens, strict=True)]
+        fits = self._cache.room(tokens, needed)
+        for row in range(self.count):
+            self._keep(row, self._cache.taken[row])
+        return fits
+
+    def _keep(self, row: int, length: int) -> None:
+        del self._tokens[row][length:]
+        self._read[row] = min(self._read[row], length)
+
+    def _companion(self) -> bool:
+        """Whether row 1 may go along with row 0. An idle one does so empty: what it holds would take time."""
+        if self.count == 1:
+            return False
+        if self._idle[1]:
+            self.swap(1, min((row for row in range(1, self.count) if self._idle[row]), key=self.length))
+            self._keep(1, 0)
+        return self.length(1) < self.context_length
 
     def _pass(self, first: int, ids: npt.NDArray[np.int64]) -> Logits:
         """`ids` [n, t]: the next t tokens of n rows from `first` on. The logits after the last, [n, size]."""
@@ -145,6 +166,8 @@ class Rows:
         ends = np.asarray([self.length(first + i) + width for i in range(n)])
         if ends.max() > self.context_length:
             raise RuntimeError(f"{ends.max()} tokens are more than this model's context of {self.context_length}")
+        for row, end in enumerate(ends, start=first):
+            self._cache.take(row, int(end))
         binding = self._bindings.get((first, n))
         if binding is None:
             binding = self._bindings[first, n] = self._bound(first, n)
@@ -171,10 +194,10 @@ class Rows:
     def _bound(self, first: int, n: int) -> Any:
         """Keys and values stay where they are: a pass appends to them in place."""
         binding = self._session.io_binding()
-        values = iter(self._cache)
+        values = iter(self._cache.arrays)
         for past_present in self._names.layers:
             for past, present in past_present:
-                rows = self._ort.OrtValue.ortvalue_from_numpy(next(values).array[first : first + n])
+                rows = self._ort.OrtValue.ortvalue_from_numpy(next(values)[first : first + n])
                 binding.bind_ortvalue_input(past, rows)
                 binding.bind_ortvalue_output(present, rows)
         return binding
@@ -214,24 +237,6 @@ class _Names:
         if len(kinds) != 1 or not kinds <= set(_KINDS):
             raise ValueError(f"the cache is of {', '.join(sorted(kinds))}; {' or '.join(_KINDS)} is known")
         self.kind = _KINDS[kinds.pop()]
-
-
-class _Reserved:
-    """Zeros of which only what is written takes memory, in small pages (NumPy's own would be huge ones)."""
-
-    def __init__(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> None:
-        self._memory = mmap.mmap(-1, int(np.prod(shape)) * kind.itemsize, flags=mmap.MAP_PRIVATE)
-        if hasattr(mmap, "MADV_NOHUGEPAGE"):
-            self._memory.madvise(mmap.MADV_NOHUGEPAGE)
-        self.array = np.frombuffer(self._memory, kind).reshape(shape)
-
-    def give_back(self, row: int) -> None:
-        """The row is zeros again."""
-        size = self.array[row].nbytes
-        first = -(-row * size // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (row + 1) * size // mmap.PAGESIZE * mmap.PAGESIZE
-        if last > first and hasattr(mmap, "MADV_DONTNEED"):
-            self._memory.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def _common(held: Sequence[int], line: Sequence[int], most: int) -> int:

@@ -51,7 +51,13 @@ async def run(config: Config, *, name: str, events: Events, stop: asyncio.Event,
         most = seams.timing.load
         if fleet is not None and manifest.runtime == VLLM:
             return await fleet.start(folder, manifest, timeout=most)
-        return await Child.start(folder, runtime=manifest.runtime, threads=settings.threads, timeout=most)
+        return await Child.start(
+            folder,
+            runtime=manifest.runtime,
+            threads=settings.threads,
+            cache_gb=settings.kv_cache_gb,
+            timeout=most,
+        )
 
     def send(event: RouteEvent) -> bool:
         return sender.send(Happened(event=event))

@@ -73,16 +73,18 @@ class Child:
         self.loaded = Loaded(seconds=0.0)
 
     @classmethod
-    async def start(cls, folder: Path, *, threads: int, timeout: float, runtime: str = GENAI) -> "Child":
-        """Start a process and wait until it has loaded `folder` by its `runtime`. Raises NotReady, NoRoom, WorkerGone
-        (it died, or took longer than `timeout` seconds)."""
+    async def start(
+        cls, folder: Path, *, threads: int, timeout: float, runtime: str = GENAI, cache_gb: float = 1.0
+    ) -> "Child":
+        """Start a process and wait until it has loaded `folder` by its `runtime`; `cache_gb`: see Rows. Raises
+        NotReady, NoRoom, WorkerGone (it died, or took longer than `timeout` seconds)."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "gateway.engines.worker",
-                *map(str, (theirs.fileno(), folder, runtime, threads, os.getpid())),
+                *map(str, (theirs.fileno(), folder, runtime, threads, cache_gb, os.getpid())),
                 pass_fds=(theirs.fileno(),),
                 # Of NumPy alone, whose products here are small: on a busy machine a second thread costs 10 ms each.
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},

@@ -9,7 +9,8 @@ from gateway.engines.telling import Telling, described, opens_thinking
 
 
 class Decoding:
-    """`unread`: what of the prompt the model has not read yet. Raises ContextTooLong when it is made."""
+    """`unread`: what the model has yet to read before it goes on. `begun`: whether it has had a turn. Raises
+    ContextTooLong when it is made."""
 
     def __init__(self, request: Generate, prompt: list[int], *, runtime: Runtime, confidence: Confidence) -> None:
         room = runtime.context_length - len(prompt)
@@ -18,11 +19,13 @@ class Decoding:
                 f"This model's context is {runtime.context_length} tokens, the messages take {len(prompt)}."
             )
         options = request.options
-        self.id = request.id
+        self.id, self.at = request.id, request.at
         self.answer: list[int] = []
         self.finished = False
         self._most = min(options.max_tokens or room, room)
+        self.prompt = prompt
         self.unread = prompt
+        self.begun = False
         self._rows = 0
         self._runtime = runtime
         self._sampler = Sampler(options)
@@ -34,6 +37,11 @@ class Decoding:
     def begin(self) -> list[Event]:
         """What is known before the first pass."""
         return self._telling.begin()
+
+    @property
+    def line(self) -> list[int]:
+        """The prompt, and what there is of the answer."""
+        return [*self.prompt, *self.answer]
 
     @property
     def last(self) -> int:

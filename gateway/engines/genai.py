@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime_genai as og
 
-from exporters.models.rows import Rows
+from exporters.models.rows import CACHE_GB, Rows
 from exporters.models.vocabulary import Vocabulary
 from gateway.engines.errors import InvalidRequest, NotReady
 from gateway.engines.form import Form, Forms
 
 
 class GenAIRuntime:
-    """A loaded artefact folder. `threads`: of ONNX Runtime. Raises NotReady, ExportFailed."""
+    """A loaded artefact folder. `threads`, `cache_gb`: see Rows. Raises NotReady, ExportFailed."""
 
-    def __init__(self, folder: Path, *, threads: int) -> None:
+    def __init__(self, folder: Path, *, threads: int, cache_gb: float = CACHE_GB) -> None:
         og.disable_telemetry_events()
         began = time.monotonic()
         self._folder = folder
@@ -28,7 +28,7 @@ class GenAIRuntime:
             self.vocabulary = Vocabulary.load(folder, self._decode)
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise NotReady(f"the tokenizer in {folder} can't be loaded: {error}") from error
-        self.rows = Rows(folder, threads=threads)
+        self.rows = Rows(folder, threads=threads, cache_gb=cache_gb)
         self.context_length = self.rows.context_length
         self.load_seconds = time.monotonic() - began
 

@@ -22,6 +22,9 @@ class Rows(Protocol):
     def step(self, tokens: Sequence[int]) -> Sequence[Row]:
         """Append one token to each of the first rows; the logits after each."""
 
+    def room(self, tokens: int) -> bool:
+        """Whether so many more tokens fit; what is only kept is given up for them."""
+
     def swap(self, one: int, other: int) -> None:
         """Let two rows change places."""
 

@@ -4,6 +4,9 @@ Requests that decode share every pass, a token each; they join as soon as their 
 answer ends. A prompt is read in pieces between those passes, so that a long one delays the others' next token by a
 piece, and not by its whole length. Of several prompts the oldest and the shortest have turns: a short one need not wait
 for a long one, nor a long one for ever.
+
+Where the memory for keys and values runs out, the youngest request gives its own back and waits; once there is room, it
+is read again up to where it was, and goes on. The oldest always goes on: what is admitted is answered.
 """
 
 import logging
@@ -23,6 +26,7 @@ log = logging.getLogger("retort.engine")
 
 PIECE = 256  # tokens of a prompt in one pass: between passes a request can be cancelled
 BESIDE = 64  # the same while others decode
+SPARE = 64  # tokens that a request should find room for, beside what it has read: it would soon give way again
 
 
 class Schedule:
@@ -43,6 +47,7 @@ class Schedule:
         self._send = send
         self._clock = clock
         self._waiting: deque[Generate] = deque()
+        self._ready: deque[Decoding] = deque()  # these come before them
         self._line: list[Decoding] = []  # by row: first those that decode, then those whose prompts are being read
         self._decoding = 0  # how many decode
         self._oldest = False  # whose prompt has the next turn
@@ -50,12 +55,13 @@ class Schedule:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to decode."""
-        return not self._waiting and not self._line
+        return not self._waiting and not self._ready and not self._line
 
     def take(self, order: Order) -> None:
         """Note a request, or that one is no longer wanted."""
         if isinstance(order, Cancel):
             self._waiting = deque(r for r in self._waiting if r.id != order.id)
+            self._ready = deque(r for r in self._ready if r.id != order.id)
             for row in [row for row, decoding in enumerate(self._line) if decoding.id == order.id]:
                 self._leave(row)
         else:
@@ -63,28 +69,52 @@ class Schedule:
 
     def turn(self) -> None:
         """One pass over a piece of a prompt, and one for all that decode, at most."""
-        while self._waiting and len(self._line) < self._rows.count:
-            self._start(self._waiting.popleft())
+        self._admit()
+        reads = BESIDE if self._decoding else PIECE
+        while not self._rows.room(reads + self._decoding + 1) and len(self._line) > 1:  # one more may go along
+            self._pause(max(range(len(self._line)), key=lambda row: self._line[row].id))
         if self._decoding < len(self._line):
             self._read()
         if self._decoding:
             self._step()
 
-    def _start(self, request: Generate) -> None:
+    def _admit(self) -> None:
+        """As many as there are rows, and room, for; alone any request fits."""
+        while len(self._line) < self._rows.count:
+            while not self._ready:
+                if not self._waiting:
+                    return
+                self._encode(self._waiting.popleft())
+            line = self._ready[0].line
+            if not self._rows.room(len(line) + SPARE) and self._line:
+                return
+            decoding = self._ready.popleft()
+            decoding.unread = line[self._rows.share(len(self._line), line) :]
+            self._line.append(decoding)
+            if not decoding.begun:
+                self._begin(decoding)
+
+    def _encode(self, request: Generate) -> None:
         try:
             prompt = self._runtime.encode(request.messages)
-            length = len(prompt)
-            decoding = Decoding(request, prompt, runtime=self._runtime, confidence=self._confidence)
-            decoding.unread = prompt[self._rows.share(len(self._line), prompt) :]
+            self._ready.append(Decoding(request, prompt, runtime=self._runtime, confidence=self._confidence))
         except EngineError as error:
             self._send(Refused(id=request.id, code=error.code, message=str(error), param=error.param))
         except Exception:
             self._send(_failed(request.id))
-        else:
-            self._line.append(decoding)
-            self._send(Started(id=request.id, prompt_tokens=length, queue_seconds=self._clock() - request.at))
-            for event in decoding.begin():
-                self._send(event)
+
+    def _begin(self, decoding: Decoding) -> None:
+        decoding.begun = True
+        waited = self._clock() - decoding.at
+        self._send(Started(id=decoding.id, prompt_tokens=len(decoding.prompt), queue_seconds=waited))
+        for event in decoding.begin():
+            self._send(event)
+
+    def _pause(self, row: int) -> None:
+        """Its memory is for the others, until there is room."""
+        decoding = self._line[row]
+        self._leave(row)
+        self._ready.appendleft(decoding)
 
     def _read(self) -> None:
         """A piece of one prompt; where that was its last, its request decodes from now on."""

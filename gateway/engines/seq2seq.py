@@ -75,6 +75,10 @@ class Seq2SeqRows:
         """See Rows."""
         return [self._write(row, token) for row, token in zip(self._rows, tokens, strict=False)]
 
+    def room(self, tokens: int) -> bool:
+        """See Rows. Only what is being written is held."""
+        return True
+
     def swap(self, one: int, other: int) -> None:
         """See Rows."""
         self._rows[one], self._rows[other] = self._rows[other], self._rows[one]

@@ -29,8 +29,10 @@ class Turns(Protocol[Asked]):
         """A bounded piece of work."""
 
 
-def load(runtime: str, folder: Path, *, threads: int, send: Callable[[Event], None]) -> tuple[Loaded, Turns[Any]]:
-    """Load an artefact's folder by its runtime. Raises NotReady, ArtefactError, ImportError."""
+def load(
+    runtime: str, folder: Path, *, threads: int, cache_gb: float, send: Callable[[Event], None]
+) -> tuple[Loaded, Turns[Any]]:
+    """Load an artefact's folder by its runtime; `cache_gb`: see Rows. Raises NotReady, ArtefactError, ImportError."""
     if runtime == ENCODER:
         from exporters.models.encoder_session import EncoderSession  # noqa: PLC0415 - each runtime loads its own
         from gateway.engines.encode import EncoderSchedule, loaded_from  # noqa: PLC0415 - likewise
@@ -50,7 +52,7 @@ def load(runtime: str, folder: Path, *, threads: int, send: Callable[[Event], No
         from gateway.engines.genai import GenAIRuntime  # noqa: PLC0415 - heavy, and its absence is a message too
         from gateway.engines.schedule import Schedule  # noqa: PLC0415 - with it
 
-        genai = GenAIRuntime(folder, threads=threads)
+        genai = GenAIRuntime(folder, threads=threads, cache_gb=cache_gb)
         loaded = Loaded(seconds=genai.load_seconds, context_length=genai.context_length)
         return loaded, Schedule(genai, send, confidence=confidence)
     if runtime == SEQ2SEQ:

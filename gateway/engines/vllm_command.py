@@ -65,7 +65,7 @@ def environ(
         # Bound threads gain 7 to 35%, but two servers that are bound to the same of many cores would lose more.
         alone = settings.threads >= len(cpus) and settings.vllm.tensor_parallel == 1
         ours |= {
-            "VLLM_CPU_KVCACHE_SPACE": str(settings.vllm.kv_cache_gb),
+            "VLLM_CPU_KVCACHE_SPACE": str(int(settings.kv_cache_gb)),
             "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cpus)) if alone else "nobind",
             "OMP_NUM_THREADS": str(settings.threads),
         }

@@ -1,4 +1,5 @@
-"""The process that serves one version: `python -m gateway.engines.worker SOCKET_FD FOLDER RUNTIME THREADS PARENT_PID`.
+"""The process that serves one version: `python -m gateway.engines.worker SOCKET_FD FOLDER RUNTIME THREADS CACHE_GB
+PARENT_PID`.
 
 A process of its own, because onnxruntime-genai holds the interpreter's lock while it loads and decodes, and because
 little memory comes back when a model is unloaded. It talks with the engine over an inherited socket, and ends with
@@ -25,7 +26,7 @@ from gateway.engines.turns import load
 log = logging.getLogger("retort.engine")
 
 
-def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int) -> int:
+def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int, cache_gb: float) -> int:
     """Load, say so, and answer until the connection closes. Returns the exit status."""
 
     def send(report: Report) -> None:
@@ -33,7 +34,7 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
 
     try:
         with FirstToGo():
-            loaded, turns = load(runtime, folder, threads=threads, send=send)
+            loaded, turns = load(runtime, folder, threads=threads, cache_gb=cache_gb, send=send)
     except Exception as error:
         # The edge of the process: what is neither the artefact's nor the memory's fault is told by a traceback.
         if not (no_room := lacking(error)) and not isinstance(error, NotReady | ArtefactError | ImportError):
@@ -75,12 +76,12 @@ def _receive(connection: socket.socket, orders: "queue.SimpleQueue[Order | Encod
 
 def main(arguments: list[str]) -> int:
     """Run with the command line's arguments."""
-    descriptor, folder, runtime, threads, parent = arguments
+    descriptor, folder, runtime, threads, cache_gb, parent = arguments
     ending_with(int(parent))()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the engine drains first
     logging.basicConfig(format="%(asctime)s %(levelname)-7s engine    %(name)s %(message)s")
     with socket.socket(fileno=int(descriptor)) as connection:
-        return serve(connection, Path(folder), runtime=runtime, threads=int(threads))
+        return serve(connection, Path(folder), runtime=runtime, threads=int(threads), cache_gb=float(cache_gb))
 
 
 if __name__ == "__main__":

@@ -37,10 +37,12 @@ class ScriptedRuntime:
     `passes`: the tokens of every pass over a prompt. `steps`: how many requests took part in every step.
     """
 
-    def __init__(self, answers: Mapping[str, bytes], *, context_length: int = 4096, count: int = 16) -> None:
+    def __init__(
+        self, answers: Mapping[str, bytes], *, context_length: int = 4096, count: int = 16, most: int = 10**6
+    ) -> None:
         self.answers = answers
         self.context_length = context_length
-        self.rows = ScriptedRows(self, count)
+        self.rows = ScriptedRows(self, count, most)
         self.ends = frozenset({END})
         self.load_seconds = 0.0
         self.vocabulary = Vocabulary(
@@ -90,8 +92,12 @@ def _forms() -> Forms:
 
 
 class ScriptedRows:
-    def __init__(self, runtime: ScriptedRuntime, count: int) -> None:
+    """`most`: tokens that fit, over all rows; `peak`: what they held together."""
+
+    def __init__(self, runtime: ScriptedRuntime, count: int, most: int) -> None:
         self.runtime = runtime
+        self.most, self.peak = most, 0
+        self.idle = [True] * count
         self.count = count
         self.held: list[list[int]] = [[] for _ in range(count)]
 
@@ -99,6 +105,7 @@ class ScriptedRows:
         most = len(line) - 2
         best = max(next((i for i in range(most) if held[i : i + 1] != [line[i]]), most) for held in self.held)
         self.held[row] = list(line[:best])
+        self.idle[row] = False
         return best
 
     def read(self, row: int, tokens: Sequence[int]) -> Row:
@@ -118,13 +125,21 @@ class ScriptedRows:
         for row, token in enumerate(tokens):
             self.held[row].append(token)
             assert len(self.held[row]) <= self.runtime.context_length
+        self.peak = max(self.peak, sum(map(len, self.held)))
         return [self._logits(row) for row in range(len(tokens))]
 
     def swap(self, one: int, other: int) -> None:
         self.held[one], self.held[other] = self.held[other], self.held[one]
+        self.idle[one], self.idle[other] = self.idle[other], self.idle[one]
+
+    def room(self, tokens: int) -> bool:
+        for row in range(self.count):
+            if self.idle[row] and sum(map(len, self.held)) + tokens > self.most:
+                self.held[row] = []
+        return sum(map(len, self.held)) + tokens <= self.most
 
     def clear(self, row: int) -> None:
-        pass
+        self.idle[row] = True
 
     def _logits(self, row: int) -> Row:
         logits = np.full(257, -9.0, dtype=np.float32)

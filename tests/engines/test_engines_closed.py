@@ -168,7 +168,7 @@ def test_requests_are_answered_in_batches_and_a_cancelled_one_is_not(folder: Pat
 def test_a_linear_student_is_served_without_torch_scikit_learn_and_onnx_runtime(folder: Path) -> None:
     program = (
         "import sys, pathlib\nfrom gateway.engines.turns import load\n"
-        f"load('closed', pathlib.Path({str(folder)!r}), threads=1, send=print)\n"
+        f"load('closed', pathlib.Path({str(folder)!r}), threads=1, cache_gb=1.0, send=print)\n"
         "print(sorted({'torch', 'sklearn', 'scipy', 'onnxruntime', 'onnxruntime_genai'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -154,6 +154,39 @@ def test_no_more_requests_than_rows_decode_at_once_and_the_others_wait_in_order(
     assert max(bench.runtime.steps) == 3
 
 
+def test_where_memory_runs_out_the_youngest_wait_and_all_are_answered() -> None:
+    prompt, said = len(f"<system>{SYSTEM['content']}<user>0") + 1, 400
+    most = 3 * prompt + 2 * said
+    bench = Bench({str(n): b"%d" % n * said for n in range(6)}, most=most, context_length=prompt + said + 1)
+    numbers = [bench.ask(str(n)) for n in range(6)]
+    bench.run()
+    assert [bench.text(number) for number in numbers] == [str(n) * said for n in range(6)]
+    assert [bench.done(number).completion_tokens for number in numbers] == [said + 1] * 6
+    assert [e.id for e in bench.sent if isinstance(e, Done)] == numbers, "the oldest goes on"
+    assert [e.id for e in bench.sent if isinstance(e, Started)] == numbers, "each begins once"
+    assert max(bench.runtime.steps) > 2
+    assert bench.runtime.rows.peak <= most
+    paused = [tokens for tokens in bench.runtime.passes if bytes(tokens).rstrip(b"012345").endswith(b"\0")]
+    assert any(bytes(tokens).rpartition(b"\0")[2] for tokens in paused), "some gave way, and were read again"
+
+
+def test_a_paused_request_can_be_cancelled() -> None:
+    prompt, said = len(f"<system>{SYSTEM['content']}<user>0") + 1, 400
+    bench = Bench({str(n): b"%d" % n * said for n in range(2)}, most=2 * prompt + said, context_length=prompt + said)
+    first, second = bench.ask("0"), bench.ask("1")
+    while 1 in bench.runtime.steps[-1:] or len(bench.runtime.steps) < 10:
+        bench.schedule.turn()
+    while bench.runtime.steps[-1] == 2:
+        bench.schedule.turn()
+    before = bench.text(second)
+    assert before, "it had begun"
+    bench.schedule.take(Cancel(second))
+    bench.run()
+    assert bench.text(first) == "0" * said
+    assert bench.text(second) == before
+    assert bench.schedule.idle
+
+
 def test_a_short_prompt_overtakes_a_long_one_and_decoding_goes_on_beside_it() -> None:
     long = "q" * 3000
     bench = Bench({"first": b"f" * 200, long: b"l", "short": b"no"})

@@ -19,8 +19,12 @@ def line(served: Served = WHOLE, environment: Environment = CPU, *, most: int = 
     return " ".join(command(served, settings, environment, 8001)) + " "
 
 
-def variables(served: Served, environment: Environment, *, threads: int = 2, cpus: int = 4, **vllm: Any) -> Any:
-    settings = EngineSettings.model_validate({"runtime": "vllm", "threads": threads, "vllm": vllm})
+def variables(
+    served: Served, environment: Environment, *, threads: int = 2, cpus: int = 4, kv_cache_gb: float = 1, **vllm: Any
+) -> Any:
+    settings = EngineSettings.model_validate(
+        {"runtime": "vllm", "threads": threads, "kv_cache_gb": kv_cache_gb, "vllm": vllm}
+    )
     given = {"PATH": "/bin", "PYTHONPATH": "/ours"}
     return environ(given, served, settings, environment, range(cpus))
 

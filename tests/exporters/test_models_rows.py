@@ -9,7 +9,8 @@ import pytest
 import tiny_model
 
 from exporters.models import ExportFailed, to_onnx
-from exporters.models.rows import KEPT, Rows, pieces
+from exporters.models.kv_cache import KvCache
+from exporters.models.rows import Rows, pieces
 
 pytestmark = pytest.mark.train
 
@@ -82,18 +83,54 @@ def test_what_was_appended_step_by_step_is_not_shared(exported: Path) -> None:
     assert rows.share(1, [*PROMPTS[0], 5, 6, 7, 8]) == len(PROMPTS[0])
 
 
-def test_a_long_row_gives_its_memory_back_and_is_read_anew(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporters.models.rows.KEPT", 60)
-    assert KEPT > 60
-    rows = Rows(exported, threads=1)
+def test_rows_that_nobody_needs_are_given_up_for_others_and_read_anew(exported: Path) -> None:
+    free = Rows(exported, threads=1)
+    token = 1e9 / free.most  # bytes
+    rows = Rows(exported, threads=1, cache_gb=150.5 * token / 1e9)
+    assert (rows.most, rows.context_length) == (150, 150)
     wanted = alone(rows, PROMPTS[3])
     rows.share(1, [0])
     rows.read(1, PROMPTS[0])
     rows.clear(0)
     rows.clear(1)
-    assert (rows.length(0), rows.length(1)) == (0, len(PROMPTS[0]))
+    assert (rows.length(0), rows.length(1)) == (len(PROMPTS[3]), len(PROMPTS[0]))
+    assert rows.room(150 - len(PROMPTS[3]) - len(PROMPTS[0]) - len(THEN))
+    assert rows.room(100)
+    assert (rows.length(0), rows.length(1)) == (0, len(PROMPTS[0])), "the longest goes first"
     assert rows.share(0, PROMPTS[3]) == 0
     assert alone(rows, PROMPTS[3]) == wanted
+    assert rows.room(50)
+    assert rows.length(1) == 0
+    assert not rows.room(58), "what is needed stays"
+    assert rows.length(0) == len(PROMPTS[3]) + len(THEN)
+
+
+def test_memory_is_that_of_the_tokens_that_are_held(exported: Path) -> None:
+    """Of a cache that is far larger than what this process holds otherwise."""
+    cache = KvCache(layers=8, rows=4, shape=(4, 4096, 64), kind=np.dtype(np.float32), most_bytes=1e9)
+    token = 2 * 8 * 4 * 64 * 4
+    assert cache.most == 10**9 // token
+
+    def held() -> int:
+        """Bytes of this process's anonymous memory."""
+        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+        return int(line.split()[1]) * 1024
+
+    before = held()
+    for row in (0, 1):
+        for array in cache.arrays:
+            array[row, :, :2000] = 1
+        cache.take(row, 2000)
+    assert held() - before == pytest.approx(4000 * token, rel=0.1)
+    assert cache.room(cache.most - 1500, [500, 1000, 0, 0])
+    assert held() - before == pytest.approx(1500 * token, rel=0.2)
+    assert all((array[0, :, :500] == 1).all() and (array[1, :, :1000] == 1).all() for array in cache.arrays)
+    assert not cache.room(cache.most - 1499, [500, 1000, 0, 0])
+
+
+def test_a_cache_too_small_to_serve_is_refused(exported: Path) -> None:
+    with pytest.raises(ExportFailed, match=r"hold 0 tokens' keys and values of .*: too few to serve"):
+        Rows(exported, threads=1, cache_gb=1e-9)
 
 
 def test_more_than_the_context_is_refused(exported: Path) -> None:

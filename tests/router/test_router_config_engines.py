@@ -24,6 +24,7 @@ def test_arguments_that_are_not_ours_are_taken() -> None:
 @pytest.mark.parametrize(
     ("engine", "says"),
     [
+        ({"runtime": "vllm", "kv_cache_gb": 1.5}, "kv_cache_gb: 1.5 can't be given to vLLM, which takes whole GB"),
         ({"vllm": {"max_num_seqs": 4}}, "vllm: is for an engine with runtime: vllm; this one's is onnxruntime"),
         ({"runtime": "tgi"}, "'onnxruntime' or 'vllm'"),
         ({"runtime": "vllm", "vllm": {"max_num_seqs": 0}}, "greater than 0"),
