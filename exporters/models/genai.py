@@ -24,13 +24,15 @@ PIECE = 256  # tokens of a prompt in one pass
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """One greedy answer. `tokens`: how many were generated, the end token included. `finish_reason`: stop | length.
     `logprobs`: each token's natural log probability, the end token's too; empty where the model doesn't tell them.
-    `reasoning`: what was thought before the text; tokens and logprobs are of both."""
+    `reasoning`: what was thought before the text; tokens and logprobs are of both. `drafted`: whether it was a guess
+    that needed only be checked."""
 
     text: str
     finish_reason: str
     tokens: int
     logprobs: tuple[float, ...] = ()
     reasoning: str = ""
+    drafted: bool = False
 
 
 class GenAIGenerator:

@@ -137,7 +137,7 @@ def evaluate(
         reasons=dict(Counter(o.reason for o in outcomes).most_common()),
         tokens=sum(a.tokens for a in answers),
         seconds=seconds,
-        drafted=drafts is not None,
+        drafted=any(a.drafted for a in answers),
         constant=_constant(examples, score),
         metrics=metrics(
             examples, [o.text for o in outcomes], [o.finish_reason for o in outcomes], [o.value for o in outcomes]

@@ -99,7 +99,9 @@ class TorchGenerator:
         right[labelled] = chosen == batch.labels[labelled]
         same = (right | ~labelled).all(dim=-1).tolist()
         found = zip(rows, same, logprobs, labelled, strict=True)
-        return [self._text(row.completion, told[own].tolist()) if ok else None for row, ok, told, own in found]
+        return [
+            self._text(row.completion, told[own].tolist(), drafted=True) if ok else None for row, ok, told, own in found
+        ]
 
     def _share(self, encoded: Sequence[list[int]]) -> None:
         self._prefix = min(encoded)[: common_prefix(encoded)]
@@ -155,13 +157,18 @@ class TorchGenerator:
     def _is_end(self, tokens: torch.Tensor) -> torch.Tensor:
         return torch.isin(tokens, torch.tensor(sorted(self._ends), device=tokens.device))
 
-    def _text(self, tokens: list[int], logprobs: list[float]) -> Generated:
+    def _text(self, tokens: list[int], logprobs: list[float], *, drafted: bool = False) -> Generated:
         stopped = bool(tokens) and tokens[-1] in self._ends
         text = self._tokenizer.decode(tokens[:-1] if stopped else tokens, skip_special_tokens=True)
         reasoning, said = split_thinking(str(text), opened=self._opened)
         reason = "stop" if stopped else "length"
         return Generated(
-            text=said, finish_reason=reason, tokens=len(tokens), logprobs=tuple(logprobs), reasoning=reasoning
+            text=said,
+            finish_reason=reason,
+            tokens=len(tokens),
+            logprobs=tuple(logprobs),
+            reasoning=reasoning,
+            drafted=drafted,
         )
 
 

@@ -57,13 +57,13 @@ def test_a_bases_answer_ends_at_any_of_its_end_tokens_with_and_without_a_draft(
     assert found.text == tokenizer.decode(said[:2])
     for draft in (found.text, found.text + tokenizer.eos_token, "wrong"):
         (drafted,) = generator.generate([PROMPT], max_new_tokens=8, drafts=[draft])
-        assert msgspec.structs.replace(drafted, logprobs=found.logprobs) == found
+        assert msgspec.structs.replace(drafted, logprobs=found.logprobs, drafted=False) == found
     prompt = prompt_ids(tokenizer, PROMPT)
     guesses = [Row(prompt, [*tokens, tokenizer.eos_token_id]) for tokens in (said[:2], said[:1], said[:3])]
     right, *wrong = generator._check(guesses)
     assert right is not None
     assert right.logprobs == pytest.approx(found.logprobs, abs=1e-4)
-    assert msgspec.structs.replace(right, logprobs=found.logprobs) == found
+    assert msgspec.structs.replace(right, logprobs=found.logprobs, drafted=False) == found
     assert wrong == [None, None]
     (rambling,) = TorchGenerator(tiny_base).generate([PROMPT], max_new_tokens=8)
     assert rambling.finish_reason == "length"

@@ -31,11 +31,11 @@ def same(
     return Score(float(right), "same" if right else "different")
 
 
-def speak(texts: list[str], finish: str = "stop") -> Any:
+def speak(texts: list[str], finish: str = "stop", *, drafted: bool = False) -> Any:
     def generate(prompts: Any, *, max_new_tokens: int, drafts: Any, tick: Any) -> list[Generated]:
         for done in range(len(prompts)):
             tick(done + 1)
-        return [Generated(text=t, finish_reason=finish, tokens=3) for t in texts]
+        return [Generated(text=t, finish_reason=finish, tokens=3, drafted=drafted) for t in texts]
 
     return generate
 
@@ -57,9 +57,10 @@ def test_the_report_counts_agreement_json_leaks_and_reasons() -> None:
 
 def test_what_was_guessed_beforehand_says_nothing_of_speed() -> None:
     examples = [example(1)]
-    plain = evaluate(speak([examples[0].answer]), examples, same, max_new_tokens=8)
+    answers = [examples[0].answer]
+    plain = evaluate(speak(answers), examples, same, max_new_tokens=8, drafts=answers)
     assert (plain.tokens_per_second or 0.0) > 0.0
-    drafted = evaluate(speak([examples[0].answer]), examples, same, max_new_tokens=8, drafts=[examples[0].answer])
+    drafted = evaluate(speak(answers, drafted=True), examples, same, max_new_tokens=8, drafts=answers)
     assert drafted.tokens_per_second is None
     assert drafted.summary()["tokens_per_second"] is None
 

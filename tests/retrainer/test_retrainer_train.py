@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import tiny_model
 import torch
@@ -191,7 +192,8 @@ def test_batched_answers_equal_the_models_own_greedy_generation(tiny_base: Path,
     assert ticks == [5, 10, 12]
     right = [a.text for a in answers]
     for drafts in (right, right[::-1], ["wrong"] * 12):
-        assert TorchGenerator(tiny_base, rows=5).generate(prompts, max_new_tokens=6, drafts=drafts) == answers
+        told = TorchGenerator(tiny_base, rows=5).generate(prompts, max_new_tokens=6, drafts=drafts)
+        assert [msgspec.structs.replace(answer, drafted=False) for answer in told] == answers
 
 
 def test_the_longest_answer_leaves_room_to_tell_rambling_from_stopping(tokenizer: Any) -> None:

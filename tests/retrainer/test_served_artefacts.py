@@ -97,6 +97,9 @@ def test_drafts_change_no_answer_and_no_log_probability(teacher: Path) -> None:
     for one, other in zip(plain, drafted, strict=True):
         assert (one.text, one.tokens) == (other.text, other.tokens)
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    kept = [said.drafted for said in drafted]
+    assert all(kept[:8])
+    assert not any(kept[8:])
 
 
 def test_a_server_that_has_the_base_gets_the_adapter_alone(tiny_base: Path, tmp_path: Path) -> None:
