@@ -278,7 +278,7 @@ async def test_a_worker_that_hangs_is_replaced(tmp_path: Path, store: Store, pub
     config = settings(tmp_path / "state", store)
     registry = FakeRegistry()
     registry.set(version("v1"))
-    timing = msgspec.structs.replace(TIMING, hang=1.0)
+    timing = msgspec.structs.replace(TIMING, hang=5.0)
     async with (
         FakeCollector(socket_path(config.state)) as collector,
         engine(config, registry, collector, timing=timing) as running,

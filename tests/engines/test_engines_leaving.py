@@ -99,7 +99,7 @@ async def test_a_worker_that_hangs_while_it_finishes_is_ended(tmp_path: Path, st
     publish("v1")
     config, registry = settings(tmp_path / "state", store), FakeRegistry()
     registry.set(version("v1"))
-    timing = msgspec.structs.replace(TIMING, hang=1.0, drain=60.0)
+    timing = msgspec.structs.replace(TIMING, hang=5.0, drain=60.0)
     async with (
         FakeCollector(socket_path(config.state)) as collector,
         engine(config, registry, collector, timing=timing) as running,
