@@ -2,6 +2,7 @@
 will replace; a LoRA adapter is loaded into the server of its base. Servers are launched, or found at urls."""
 
 import logging
+import math
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from gateway.engines.vllm_adapters import CONFIG, WEIGHTS, Adapters
 from gateway.engines.vllm_child import Model, VllmChild
 from gateway.engines.vllm_command import Served, command, environ
 from gateway.engines.vllm_environment import Environment
+from gateway.engines.vllm_found import Found
 from gateway.engines.vllm_server import Server, free_port
 from router.config_engines import EngineSettings
 
@@ -41,6 +43,7 @@ class Fleet:
         self._state = state / "vllm" / name
         self._ask, self._dense = ask, dense
         self._adapters = Adapters(name, self._state / "adapters")
+        self._found = Found(settings.vllm.urls)
         self._known: Environment | None = None
         self._bases: dict[str, Server] = {}  # by url; "" for the one that is launched
 
@@ -63,8 +66,8 @@ class Fleet:
         for file in ("config.json", _TOKENIZER):
             if not (folder / file).is_file():
                 raise NotReady(f"{folder} holds no {file}: it is no Hugging Face model folder")
-        if self._settings.vllm.urls:
-            return await self._child(await self._serving(manifest.id), folder, manifest.id, folder)
+        if self._found:
+            return await self._child(await self._found.serving(manifest.id), folder, manifest.id, folder)
         model = folder
         environment = await self._environment()
         if manifest.quantization in FOUR_BITS and not environment.four_bits:
@@ -90,7 +93,11 @@ class Fleet:
         if tokenizer is None:
             raise NotReady(f"neither {folder} nor {base} holds a {_TOKENIZER}")
         server = await self._base(base, timeout)
-        name = await self._adapters.load(server, folder)
+        try:
+            name = await self._adapters.load(server, folder)
+        except WorkerGone:
+            server.failed()
+            raise
         return await self._child(server, folder, name, tokenizer, end=lambda: self._adapters.unload(server, name))
 
     async def _child(
@@ -115,53 +122,50 @@ class Fleet:
                 confidence=Confidence.load(folder),
                 context_length=cards[name].max_model_len or max(lengths, default=None),
             )
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, WorkerGone):
+                server.failed()
             await end()
             raise
         return VllmChild(server, model, end)
 
-    async def _serving(self, name: str) -> Server:
-        """The first of the found servers that serves a model of this name."""
-        wrong = []
-        for url in self._settings.vllm.urls:
-            try:
-                server = await Server.find(url)
-            except WorkerGone as error:
-                wrong.append(str(error))
-                continue
-            try:
-                if any(card.id == name for card in await server.models()):
-                    return server
-                wrong.append(f"{url} serves other models")
-            except WorkerGone as error:
-                wrong.append(str(error))
-            await server.close()
-        raise WorkerGone(f"no server of vllm.urls serves {name} (--served-model-name {name}): {'; '.join(wrong)}")
-
     async def _base(self, base: str, timeout: float) -> Server:
         """A running server of the base: the launched one, or of those that were found the one with the fewest of our
-        adapters."""
+        adapters; one that has failed lately only where all have."""
         for url, server in list(self._bases.items()):
             if server.gone.is_set():
                 del self._bases[url]
                 await server.close()
-        if not self._settings.vllm.urls:
+        if not self._found:
             if "" not in self._bases:
                 served = Served(model=Path(base), name=f"{self._name}-base", adapters=True)
                 self._bases[""] = await self._launch(served, "base", timeout)
             return self._bases[""]
         wrong = []
-        for url in self._settings.vllm.urls:
-            if url in self._bases:
+        for url in self._found:
+            best = min(map(self._found.suspect, self._bases), default=math.inf)
+            if url in self._bases or self._found.suspect(url) > best:
                 continue
             try:
-                self._bases[url] = await Server.find(url)
-                await self._adapters.clean(self._bases[url])
+                self._bases[url] = await self._clean(url)
             except WorkerGone as error:
                 wrong.append(str(error))
         if not self._bases:
             raise WorkerGone("; ".join(wrong))
-        return min(self._bases.values(), key=self._adapters.on)
+        return min(
+            self._bases.values(), key=lambda server: (self._found.suspect(server.url), self._adapters.on(server))
+        )
+
+    async def _clean(self, url: str) -> Server:
+        """The server found there, with no adapters of ours. Raises WorkerGone."""
+        server = await self._found.find(url)
+        try:
+            await self._adapters.clean(server)
+        except WorkerGone:
+            server.failed()
+            await server.close()
+            raise
+        return server
 
     async def _launch(self, served: Served, file: str, timeout: float) -> Server:
         environment, port = await self._environment(), free_port()

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,18 @@ _OF_THE_MACHINE = ("memory", "Memory", "address", "Address")
 
 class Server:
     """`url`: without /v1. `gone` is set when it has ended, or refuses to say that it is well. `heard`: when an answer
-    of it last brought something, in monotonic seconds."""
+    of it last brought something, in monotonic seconds. `failed()`: to be called where one should have come."""
 
-    def __init__(self, url: str, *, process: asyncio.subprocess.Process | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        process: asyncio.subprocess.Process | None = None,
+        log: Path | None = None,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.url = url
+        self.failed = failed
         self.gone = asyncio.Event()
         self.heard = 0.0
         self._process = process
@@ -75,9 +83,9 @@ class Server:
         return server
 
     @classmethod
-    async def find(cls, url: str) -> "Server":
-        """One that is there. Raises WorkerGone."""
-        server = cls(url)
+    async def find(cls, url: str, *, failed: Callable[[], None] = lambda: None) -> "Server":
+        """One that is there. `failed` is called whenever it does not do what it should. Raises WorkerGone."""
+        server = cls(url, failed=failed)
         if not await server.well():
             await server.close()
             raise WorkerGone(f"no vLLM server is well at {url}")
@@ -95,7 +103,12 @@ class Server:
         return self._why
 
     def kill(self, why: str) -> None:
-        """End it at once; one that was found is only left."""
+        """End it at once, as a fault; one that was found is only left."""
+        if not self.gone.is_set():
+            self.failed()
+        self._stop(why)
+
+    def _stop(self, why: str) -> None:
         self._fault = self._fault or why
         if self._process is None:
             self._end(why)
@@ -105,7 +118,7 @@ class Server:
 
     async def close(self) -> None:
         """End it if it was launched, and wait until it has ended; let go of one that was found."""
-        self.kill("it was closed")
+        self._stop("it was closed")
         if self._process is not None:
             try:
                 async with asyncio.timeout(END_SECONDS):

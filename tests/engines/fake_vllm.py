@@ -30,6 +30,7 @@ class FakeVllm:
         self.logprob = -0.25
         self.alternatives: list[tuple[int, float]] = []
         self.health = 200
+        self.tells = True  # what it serves
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.bodies: list[dict[str, Any]] = []
         self.left = 0
@@ -60,6 +61,8 @@ class FakeVllm:
         return web.Response(status=self.health)
 
     async def _models(self, _: web.Request) -> web.Response:
+        if not self.tells:
+            return web.json_response({"error": {"message": "it broke", "code": 500}}, status=500)
         cards = [{"id": self.name, "parent": None, "max_model_len": 64}]
         cards += [{"id": name, "parent": self.name} for name in self.adapters]
         return web.json_response({"object": "list", "data": cards})
