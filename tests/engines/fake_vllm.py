@@ -31,6 +31,8 @@ class FakeVllm:
         self.alternatives: list[tuple[int, float]] = []
         self.health = 200
         self.tells = True  # what it serves
+        self.keeps: int | None = None  # the status by which it refuses to unload
+        self.cut = False  # it loads adapters, and doesn't get to say so
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.bodies: list[dict[str, Any]] = []
         self.left = 0
@@ -134,11 +136,18 @@ class FakeVllm:
             "adapter_model.safetensors",
         ]
         self.adapters[body["lora_name"]] = body["lora_path"]
+        if self.cut:
+            assert request.transport is not None
+            request.transport.abort()
         return web.Response(text="loaded")
 
     async def _unload(self, request: web.Request) -> web.Response:
         name = (await request.json())["lora_name"]
         self.calls.append(("unload", name))
+        if self.keeps is not None:
+            return web.json_response({"error": {"message": "the adapter is in use"}}, status=self.keeps)
+        if name not in self.adapters:
+            return web.json_response({"error": {"message": "cannot be found"}}, status=404)
         del self.adapters[name]
         return web.Response(text="unloaded")
 
