@@ -13,20 +13,17 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import msgspec
 
-from exporters.models import ArtefactError, Manifest, Store
-from exporters.models.tool_text import FORM
+from exporters.models import ArtefactError
 from gateway.engines.errors import NoRoom, NotReady, WorkerGone
 from gateway.engines.failures import Failures
 from gateway.engines.hosting import Hosted, Hosts
 from gateway.engines.instance import Instance
 from gateway.engines.leaving import Leaving
-from gateway.engines.memory import check
-from gateway.engines.probe import probe
+from gateway.engines.loading import Loader
 from gateway.engines.registry_thread import RegistryThread
 from gateway.engines.timing import Timing
 from router.config_engines import EngineSettings
@@ -50,16 +47,14 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Reconciler:
-    """`start(folder, manifest)` loads an artefact; raises NotReady, WorkerGone. `send(event)` hands an event to the
-    collector; False when it can't be taken now."""
+    """`send(event)` hands an event to the collector; False when it can't be taken now."""
 
     def __init__(
         self,
         settings: EngineSettings,
         identity: Identity,
         *,
-        store: Store,
-        start: Callable[[Path, Manifest], Awaitable[Instance]],
+        loader: Loader,
         registry: RegistryThread,
         send: Callable[[RouteEvent], bool],
         events: Events,
@@ -68,8 +63,7 @@ class Reconciler:
         self.hosts = Hosts()
         self._settings = settings
         self._identity = identity
-        self._store = store
-        self._start = start
+        self._loader = loader
         self._registry = registry
         self._send = send
         self._events = events
@@ -121,7 +115,7 @@ class Reconciler:
             if hosted := self._leaving.back(version.id):
                 self._serve(hosted)
             known = version.id in self.hosts or version.id in self._loading or version.id in self._leaving
-            if not known and not self._failures.blocks(version.id, self._folder(version)):
+            if not known and not self._failures.blocks(version.id, self._loader.folder(version)):
                 self._loading[version.id] = asyncio.create_task(self._load(version))
         for hosted in (*self.hosts, *self._leaving):
             if hosted.child.silent > self._timing.hang:
@@ -151,13 +145,12 @@ class Reconciler:
         self._flush()
 
     async def _load(self, version: Version) -> None:
-        folder = self._folder(version)
+        folder = self._loader.folder(version)
         attempt = uuid.uuid4().hex
         began = time.monotonic()
         try:
             async with self._one_load:
-                _known_form(version)
-                child = await self._loaded(version)
+                child = await self._loader.load(version, self._in_memory)
         except (ArtefactError, NotReady, WorkerGone, NoRoom) as error:
             if not error.retryable:
                 self._failures.broken(version.id, folder)
@@ -186,26 +179,8 @@ class Reconciler:
         self._publish[hosted.version.id] = f"{self._identity.url}/versions/{hosted.version.id}/v1"
         self._wake.set()
 
-    async def _loaded(self, version: Version) -> Instance:
-        manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
-        pids = {hosted.child.pid for hosted in (*self.hosts, *self._leaving)}
-        check(manifest, pids, most_gb=self._settings.memory_gb)
-        child = await self._start(self._folder(version), manifest)
-        try:
-            async with asyncio.timeout(self._timing.load):
-                await probe(child, manifest)
-        except (TimeoutError, WorkerGone) as error:
-            if isinstance(error, TimeoutError):
-                child.kill()  # also a server that others share: it answers nobody
-            await child.close()
-            slow = f"the probes took longer than {self._timing.load:.0f} s"
-            raise WorkerGone(
-                slow if isinstance(error, TimeoutError) else f"it was probed, and {child.ending}"
-            ) from None
-        except BaseException:
-            await child.close()
-            raise
-        return child
+    def _in_memory(self) -> list[Instance]:
+        return [hosted.child for hosted in (*self.hosts, *self._leaving)]
 
     async def _watch(self, hosted: Hosted) -> None:
         """Take a version out as soon as its process has ended by itself."""
@@ -219,7 +194,7 @@ class Reconciler:
         self._withdraw.add(version.id)
         if time.monotonic() - began > self._timing.steady:
             self._failures.forget(version.id)
-        wait = self._failures.died(version.id, self._folder(version))
+        wait = self._failures.died(version.id, self._loader.folder(version))
         self._refuse(version, uuid.uuid4().hex, f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)")
         await hosted.child.close()
 
@@ -277,11 +252,3 @@ class Reconciler:
     def _flush(self) -> None:
         while self._unsent and self._send(self._unsent[0]):
             self._unsent.popleft()
-
-    def _folder(self, version: Version) -> Path:
-        return self._store.path(version.artefact)
-
-
-def _known_form(version: Version) -> None:
-    if version.tools not in (None, FORM):
-        raise NotReady(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporters.models import Confidence, Manifest
 from exporters.models.vocabulary import Vocabulary
-from gateway.engines import vllm_dense, vllm_environment
+from gateway.engines import vllm_dense, vllm_environment, vllm_memory
 from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.vllm_adapters import CONFIG, WEIGHTS, Adapters
 from gateway.engines.vllm_child import Model, VllmChild
@@ -53,6 +53,23 @@ class Fleet:
         if (folder / CONFIG).is_file():
             return await self._adapter(folder, manifest, timeout)
         return await self._whole(folder, manifest, timeout)
+
+    async def needs(self, folder: Path, manifest: Manifest) -> float:
+        """Bytes of this machine's memory that the artefact in `folder` will take beside the processes of `pids` and of
+        its own kind. Raises WorkerGone, CorruptArtefact."""
+        if self._found:
+            return 0.0  # they run wherever they run, and hold their memory already
+        base, own = self._settings.vllm.adapters_on, folder / WEIGHTS
+        if not (folder / CONFIG).is_file():
+            return vllm_memory.server(folder, self._settings, await self._environment())
+        needed = float(own.stat().st_size if own.is_file() else 0)
+        if base is not None and all(server.gone.is_set() for server in self._bases.values()):
+            needed += vllm_memory.server(Path(base), self._settings, await self._environment())
+        return needed
+
+    def pids(self) -> list[int | None]:
+        """Of the servers of bases, which outlive their adapters."""
+        return [server.pid for server in self._bases.values()]
 
     async def close(self) -> None:
         """End the servers of bases, which outlive their adapters."""
