@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from exporters.models import Manifest, Store
 from exporters.models.tool_text import FORM
@@ -36,13 +37,17 @@ class Loader:
         self._starter = starter
         self._memory_gb = memory_gb
         self._seconds = seconds
+        self._manifests: WeakKeyDictionary[Instance, Manifest] = WeakKeyDictionary()
 
     def folder(self, version: Version) -> Path:
         """Of its artefact."""
         return self._store.path(version.artefact)
 
-    async def load(self, version: Version, loaded: Callable[[], Iterable[Instance]]) -> Instance:
-        """`loaded()`: what is in memory when its files are verified. Raises ArtefactError, NotReady, NoRoom,
+    async def load(
+        self, version: Version, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
+    ) -> Instance:
+        """`loaded()`: what is in memory when its files are verified. `changed(child)` is called when it has been
+        loaded, and when it goes because it doesn't answer as it should. Raises ArtefactError, NotReady, NoRoom,
         WorkerGone."""
         if version.tools not in (None, FORM):
             raise NotReady(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")
@@ -53,18 +58,23 @@ class Loader:
             pids = {*(child.pid for child in loaded()), *self._starter.pids()}
             check(manifest.id, pids, needed=needed, most_gb=self._memory_gb)
         child = await self._starter.start(folder, manifest)
+        self._manifests[child] = manifest
+        changed(child)
         try:
-            async with asyncio.timeout(self._seconds):
-                await probe(child, manifest)
-        except (TimeoutError, WorkerGone) as error:
+            await self.again(child)
+        except BaseException as error:
             if isinstance(error, TimeoutError):
                 child.kill()  # also a server that others share: it answers nobody
             await child.close()
-            slow = f"the probes took longer than {self._seconds:.0f} s"
-            raise WorkerGone(
-                slow if isinstance(error, TimeoutError) else f"it was probed, and {child.ending}"
-            ) from None
-        except BaseException:
-            await child.close()
+            changed(child)
+            if isinstance(error, TimeoutError):
+                raise WorkerGone(f"the probes took longer than {self._seconds:.0f} s") from None
+            if isinstance(error, WorkerGone):
+                raise WorkerGone(f"it was probed, and {child.ending}") from None
             raise
         return child
+
+    async def again(self, child: Instance) -> None:
+        """Probe what has been loaded. Raises NotReady, WorkerGone, TimeoutError."""
+        async with asyncio.timeout(self._seconds):
+            await probe(child, self._manifests[child])

@@ -13,7 +13,8 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,7 @@ from gateway.engines.instance import Instance
 from gateway.engines.leaving import Leaving
 from gateway.engines.loading import Loader
 from gateway.engines.registry_thread import RegistryThread
+from gateway.engines.siblings import Siblings
 from gateway.engines.timing import Timing
 from router.config_engines import EngineSettings
 from router.errors import RouterError
@@ -70,13 +72,19 @@ class Reconciler:
         self._timing = timing
         self._failures = Failures(first=timing.first_backoff, most=timing.longest_backoff)
         self._loading: dict[str, asyncio.Task[None]] = {}
-        self._watching: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._one_load = asyncio.Semaphore(1)
         self._publish: dict[str, str] = {}  # version -> url
         self._withdraw: set[str] = set()
+        self._published: set[str] = set()  # what may have an endpoint: from before it gets one until it has lost it
         self._unsent: deque[RouteEvent] = deque(maxlen=_MOST_UNSENT)
         self._wake = asyncio.Event()
-        self._leaving = Leaving(self.hosts, timing, withdraw=self._take_out, ended=self._wake.set)
+        self._leaving = Leaving(self.hosts, timing, withdraw=self._take_out, ended=self._ended)
+        self._siblings = Siblings(
+            lambda: {hosted.version.id: hosted for hosted in (*self._leaving, *self.hosts)}.values(),
+            probe=loader.again,
+            failed=self._failed_beside,
+        )
         self._failing = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -130,14 +138,16 @@ class Reconciler:
         for version_id in list(self._withdraw):
             await self._registry.withdraw(version_id)
             self._withdraw.discard(version_id)
+            self._published.discard(version_id)
         for version_id, url in list(self._publish.items()):
             if version_id not in self.hosts:
                 del self._publish[version_id]
                 continue
             name = self._identity.name
+            self._published.add(version_id)
             await self._registry.publish(version_id, engine=name, url=url)
             if self._publish.pop(version_id, None) is None or version_id not in self.hosts:
-                self._withdraw.add(version_id)  # it died meanwhile
+                self._withdraw.add(version_id)  # it died meanwhile, or was taken out
                 continue
             version = self.hosts[version_id].version
             log.info("engine.ready", extra={"version": version_id, "url": url})
@@ -150,7 +160,7 @@ class Reconciler:
         began = time.monotonic()
         try:
             async with self._one_load:
-                child = await self._loader.load(version, self._in_memory)
+                child = await self._loader.load(version, self._in_memory, self._siblings.changed)
         except (ArtefactError, NotReady, WorkerGone, NoRoom) as error:
             if not error.retryable:
                 self._failures.broken(version.id, folder)
@@ -167,12 +177,15 @@ class Reconciler:
             selective = version.route in self._identity.selective
             hosted = Hosted(version, child, queue=self._settings.queue, selective=selective)
             self._serve(hosted)
-            watch = asyncio.create_task(self._watch(hosted))
-            self._watching.add(watch)
-            watch.add_done_callback(self._watching.discard)
+            self._spawn(self._watch(hosted))
             self._events.emit("engine.loaded", version=version.id, seconds=time.monotonic() - began)
         finally:
             del self._loading[version.id]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _serve(self, hosted: Hosted) -> None:
         self.hosts.add(hosted)
@@ -189,19 +202,34 @@ class Reconciler:
         version = hosted.version
         if version.id in self._leaving or version.id not in self.hosts:
             return
-        self.hosts.remove(hosted)
-        self._publish.pop(version.id, None)
-        self._withdraw.add(version.id)
         if time.monotonic() - began > self._timing.steady:
             self._failures.forget(version.id)
         wait = self._failures.died(version.id, self._loader.folder(version))
-        self._refuse(version, uuid.uuid4().hex, f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)")
+        await self._lost(hosted, f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)")
+
+    def _failed_beside(self, hosted: Hosted, reason: str) -> None:
+        """A version no longer answers as it should: it is as one whose probes fail when it is loaded."""
+        self._failures.broken(hosted.version.id, self._loader.folder(hosted.version))
+        self._spawn(self._lost(hosted, reason, hopeless=True))
+
+    async def _lost(self, hosted: Hosted, reason: str, *, hopeless: bool = False) -> None:
+        """A version answers no more, from now on."""
+        self.hosts.remove(hosted)
+        self._publish.pop(hosted.version.id, None)
+        self._withdraw.add(hosted.version.id)
+        self._refuse(hosted.version, uuid.uuid4().hex, reason, hopeless=hopeless)
         await hosted.child.close()
+        self._siblings.changed(hosted.child)
+
+    def _ended(self, hosted: Hosted) -> None:
+        self._siblings.changed(hosted.child)
+        self._wake.set()
 
     async def _take_out(self, hosted: Hosted, reason: str) -> None:
         """Withdraw, and go on answering while gateways may not know of it."""
         version = hosted.version
-        if self._publish.pop(version.id, None) is None:
+        self._publish.pop(version.id, None)
+        if version.id in self._published:  # or it may be soon: what is under way is done before what is asked for now
             await self._withdrawn(version)
             self._tell(version, EventKind.UNREADY, uuid.uuid4().hex, reason=reason)
             await asyncio.sleep(self._timing.grace)
@@ -212,7 +240,9 @@ class Reconciler:
             async with asyncio.timeout(self._timing.stop):
                 while True:
                     try:
-                        return await self._registry.withdraw(version.id)
+                        await self._registry.withdraw(version.id)
+                        self._published.discard(version.id)
+                        return
                     except RouterError as error:
                         log.warning("engine.registry_failed", extra={"error": str(error)})
                         await asyncio.sleep(self._timing.tick)
@@ -220,6 +250,7 @@ class Reconciler:
             self._withdraw.add(version.id)
 
     async def _shut_down(self) -> None:
+        await self._siblings.close()
         for task in list(self._loading.values()):
             task.cancel()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
@@ -227,6 +258,7 @@ class Reconciler:
             if hosted.version.id not in self._leaving:
                 self._leaving.begin(hosted, reason="the engine stops")
         await self._leaving.finish(self._timing.grace + self._timing.stop)
+        self._withdraw |= self._published
         with contextlib.suppress(RouterError):
             await self._settle()
 

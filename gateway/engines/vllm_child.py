@@ -57,6 +57,11 @@ class VllmChild:
         return self._server.pid
 
     @property
+    def place(self) -> object:
+        """See Instance."""
+        return self._server
+
+    @property
     def ending(self) -> str:
         """See Instance."""
         return self._server.ending

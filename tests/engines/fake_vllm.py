@@ -16,13 +16,14 @@ class FakeVllm:
     """A byte a token; it answers `answer` to anything. `mode`: how requests end: well, hangs (says nothing), dies (the
     connection is cut after `after` tokens), breaks (an error in the stream after `after` tokens).
 
-    `bodies`: of the requests; `left`: how many clients went before their answer was complete; `adapters`: name to path;
-    `calls`: of the endpoints for adapters, in order.
+    `answers`: of adapters, by their artefact's name; `bodies`: of the requests; `left`: how many clients went before
+    their answer was complete; `adapters`: name to path; `calls`: of the endpoints for adapters, in order.
     """
 
     def __init__(self, name: str = "v1", answer: bytes = b"red as a rose") -> None:
         self.name = name
         self.answer = answer
+        self.answers: dict[str, bytes] = {}
         self.mode = "well"
         self.after = 3
         self.wait = 0.0  # before the first word
@@ -84,7 +85,8 @@ class FakeVllm:
                 await asyncio.sleep(60)
             await asyncio.sleep(self.wait)
             await self._tell(response, self._choice({"role": "assistant"}), prompt_token_ids=[1, 2, 3])
-            tokens = [*self.answer, END]
+            _, _, adapter = body["model"].partition(".")
+            tokens = [*self.answers.get(adapter.partition(".")[0], self.answer), END]
             for at, token in enumerate(tokens):
                 if self.mode == "dies" and at == self.after:
                     assert request.transport is not None

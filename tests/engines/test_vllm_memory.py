@@ -125,4 +125,4 @@ async def test_what_a_runtime_says_that_it_needs_and_holds_decides(
     store.add(staging, manifest())
     loader = Loader(store, Needing(needed, held), memory_gb=2.0, seconds=5.0)
     with pytest.raises(kind, match=why):
-        await loader.load(version("v1"), list)
+        await loader.load(version("v1"), list, lambda _: None)
