@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporters.models import Confidence, Manifest
 from exporters.models.vocabulary import Vocabulary
-from gateway.engines import vllm_dense, vllm_environment, vllm_memory
+from gateway.engines import vllm_dense, vllm_environment, vllm_log, vllm_memory
 from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.vllm_adapters import CONFIG, WEIGHTS, Adapters
 from gateway.engines.vllm_child import Model, VllmChild
@@ -97,7 +97,8 @@ class Fleet:
                 },
             )
             model = await self._dense(folder, self._state / "dense")
-        server = await self._launch(Served(model=model, name=manifest.id, adapters=False), manifest.id, timeout)
+        vllm_log.forget(self._state, folder.parent)
+        server = await self._launch(Served(model=model, name=manifest.id, adapters=False), folder.name, timeout)
         return await self._child(server, folder, manifest.id, folder, end=server.close)
 
     async def _adapter(self, folder: Path, manifest: Manifest, timeout: float) -> VllmChild:
@@ -156,7 +157,7 @@ class Fleet:
         if not self._found:
             if "" not in self._bases:
                 served = Served(model=Path(base), name=f"{self._name}-base", adapters=True)
-                self._bases[""] = await self._launch(served, "base", timeout)
+                self._bases[""] = await self._launch(served, vllm_log.BASE, timeout)
             return self._bases[""]
         wrong = []
         for url in self._found:

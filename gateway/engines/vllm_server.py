@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +13,13 @@ import aiohttp
 import msgspec
 
 from exporters import child
+from gateway.engines import vllm_log
 from gateway.engines.errors import NotReady, WorkerGone
 
 PULSE = 1.0  # seconds between two looks at a server's health
 MISSES = 3  # looks in a row that it refuses: then it is gone
 LOOK_SECONDS = 10.0  # a busy machine may answer late; one that answers nothing at all is seen where an answer is due
 END_SECONDS = 10.0
-_TAIL = 65_536  # bytes of a log that are looked through for the reason of an end
-_REASON = re.compile(r"\b(\w*(?:Error|Exception|Interrupt)\b: .+)")
-_LONGEST_REASON = 500  # characters
 _OF_THE_MODEL = ("ValueError", "KeyError", "AttributeError", "NotImplementedError", "ValidationError")
 _OF_THE_MACHINE = ("memory", "Memory", "address", "Address")
 
@@ -53,13 +50,10 @@ class Server:
     async def launch(
         cls, python: str, command: Sequence[str], environ: Mapping[str, str], *, port: int, log: Path, timeout: float
     ) -> "Server":
-        """Start one, and wait until it says that it is well. What it writes goes to the file `log`; that of the last
-        one is kept as `log`.1. Raises NotReady where it can't serve this model, WorkerGone (it died for another reason,
-        or took longer than `timeout` seconds)."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        if log.exists():
-            log.replace(log.with_name(f"{log.name}.1"))
-        with log.open("wb") as output:
+        """Start one, and wait until it says that it is well. What it writes goes to the file `log`, see vllm_log.
+        Raises NotReady where it can't serve this model, WorkerGone (it died for another reason, or took longer than
+        `timeout` seconds)."""
+        with vllm_log.opened(log) as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", child.__file__, str(os.getpid()), python, *command),
@@ -69,7 +63,10 @@ class Server:
                 env=dict(environ),
             )
         server = cls(f"http://127.0.0.1:{port}", process=process, log=log)
-        server._watching.append(asyncio.create_task(server._see_end(process)))
+        server._watching += [
+            asyncio.create_task(server._see_end(process)),
+            asyncio.create_task(vllm_log.keep_short(log)),
+        ]
         try:
             async with asyncio.timeout(timeout):
                 await server._until_well()
@@ -169,7 +166,7 @@ class Server:
             except (aiohttp.ClientError, TimeoutError):
                 pass
             await asyncio.sleep(0.2)
-        reason = _reason(self._log)
+        reason = vllm_log.reason(self._log)
         said = f"vLLM could not start ({self._why}): {reason}; {self._log} says more"
         for_good = reason.startswith(_OF_THE_MODEL) and not any(word in reason for word in _OF_THE_MACHINE)
         raise NotReady(said) if for_good else WorkerGone(said)
@@ -209,14 +206,3 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-def _reason(log: Path | None) -> str:
-    """The first error that a server's log tells, which the later ones follow from. Its warnings name errors, too."""
-    if log is None:
-        return "no reason"
-    with log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - _TAIL))
-        lines = stream.read().decode("utf-8", "replace").splitlines()
-    found = _REASON.search("\n".join(line for line in lines if " WARNING " not in line))
-    return found[1].strip()[:_LONGEST_REASON] if found else "no reason"
