@@ -31,6 +31,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     path.write_bytes(_LENGTH.pack(len(head)) + head + b"".join(tensor.tobytes() for tensor in tensors.values()))
 
 
+def header(path: Path) -> dict[str, Any]:
+    """What any safetensors file holds, and none of it: by name `dtype`, `shape`, and `data_offsets`, where its bytes
+    begin and end. Raises CorruptArtefact."""
+    try:
+        with path.open("rb") as stream:
+            (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
+            found = json.loads(stream.read(min(length, path.stat().st_size)))
+        return {name: entry for name, entry in found.items() if name != "__metadata__"}
+    except (OSError, ValueError, AttributeError, struct.error) as error:
+        raise CorruptArtefact(f"{path} can't be read: {error}; export the version again") from error
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """What `write_tensors` wrote. Raises CorruptArtefact."""
     try:

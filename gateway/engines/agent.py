@@ -10,16 +10,14 @@ import msgspec
 from aiohttp import web
 
 from collector import FrameSender, Happened, socket_path
-from exporters.models import VLLM, Manifest
 from exporters.models.open_store import open_store
-from gateway.engines.child import Child
 from gateway.engines.errors import CannotListen
-from gateway.engines.instance import Instance
+from gateway.engines.loading import Loader
 from gateway.engines.reconcile import Identity, Reconciler
 from gateway.engines.registry_thread import RegistryThread
 from gateway.engines.server import create_app
+from gateway.engines.starting import Runtimes
 from gateway.engines.timing import Timing
-from gateway.engines.vllm_fleet import Fleet
 from router import Config, Events, Registry, RouteEvent, open_registry
 
 log = logging.getLogger("retort.engine")
@@ -45,19 +43,7 @@ async def run(config: Config, *, name: str, events: Events, stop: asyncio.Event,
     registry = RegistryThread(lambda: seams.open_registry(config.registry))
     sender = FrameSender(socket_path(config.state), events=events)
 
-    fleet = Fleet(name, settings, Path(config.state)) if settings.runtime == "vllm" else None
-
-    async def start(folder: Path, manifest: Manifest) -> Instance:
-        most = seams.timing.load
-        if fleet is not None and manifest.runtime == VLLM:
-            return await fleet.start(folder, manifest, timeout=most)
-        return await Child.start(
-            folder,
-            runtime=manifest.runtime,
-            threads=settings.threads,
-            cache_gb=settings.kv_cache_gb,
-            timeout=most,
-        )
+    runtimes = Runtimes(name, settings, Path(config.state), seconds=seams.timing.load)
 
     def send(event: RouteEvent) -> bool:
         return sender.send(Happened(event=event))
@@ -69,8 +55,7 @@ async def run(config: Config, *, name: str, events: Events, stop: asyncio.Event,
             (settings.advertise or own).rstrip("/"),
             selective=frozenset(route for route, policy in config.routes.items() if policy.selective is not None),
         ),
-        store=open_store(config),
-        start=start,
+        loader=Loader(open_store(config), runtimes, memory_gb=settings.memory_gb, seconds=seams.timing.load),
         registry=registry,
         send=send,
         events=events,
@@ -95,8 +80,7 @@ async def run(config: Config, *, name: str, events: Events, stop: asyncio.Event,
     finally:
         await runner.cleanup()
         listener.close()
-        if fleet is not None:
-            await fleet.close()
+        await runtimes.close()
         await sender.close()
         await registry.close()
 

@@ -116,6 +116,11 @@ class Child:
         return self._process.pid
 
     @property
+    def place(self) -> object:
+        """See Instance."""
+        return self._process
+
+    @property
     def ending(self) -> str:
         """How the process ended, in words."""
         return _ending(self._process.returncode)

@@ -17,6 +17,10 @@ class Instance(Protocol):
         """Of the process that holds it; None where that is not on this machine."""
 
     @property
+    def place(self) -> object:
+        """What it runs in. When one comes to a place, or goes, the answers of others there might change."""
+
+    @property
     def ending(self) -> str:
         """How it ended, in words."""
 

@@ -15,7 +15,8 @@ log = logging.getLogger("retort.engine")
 class Leaving:
     """The versions that are no longer wanted, until their processes have ended.
 
-    `withdraw(hosted, reason)` returns when no gateway sends it requests any more. `ended()` is called after each end.
+    `withdraw(hosted, reason)` returns when no gateway sends it requests any more. `ended(hosted)` is called after each
+    end.
     """
 
     def __init__(
@@ -24,7 +25,7 @@ class Leaving:
         timing: Timing,
         *,
         withdraw: Callable[[Hosted, str], Awaitable[None]],
-        ended: Callable[[], None],
+        ended: Callable[[Hosted], None],
     ) -> None:
         self._hosts, self._timing = hosts, timing
         self._withdraw, self._ended = withdraw, ended
@@ -88,4 +89,4 @@ class Leaving:
             await hosted.child.close()
         finally:
             del self._closing[version_id]
-            self._ended()
+            self._ended(hosted)

@@ -5,26 +5,26 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from exporters.models import VLLM, Manifest
+from exporters.models import Manifest
 from gateway.engines.errors import NoRoom, NotReady
 
 AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights: libraries, a cache for a request, buffers
-AROUND_VLLM = 2.5e9  # of a vLLM server's processes, with 1 GB of cache
 _WEIGHTS = (".onnx", ".data", ".safetensors")
 _FIRST_TO_GO = "1000"
 # What NumPy, ONNX Runtime and the loader of shared libraries say where there is no memory left.
 _SAID = ("bad_alloc", "bad allocation", "failed to map segment", "Cannot allocate memory", "Failed to allocate memory")
 
 
-def check(manifest: Manifest, pids: Iterable[int | None], *, most_gb: float | None) -> None:
-    """Raises NoRoom where a version of this manifest, beside the processes that serve already, would take more;
-    NotReady where it would by itself."""
-    if most_gb is None:
-        return
-    weights = sum(size for name, size in manifest.sizes.items() if name.endswith(_WEIGHTS))
-    around = AROUND_VLLM if manifest.runtime == VLLM else AROUND_WEIGHTS
-    needed, held = weights + around, sum(resident(pid) for pid in pids if pid is not None)
-    takes = f"{manifest.id} takes about {needed / 1e9:.2f} GB"
+def needs(manifest: Manifest) -> float:
+    """Bytes of a worker that serves a version of this manifest."""
+    return sum(size for name, size in manifest.sizes.items() if name.endswith(_WEIGHTS)) + AROUND_WEIGHTS
+
+
+def check(name: str, pids: Iterable[int | None], *, needed: float, most_gb: float) -> None:
+    """Raises NoRoom where the version of this name, which needs so many bytes, would take more beside the processes
+    that serve already; NotReady where it would by itself."""
+    held = sum(resident(pid) for pid in pids if pid is not None)
+    takes = f"{name} takes about {needed / 1e9:.2f} GB"
     if needed > most_gb * 1e9:
         raise NotReady(f"{takes}, more than memory_gb: {most_gb:g} of this engine")
     if needed + held > most_gb * 1e9:

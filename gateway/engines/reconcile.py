@@ -13,21 +13,20 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 
-from exporters.models import ArtefactError, Manifest, Store
-from exporters.models.tool_text import FORM
+from exporters.models import ArtefactError
 from gateway.engines.errors import NoRoom, NotReady, WorkerGone
 from gateway.engines.failures import Failures
 from gateway.engines.hosting import Hosted, Hosts
 from gateway.engines.instance import Instance
 from gateway.engines.leaving import Leaving
-from gateway.engines.memory import check
-from gateway.engines.probe import probe
+from gateway.engines.loading import Loader
 from gateway.engines.registry_thread import RegistryThread
+from gateway.engines.siblings import Siblings
 from gateway.engines.timing import Timing
 from router.config_engines import EngineSettings
 from router.errors import RouterError
@@ -50,16 +49,14 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Reconciler:
-    """`start(folder, manifest)` loads an artefact; raises NotReady, WorkerGone. `send(event)` hands an event to the
-    collector; False when it can't be taken now."""
+    """`send(event)` hands an event to the collector; False when it can't be taken now."""
 
     def __init__(
         self,
         settings: EngineSettings,
         identity: Identity,
         *,
-        store: Store,
-        start: Callable[[Path, Manifest], Awaitable[Instance]],
+        loader: Loader,
         registry: RegistryThread,
         send: Callable[[RouteEvent], bool],
         events: Events,
@@ -68,21 +65,26 @@ class Reconciler:
         self.hosts = Hosts()
         self._settings = settings
         self._identity = identity
-        self._store = store
-        self._start = start
+        self._loader = loader
         self._registry = registry
         self._send = send
         self._events = events
         self._timing = timing
         self._failures = Failures(first=timing.first_backoff, most=timing.longest_backoff)
         self._loading: dict[str, asyncio.Task[None]] = {}
-        self._watching: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._one_load = asyncio.Semaphore(1)
         self._publish: dict[str, str] = {}  # version -> url
         self._withdraw: set[str] = set()
+        self._published: set[str] = set()  # what may have an endpoint: from before it gets one until it has lost it
         self._unsent: deque[RouteEvent] = deque(maxlen=_MOST_UNSENT)
         self._wake = asyncio.Event()
-        self._leaving = Leaving(self.hosts, timing, withdraw=self._take_out, ended=self._wake.set)
+        self._leaving = Leaving(self.hosts, timing, withdraw=self._take_out, ended=self._ended)
+        self._siblings = Siblings(
+            lambda: {hosted.version.id: hosted for hosted in (*self._leaving, *self.hosts)}.values(),
+            probe=loader.again,
+            failed=self._failed_beside,
+        )
         self._failing = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -121,7 +123,7 @@ class Reconciler:
             if hosted := self._leaving.back(version.id):
                 self._serve(hosted)
             known = version.id in self.hosts or version.id in self._loading or version.id in self._leaving
-            if not known and not self._failures.blocks(version.id, self._folder(version)):
+            if not known and not self._failures.blocks(version.id, self._loader.folder(version)):
                 self._loading[version.id] = asyncio.create_task(self._load(version))
         for hosted in (*self.hosts, *self._leaving):
             if hosted.child.silent > self._timing.hang:
@@ -136,14 +138,16 @@ class Reconciler:
         for version_id in list(self._withdraw):
             await self._registry.withdraw(version_id)
             self._withdraw.discard(version_id)
+            self._published.discard(version_id)
         for version_id, url in list(self._publish.items()):
             if version_id not in self.hosts:
                 del self._publish[version_id]
                 continue
             name = self._identity.name
+            self._published.add(version_id)
             await self._registry.publish(version_id, engine=name, url=url)
             if self._publish.pop(version_id, None) is None or version_id not in self.hosts:
-                self._withdraw.add(version_id)  # it died meanwhile
+                self._withdraw.add(version_id)  # it died meanwhile, or was taken out
                 continue
             version = self.hosts[version_id].version
             log.info("engine.ready", extra={"version": version_id, "url": url})
@@ -151,13 +155,12 @@ class Reconciler:
         self._flush()
 
     async def _load(self, version: Version) -> None:
-        folder = self._folder(version)
+        folder = self._loader.folder(version)
         attempt = uuid.uuid4().hex
         began = time.monotonic()
         try:
             async with self._one_load:
-                _known_form(version)
-                child = await self._loaded(version)
+                child = await self._loader.load(version, self._in_memory, self._siblings.changed)
         except (ArtefactError, NotReady, WorkerGone, NoRoom) as error:
             if not error.retryable:
                 self._failures.broken(version.id, folder)
@@ -174,38 +177,23 @@ class Reconciler:
             selective = version.route in self._identity.selective
             hosted = Hosted(version, child, queue=self._settings.queue, selective=selective)
             self._serve(hosted)
-            watch = asyncio.create_task(self._watch(hosted))
-            self._watching.add(watch)
-            watch.add_done_callback(self._watching.discard)
+            self._spawn(self._watch(hosted))
             self._events.emit("engine.loaded", version=version.id, seconds=time.monotonic() - began)
         finally:
             del self._loading[version.id]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _serve(self, hosted: Hosted) -> None:
         self.hosts.add(hosted)
         self._publish[hosted.version.id] = f"{self._identity.url}/versions/{hosted.version.id}/v1"
         self._wake.set()
 
-    async def _loaded(self, version: Version) -> Instance:
-        manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
-        pids = {hosted.child.pid for hosted in (*self.hosts, *self._leaving)}
-        check(manifest, pids, most_gb=self._settings.memory_gb)
-        child = await self._start(self._folder(version), manifest)
-        try:
-            async with asyncio.timeout(self._timing.load):
-                await probe(child, manifest)
-        except (TimeoutError, WorkerGone) as error:
-            if isinstance(error, TimeoutError):
-                child.kill()  # also a server that others share: it answers nobody
-            await child.close()
-            slow = f"the probes took longer than {self._timing.load:.0f} s"
-            raise WorkerGone(
-                slow if isinstance(error, TimeoutError) else f"it was probed, and {child.ending}"
-            ) from None
-        except BaseException:
-            await child.close()
-            raise
-        return child
+    def _in_memory(self) -> list[Instance]:
+        return [hosted.child for hosted in (*self.hosts, *self._leaving)]
 
     async def _watch(self, hosted: Hosted) -> None:
         """Take a version out as soon as its process has ended by itself."""
@@ -214,19 +202,34 @@ class Reconciler:
         version = hosted.version
         if version.id in self._leaving or version.id not in self.hosts:
             return
-        self.hosts.remove(hosted)
-        self._publish.pop(version.id, None)
-        self._withdraw.add(version.id)
         if time.monotonic() - began > self._timing.steady:
             self._failures.forget(version.id)
-        wait = self._failures.died(version.id, self._folder(version))
-        self._refuse(version, uuid.uuid4().hex, f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)")
+        wait = self._failures.died(version.id, self._loader.folder(version))
+        await self._lost(hosted, f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)")
+
+    def _failed_beside(self, hosted: Hosted, reason: str) -> None:
+        """A version no longer answers as it should: it is as one whose probes fail when it is loaded."""
+        self._failures.broken(hosted.version.id, self._loader.folder(hosted.version))
+        self._spawn(self._lost(hosted, reason, hopeless=True))
+
+    async def _lost(self, hosted: Hosted, reason: str, *, hopeless: bool = False) -> None:
+        """A version answers no more, from now on."""
+        self.hosts.remove(hosted)
+        self._publish.pop(hosted.version.id, None)
+        self._withdraw.add(hosted.version.id)
+        self._refuse(hosted.version, uuid.uuid4().hex, reason, hopeless=hopeless)
         await hosted.child.close()
+        self._siblings.changed(hosted.child)
+
+    def _ended(self, hosted: Hosted) -> None:
+        self._siblings.changed(hosted.child)
+        self._wake.set()
 
     async def _take_out(self, hosted: Hosted, reason: str) -> None:
         """Withdraw, and go on answering while gateways may not know of it."""
         version = hosted.version
-        if self._publish.pop(version.id, None) is None:
+        self._publish.pop(version.id, None)
+        if version.id in self._published:  # or it may be soon: what is under way is done before what is asked for now
             await self._withdrawn(version)
             self._tell(version, EventKind.UNREADY, uuid.uuid4().hex, reason=reason)
             await asyncio.sleep(self._timing.grace)
@@ -237,7 +240,9 @@ class Reconciler:
             async with asyncio.timeout(self._timing.stop):
                 while True:
                     try:
-                        return await self._registry.withdraw(version.id)
+                        await self._registry.withdraw(version.id)
+                        self._published.discard(version.id)
+                        return
                     except RouterError as error:
                         log.warning("engine.registry_failed", extra={"error": str(error)})
                         await asyncio.sleep(self._timing.tick)
@@ -245,6 +250,7 @@ class Reconciler:
             self._withdraw.add(version.id)
 
     async def _shut_down(self) -> None:
+        await self._siblings.close()
         for task in list(self._loading.values()):
             task.cancel()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
@@ -252,6 +258,7 @@ class Reconciler:
             if hosted.version.id not in self._leaving:
                 self._leaving.begin(hosted, reason="the engine stops")
         await self._leaving.finish(self._timing.grace + self._timing.stop)
+        self._withdraw |= self._published
         with contextlib.suppress(RouterError):
             await self._settle()
 
@@ -277,11 +284,3 @@ class Reconciler:
     def _flush(self) -> None:
         while self._unsent and self._send(self._unsent[0]):
             self._unsent.popleft()
-
-    def _folder(self, version: Version) -> Path:
-        return self._store.path(version.artefact)
-
-
-def _known_form(version: Version) -> None:
-    if version.tools not in (None, FORM):
-        raise NotReady(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")

@@ -1,6 +1,7 @@
 """LoRA adapters on a running vLLM server. Each load has a new name and a new path: under one that it knows, vLLM goes
 on with the old adapter's weights, or with prefixes that were read by them."""
 
+import logging
 import shutil
 import uuid
 from pathlib import Path
@@ -10,9 +11,11 @@ from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.vllm_server import Server
 from gateway.engines.vllm_wire import fault
 
+log = logging.getLogger("retort.engine")
+
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LOAD_SECONDS = 120.0
-_REFUSED = 400
+_REFUSED, _UNKNOWN = 400, 404
 
 
 class Adapters:
@@ -23,10 +26,12 @@ class Adapters:
         self._prefix = f"{engine}."
         self._folder = folder.absolute()
         self._loaded: dict[str, Server] = {}
+        self._owed: dict[str, Server] = {}  # whose unloading was refused: it is asked for again
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def load(self, server: Server, artefact: Path) -> str:
         """Load an artefact's adapter; returns its name there. Raises NotReady where it is refused, WorkerGone."""
+        await self._ask_again(server)
         name = f"{self._prefix}{artefact.name}.{uuid.uuid4().hex[:8]}"
         copy = self._folder / name
         copy.mkdir(parents=True)
@@ -35,36 +40,58 @@ class Adapters:
             for file in (CONFIG, WEIGHTS):
                 take(artefact / file, copy / file)
             body = {"lora_name": name, "lora_path": str(copy)}
+            self._owed[name] = server  # until its word has come: it may load the adapter and not get to say so
             status, said = await server.post("/v1/load_lora_adapter", body, timeout=LOAD_SECONDS)
+            del self._owed[name]
             if status >= _REFUSED:
                 reason = f"vLLM refuses the adapter (status {status}): {fault(said).message}"
                 raise NotReady(reason) if status == _REFUSED else WorkerGone(reason)
         except BaseException:
-            self._forget(name)
+            if name not in self._owed:
+                self._forget(name)
             raise
         return name
 
     async def unload(self, server: Server, name: str) -> None:
-        """Nobody uses it any more. Where the server has ended it is gone already."""
-        try:
-            if not server.gone.is_set():
-                await server.post("/v1/unload_lora_adapter", {"lora_name": name}, timeout=LOAD_SECONDS)
-        except WorkerGone:
-            pass
-        finally:
-            self._forget(name)
+        """Nobody uses it any more. Where the server has ended it is gone already; where it refuses, the adapter counts
+        as loaded, and its files stay: vLLM may read them again."""
+        await self._ask_again(server)
+        await self._unload(server, name)
 
     def on(self, server: Server) -> int:
         """How many are on this server."""
-        return sum(other is server for other in self._loaded.values())
+        return sum(other is server for other in (self._loaded | self._owed).values())
 
     async def clean(self, server: Server) -> None:
         """Unload what an earlier process of this engine has left on a server. Raises WorkerGone."""
         for card in await server.models():
-            if card.parent is not None and card.id.startswith(self._prefix) and card.id not in self._loaded:
-                # The name is the server's word: no folder is touched by it.
-                await server.post("/v1/unload_lora_adapter", {"lora_name": card.id}, timeout=LOAD_SECONDS)
+            here = self._loaded.get(card.id)
+            used = here is not None and not here.gone.is_set()
+            if card.parent is not None and card.id.startswith(self._prefix) and not used:
+                await self._unload(server, card.id)
+
+    async def _ask_again(self, server: Server) -> None:
+        for name, other in list(self._owed.items()):
+            if other.gone.is_set():
+                self._forget(name)
+            elif other is server and not await self._unload(server, name):
+                return  # it would refuse the others as well, or keep the caller waiting for each
+
+    async def _unload(self, server: Server, name: str) -> bool:
+        try:
+            if not server.gone.is_set():
+                status, said = await server.post("/v1/unload_lora_adapter", {"lora_name": name}, timeout=LOAD_SECONDS)
+                if status >= _REFUSED and status != _UNKNOWN:
+                    raise WorkerGone(f"status {status}: {fault(said).message}")
+        except WorkerGone as error:
+            if not server.gone.is_set():
+                log.warning("engine.adapter_stays", extra={"adapter": name, "url": server.url, "reason": str(error)})
+                self._owed[name] = server
+                return False
+        self._forget(name)
+        return True
 
     def _forget(self, name: str) -> None:
-        self._loaded.pop(name, None)
-        shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._owed.pop(name, None)
+        if self._loaded.pop(name, None) is not None:  # others are the server's word: no folder is touched by that
+            shutil.rmtree(self._folder / name, ignore_errors=True)

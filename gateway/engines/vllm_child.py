@@ -57,6 +57,11 @@ class VllmChild:
         return self._server.pid
 
     @property
+    def place(self) -> object:
+        """See Instance."""
+        return self._server
+
+    @property
     def ending(self) -> str:
         """See Instance."""
         return self._server.ending
@@ -84,7 +89,11 @@ class VllmChild:
             async with contextlib.aclosing(answer(self._next, messages, options)) as events:
                 async for event in events:
                     yield event
-        except (aiohttp.ClientError, OSError) as error:
+        except (WorkerGone, aiohttp.ClientError, OSError) as error:
+            if not self.gone.is_set():
+                self._server.failed()
+            if isinstance(error, WorkerGone):
+                raise
             raise WorkerGone from error
         finally:
             if self._server.heard < began and not self.gone.is_set() and self._asking_again is None:
@@ -136,6 +145,10 @@ class VllmChild:
                     self._waits.discard(wait)
         except TimeoutError:
             raise WorkerGone from None
+        except RuntimeError as error:
+            if not self.gone.is_set():
+                raise
+            raise WorkerGone from error  # so aiohttp says that the session has been closed since the last read
 
     async def _written(
         self, number: int, messages: Sequence[dict[str, str]], options: Options

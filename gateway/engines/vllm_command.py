@@ -1,6 +1,7 @@
 """How a server of vLLM's is started: its command line and environment. Pure."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -46,6 +47,14 @@ def command(served: Served, settings: EngineSettings, environment: Environment, 
         line += ["--enable-lora", "--max-loras", str(most), "--max-cpu-loras", str(most)]
         line += ["--max-lora-rank", str(LORA_RANK)]
     return [*line, *vllm.arguments]
+
+
+def dtype(settings: EngineSettings, environment: Environment) -> str:
+    """What weights are held in, in vLLM's words; `auto`: as the model's folder says. What is said last wins."""
+    said = ["float32"] if environment.on_cpu and not environment.four_bits else ["auto"]
+    line = " ".join(settings.vllm.arguments).replace("--dtype=", "--dtype ").split()
+    said += [value for name, value in pairwise(line) if name == "--dtype"]
+    return said[-1]
 
 
 def environ(

@@ -2,18 +2,20 @@
 will replace; a LoRA adapter is loaded into the server of its base. Servers are launched, or found at urls."""
 
 import logging
+import math
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from exporters.models import Confidence, Manifest
 from exporters.models.vocabulary import Vocabulary
-from gateway.engines import vllm_dense, vllm_environment
+from gateway.engines import vllm_dense, vllm_environment, vllm_log, vllm_memory
 from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.vllm_adapters import CONFIG, WEIGHTS, Adapters
 from gateway.engines.vllm_child import Model, VllmChild
 from gateway.engines.vllm_command import Served, command, environ
 from gateway.engines.vllm_environment import Environment
+from gateway.engines.vllm_found import Found
 from gateway.engines.vllm_server import Server, free_port
 from router.config_engines import EngineSettings
 
@@ -41,6 +43,7 @@ class Fleet:
         self._state = state / "vllm" / name
         self._ask, self._dense = ask, dense
         self._adapters = Adapters(name, self._state / "adapters")
+        self._found = Found(settings.vllm.urls)
         self._known: Environment | None = None
         self._bases: dict[str, Server] = {}  # by url; "" for the one that is launched
 
@@ -50,6 +53,23 @@ class Fleet:
         if (folder / CONFIG).is_file():
             return await self._adapter(folder, manifest, timeout)
         return await self._whole(folder, manifest, timeout)
+
+    async def needs(self, folder: Path, manifest: Manifest) -> float:
+        """Bytes of this machine's memory that the artefact in `folder` will take beside the processes of `pids` and of
+        its own kind. Raises WorkerGone, CorruptArtefact."""
+        if self._found:
+            return 0.0  # they run wherever they run, and hold their memory already
+        base, own = self._settings.vllm.adapters_on, folder / WEIGHTS
+        if not (folder / CONFIG).is_file():
+            return vllm_memory.server(folder, self._settings, await self._environment())
+        needed = float(own.stat().st_size if own.is_file() else 0)
+        if base is not None and all(server.gone.is_set() for server in self._bases.values()):
+            needed += vllm_memory.server(Path(base), self._settings, await self._environment())
+        return needed
+
+    def pids(self) -> list[int | None]:
+        """Of the servers of bases, which outlive their adapters."""
+        return [server.pid for server in self._bases.values()]
 
     async def close(self) -> None:
         """End the servers of bases, which outlive their adapters."""
@@ -63,8 +83,8 @@ class Fleet:
         for file in ("config.json", _TOKENIZER):
             if not (folder / file).is_file():
                 raise NotReady(f"{folder} holds no {file}: it is no Hugging Face model folder")
-        if self._settings.vllm.urls:
-            return await self._child(await self._serving(manifest.id), folder, manifest.id, folder)
+        if self._found:
+            return await self._child(await self._found.serving(manifest.id), folder, manifest.id, folder)
         model = folder
         environment = await self._environment()
         if manifest.quantization in FOUR_BITS and not environment.four_bits:
@@ -77,7 +97,8 @@ class Fleet:
                 },
             )
             model = await self._dense(folder, self._state / "dense")
-        server = await self._launch(Served(model=model, name=manifest.id, adapters=False), manifest.id, timeout)
+        vllm_log.forget(self._state, folder.parent)
+        server = await self._launch(Served(model=model, name=manifest.id, adapters=False), folder.name, timeout)
         return await self._child(server, folder, manifest.id, folder, end=server.close)
 
     async def _adapter(self, folder: Path, manifest: Manifest, timeout: float) -> VllmChild:
@@ -90,7 +111,11 @@ class Fleet:
         if tokenizer is None:
             raise NotReady(f"neither {folder} nor {base} holds a {_TOKENIZER}")
         server = await self._base(base, timeout)
-        name = await self._adapters.load(server, folder)
+        try:
+            name = await self._adapters.load(server, folder)
+        except WorkerGone:
+            server.failed()
+            raise
         return await self._child(server, folder, name, tokenizer, end=lambda: self._adapters.unload(server, name))
 
     async def _child(
@@ -115,53 +140,50 @@ class Fleet:
                 confidence=Confidence.load(folder),
                 context_length=cards[name].max_model_len or max(lengths, default=None),
             )
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, WorkerGone):
+                server.failed()
             await end()
             raise
         return VllmChild(server, model, end)
 
-    async def _serving(self, name: str) -> Server:
-        """The first of the found servers that serves a model of this name."""
-        wrong = []
-        for url in self._settings.vllm.urls:
-            try:
-                server = await Server.find(url)
-            except WorkerGone as error:
-                wrong.append(str(error))
-                continue
-            try:
-                if any(card.id == name for card in await server.models()):
-                    return server
-                wrong.append(f"{url} serves other models")
-            except WorkerGone as error:
-                wrong.append(str(error))
-            await server.close()
-        raise WorkerGone(f"no server of vllm.urls serves {name} (--served-model-name {name}): {'; '.join(wrong)}")
-
     async def _base(self, base: str, timeout: float) -> Server:
         """A running server of the base: the launched one, or of those that were found the one with the fewest of our
-        adapters."""
+        adapters; one that has failed lately only where all have."""
         for url, server in list(self._bases.items()):
             if server.gone.is_set():
                 del self._bases[url]
                 await server.close()
-        if not self._settings.vllm.urls:
+        if not self._found:
             if "" not in self._bases:
                 served = Served(model=Path(base), name=f"{self._name}-base", adapters=True)
-                self._bases[""] = await self._launch(served, "base", timeout)
+                self._bases[""] = await self._launch(served, vllm_log.BASE, timeout)
             return self._bases[""]
         wrong = []
-        for url in self._settings.vllm.urls:
-            if url in self._bases:
+        for url in self._found:
+            best = min(map(self._found.suspect, self._bases), default=math.inf)
+            if url in self._bases or self._found.suspect(url) > best:
                 continue
             try:
-                self._bases[url] = await Server.find(url)
-                await self._adapters.clean(self._bases[url])
+                self._bases[url] = await self._clean(url)
             except WorkerGone as error:
                 wrong.append(str(error))
         if not self._bases:
             raise WorkerGone("; ".join(wrong))
-        return min(self._bases.values(), key=self._adapters.on)
+        return min(
+            self._bases.values(), key=lambda server: (self._found.suspect(server.url), self._adapters.on(server))
+        )
+
+    async def _clean(self, url: str) -> Server:
+        """The server found there, with no adapters of ours. Raises WorkerGone."""
+        server = await self._found.find(url)
+        try:
+            await self._adapters.clean(server)
+        except WorkerGone:
+            server.failed()
+            await server.close()
+            raise
+        return server
 
     async def _launch(self, served: Served, file: str, timeout: float) -> Server:
         environment, port = await self._environment(), free_port()

@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 import os
-import re
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,31 @@ import aiohttp
 import msgspec
 
 from exporters import child
+from gateway.engines import vllm_log
 from gateway.engines.errors import NotReady, WorkerGone
 
 PULSE = 1.0  # seconds between two looks at a server's health
 MISSES = 3  # looks in a row that it refuses: then it is gone
 LOOK_SECONDS = 10.0  # a busy machine may answer late; one that answers nothing at all is seen where an answer is due
 END_SECONDS = 10.0
-_TAIL = 65_536  # bytes of a log that are looked through for the reason of an end
-_REASON = re.compile(r"\b(\w*(?:Error|Exception|Interrupt)\b: .+)")
-_LONGEST_REASON = 500  # characters
 _OF_THE_MODEL = ("ValueError", "KeyError", "AttributeError", "NotImplementedError", "ValidationError")
 _OF_THE_MACHINE = ("memory", "Memory", "address", "Address")
 
 
 class Server:
     """`url`: without /v1. `gone` is set when it has ended, or refuses to say that it is well. `heard`: when an answer
-    of it last brought something, in monotonic seconds."""
+    of it last brought something, in monotonic seconds. `failed()`: to be called where one should have come."""
 
-    def __init__(self, url: str, *, process: asyncio.subprocess.Process | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        process: asyncio.subprocess.Process | None = None,
+        log: Path | None = None,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.url = url
+        self.failed = failed
         self.gone = asyncio.Event()
         self.heard = 0.0
         self._process = process
@@ -45,13 +50,10 @@ class Server:
     async def launch(
         cls, python: str, command: Sequence[str], environ: Mapping[str, str], *, port: int, log: Path, timeout: float
     ) -> "Server":
-        """Start one, and wait until it says that it is well. What it writes goes to the file `log`; that of the last
-        one is kept as `log`.1. Raises NotReady where it can't serve this model, WorkerGone (it died for another reason,
-        or took longer than `timeout` seconds)."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        if log.exists():
-            log.replace(log.with_name(f"{log.name}.1"))
-        with log.open("wb") as output:
+        """Start one, and wait until it says that it is well. What it writes goes to the file `log`, see vllm_log.
+        Raises NotReady where it can't serve this model, WorkerGone (it died for another reason, or took longer than
+        `timeout` seconds)."""
+        with vllm_log.opened(log) as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", child.__file__, str(os.getpid()), python, *command),
@@ -61,7 +63,10 @@ class Server:
                 env=dict(environ),
             )
         server = cls(f"http://127.0.0.1:{port}", process=process, log=log)
-        server._watching.append(asyncio.create_task(server._see_end(process)))
+        server._watching += [
+            asyncio.create_task(server._see_end(process)),
+            asyncio.create_task(vllm_log.keep_short(log)),
+        ]
         try:
             async with asyncio.timeout(timeout):
                 await server._until_well()
@@ -75,9 +80,9 @@ class Server:
         return server
 
     @classmethod
-    async def find(cls, url: str) -> "Server":
-        """One that is there. Raises WorkerGone."""
-        server = cls(url)
+    async def find(cls, url: str, *, failed: Callable[[], None] = lambda: None) -> "Server":
+        """One that is there. `failed` is called whenever it does not do what it should. Raises WorkerGone."""
+        server = cls(url, failed=failed)
         if not await server.well():
             await server.close()
             raise WorkerGone(f"no vLLM server is well at {url}")
@@ -95,7 +100,12 @@ class Server:
         return self._why
 
     def kill(self, why: str) -> None:
-        """End it at once; one that was found is only left."""
+        """End it at once, as a fault; one that was found is only left."""
+        if not self.gone.is_set():
+            self.failed()
+        self._stop(why)
+
+    def _stop(self, why: str) -> None:
         self._fault = self._fault or why
         if self._process is None:
             self._end(why)
@@ -105,7 +115,7 @@ class Server:
 
     async def close(self) -> None:
         """End it if it was launched, and wait until it has ended; let go of one that was found."""
-        self.kill("it was closed")
+        self._stop("it was closed")
         if self._process is not None:
             try:
                 async with asyncio.timeout(END_SECONDS):
@@ -156,7 +166,7 @@ class Server:
             except (aiohttp.ClientError, TimeoutError):
                 pass
             await asyncio.sleep(0.2)
-        reason = _reason(self._log)
+        reason = vllm_log.reason(self._log)
         said = f"vLLM could not start ({self._why}): {reason}; {self._log} says more"
         for_good = reason.startswith(_OF_THE_MODEL) and not any(word in reason for word in _OF_THE_MACHINE)
         raise NotReady(said) if for_good else WorkerGone(said)
@@ -196,14 +206,3 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-def _reason(log: Path | None) -> str:
-    """The first error that a server's log tells, which the later ones follow from. Its warnings name errors, too."""
-    if log is None:
-        return "no reason"
-    with log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - _TAIL))
-        lines = stream.read().decode("utf-8", "replace").splitlines()
-    found = _REASON.search("\n".join(line for line in lines if " WARNING " not in line))
-    return found[1].strip()[:_LONGEST_REASON] if found else "no reason"

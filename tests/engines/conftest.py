@@ -1,9 +1,11 @@
-"""A tiny exported model, made once a session, and artefacts of it."""
+"""A tiny exported model, made once a session, and artefacts of it; fleets of played vLLM servers."""
 
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -11,11 +13,16 @@ from aiohttp import web
 from engine_fakes import Served, Tiny, version
 
 from exporters.models import Manifest, Store
+from gateway.engines import vllm_dense
 from gateway.engines.child import Child
 from gateway.engines.hosting import Hosted, Hosts
 from gateway.engines.server import create_app
+from gateway.engines.vllm_environment import Environment
+from gateway.engines.vllm_fleet import Fleet
 from router import Events
+from router.config_engines import EngineSettings
 
+PROGRAM = Path(__file__).with_name("fake_vllm_program.py")
 GOLDEN_PROMPT = [{"role": "user", "content": "golden"}]
 
 
@@ -86,3 +93,36 @@ async def served(tiny: Tiny) -> AsyncIterator[Served]:
         yield Served(f"http://{host}:{port}/versions/v1", hosted, client, emitted)
     await runner.cleanup()
     await child.close()
+
+
+@pytest.fixture
+async def fleets(tmp_path: Path) -> AsyncIterator[Callable[..., Fleet]]:
+    """Makes fleets of an engine `local`."""
+    async with AsyncExitStack() as stack:
+
+        def make(*, four_bits: bool = True, dense: Any = vllm_dense.dense, **vllm: Any) -> Fleet:
+            async def asked(python: str) -> Environment:
+                return Environment("cpu", four_bits)
+
+            settings = EngineSettings.model_validate({"runtime": "vllm", "threads": 1, "vllm": vllm})
+            fleet = Fleet("local", settings, tmp_path / "state", ask=asked, dense=dense)
+            stack.push_async_callback(fleet.close)
+            return fleet
+
+        yield make
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[str], str]:
+    """Has the played program launched in vLLM's place: its interpreter is a script that runs it."""
+    how = tmp_path / "how"
+
+    def say(what: str) -> str:
+        how.write_text(what)
+        script = tmp_path / "python"
+        paths = f"{PROGRAM.parent}:{Path(__file__).parents[2]}"
+        script.write_text(f'#!/bin/sh\nPYTHONPATH={paths} exec {sys.executable} -W ignore {PROGRAM} "$@" {how}\n')
+        script.chmod(0o755)
+        return str(script)
+
+    return say

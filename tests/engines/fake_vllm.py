@@ -16,13 +16,14 @@ class FakeVllm:
     """A byte a token; it answers `answer` to anything. `mode`: how requests end: well, hangs (says nothing), dies (the
     connection is cut after `after` tokens), breaks (an error in the stream after `after` tokens).
 
-    `bodies`: of the requests; `left`: how many clients went before their answer was complete; `adapters`: name to path;
-    `calls`: of the endpoints for adapters, in order.
+    `answers`: of adapters, by their artefact's name; `bodies`: of the requests; `left`: how many clients went before
+    their answer was complete; `adapters`: name to path; `calls`: of the endpoints for adapters, in order.
     """
 
     def __init__(self, name: str = "v1", answer: bytes = b"red as a rose") -> None:
         self.name = name
         self.answer = answer
+        self.answers: dict[str, bytes] = {}
         self.mode = "well"
         self.after = 3
         self.wait = 0.0  # before the first word
@@ -30,6 +31,9 @@ class FakeVllm:
         self.logprob = -0.25
         self.alternatives: list[tuple[int, float]] = []
         self.health = 200
+        self.tells = True  # what it serves
+        self.keeps: int | None = None  # the status by which it refuses to unload
+        self.cut = False  # it loads adapters, and doesn't get to say so
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.bodies: list[dict[str, Any]] = []
         self.left = 0
@@ -60,6 +64,8 @@ class FakeVllm:
         return web.Response(status=self.health)
 
     async def _models(self, _: web.Request) -> web.Response:
+        if not self.tells:
+            return web.json_response({"error": {"message": "it broke", "code": 500}}, status=500)
         cards = [{"id": self.name, "parent": None, "max_model_len": 64}]
         cards += [{"id": name, "parent": self.name} for name in self.adapters]
         return web.json_response({"object": "list", "data": cards})
@@ -79,7 +85,8 @@ class FakeVllm:
                 await asyncio.sleep(60)
             await asyncio.sleep(self.wait)
             await self._tell(response, self._choice({"role": "assistant"}), prompt_token_ids=[1, 2, 3])
-            tokens = [*self.answer, END]
+            _, _, adapter = body["model"].partition(".")
+            tokens = [*self.answers.get(adapter.partition(".")[0], self.answer), END]
             for at, token in enumerate(tokens):
                 if self.mode == "dies" and at == self.after:
                     assert request.transport is not None
@@ -131,11 +138,18 @@ class FakeVllm:
             "adapter_model.safetensors",
         ]
         self.adapters[body["lora_name"]] = body["lora_path"]
+        if self.cut:
+            assert request.transport is not None
+            request.transport.abort()
         return web.Response(text="loaded")
 
     async def _unload(self, request: web.Request) -> web.Response:
         name = (await request.json())["lora_name"]
         self.calls.append(("unload", name))
+        if self.keeps is not None:
+            return web.json_response({"error": {"message": "the adapter is in use"}}, status=self.keeps)
+        if name not in self.adapters:
+            return web.json_response({"error": {"message": "cannot be found"}}, status=404)
         del self.adapters[name]
         return web.Response(text="unloaded")
 

@@ -218,7 +218,7 @@ async def test_an_engine_that_stops_closes_all_that_drain_also_one_that_ends_mea
         hosts.remove(hosted)
 
     hosts = Hosts()
-    leaving = Leaving(hosts, Timing(drain=60.0), withdraw=withdraw, ended=lambda: None)
+    leaving = Leaving(hosts, Timing(drain=60.0), withdraw=withdraw, ended=lambda _: None)
     for name in "abc":
         hosted = Hosted(version(name), Slow(name), queue=1)  # type: ignore[arg-type]
         places.enter_context(hosted.admit())

@@ -11,7 +11,7 @@ from engine_fakes import Tiny
 from exporters.models import Manifest
 from gateway.engines.child import Child
 from gateway.engines.errors import NoRoom, NotReady, WorkerGone
-from gateway.engines.memory import AROUND_WEIGHTS, FirstToGo, check, resident
+from gateway.engines.memory import AROUND_WEIGHTS, FirstToGo, check, needs, resident
 
 
 def manifest(**sizes: int) -> Manifest:
@@ -22,15 +22,17 @@ def manifest(**sizes: int) -> Manifest:
 
 
 def test_a_version_needs_its_weights_and_what_is_around_them() -> None:
-    made = manifest(onnx=10**8, data=6 * 10**8, html=10**12)
-    check(made, [], most_gb=None)
-    check(made, [], most_gb=(7e8 + AROUND_WEIGHTS) / 1e9)
+    assert needs(manifest(onnx=10**8, data=6 * 10**8, html=10**12)) == 7e8 + AROUND_WEIGHTS
+
+
+def test_a_version_that_needs_too_much_is_refused_and_one_that_needs_what_others_hold_waits() -> None:
+    check("v2", [], needed=1e9, most_gb=1.0)
     with pytest.raises(NotReady, match=r"v2 takes about 1\.00 GB, more than memory_gb: 0\.9 of this engine"):
-        check(made, [], most_gb=0.9)
+        check("v2", [], needed=1e9, most_gb=0.9)
     held = resident(os.getpid())
     assert 10**7 < held < 10**10
     with pytest.raises(NoRoom, match=r"v2 takes about 1\.00 GB and \d+\.\d\d are in use, of memory_gb: \d") as caught:
-        check(made, [os.getpid()], most_gb=(7e8 + AROUND_WEIGHTS + held / 2) / 1e9)
+        check("v2", [os.getpid(), None], needed=1e9, most_gb=(1e9 + held / 2) / 1e9)
     assert caught.value.retryable
 
 

@@ -10,6 +10,7 @@ import tiny_model
 from exporters.models.awq_layout import pack
 from gateway.engines.errors import NotReady
 from gateway.engines.vllm_dense import dense
+from gateway.engines.vllm_memory import weights
 
 GROUP = 32
 
@@ -57,6 +58,9 @@ async def test_the_dense_weights_are_the_very_ones_and_are_made_once(tmp_path: P
     assert all(bool((found[name] == weight).all()) for name, weight in means.items())
     assert "quantization_config" not in json.loads((made / "config.json").read_text())
     assert (made / "tokenizer.json").is_file()
+    size = sum(weight.nbytes for weight in found.values())
+    assert weights(artefact, width=4, packed=False) == size, "what memory is asked for before it is made"
+    assert weights(artefact, width=None, packed=True) < size / 3
     assert not (cache / "v0").exists(), "of an artefact that is gone"
     before = (made / "model.safetensors").stat().st_mtime_ns
     assert await dense(artefact, cache) == made

@@ -4,8 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +13,14 @@ from engine_fakes import until
 from fake_vllm import FakeVllm, write_tokenizer
 
 from exporters.models import VLLM, Manifest
-from gateway.engines import vllm_dense
 from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.protocol import Options, Piece
 from gateway.engines.vllm_child import VllmChild
-from gateway.engines.vllm_environment import Environment, ask
+from gateway.engines.vllm_environment import ask
 from gateway.engines.vllm_fleet import Fleet
-from router.config_engines import EngineSettings
 
-PROGRAM = Path(__file__).with_name("fake_vllm_program.py")
 MESSAGES = [{"role": "user", "content": "what colour?"}]
 Make = Callable[..., Fleet]
-
-
-@pytest.fixture
-async def fleets(tmp_path: Path) -> AsyncIterator[Make]:
-    """Makes fleets of an engine `local`."""
-    async with AsyncExitStack() as stack:
-
-        def make(*, four_bits: bool = True, dense: Any = vllm_dense.dense, **vllm: Any) -> Fleet:
-            async def asked(python: str) -> Environment:
-                return Environment("cpu", four_bits)
-
-            settings = EngineSettings.model_validate({"runtime": "vllm", "threads": 1, "vllm": vllm})
-            fleet = Fleet("local", settings, tmp_path / "state", ask=asked, dense=dense)
-            stack.push_async_callback(fleet.close)
-            return fleet
-
-        yield make
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Callable[[str], Make]:
-    """Has the played program launched in vLLM's place: its interpreter is a script that runs it."""
-    how = tmp_path / "how"
-
-    def say(what: str) -> str:
-        how.write_text(what)
-        script = tmp_path / "python"
-        paths = f"{PROGRAM.parent}:{Path(__file__).parents[2]}"
-        script.write_text(f'#!/bin/sh\nPYTHONPATH={paths} exec {sys.executable} -W ignore {PROGRAM} "$@" {how}\n')
-        script.chmod(0o755)
-        return str(script)
-
-    return say  # type: ignore[return-value]
 
 
 def whole(folder: Path, name: str = "v1") -> Path:

@@ -1,0 +1,80 @@
+"""A version becomes one that may be served: its files are verified, there is room for it, it is loaded, and it answers
+as it should."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from exporters.models import Manifest, Store
+from exporters.models.tool_text import FORM
+from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.instance import Instance
+from gateway.engines.memory import check
+from gateway.engines.probe import probe
+from router.registry import Version
+
+
+class Starter(Protocol):
+    """What loads the artefact in a folder, by the runtime that its manifest names."""
+
+    async def start(self, folder: Path, manifest: Manifest) -> Instance:
+        """Raises NotReady, WorkerGone."""
+
+    async def needs(self, folder: Path, manifest: Manifest) -> float:
+        """Bytes that it will take, beside what runs already. Raises WorkerGone, ArtefactError."""
+
+    def pids(self) -> Iterable[int | None]:
+        """Of processes that are there whether or not a version is served by them now."""
+
+
+class Loader:
+    """`memory_gb`: what all that is loaded may take; None asks nobody. `seconds`: that the probes may take."""
+
+    def __init__(self, store: Store, starter: Starter, *, memory_gb: float | None, seconds: float) -> None:
+        self._store = store
+        self._starter = starter
+        self._memory_gb = memory_gb
+        self._seconds = seconds
+        self._manifests: WeakKeyDictionary[Instance, Manifest] = WeakKeyDictionary()
+
+    def folder(self, version: Version) -> Path:
+        """Of its artefact."""
+        return self._store.path(version.artefact)
+
+    async def load(
+        self, version: Version, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
+    ) -> Instance:
+        """`loaded()`: what is in memory when its files are verified. `changed(child)` is called when it has been
+        loaded, and when it goes because it doesn't answer as it should. Raises ArtefactError, NotReady, NoRoom,
+        WorkerGone."""
+        if version.tools not in (None, FORM):
+            raise NotReady(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")
+        manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
+        folder = self.folder(version)
+        if self._memory_gb is not None:
+            needed = await self._starter.needs(folder, manifest)
+            pids = {*(child.pid for child in loaded()), *self._starter.pids()}
+            check(manifest.id, pids, needed=needed, most_gb=self._memory_gb)
+        child = await self._starter.start(folder, manifest)
+        self._manifests[child] = manifest
+        changed(child)
+        try:
+            await self.again(child)
+        except BaseException as error:
+            if isinstance(error, TimeoutError):
+                child.kill()  # also a server that others share: it answers nobody
+            await child.close()
+            changed(child)
+            if isinstance(error, TimeoutError):
+                raise WorkerGone(f"the probes took longer than {self._seconds:.0f} s") from None
+            if isinstance(error, WorkerGone):
+                raise WorkerGone(f"it was probed, and {child.ending}") from None
+            raise
+        return child
+
+    async def again(self, child: Instance) -> None:
+        """Probe what has been loaded. Raises NotReady, WorkerGone, TimeoutError."""
+        async with asyncio.timeout(self._seconds):
+            await probe(child, self._manifests[child])

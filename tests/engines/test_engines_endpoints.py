@@ -1,0 +1,170 @@
+"""What has been taken out has no endpoint, whatever was under way; a registry is played that is slow, or fails."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+from engine_fakes import FakeRegistry, until, version
+
+from gateway.engines.instance import Instance
+from gateway.engines.reconcile import Identity, Reconciler
+from gateway.engines.registry_thread import RegistryThread
+from gateway.engines.timing import Timing
+from router import Events, Version
+from router.config_engines import EngineSettings
+from router.errors import RegistryUnavailable
+
+TIMING = Timing(tick=0.02, grace=0.02, drain=5.0, stop=2.0, first_backoff=60.0)
+
+
+class SlowRegistry(FakeRegistry):
+    """A publication waits for `go`. `forgets`: it is written, and its word doesn't arrive. `refuses`: nothing is
+    written. `begun`, `refused`: publications that began, and withdrawals that failed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.forgets = self.refuses = False
+        self.begun = self.refused = 0
+
+    def publish(self, version_id: str, *, engine: str, url: str) -> None:
+        self.begun += 1
+        assert self.go.wait(30)
+        if self.refuses:
+            raise RegistryUnavailable
+        super().publish(version_id, engine=engine, url=url)
+        if self.forgets:
+            raise RegistryUnavailable
+
+    def withdraw(self, version_id: str) -> None:
+        if self.refuses:
+            self.refused += 1
+            raise RegistryUnavailable
+        super().withdraw(version_id)
+
+
+class Loaded:
+    pid, ending, silent = None, "it ended", 0.0
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.place = self
+
+    async def close(self) -> None:
+        self.gone.set()
+
+
+class Loading:
+    """Everything loads at once. `children`: what was loaded."""
+
+    def __init__(self) -> None:
+        self.children: list[Loaded] = []
+
+    def folder(self, version: Version) -> Path:
+        return Path("/nowhere")
+
+    async def load(
+        self, version: Version, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
+    ) -> Loaded:
+        self.children.append(Loaded())
+        return self.children[-1]
+
+    async def again(self, child: Instance) -> None:
+        pass
+
+
+class Running(msgspec.Struct):
+    registry: SlowRegistry
+    loading: Loading
+    stop: asyncio.Event
+    task: "asyncio.Task[None]"
+
+    async def published(self) -> None:
+        self.registry.go.set()
+        await until(lambda: "v1" in self.registry.endpoints)
+
+    async def ended(self) -> None:
+        """Stopped, with nothing left in the registry."""
+        self.stop.set()
+        with suppress(asyncio.CancelledError):
+            await self.task
+        assert not self.registry.endpoints
+        assert all(child.gone.is_set() for child in self.loading.children)
+
+
+@asynccontextmanager
+async def reconciling() -> AsyncIterator[Running]:
+    """With `v1` wanted."""
+    registry, loading, stop = SlowRegistry(), Loading(), asyncio.Event()
+    registry.set(version("v1"))
+    thread = RegistryThread(lambda: registry)  # type: ignore[arg-type, return-value]
+    reconciler = Reconciler(
+        EngineSettings(),
+        Identity("local", "http://engine"),
+        loader=loading,  # type: ignore[arg-type]
+        registry=thread,
+        send=lambda event: True,
+        events=Events(),
+        timing=TIMING,
+    )
+    task = asyncio.create_task(reconciler.run(stop))
+    try:
+        yield Running(registry, loading, stop, task)
+    finally:
+        registry.go.set()
+        registry.refuses = False
+        stop.set()
+        await asyncio.gather(task, return_exceptions=True)
+        await thread.close()
+
+
+async def test_what_dies_while_it_is_published_has_no_endpoint_in_the_end() -> None:
+    async with reconciling() as running:
+        await until(lambda: running.registry.begun == 1)
+        running.loading.children[0].gone.set()
+        await asyncio.sleep(0.05)
+        running.registry.go.set()
+        await until(lambda: ("withdraw", "v1") in running.registry.history)
+        assert not running.registry.endpoints
+        await running.ended()
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+async def test_an_engine_that_is_ended_while_it_publishes_leaves_no_endpoint(forgets: bool) -> None:
+    async with reconciling() as running:
+        running.registry.forgets = forgets
+        await until(lambda: running.registry.begun == 1)
+        running.task.cancel()
+        await asyncio.sleep(0.05)
+        running.registry.go.set()
+        await running.ended()
+        assert running.registry.history[0] == ("publish", "v1")
+
+
+async def test_a_publication_whose_success_was_never_told_is_withdrawn_all_the_same() -> None:
+    async with reconciling() as running:
+        running.registry.forgets = True
+        await running.published()
+        await until(lambda: running.registry.begun > 1)
+        await running.ended()
+
+
+async def test_what_is_wanted_again_before_it_was_withdrawn_and_then_taken_out_has_no_endpoint() -> None:
+    async with reconciling() as running:
+        registry = running.registry
+        await running.published()
+        registry.refuses = True
+        registry.set()  # it is to be withdrawn, which fails
+        await until(lambda: registry.refused > 0)
+        before = registry.begun
+        registry.set(version("v1"))
+        await until(lambda: registry.begun > before)  # it serves on, and is published anew, which fails
+        assert len(running.loading.children) == 1
+        running.stop.set()
+        await asyncio.sleep(0.05)
+        registry.refuses = False
+        await running.ended()
