@@ -52,7 +52,7 @@ SERVED_AS: dict[str, tuple[AskedQuantization, ...]] = {
 # The mean KL that an export is allowed at most and the share of likeliest tokens that it must keep: some ten times, and
 # for 4 bits twice, what SmolLM2 loses on 512 tokens of answers that it has not learnt (int8: 0.005 nats and 97%; int4:
 # 0.17 and 84%; rounded to nearest, as nothing is here: 0.34 and 77%). A student that has learnt its task loses less
-# (rounded to nearest 0.03 and 98%).
+# (rounded to nearest 0.03 and 98%); an encoder's int8 loses 0.004 and keeps 97%, of 41, 7 and 18 values.
 _EIGHT_BITS, _FOUR_BITS = (0.05, 0.9), (0.35, 0.7)
 BOUNDS: dict[Quantization, tuple[float, float]] = {
     "none": _EIGHT_BITS,
