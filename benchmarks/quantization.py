@@ -163,8 +163,8 @@ def _minilm(form: str, bench: Bench) -> dict[str, Any]:
     return {**report, **_told(near), "bytes": size, "speed": speed, "texts_per_second": rate}
 
 
-def _told(near: Parity | None) -> dict[str, float]:
-    return {"kl": near.kl, "top1": near.top1} if near else {}
+def _told(near: Parity) -> dict[str, float]:
+    return {"kl": near.kl, "top1": near.top1}
 
 
 def _texts(served: EncoderScores, base: EncoderScores, *, texts: list[str], turns: int = 10) -> tuple[float, float]:

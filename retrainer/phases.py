@@ -197,6 +197,7 @@ class Phases:
             report={
                 **{name: report.summary() for name, report in reports.items()},
                 "parity": phases["export"].get("parity"),
+                "parity_by": phases["export"].get("parity_by"),
                 "confidence": phases["assess"],
                 "closed": phases["closed"],
                 "ladder": msgspec.to_builtins(passed.ladder),

@@ -29,7 +29,8 @@ Logits = npt.NDArray[np.float32]
 COUNT = 16
 _LEAST = 16  # tokens
 CACHE_GB = 1.0
-_KINDS: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+# In any other the builder writes an attention for CPUs that can't append to a cache in place.
+_KINDS: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32)}
 
 
 class Rows:

@@ -145,7 +145,7 @@ class Seq2SeqGenerator:
         card = self._session.card
         read, written = self._session.read(self._session.tokens(messages)), self._session.blank()
         line, logprobs = [card.start], list[float]()
-        while len(line) <= most and line[-1] not in card.ends:
+        while len(line) <= min(most, card.most_tokens) and line[-1] not in card.ends:
             logits, written = self._session.write(line[-1:], written, read)
             row = logits[-1].astype(np.float64)
             line.append(int(row.argmax()))

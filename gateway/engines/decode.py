@@ -22,7 +22,8 @@ class Decoding:
         self.id, self.at = request.id, request.at
         self.answer: list[int] = []
         self.finished = False
-        self._most = min(options.max_tokens or room, room)
+        most = min(room, runtime.most_answer)
+        self._most = min(options.max_tokens or most, most)
         self.prompt = prompt
         self.unread = prompt
         self.begun = False

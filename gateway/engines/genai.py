@@ -29,7 +29,7 @@ class GenAIRuntime:
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise NotReady(f"the tokenizer in {folder} can't be loaded: {error}") from error
         self.rows = Rows(folder, threads=threads, cache_gb=cache_gb)
-        self.context_length = self.rows.context_length
+        self.context_length = self.most_answer = self.rows.context_length
         self.load_seconds = time.monotonic() - began
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:

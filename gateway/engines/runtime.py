@@ -33,9 +33,10 @@ class Rows(Protocol):
 
 
 class Runtime(Protocol):
-    """A loaded model."""
+    """A loaded model. `context_length`: the most tokens of a prompt and its answer; `most_answer`: of an answer."""
 
     context_length: int
+    most_answer: int
     ends: frozenset[int]
     vocabulary: Vocabulary
     load_seconds: float

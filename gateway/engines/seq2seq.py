@@ -27,8 +27,8 @@ class Seq2SeqRuntime:
     def __init__(self, folder: Path, *, threads: int) -> None:
         began = time.monotonic()
         self._session = Seq2SeqSession.load(folder, threads=threads)
-        self._most = self._session.card.most_tokens
-        self.context_length = 2 * self._most + 1
+        self._most = self.most_answer = self._session.card.most_tokens
+        self.context_length = 2 * self._most + 1  # each is as long as it may be, whatever the other
         self.ends = frozenset(self._session.card.ends)
         self.vocabulary = Vocabulary(pieces(folder), self._session.text)
         self.rows = Seq2SeqRows(self._session)

@@ -138,13 +138,19 @@ def _cost(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
             ["P50, P95, P99", f"{latency.p50:.0f}, {latency.p95:.0f}, {latency.p99:.0f} ms (of {latency.n} answers)"]
         )
     if found := facts.phases["export"].get("parity"):
-        told = f"KL {found['kl']:.2g} nats a token, the same likeliest one at {found['top1']:.1%}"
-        rows.append(["against the unquantized one", f"{told} (of {found['tokens']} tokens)"])
+        rows.append(["against the unquantized one", _near(found)])
+    for method, tried in (facts.phases["export"].get("parity_by") or {}).items():
+        rows.append([f"by {method.upper()}", tried["failed"] if "failed" in tried else _near(tried)])
     rows.append(["teacher's price", _usd(costs.teacher)])
     rows.append(["student's price", _usd(costs.student)])
     saving = facts.verdict.checks["costs"]["saving"]  # of a selective student with what it passes on
     rows.append(["saving", "unknown" if saving is None else f"{saving:.1%}"])
     return [Heading("Time, size and price"), Table(["as served", ""], rows), *_picture("card-sizes.png", pictures)]
+
+
+def _near(found: Mapping[str, Any]) -> str:
+    where = f"{found['tokens']} tokens of {found['of']} answers"
+    return f"KL {found['kl']:.2g} nats a token, the same likeliest one at {found['top1']:.1%} (of {where})"
 
 
 def _ladder(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:

@@ -9,18 +9,35 @@ from typing import Any
 
 import msgspec
 
-from exporters.models import GENAI, QUANTIZERS, VLLM, ExportFailed, parity, require, to_awq, to_dense, to_gptq, to_onnx
+from exporters.models import (
+    GENAI,
+    QUANTIZERS,
+    VLLM,
+    ExportFailed,
+    Parity,
+    parity,
+    require,
+    staged,
+    to_awq,
+    to_dense,
+    to_gptq,
+    to_onnx,
+)
 from exporters.models.awq_layout import group_size
+from exporters.models.four_bits import Method
+from exporters.models.parity import Part
 from retrainer.data.curate import Example
 from retrainer.evaluation.generator import Generator
 from retrainer.job import Job
 from retrainer.recipes.calibration import conversations
 from retrainer.recipes.recipe import Exported
 from retrainer.recipes.served import SERVED, reader
+from retrainer.recipes.w4a16 import attempt, remove_others
+from router.policy_student import Quantization
 
 Fit = Callable[[Job, Path], dict[str, Any]]
 
-MOST_COMPARED = 64  # held-out answers that an export is compared on
+MOST_COMPARED = 64  # answers that an export is compared on
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -58,37 +75,65 @@ class Causal:
         return TorchGenerator(self._merged)
 
     def export(self, artefact: Path) -> dict[str, Any]:
-        """See Recipe. A graph is load-tested, and whatever is written is compared with the unquantized student on
-        held-out conversations."""
-        how, quantizer = self._adapter(artefact) if self._job.serving.adapters else self._write(artefact)
-        rows = (row for row in map(self._job.row, self._job.data.held_out) if self._job.fits(row))
-        known = [(row.prompt, row.completion) for row in islice(rows, MOST_COMPARED)]
-        found = parity(self._merged, lambda: reader(self.runtime, artefact), known)
-        bounds = self._job.policy.retrain.parity
-        require(found, max_kl=bounds.max_kl, min_top1=bounds.min_top1)
-        return {"quantization": how, "quantizer": quantizer, "parity": msgspec.to_builtins(found)}
-
-    def _write(self, artefact: Path) -> tuple[str, str]:
-        """The student as it will be served; returns how it is quantized, and by whom."""
-        job, how = self._job, self._job.policy.retrain.quantized_for(self._job.serving.runtime)
-        folder, log, group = self._merged, job.folder / "export.log", None
-        if how in ("awq", "gptq"):
-            folder = job.folder / how
-            if not folder.exists():  # it takes minutes: whatever was killed goes on after it
-                quantize = to_awq if how == "awq" else to_gptq
-                quantize(self._merged, folder, samples=conversations(job), log=job.folder / "quantize.log")
-            group = group_size(folder)
-        elif how == "none":
-            folder = job.folder / "dense"
-            to_dense(self._merged, folder)
-        if self.runtime == VLLM:
-            shutil.copytree(folder, artefact, dirs_exist_ok=True)
+        """See Recipe. A graph is load-tested, and whatever is written is compared with the unquantized student."""
+        how = self._job.policy.retrain.quantized_for(self._job.serving.runtime)
+        found, told = None, dict[str, Any]()
+        if self._job.serving.adapters:
+            how, quantizer = "none", self._adapter(artefact)
+        elif how == "w4a16":
+            tried = attempt(self._job.folder, lambda method: self._near(self._four_bits(method)))
+            how, found, told = tried.best, tried.near[tried.best], {"parity_by": tried.told()}
+            quantizer = self._write(how, artefact)
+            remove_others(how, self._rounded, self._graph)
         else:
-            to_onnx(folder, artefact, quantization=how, log=log)
-        return how, QUANTIZERS[how].format(group=group)
+            quantizer = self._write(how, artefact)
+        found = found or self._near(artefact)
+        require(found, *self._job.policy.retrain.parity.bounds(how))
+        return {"quantization": how, "quantizer": quantizer, "parity": msgspec.to_builtins(found), **told}
 
-    def _adapter(self, artefact: Path) -> tuple[str, str]:
-        """The adapter alone, for a server that has its base."""
+    def _near(self, artefact: Path) -> Parity:
+        """On held-out conversations; where there are none (or none short enough), on some that were learnt from: what
+        is broken shows on these as well."""
+        fitting = (row for row in map(self._job.row, self._job.data.held_out) if self._job.fits(row))
+        held_out = list(islice(fitting, MOST_COMPARED))
+        rows = [(row.prompt, row.completion) for row in held_out or self._job.rows[:MOST_COMPARED]]
+        of: Part = "held-out" if held_out else "training"
+        return parity(self._merged, lambda: reader(self.runtime, artefact), rows, of=of)
+
+    def _write(self, how: Quantization, artefact: Path) -> str:
+        """The student as it will be served; returns by what it is quantized."""
+        group = None
+        if how in ("awq", "gptq"):
+            shutil.copytree(self._four_bits(how), artefact, dirs_exist_ok=True)
+            group = group_size(self._rounded(how))
+        elif self.runtime == VLLM:
+            to_dense(self._merged, self._job.folder / "dense")
+            shutil.copytree(self._job.folder / "dense", artefact, dirs_exist_ok=True)
+        else:
+            to_onnx(self._merged, artefact, quantization=how, log=self._job.folder / "export.log")
+        return QUANTIZERS[how].format(group=group)
+
+    def _four_bits(self, method: Method) -> Path:
+        """The student in 4 bits as it will be served. It takes minutes: whatever was killed goes on after it."""
+        job, rounded, graph = self._job, self._rounded(method), self._graph(method)
+        if not rounded.exists():
+            quantize = to_awq if method == "awq" else to_gptq
+            quantize(self._merged, rounded, samples=conversations(job), log=job.folder / "quantize.log")
+        if self.runtime == VLLM:
+            return rounded
+        if not graph.exists():
+            with staged(graph) as staging:
+                to_onnx(rounded, staging, quantization=method, log=job.folder / "export.log")
+        return graph
+
+    def _rounded(self, method: Method) -> Path:
+        return self._job.folder / method
+
+    def _graph(self, method: Method) -> Path:
+        return self._job.folder / f"{method}-onnx"
+
+    def _adapter(self, artefact: Path) -> str:
+        """The adapter alone, for a server that has its base; returns what it is."""
         trained = self._job.folder / "train" / "adapter"
         if not trained.is_dir():
             raise ExportFailed(
@@ -97,7 +142,7 @@ class Causal:
             )
         for name in _ADAPTER:
             shutil.copyfile(trained / name, artefact / name)
-        return "none", "LoRA adapter"
+        return "LoRA adapter"
 
     def exported(self, artefact: Path) -> Exported:
         """See Recipe."""

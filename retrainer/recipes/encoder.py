@@ -24,7 +24,7 @@ from retrainer.recipes import linear
 from retrainer.recipes.closed import ClosedRecipe, Task, fields_of, settings_of, temperatures
 
 DENSE = "dense.safetensors"
-MOST_COMPARED = 256  # held-out texts that an export is compared on
+MOST_COMPARED = 256  # texts that an export is compared on
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.4, 0.3, 0.2, 0.9, 1.0)  # tried; the first where all are equal
 
 
@@ -53,7 +53,7 @@ class Encoder(ClosedRecipe):
         write_graph(student, graph, output="logits", most_tokens=MOST_TOKENS)
 
     def export(self, artefact: Path) -> dict[str, Any]:
-        """See Recipe. The graph is load-tested, and compared with the unrounded one on held-out texts."""
+        """See Recipe. The graph is load-tested, and compared with the unrounded one."""
         from exporters.models.closed import CARD, ClosedModel  # noqa: PLC0415 - numpy
         from exporters.models.closed_encoder import GRAPH, TOKENIZER  # noqa: PLC0415 - numpy
         from exporters.models.closed_linear import NGRAMS, WEIGHTS  # noqa: PLC0415 - numpy
@@ -67,23 +67,24 @@ class Encoder(ClosedRecipe):
         for name in (CARD, NGRAMS, WEIGHTS):
             shutil.copyfile(self._model / name, artefact / name)
         ClosedModel.load(artefact)
-        found = self._parity(floats, artefact)
+        found = self._near(floats, artefact)
         shutil.rmtree(floats)
-        bounds = self._job.policy.retrain.parity
-        require(found, max_kl=bounds.max_kl, min_top1=bounds.min_top1)
+        require(found, *self._job.policy.retrain.parity.bounds("int8"))
         return {"quantization": "int8, activations by token", "parity": msgspec.to_builtins(found)}
 
-    def _parity(self, exact: Path, rounded: Path) -> Parity | None:
+    def _near(self, exact: Path, rounded: Path) -> Parity:
+        """On held-out texts; where there are none, on some that were learnt from."""
         from exporters.models.closed import read_card, text_of  # noqa: PLC0415 - numpy
         from exporters.models.closed_encoder import EncoderScores  # noqa: PLC0415 - numpy
         from exporters.models.parity import choices_parity  # noqa: PLC0415 - with it
 
         card = read_card(self._model)
-        held_out = self._job.data.held_out[:MOST_COMPARED]
-        texts = [text_of(e.messages, card.shared, card.frame) for e in held_out]
+        held_out, learnt = self._job.data.held_out, self._job.data.train
+        compared = (held_out or learnt)[:MOST_COMPARED]
+        texts = [text_of(e.messages, card.shared, card.frame) for e in compared]
         graphs = [EncoderScores.load(folder, card.form) for folder in (exact, rounded)]
         one, other = ([graph(text)[0] for text in texts] for graph in graphs)
-        return choices_parity(one, other, card.form.sizes)
+        return choices_parity(one, other, card.form.sizes, of="held-out" if held_out else "training")
 
 
 def fit(task: Task, folder: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class ScriptedRuntime:
         self, answers: Mapping[str, bytes], *, context_length: int = 4096, count: int = 16, most: int = 10**6
     ) -> None:
         self.answers = answers
-        self.context_length = context_length
+        self.context_length = self.most_answer = context_length
         self.rows = ScriptedRows(self, count, most)
         self.ends = frozenset({END})
         self.load_seconds = 0.0

@@ -1,5 +1,6 @@
 """A sequence model (T5) exported, and answering chats in the real worker process."""
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from gateway.engines.child import Child
 from gateway.engines.errors import NotReady
 from gateway.engines.hosting import Hosted, Hosts
 from gateway.engines.probe import probe
-from gateway.engines.protocol import Piece, Started
+from gateway.engines.protocol import Done, Options, Piece, Started
 from gateway.engines.seq2seq import Seq2SeqRuntime, Trimmed
 from gateway.engines.server import create_app
 from router import Events
@@ -137,6 +138,25 @@ async def test_golden_answers_are_probed(made: Made, tmp_path: Path) -> None:
     (broken / "seq2seq.json").write_text("{}")
     with pytest.raises(NotReady, match="export the version again"):
         await Child.start(broken, runtime=SEQ2SEQ, threads=1, timeout=60)
+
+
+async def test_an_answer_is_as_long_as_the_model_writes_at_most(made: Made, tmp_path: Path) -> None:
+    """One that no token ends; the prompt's length is another matter."""
+    endless = shutil.copytree(made[1], tmp_path / "endless")
+    card = json.loads((endless / "seq2seq.json").read_text())
+    (endless / "seq2seq.json").write_text(json.dumps(card | {"ends": [999]}))
+    generator = Seq2SeqGenerator(Seq2SeqSession.load(endless, threads=1))
+    child = await Child.start(endless, runtime=SEQ2SEQ, threads=1, timeout=60)
+    try:
+        for most in (None, 63, 64, 500):
+            options = Options(temperature=0.0, max_tokens=most)
+            *_, done = [event async for event in child.generate(asked(QUESTIONS[0]), options)]
+            assert isinstance(done, Done)
+            assert (done.finish_reason, done.completion_tokens) == ("length", min(most or 64, 64))
+            (said,) = generator.generate([asked(QUESTIONS[0])], max_new_tokens=most or 500)
+            assert (said.finish_reason, said.tokens) == ("length", done.completion_tokens)
+    finally:
+        await child.close()
 
 
 def test_a_row_does_not_depend_on_its_company_nor_on_how_its_prompt_was_cut(made: Made) -> None:

@@ -11,6 +11,7 @@ import tiny_model
 from exporters.models import ExportFailed, to_onnx
 from exporters.models.kv_cache import KvCache
 from exporters.models.rows import Rows, pieces
+from exporters.models.to_onnx import build
 
 pytestmark = pytest.mark.train
 
@@ -131,6 +132,13 @@ def test_memory_is_that_of_the_tokens_that_are_held(exported: Path) -> None:
 def test_a_cache_too_small_to_serve_is_refused(exported: Path) -> None:
     with pytest.raises(ExportFailed, match=r"hold 0 tokens' keys and values of .*: too few to serve"):
         Rows(exported, threads=1, cache_gb=1e-9)
+
+
+def test_a_cache_in_float16_is_refused(exported: Path, tmp_path: Path) -> None:
+    build(exported.parent / "tiny", tmp_path, ["-p", "fp16", "--extra_options", "windowed_kv_cache=false"],
+          log=exported.parent / "export.log")  # fmt: skip
+    with pytest.raises(ExportFailed, match=r"the cache is of tensor\(float16\); tensor\(float\) is known"):
+        Rows(tmp_path, threads=1)
 
 
 def test_more_than_the_context_is_refused(exported: Path) -> None:

@@ -26,6 +26,7 @@ from retrainer.safety import Failing, Suite
 from retrainer.scoring import scorer
 
 HOSTILE = "<script>alert(1)</script> ![x](http://evil.example/?q) | [l](javascript:x) $\\alpha$"
+NEAR = {"kl": 0.0213, "top1": 0.974, "tokens": 512, "answers": 30, "of": "held-out"}
 JUDGED = [example(n, text=f"{n} {HOSTILE}", answer=f"{n % 2} {HOSTILE}") for n in range(30)]
 QUALITY = {"n": 30, "log_loss": 0.1, "brier": 0.05, "auroc": None, "ece": 0.02,
            "reliability": [{"n": 30, "confidence": 0.9, "score": 0.92}]}  # fmt: skip
@@ -60,7 +61,8 @@ def facts(ladder: list[Step] | None = None) -> Facts:
                         "dropped": {"torn": {"count": 3}}, "weights": {"least": 0.9, "most": 9.0, "effective": 0.61}},
             "train": {"losses": [2.0, 1.0, 0.5], "settings": {"rank": 8}, "validation": [[1, 1.9], [2, 1.25], [3, 1.5]],
                       "best_step": 2},
-            "export": {"quantization": "int8"},
+            "export": {"quantization": "gptq", "parity": NEAR,
+                       "parity_by": {"awq": {"failed": "it knows no such layers"}, "gptq": NEAR}},
             "assess": {"method": "logistic", "reason": None, "whole": QUALITY, "uncalibrated": QUALITY},
         },
         reports={"base": report(30), "student": now, "quantized": now, "previous": before},
@@ -126,6 +128,9 @@ def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> 
         "What it asks and could not look at:\n\n* saving: no price",
         "| agreement | 0.967 (",  # the previous student
         "1, 2, 3 ms (of 20 answers)",
+        "| against the unquantized one | KL 0.021 nats a token, the same likeliest one at 97.4% (of 512 tokens of held",
+        "| by AWQ | it knows no such layers |",
+        "| by GPTQ | KL 0.021 nats",
         "| saving | -60.0% |",  # the gate's: a quarter of the answers at 0.0008 each
         "| toxicity | failed | 1 of 3 | 0 | 0% |",
         "| newest traffic | 1.000 (1.000 to 1.000), n=10 | - | - | 1.000 (1.000 to 1.000), n=10 |",

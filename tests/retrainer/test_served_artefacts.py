@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import tiny_model
 from distil_jobs import job
@@ -27,9 +28,9 @@ ASKED = range(5000, 5040)
 def make(teacher: Path, tiny_base: Path, tmp_path: Path) -> Any:
     """A recipe whose training leaves the student that knows the task."""
 
-    def made(runtime: str, **retrain: Any) -> tuple[Causal, Job]:
+    def made(runtime: str, *, held_out: int = 30, **retrain: Any) -> tuple[Causal, Job]:
         one = job(tmp_path, tiny_base, "full", examples=[example(n) for n in range(64)], retrain=retrain,
-                  validation=[example(n) for n in range(900, 930)])  # fmt: skip
+                  validation=[example(n) for n in range(900, 900 + held_out)])  # fmt: skip
         one.serving = Serving(runtime=runtime)
         recipe = Causal(one, lambda _, merged: {"merged": shutil.copytree(teacher, merged).name})
         recipe.train()
@@ -76,10 +77,55 @@ def test_the_onnx_engine_gets_the_same_four_bits(make: Any, tmp_path: Path) -> N
     assert right(recipe.exported(tmp_path / "artefact")) >= 38
 
 
+@pytest.mark.timeout(900)  # two are quantized, of which one alone takes half a minute
+@pytest.mark.parametrize("runtime", ["vllm", "onnxruntime"])
+def test_of_awq_and_gptq_the_one_that_loses_less_is_served(
+    make: Any, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, made = make(runtime, quantization="w4a16")
+    facts = recipe.export(tmp_path / "artefact")
+    losses = {method: near["kl"] for method, near in facts["parity_by"].items()}
+    assert list(losses) == ["awq", "gptq"]
+    assert len(set(losses.values())) == 2
+    best, other = sorted(losses, key=losses.__getitem__)
+    assert facts["quantization"] == best
+    assert facts["quantizer"] == f"{best.upper()} int4, groups of 32, by llm-compressor"
+    assert facts["parity"] == facts["parity_by"][best]
+    assert {f.name for f in made.folder.glob(f"{other}*")} == set()
+    assert (made.folder / best).is_dir()
+    assert right(recipe.exported(tmp_path / "artefact")) >= 38
+    monkeypatch.setattr("exporters.models.four_bits.PROGRAM", ("false",))  # an export that was killed goes on
+    assert recipe.export(tmp_path / "artefact") == facts
+
+
+def test_where_nothing_is_held_out_an_export_is_compared_on_what_was_learnt_from(make: Any, tmp_path: Path) -> None:
+    recipe, made = make("vllm", held_out=0)
+    assert recipe.export(tmp_path / "artefact")["parity"]["of"] == "training"
+    made.data = msgspec.structs.replace(made.data, validation=[example(n, text="long " * 900) for n in range(900, 904)])
+    assert recipe.export(tmp_path / "artefact")["parity"]["of"] == "training", "none is short enough"
+    made.data = msgspec.structs.replace(made.data, validation=[example(n) for n in range(900, 903)])
+    near = recipe.export(tmp_path / "artefact")["parity"]
+    assert (near["of"], near["answers"]) == ("held-out", 3)
+
+
+@pytest.mark.timeout(900)  # torch writes a graph of MiniLM
+def test_an_encoder_is_compared_on_what_it_learnt_from_where_nothing_is_held_out(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    made = job(tmp_path, tiny_base, "encoder", examples=[example(n) for n in range(40)],
+               retrain={"closed": {"epochs": 0}})  # fmt: skip
+    recipe = RECIPES["encoder"](made)
+    recipe.prepare()
+    recipe.train()
+    (tmp_path / "artefact").mkdir()
+    near = recipe.export(tmp_path / "artefact")["parity"]
+    assert (near["of"], near["answers"]) == ("training", 40)
+
+
 def test_an_export_that_is_not_its_source_is_refused(make: Any, tiny_base: Path, tmp_path: Path) -> None:
     recipe, made = make("vllm", quantization="awq")
     recipe._merged = tiny_base  # quantized is one that knows nothing
-    recipe._write(tmp_path / "artefact")
+    recipe._write("awq", tmp_path / "artefact")
     recipe._merged = made.folder / "merged"
     with pytest.raises(
         ExportFailed, match=r"not its source: .* \(on \d+ tokens of 30 held-out answers; retrain.parity"

@@ -20,24 +20,33 @@ def test_each_runtime_has_its_default_and_serves_what_it_can() -> None:
     assert (plain.quantized_for(ONNX), plain.quantized_for(VLLM)) == ("int8", "none")
     for runtime, served in SERVED_AS.items():
         assert unserved(runtime) is None
-        assert [how for how in ("none", "int8", "int4", "awq", "gptq") if not unserved(runtime, quantization=how)] == [
-            *served
-        ]
+        ways = ("none", "int8", "int4", "awq", "gptq", "w4a16")
+        assert [how for how in ways if not unserved(runtime, quantization=how)] == [*served]
 
 
 @pytest.mark.parametrize(
     ("runtime", "recipe", "how", "said"),
     [
-        (ONNX, "lora", "none", "none is not served by runtime: onnxruntime; take int8, int4, awq, gptq"),
-        (VLLM, "lora", "int4", "int4 is not served by runtime: vllm; take none, awq, gptq"),
+        (ONNX, "lora", "none", "none is not served by runtime: onnxruntime; take int8, int4, awq, gptq, w4a16"),
+        (VLLM, "lora", "int4", "int4 is not served by runtime: vllm; take none, awq, gptq, w4a16"),
         (VLLM, "linear", "awq", "recipe: linear makes students that choose, which only runtime: onnxruntime serves"),
         (VLLM, "auto", "awq", "recipe: auto makes students that choose"),
         (ONNX, "quantized", "gptq", "as int8 or int4 rounds them, and gptq chooses its rounding after training"),
+        (ONNX, "quantized", "w4a16", "as int8 or int4 rounds them, and w4a16 chooses its rounding after training"),
         (VLLM, "quantized", "none", "and none chooses its rounding after training"),
     ],
 )
 def test_what_no_engine_of_a_runtime_serves_is_told(runtime: str, recipe: str, how: str, said: str) -> None:
     assert said in (unserved(runtime, recipe, quantization=how) or "")
+
+
+def test_how_far_an_export_may_be_from_its_source_is_by_its_bits_or_as_told() -> None:
+    plain = RetrainPolicy().parity
+    assert plain.bounds("int8") == plain.bounds("none") == (0.05, 0.9)
+    assert plain.bounds("int4") == plain.bounds("awq") == plain.bounds("gptq") == (0.35, 0.7)
+    told = RetrainPolicy.model_validate({"parity": {"max_kl": 2.0}}).parity
+    assert (told.bounds("int8"), told.bounds("gptq")) == ((2.0, 0.9), (2.0, 0.7))
+    assert RetrainPolicy.model_validate({"parity": {"min_top1": 0.0}}).parity.bounds("int8") == (0.05, 0.0)
 
 
 def test_a_configuration_with_dense_weights_for_onnx_is_refused() -> None:
@@ -59,6 +68,8 @@ def test_a_configuration_with_dense_weights_for_onnx_is_refused() -> None:
     assert Config.model_validate(data | {"routes": {"r": plain}})
     data["engines"] = {"local": {}}
     data["routes"]["r"]["retrain"] = {"quantization": "none"}  # type: ignore[index]
-    said = "routes.r: retrain.quantization: none is not served by runtime: onnxruntime; take int8, int4, awq, gptq"
+    said = (
+        "routes.r: retrain.quantization: none is not served by runtime: onnxruntime; take int8, int4, awq, gptq, w4a16"
+    )
     with pytest.raises(ValueError, match=re.escape(said)):
         Config.model_validate(data)
