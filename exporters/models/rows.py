@@ -204,6 +204,18 @@ class Rows:
         return binding
 
 
+def whole_cache(folder: Path, count: int = COUNT) -> float:
+    """Bytes of the cache of an artefact's rows where each holds its whole context. Raises ExportFailed."""
+    try:
+        model = json.loads((folder / "genai_config.json").read_text("utf-8"))["model"]
+        decoder = model["decoder"]
+        heads, width = int(decoder["num_key_value_heads"]), int(decoder["head_size"])
+        token = 2 * int(decoder["num_hidden_layers"]) * heads * width * np.dtype(np.float32).itemsize
+        return float(count * int(model["context_length"]) * token)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportFailed(f"{folder}/genai_config.json can't be read: {error}") from error
+
+
 def pieces(tokens: Sequence[int], most: int) -> Iterator[Sequence[int]]:
     """A prompt cut into pieces of at most `most` tokens (3 or more); none is a single one, unless it is all."""
     at = 0

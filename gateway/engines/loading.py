@@ -11,7 +11,7 @@ from exporters.models import Manifest, Store
 from exporters.models.tool_text import FORM
 from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.instance import Instance
-from gateway.engines.memory import check
+from gateway.engines.memory import check, resident
 from gateway.engines.probe import probe
 from router.registry import Version
 
@@ -37,6 +37,7 @@ class Loader:
         self._starter = starter
         self._memory_gb = memory_gb
         self._seconds = seconds
+        self._needs: dict[int, float] = {}  # by process
         self._manifests: WeakKeyDictionary[Instance, Manifest] = WeakKeyDictionary()
 
     def folder(self, version: Version) -> Path:
@@ -52,12 +53,14 @@ class Loader:
         if version.tools not in (None, FORM):
             raise NotReady(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")
         manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
-        folder = self.folder(version)
+        folder, needed = self.folder(version), 0.0
         if self._memory_gb is not None:
             needed = await self._starter.needs(folder, manifest)
-            pids = {*(child.pid for child in loaded()), *self._starter.pids()}
-            check(manifest.id, pids, needed=needed, most_gb=self._memory_gb)
+            held = self._held({*(child.pid for child in loaded()), *self._starter.pids()})
+            check(manifest.id, held, needed=needed, most_gb=self._memory_gb)
         child = await self._starter.start(folder, manifest)
+        if child.pid is not None:
+            self._needs[child.pid] = max(needed, self._needs.get(child.pid, 0.0))
         self._manifests[child] = manifest
         changed(child)
         try:
@@ -73,6 +76,11 @@ class Loader:
                 raise WorkerGone(f"it was probed, and {child.ending}") from None
             raise
         return child
+
+    def _held(self, pids: set[int | None]) -> float:
+        """Bytes of the processes: what they take, or what they were said to need, as they will once they are busy."""
+        self._needs = {pid: needed for pid, needed in self._needs.items() if pid in pids}
+        return sum(max(resident(pid), self._needs.get(pid, 0.0)) for pid in pids if pid is not None)
 
     async def again(self, child: Instance) -> None:
         """Probe what has been loaded. Raises NotReady, WorkerGone, TimeoutError."""

@@ -1,29 +1,30 @@
 """Memory of the versions of an engine: each is a process of its own, so that what one held comes back when it ends."""
 
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from exporters.models import Manifest
+from exporters.models import GENAI, Manifest
+from exporters.models.rows import whole_cache
 from gateway.engines.errors import NoRoom, NotReady
 
-AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights: libraries, a cache for a request, buffers
+AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights and cache: libraries, buffers
 _WEIGHTS = (".onnx", ".data", ".safetensors")
 _FIRST_TO_GO = "1000"
 # What NumPy, ONNX Runtime and the loader of shared libraries say where there is no memory left.
 _SAID = ("bad_alloc", "bad allocation", "failed to map segment", "Cannot allocate memory", "Failed to allocate memory")
 
 
-def needs(manifest: Manifest) -> float:
-    """Bytes of a worker that serves a version of this manifest."""
-    return sum(size for name, size in manifest.sizes.items() if name.endswith(_WEIGHTS)) + AROUND_WEIGHTS
+def needs(folder: Path, manifest: Manifest, *, cache_gb: float) -> float:
+    """Bytes of a worker that serves the artefact in `folder`; `cache_gb`: see Rows."""
+    weights = sum(size for name, size in manifest.sizes.items() if name.endswith(_WEIGHTS))
+    cache = min(cache_gb * 1e9, whole_cache(folder)) if manifest.runtime == GENAI else 0.0
+    return weights + AROUND_WEIGHTS + cache
 
 
-def check(name: str, pids: Iterable[int | None], *, needed: float, most_gb: float) -> None:
-    """Raises NoRoom where the version of this name, which needs so many bytes, would take more beside the processes
-    that serve already; NotReady where it would by itself."""
-    held = sum(resident(pid) for pid in pids if pid is not None)
+def check(name: str, held: float, *, needed: float, most_gb: float) -> None:
+    """Raises NoRoom where the version of this name, which needs so many bytes, would take more beside the `held` ones;
+    NotReady where it would by itself."""
     takes = f"{name} takes about {needed / 1e9:.2f} GB"
     if needed > most_gb * 1e9:
         raise NotReady(f"{takes}, more than memory_gb: {most_gb:g} of this engine")

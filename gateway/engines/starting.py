@@ -35,7 +35,7 @@ class Runtimes:
         """See Starter."""
         if self._fleet is not None and manifest.runtime == VLLM:
             return await self._fleet.needs(folder, manifest)
-        return memory.needs(manifest)
+        return memory.needs(folder, manifest, cache_gb=self._settings.kv_cache_gb)
 
     def pids(self) -> Iterable[int | None]:
         """See Starter."""

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from engine_fakes import Tiny
 
-from exporters.models import Manifest
+from exporters.models import CLOSED, ExportFailed, Manifest
+from exporters.models.rows import Rows
 from gateway.engines.child import Child
 from gateway.engines.errors import NoRoom, NotReady, WorkerGone
+from gateway.engines.loading import Loader
 from gateway.engines.memory import AROUND_WEIGHTS, FirstToGo, check, needs, resident
 
 
@@ -21,19 +25,36 @@ def manifest(**sizes: int) -> Manifest:
     )  # fmt: skip
 
 
-def test_a_version_needs_its_weights_and_what_is_around_them() -> None:
-    assert needs(manifest(onnx=10**8, data=6 * 10**8, html=10**12)) == 7e8 + AROUND_WEIGHTS
+def test_a_version_needs_its_weights_what_is_around_them_and_its_cache(tiny: Tiny, tmp_path: Path) -> None:
+    made = manifest(onnx=10**8, data=6 * 10**8, html=10**12)
+    cache = Rows(tiny.onnx, threads=1)
+    token = sum(array.nbytes for array in cache._cache.arrays) / (cache.count * cache.context_length)
+    whole = token * cache.count * cache.context_length
+    assert needs(tiny.onnx, made, cache_gb=1.0) == 7e8 + AROUND_WEIGHTS + whole
+    assert needs(tiny.onnx, made, cache_gb=whole / 2e9) == 7e8 + AROUND_WEIGHTS + whole / 2
+    closed = msgspec.structs.replace(made, runtime=CLOSED)
+    assert needs(tmp_path, closed, cache_gb=1.0) == 7e8 + AROUND_WEIGHTS
+    with pytest.raises(ExportFailed, match=r"genai_config\.json can't be read"):
+        needs(tmp_path, made, cache_gb=1.0)
 
 
 def test_a_version_that_needs_too_much_is_refused_and_one_that_needs_what_others_hold_waits() -> None:
-    check("v2", [], needed=1e9, most_gb=1.0)
+    check("v2", 0.0, needed=1e9, most_gb=1.0)
     with pytest.raises(NotReady, match=r"v2 takes about 1\.00 GB, more than memory_gb: 0\.9 of this engine"):
-        check("v2", [], needed=1e9, most_gb=0.9)
-    held = resident(os.getpid())
-    assert 10**7 < held < 10**10
-    with pytest.raises(NoRoom, match=r"v2 takes about 1\.00 GB and \d+\.\d\d are in use, of memory_gb: \d") as caught:
-        check("v2", [os.getpid(), None], needed=1e9, most_gb=(1e9 + held / 2) / 1e9)
+        check("v2", 0.0, needed=1e9, most_gb=0.9)
+    with pytest.raises(NoRoom, match=r"v2 takes about 1\.00 GB and 0\.60 are in use, of memory_gb: 1\.5") as caught:
+        check("v2", 6e8, needed=1e9, most_gb=1.5)
     assert caught.value.retryable
+
+
+def test_what_is_held_is_what_is_there_or_what_was_said_to_be_needed() -> None:
+    loader = Loader(Any, Any, memory_gb=1.0, seconds=1.0)  # type: ignore[arg-type]
+    own = os.getpid()
+    assert 10**7 < resident(own) < 10**10
+    assert loader._held({own, None}) == pytest.approx(resident(own), rel=0.2)
+    loader._needs = {own: 1e12, 2**30: 1e12}
+    assert loader._held({own, None}) == 1e12
+    assert loader._needs == {own: 1e12}, "the other has ended"
 
 
 def test_a_process_that_has_ended_holds_nothing() -> None:
