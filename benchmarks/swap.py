@@ -1,14 +1,16 @@
 """Swaps and rollbacks under load: what clients notice, how soon the new version answers, and whether memory comes back.
 
-    scripts/bench swap [--engine onnx] [--cycles 20] [--rate 50] [--short]
+    scripts/bench swap [--engine onnx|vllm] [--cycles 20] [--rate 50] [--short]
 
 A gateway, an engine, a teacher and a registry in real processes (swap_stand); open-loop load at a steady rate, half of
 it streams, in 200 conversations, a tenth of which the teacher holds back. Two students say different words (see
 swap_student), so each answer tells by its every letter who made it. A cycle: a new version is loaded, becomes live, is
 rolled back to the one before, which is warm, and becomes live again; the version before those is unloaded meanwhile.
-Then the same once with 100 long streams open. Goals: no answer failed, cut or mixed; no conversation changes its arm;
-p99 during the cycles within 1.5 times of the steady state before and after; memory back at its level. Run it on a quiet
-machine: about ten minutes. Writes benchmarks/results/swap_ENGINE.json.
+With vLLM, which takes most of a minute to start, that is every fifth cycle; in the others the one before, which is
+warm, becomes live, is rolled back, and becomes live again. Then the same once with 100 long streams open. Goals: no
+answer failed, cut or mixed; no conversation changes its arm; p99 during the cycles within 1.5 times of the steady state
+before and after; memory back at its level. Run it on a quiet machine: about ten minutes (vLLM: twenty). Writes
+benchmarks/results/swap_ENGINE.json.
 """
 
 import argparse
@@ -25,12 +27,12 @@ import aiohttp
 import results_file
 import swap_student
 from swap_load import Answer, Load
-from swap_stand import ENGINES, Stand
+from swap_stand import ENGINES, Engine, Stand
 
 OLD = 2  # versions that are loaded beside the live one before the first cycle, as after the last
 HOLD_SECONDS = 2.0
 STREAMS, STREAM_TOKENS = 100, 400
-LEAST = {"onnx": 10_000}
+LEAST, RATE, EVERY = {"onnx": 10_000, "vllm": 1000}, {"onnx": 50.0, "vllm": 2.5}, {"onnx": 1, "vllm": 5}
 RATIO_GOAL, MEMORY_GOAL = 1.5, 1.05
 
 
@@ -38,15 +40,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=sorted(ENGINES), default="onnx")
     parser.add_argument("--cycles", type=int, default=20)
-    parser.add_argument("--rate", type=float, default=50.0, help="requests a second")
+    parser.add_argument("--rate", type=float, help="requests a second; by default 50, of vLLM 2.5")
     parser.add_argument("--steady", type=float, default=60.0, help="seconds of steady load before and after")
     parser.add_argument("--students", type=Path, help="a folder that keeps the written students for the next run")
     parser.add_argument("--short", action="store_true", help="a try of two minutes, which writes no result")
     options = parser.parse_args()
     if options.short:
-        options.cycles, options.steady = 2, 10.0
+        options.cycles, options.steady = 3, 10.0
+    options.rate = options.rate or RATE[options.engine]
     with tempfile.TemporaryDirectory() as folder:
-        students = _students(options.students or Path(folder) / "students")
+        students = _students(options.students or Path(folder) / "students", ENGINES[options.engine])
         stand = Stand(Path(folder) / "stand", students, engine=options.engine)
         try:
             stand.start()
@@ -60,13 +63,13 @@ def main() -> None:
         results_file.write(f"swap_{options.engine}", figures, goals)
 
 
-def _students(folder: Path) -> dict[str, Path]:
+def _students(folder: Path, engine: Engine) -> dict[str, Path]:
     """Written once, and found there by the next run."""
     found = {word: folder / word.strip() for word in swap_student.WORDS}
-    if not all((path / "genai_config.json").is_file() for path in found.values()):
+    if not all((path / engine.mark).is_file() for path in found.values()):
         print("writing the two students", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        found = swap_student.onnx(folder)
+        found = engine.write(folder)
     return found
 
 
@@ -78,6 +81,7 @@ class Measured:
         self._number = 0
         self._began = time.monotonic()
         self._load: Load
+        self._live = self._before = ""
         self._flips: dict[str, list[float]] = {"swap": [], "rollback": [], "again": []}
 
     async def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -141,19 +145,19 @@ class Measured:
 
     async def _put(self, version: str) -> None:
         await asyncio.to_thread(self._stand.live, version)
-        self._live = version
+        self._before, self._live = self._live, version
 
     async def _cycle(self, name: str, began: float, done: int) -> None:
-        loading = time.monotonic()
-        before, version = self._live, await self._loaded()
-        loaded = time.monotonic() - loading
+        loading, anew = time.monotonic(), done % EVERY[self._options.engine] == 0
+        before, version = self._live, await self._loaded() if anew else self._before
+        loaded = f"loaded in {time.monotonic() - loading:.1f} s" if anew else "warm"
         self._flips["swap"].append(await self._flip(version))
         self._flips["rollback"].append(await self._flip(before, back=True))
         self._flips["again"].append(await self._flip(version))
-        self._live = version
+        self._before, self._live = before, version
         bad = sum(answer.verdict != "ok" for answer in self._load.answers)
         left = (time.monotonic() - began) / (done + 1) * (self._options.cycles - done - 1) + self._options.steady
-        await self._say(f"{name}: loaded in {loaded:.1f} s; {len(self._load.answers)} answers, {bad} bad", left)
+        await self._say(f"{name}: {loaded}; {len(self._load.answers)} answers, {bad} bad", left)
 
     async def _flip(self, version: str, *, back: bool = False) -> float:
         """Let it be live, and hold; returns the seconds until it gave its first answer."""

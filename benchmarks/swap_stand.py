@@ -16,21 +16,47 @@ from pathlib import Path
 from typing import Any
 
 import gateway_cost
+import msgspec
 import swap_student
 import yaml
 from aiohttp import web
 from processes import wait_for
 
-from exporters.models import Store
+from exporters.models import GENAI, VLLM, Store
 from gateway.engines.memory import resident
 from retort.demo.settings import free_ports
 from router import Rollout, Stage, TaskKind, Version, open_registry
 
 ROUTE, ENGINE, TEACHER_WORD = "ways", "local", "teach "
 HOLDBACK = 0.1
-READY_SECONDS = 120.0
-# What of a configuration is the engine's own; the rest of the stand knows no engine.
-ENGINES: dict[str, dict[str, Any]] = {"onnx": {"runtime": "onnxruntime", "threads": 1}}
+READY_SECONDS = 400.0
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """The rest of the stand knows no engine. `settings`: its own part of a configuration. `write`: the students as
+    folders, each of which holds the file `mark`, that its `runtime` serves."""
+
+    settings: dict[str, Any]
+    write: Callable[[Path], dict[str, Path]]
+    mark: str
+    runtime: str
+
+
+ENGINES = {
+    "onnx": Engine(
+        settings={"runtime": "onnxruntime", "threads": 1},
+        write=swap_student.onnx,
+        mark="genai_config.json",
+        runtime=GENAI,
+    ),
+    "vllm": Engine(
+        settings={"runtime": "vllm", "threads": 1, "vllm": {"python": str(ROOT / ".vllm" / "bin" / "python")}},
+        write=swap_student.folders,
+        mark="config.json",
+        runtime=VLLM,
+    ),
+}
 
 
 class Stand:
@@ -53,10 +79,12 @@ class Stand:
         self.url = f"http://127.0.0.1:{self.gateway_port}/v1/chat/completions"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.students = students
+        self._runtime = ENGINES[engine].runtime
         self._config = folder / "retort.yaml"
         (self.state / "run").mkdir(parents=True)
         listen = {"listen": f"127.0.0.1:{self.engine_port}", "queue": 400}
-        self._config.write_text(yaml.safe_dump(self._configured({**ENGINES[engine], **listen, **settings}, patience)))
+        given = {**ENGINES[engine].settings, **listen, **settings}
+        self._config.write_text(yaml.safe_dump(self._configured(given, patience)))
         self.registry = open_registry(f"sqlite:///{self.state}/registry.db")
         self.store = Store(self.state / "artefacts")
 
@@ -120,7 +148,7 @@ class Stand:
 
     def publish(self, version: str, word: str) -> None:
         """Put its artefact into the store."""
-        swap_student.publish(self.store, version, self.students[word], word)
+        swap_student.publish(self.store, version, self.students[word], word, runtime=self._runtime)
 
     def register(self, version: str, word: str) -> None:
         """A candidate whose artefact is in the store already."""
@@ -160,32 +188,36 @@ class Stand:
             time.sleep(0.05)
 
     def workers(self) -> dict[str, int]:
-        """The engine's worker processes, by their version."""
+        """The processes below the engine, each with all that is below it, by their version."""
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, IndexError):
                 parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
                 words = (entry / "cmdline").read_bytes().decode().split("\0")
-                if parent == self.processes["engine"].pid and "gateway.engines.worker" in words:
-                    version = next(name for word in words if (name := Path(word).name) in self.words)
-                    found[version] = int(entry.name)
+                versions = [name for word in words if (name := Path(word).name) in self.words]
+                if parent == self.processes["engine"].pid and versions:
+                    found[versions[0]] = int(entry.name)
         return found
 
     def memory(self) -> dict[str, int]:
         """Resident bytes of the engine, and of its workers together."""
         workers = [resident(pid) for pid in self.workers().values()]
-        return {"engine": resident(self.processes["engine"].pid), "workers": sum(workers), "versions": len(workers)}
+        whole = resident(self.processes["engine"].pid)
+        return {"engine": whole - sum(workers), "workers": sum(workers), "versions": len(workers)}
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds so far: of the gateway, the engine, and the workers that run now."""
-        pids = {name: [self.processes[name].pid] for name in ("gateway", "engine")}
-        pids["workers"] = list(self.workers().values())
-        return {name: sum(map(_cpu_seconds, each)) for name, each in pids.items()}
+        whole = {name: _cpu_seconds(self.processes[name].pid) for name in ("gateway", "engine")}
+        workers = sum(map(_cpu_seconds, self.workers().values()))
+        return {"gateway": whole["gateway"], "engine": whole["engine"] - workers, "workers": workers}
 
 
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    below = [
+        int(child) for tasks in Path(f"/proc/{pid}/task").glob("*/children") for child in tasks.read_text().split()
+    ]
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(_cpu_seconds, below))
 
 
 async def teach(request: web.Request) -> web.StreamResponse:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from exporters.models import GENAI, Manifest, Store
+from exporters.models import GENAI, VLLM, Manifest, Store
 
 # A character a token, and each has one successor: no letter comes twice in a word. All are as long.
 WORDS = ("north ", "south ")
@@ -88,6 +88,11 @@ def dense(folder: Path, word: str) -> Path:
     return folder
 
 
+def folders(folder: Path) -> dict[str, Path]:
+    """Write the students as Hugging Face folders, as vLLM serves them, one a word."""
+    return {word: dense(folder / word.strip(), word) for word in WORDS}
+
+
 def onnx(folder: Path) -> dict[str, Path]:
     """Write the students as folders that onnxruntime-genai loads, one a word. The builder, which takes its time, writes
     the first; the other is its graph with the letters' rows and columns of the first and last weights exchanged."""
@@ -129,7 +134,7 @@ def publish(store: Store, artefact: str, folder: Path, word: str, *, runtime: st
         runtime=runtime,
         base="word",
         base_revision="0",
-        quantization="fp32",
+        quantization="none" if runtime == VLLM else "fp32",
         created_at=1.0,
         files={},
         golden=[{**asked, "answer": said(word, GOLDEN_TOKENS)}],
