@@ -82,7 +82,7 @@ def test_every_command_and_script_that_readme_names_is_there() -> None:
     for command in commands:
         with pytest.raises(SystemExit, match="0"), contextlib.redirect_stdout(io.StringIO()):
             main([command, "--help"])
-    for script in set(re.findall(r"scripts/[a-z]+", README)):
+    for script in set(re.findall(r"scripts/[a-z_]+", README)):
         assert (ROOT / script).exists(), script
     for target in re.findall(r"\]\(([^):]+)\)", README):
         assert (ROOT / target).exists(), target
