@@ -103,7 +103,7 @@ async def test_a_registry_that_does_not_answer_loses_the_lease(tmp_path: Path) -
 
 
 async def test_a_lease_that_is_anothers_already_is_gone(tmp_path: Path) -> None:
-    leases, lost = Leases(config(tmp_path / "s"), seconds=0.4), Lost()
+    leases, lost = Leases(config(tmp_path / "s"), seconds=6.0), Lost()
     leases._ask = lambda route: False  # type: ignore[method-assign]
     with closing(leases):
         await leases.keep("colours", lost)
