@@ -155,7 +155,7 @@ def make(part: str, *, bench: Bench) -> dict[str, Any]:
     return {
         "agreement": report.agreement,
         "valid_json": report.valid_json,
-        "ece": calibration_error(report),
+        "calibration_error": calibration_error(report),
         "bytes": sized,
         "tokens_per_second": rate,
         "speed": speed,

@@ -29,14 +29,18 @@ SMALLER = ("pruned", "layerwise", "cascade")
 COLOURS = {"closed answers": "#2e8b57", "a smaller model": "#e08214", "a model of the teacher's size": "#1f5fbf"}
 HEAD = """# What the recipes came to
 
-Every recipe with 1,200 examples and {steps} steps of 16 of the student's own, judged by {judged} examples that none
-has seen. What else it trains comes on top and is in the seconds: an assistant (`cascade`), a second teacher
+Every recipe with 1,200 examples and {steps} steps of 16 of the student's own (`encoder`: of 32, after its heads are
+fitted; `linear` is fitted to the optimum, and every seed gives the same), judged by {judged} examples that none has
+seen. What else a recipe trains comes on top and is in the seconds: an assistant (`cascade`), a second teacher
 (`ensemble`), an adapter a task (`adapters`, a third of the steps each).
 The teacher is {base} with all its weights trained for twice the steps. `@int4` is served in int4, all
 others in int8. `speed` is how often the student answers in the time of one of the teacher's answers, both taken by
-turns; tokens a second and seconds of training are those of whatever else the machine did, on one core. Agreement is a
-mean over the seeds, with the lowest and the highest where there are several. Calibration is the expected calibration
-error of an answer's own probability. From [benchmarks/results/recipes.json](../benchmarks/results/recipes.json), which
+turns; it is no nearer than that students whose graphs are as large as the teacher's have {slowest:.2f} to {fastest:.2f}.
+Tokens a second are the teacher's times `speed`; seconds of training are those of whatever else the machine did, on one
+core. Agreement is a mean over the seeds, with the lowest and the highest where there are several. Calibration is the
+expected calibration error of a whole answer's own probability ("-": to be measured). Cells took longer than one
+machine was at hand: they are of {versions} versions of the code, and those marked `*` have seeds of several; with each
+version the teacher was trained anew. From [benchmarks/results/recipes.json](../benchmarks/results/recipes.json), which
 `scripts/bench recipes` writes; [what each recipe is](distillation.md).
 
 ![Agreement against speed, by task](recipes.png)
@@ -46,7 +50,11 @@ error of an answer's own probability. From [benchmarks/results/recipes.json](../
 def document(result: Mapping[str, Any]) -> str:
     """The page's text."""
     figures = result["figures"]
-    text = HEAD.format(**figures)
+    cells = figures["cells"]
+    size = {task: rows["teacher"]["bytes"] for task, rows in figures["rows"].items() if "teacher" in rows}
+    equal = [cell["speed"] for part, cell in cells.items() if cell["bytes"] == size[part.split("; ")[0]]]
+    versions = len({cell["made_by"] for cell in cells.values()})
+    text = HEAD.format(**figures, slowest=min(equal), fastest=max(equal), versions=versions)
     for task in TASKS:
         if task not in figures["rows"]:
             continue
@@ -56,7 +64,7 @@ def document(result: Mapping[str, Any]) -> str:
         text += " size, MB | tokens/s | speed | trained, s |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
         rows = figures["rows"][task]
         for name in sorted(rows, key=lambda name: (name != "teacher", -rows[name]["agreement"])):
-            text += _line(name, rows[name], rows["teacher"], spread(figures["cells"], task, name))
+            text += _line(name, rows[name], rows["teacher"], spread(cells, task, name), mark=_mixed(cells, task, name))
     return text + results_file.asked(result["goals"])
 
 
@@ -66,13 +74,21 @@ def spread(cells: Mapping[str, Any], task: str, name: str) -> tuple[float, float
     return min(found), max(found)
 
 
-def _line(name: str, row: Mapping[str, Any], teacher: Mapping[str, Any], ends: tuple[float, float]) -> str:
+def _mixed(cells: Mapping[str, Any], task: str, name: str) -> str:
+    """A mark, where seeds are of several versions of the code."""
+    versions = {cell["made_by"] for part, cell in cells.items() if part.startswith(f"{task}; {name}; ")}
+    return "*" if len(versions) > 1 else ""
+
+
+def _line(
+    name: str, row: Mapping[str, Any], teacher: Mapping[str, Any], ends: tuple[float, float], *, mark: str
+) -> str:
     agreement = f"{row['agreement']:.1%}" + (f" ({ends[0]:.1%} to {ends[1]:.1%})" if row["seeds"] > 1 else "")
-    error = f"{row['ece']:.3f}" if "ece" in row else "-"
-    rate = f"{row['tokens_per_second']:.0f}" if "tokens_per_second" in row else "-"
+    error = f"{row['calibration_error']:.3f}" if "calibration_error" in row else "-"
+    rate = "-" if name in CLOSED else f"{row['speed'] * teacher['tokens_per_second']:.0f}"
     share, valid = (f"{x:.1%}" for x in (row["agreement"] / teacher["agreement"], row["valid_json"]))
     size, speed, trained = f"{row['bytes'] / 1e6:.1f}", f"{row['speed']:.2f}", f"{row['train_seconds']:.0f}"
-    cells = (name, row["seeds"], agreement, share, valid, error, size, rate, speed, trained)
+    cells = (name + mark, row["seeds"], agreement, share, valid, error, size, rate, speed, trained)
     return "| " + " | ".join(map(str, cells)) + " |\n"
 
 

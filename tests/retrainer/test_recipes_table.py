@@ -22,7 +22,12 @@ from recipes_table import calibration_error, goals, table
 def cells(**agreements: list[float]) -> dict[str, Any]:
     """Of the task `section`: a recipe's agreements, one a seed."""
     return {
-        f"section; {name}; {seed}": {"agreement": value, "ece": None, "tokens_per_second": 20.0, "made_by": "x"}
+        f"section; {name}; {seed}": {
+            "agreement": value,
+            "calibration_error": None,
+            "tokens_per_second": 20.0,
+            "made_by": "x",
+        }
         for name, values in agreements.items()
         for seed, value in enumerate(values)
     }
@@ -66,7 +71,7 @@ def test_how_sure_a_student_is_of_whole_answers_is_held_against_how_often_it_is_
 
     report = Report(n=4, agreement=0, lower=0, upper=0, confidence=0.95, valid_json=None, leaked=0, unfinished=0,
                     reasons={}, tokens=0, seconds=0)  # fmt: skip
-    told = [outcome(0.95, 1.0), outcome(0.95, 0.0), outcome(0.55, 1.0), outcome(0.55, None)]
+    told = [outcome(0.95, 1.0), outcome(0.95, 2 / 3), outcome(0.55, 1.0), outcome(0.55, None)]
     found = calibration_error(msgspec.structs.replace(report, outcomes=told))
     assert found == pytest.approx((2 * 0.45 + 0.45) / 3)
     assert calibration_error(report) is None
