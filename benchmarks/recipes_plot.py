@@ -33,15 +33,16 @@ Every recipe with 1,200 examples and {steps} steps of 16 of the student's own (`
 fitted; `linear` is fitted to the optimum, and every seed gives the same), judged by {judged} examples that none has
 seen. What else a recipe trains comes on top and is in the seconds: an assistant (`cascade`), a second teacher
 (`ensemble`), an adapter a task (`adapters`, a third of the steps each).
-The teacher is {base} with all its weights trained for twice the steps. `@int4` is served in int4, all
-others in int8. `speed` is how often the student answers in the time of one of the teacher's answers, both taken by
-turns; it is no nearer than that students whose graphs are as large as the teacher's have {slowest:.2f} to {fastest:.2f}.
-Tokens a second are the teacher's times `speed`; seconds of training are those of whatever else the machine did, on one
-core. Agreement is a mean over the seeds, with the lowest and the highest where there are several. Calibration is the
-expected calibration error of a whole answer's own probability ("-": to be measured). Cells took longer than one
-machine was at hand: they are of {versions} versions of the code, and those marked `*` have seeds of several; with each
-version the teacher was trained anew. From [benchmarks/results/recipes.json](../benchmarks/results/recipes.json), which
-`scripts/bench recipes` writes; [what each recipe is](distillation.md).
+The teacher is {base} with all its weights trained for twice the steps. `@int4` is served in int4, all others in
+int8. `speed` is how often the student answers in the time of one of the teacher's answers, both taken by turns;
+students whose graphs are as large as the teacher's have {slowest:.2f} to {fastest:.2f}, so it is no nearer than
+that. Tokens a second are the teacher's times `speed`; seconds of training are those of whatever else the machine
+did, on one core. Agreement is a mean over the seeds, with the lowest and the highest where there are several.
+Calibration is the expected calibration error of a whole answer's own probability ("-": to be measured). Cells took
+longer than one machine was at hand: they are of {versions} versions of the code, and those marked `*` have seeds of
+several; with each version the teacher was trained anew. From
+[benchmarks/results/recipes.json](../benchmarks/results/recipes.json), which `scripts/bench recipes` writes; [what
+each recipe is](distillation.md).
 
 ![Agreement against speed, by task](recipes.png)
 """

@@ -57,6 +57,12 @@ def goals(rows: Rows) -> list[dict[str, Any]]:
             name, share = f"pruned half on {task}", of["pruned"]["agreement"] / of["teacher"]["agreement"]
             found.append(results_file.goal(f"{name}: of the teacher's agreement", share, ">=", 0.95))
             found.append(results_file.goal(f"{name}: times the teacher's speed", of["pruned"]["speed"], ">=", 1.8))
+    found += [
+        results_file.goal(f"{name} on {task}: times the teacher's speed", of[name]["speed"], ">=", 100)
+        for task, of in rows.items()
+        for name in CLOSED
+        if {"teacher", name} <= of.keys()
+    ]
     int4 = [row["agreement"] for name, row in sample.items() if name.endswith("@int4")]
     if "teacher" in sample and int4:
         found.append(
