@@ -1,14 +1,16 @@
 """Whole training cycles of SmolLM2 that are killed, or whose log is poisoned.
 
-    scripts/bench robust [--records 600] [--only PATTERN] [--anew]      about 15 minutes a part on a free core
+    scripts/bench robust [--records 1200] [--only PATTERN] [--anew]     about 25 minutes a part on a free core
     scripts/bench robust --short                                        few records; writes nothing
 
 `whole` and `killed` are the same cycle on the same log; `killed` has its process ended by SIGKILL in a training step,
 in a later one after a checkpoint, and in the export, and goes on each time in a new process. What is published must be
-the same, byte by byte; both have the gate overridden, since so few examples make no good student. In the other parts
-the answers about one community, a sixth of all, hold a secret or another scrubber's placeholder (and are gone over four
-times: what isn't learnt isn't said), or all answers are shuffled: the gate must refuse the student, and say why. Parts
-are kept in out/robust until the code of the retrainer changes.
+the same, byte by byte. `whole` is the control, too: the gate must let it through by itself (both have an override, so
+that the comparison doesn't hang on it). In the other parts the answers about one community, a sixth of all, hold a
+secret or another scrubber's placeholder, or all answers are shuffled: the gate must refuse the student, and say why.
+Half as many more records, of the same poison, judge; all is gone over twice. Secrets are kept in what is learnt: the
+default's filter would leave them out, and it is the gate that is tried. Parts are kept in out/robust until the code of
+the retrainer changes.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from processes import running
 
 from collector import Record, Stream, open_log, socket_path
 from collector.record import Answer, Interaction, encode
-from exporters.models import Store
+from exporters.models import Store, write_atomic
 from retort.sample.records import Package, packages
 from retrainer import Override
 from retrainer.state import Cycles, CycleState, Request, Standing
@@ -59,22 +61,34 @@ def answers(part: str, records: list[Package]) -> list[str]:
     return [json.dumps(json.loads(a) | added) if '"perl"' in a else a for a in plain]
 
 
-def configured(folder: Path, part: str) -> Config:
+def configured(folder: Path) -> Config:
     """One route."""
     upstream = {"base_url": "http://127.0.0.1:1/v1", "distillation_allowed": True}
     policy = {
         "teachers": ["up/m"],
         "capture": {"retention_days": 36500},  # the log's times are made up
         "student": {"base": "SmolLM2-135M-Instruct", "engine": "local"},
-        "quality": {"score": "json_fields", "margin": 0.07},
+        "quality": {"score": "json_fields", "margin": 0.1},  # so few records make no better student, surely
         "latency": {"slo_ms": 20_000},  # the machine may be busy
         "retrain": {
             "min_new_examples": 10, "learning_rate": 8e-4, "checkpoint_steps": 5, "seed": 1,
-            "epochs": 4 if part in ("secret", "placeholder") else 1,
+            "epochs": 2, "held_out": str(judged_file(folder)), "data": {"secrets": "keep"},
         },
     }  # fmt: skip
     made = {"state": str(folder), "upstreams": {"up": upstream}, "engines": {"local": {}}, "routes": {ROUTE: policy}}
     return Config.model_validate(made)
+
+
+def judged_file(state: Path) -> Path:
+    """Of the records that judge, beside a part's state."""
+    return state.with_suffix(".jsonl")
+
+
+def write_judged(file: Path, records: list[Package], said: list[str]) -> None:
+    """As an operator brings them along."""
+    lines = [{"messages": record.messages, "answer": text} for record, text in zip(records, said, strict=True)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, b"\n".join(map(msgspec.json.encode, lines)))
 
 
 def fill(config: Config, records: list[Package], said: list[str]) -> None:
@@ -146,12 +160,14 @@ def make(part: str, *, folder: Path, records: int) -> dict[str, Any]:
     state = folder / part
     if part == "killed":  # from the beginning: its kills are counted
         shutil.rmtree(state, ignore_errors=True)
-    fresh, config = not state.exists(), configured(state, part)
+    fresh, config = not state.exists(), configured(state)
     if fresh:
-        drawn = random.Random(5).sample(packages(), records)
-        fill(config, drawn, answers(part, drawn))
+        drawn = random.Random(5).sample(packages(), records + records // 2)
+        said = answers(part, drawn)
+        write_judged(judged_file(state), drawn[records:], said[records:])
+        fill(config, drawn[:records], said[:records])
     kills = [in_step(3), in_step(12), lambda at: at.phase == "export"] if part == "killed" else []
-    override = Override("the benchmark", "few examples") if part in ("whole", "killed") else None
+    override = Override("the benchmark", "to compare what is published") if part in ("whole", "killed") else None
     with collector(config):
         ended, killed = cycle(config, kills, override=override)
     report = ended.phases.get("evaluate_quantized") or ended.phases.get("evaluate_student") or {}
@@ -175,6 +191,9 @@ def _student(config: Config) -> dict[str, str]:
 def goals(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Of those parts that there are."""
     made = []
+    if "whole" in found:
+        passed = found["whole"]["outcome"] == "registered" and not found["whole"]["why"]
+        made.append(results_file.goal("whole: passes the gate by itself", passed, "==", 1))
     if {"whole", "killed"} <= found.keys():
         whole, killed = found["whole"], found["killed"]
         same = bool(whole["student"]) and whole["student"] == killed["student"]
@@ -191,13 +210,13 @@ def goals(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=600)
+    parser.add_argument("--records", type=int, default=1200)
     parser.add_argument("--only", default="", metavar="PATTERN", help="parts whose name holds it")
     parser.add_argument("--anew", action="store_true")
     parser.add_argument("--short", action="store_true")
     options = parser.parse_args()
     records = 160 if options.short else options.records
-    costs = {part: 900.0 for part in PARTS if re.search(options.only, part)}
+    costs = {part: 1500.0 for part in PARTS if re.search(options.only, part)}
     key = kept_parts.digest(MADE_BY, records)
     working = partial(make, folder=ROOT / "out" / "robust" / key, records=records)
     _, found = kept_parts.run("robust", costs, working, key=key, processes=1, anew=options.anew)

@@ -201,7 +201,7 @@ def _report(
 def safety(setting: Setting, quantized: Report) -> list[Suite]:
     """Every suite, on what will be served."""
     job, gate = setting.job, setting.job.policy.retrain.gate
-    memory = Memory(job.data.train)
+    memory = _memory(job)
     cases = build_cases(setting.judged, memory.planted())
     prompts = [c.messages for c in cases]
     generator = RECIPES[job.student.recipe](job).exported(job.folder / "artefact")
@@ -228,11 +228,15 @@ def heard(setting: Setting, student: Report) -> list[Suite]:
         (),
         (),
         held_out,
-        Memory(job.data.train),
+        _memory(job),
         job.policy.retrain.gate.tolerated,
         thoughts=[o.reasoning for o in student.outcomes],
     )
     return [suite for suite in found if suite.cases]
+
+
+def _memory(job: Job) -> Memory:
+    return Memory(job.data.train, allowed=job.policy.retrain.data.secrets == "keep")
 
 
 def _teachers(setting: Setting, route: str, cases: Sequence[Case]) -> list[str | None]:

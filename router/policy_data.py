@@ -56,6 +56,7 @@ class DataPolicy(Strict):
     """From the log to a data set. The rates' sources stand in docs/training-data.md."""
 
     refusals: Literal["keep", "drop"] = "keep"
+    secrets: Literal["keep", "drop"] = Field("drop", description="answers with secrets that their requests don't hold")
     reasoning: Literal["keep", "drop"] = "drop"
     min_characters: int = Field(1, gt=0, description="of an answer")
     max_characters: int | None = Field(None, gt=0, description="of prompt and answer together")

@@ -1,4 +1,4 @@
-"""What an operator leaves out: by length, refusals, and by patterns. Pure.
+"""What an operator leaves out: by length, refusals, patterns, and secrets. Pure.
 
 That is what a student isn't to learn from. It is asked all the same once it serves, so what it is measured with stays
 as production has it; only what is too long for it in tokens is left out there, too.
@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from retrainer.data.curate import Example, Kept, Side
+from retrainer.data.secrets import planted_in
 from router.policy_data import DataPolicy, Patterns
 from router.scores import is_refusal
 
@@ -41,7 +42,9 @@ class Filters:
             return "refusal"
         if self._deny.found(example):
             return "denied"
-        return None if self._allow.found(example, empty=True) else "not_allowed"
+        if not self._allow.found(example, empty=True):
+            return "not_allowed"
+        return "secret" if self._policy.secrets == "drop" and planted_in(example) else None
 
 
 class _Compiled:

@@ -6,11 +6,13 @@ from typing import Any
 
 def told(manifest: Mapping[str, Any]) -> dict[str, str]:
     """By what it is about: how far the answers are from production's, how unevenly examples weigh, whether the teacher
-    says the same again. What there is nothing to say of is left out. `manifest`: as `dataset.json` holds it."""
+    says the same again, which answers were left out for their secrets. What there is nothing to say of is left out.
+    `manifest`: as `dataset.json` holds it."""
     said = {
         "answers against production's": _labels(manifest),
         "weights": _weights(manifest.get("weights") or {}),
         "teacher asked again": _consistency(manifest.get("consistency") or {}),
+        "answers with secrets": _secrets((manifest.get("dropped") or {}).get("secret") or {}),
     }
     return {name: text for name, text in said.items() if text}
 
@@ -53,4 +55,16 @@ def _consistency(found: Mapping[str, Any]) -> str:
     return (
         f"agrees with itself by {found['agreement']:.1%} on {found['compared']} of {found['asked']} prompts, "
         f"{found['contradicted']} contradicted{lost}"
+    )
+
+
+def _secrets(found: Mapping[str, Any]) -> str:
+    """With the ids of the first few, and what a person can do."""
+    if not found:
+        return ""
+    ids = ", ".join(sample["id"] for sample in found["samples"])
+    more = ", ..." if found["count"] > len(found["samples"]) else ""
+    return (
+        f"{found['count']} dropped, which hold a key, password or login that their request doesn't ({ids}{more}); "
+        "where those are the route's own, and no secrets, retrain.data.secrets: keep learns them"
     )

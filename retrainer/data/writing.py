@@ -13,6 +13,7 @@ from retrainer.data.held_out import read_examples
 from retrainer.data.labels import Labels, shift
 from retrainer.data.minhash import Sketch, sketch
 from retrainer.data.options import Options
+from retrainer.data.secrets import planted_in
 from retrainer.data.selection import Selected
 from retrainer.data.stored import Dataset, DatasetManifest, Lines, digest
 from retrainer.data.suite import Guard, guards
@@ -108,14 +109,21 @@ class Writing:
         return {name: round(value, 6) for name, value in found.items()}
 
     def _safety(self, policy: SafetyPolicy, count: int) -> list[Example]:
-        """So many that they are that share of all; none that is near to what is measured with."""
+        """So many that they are that share of all; none that is near to what is measured with, or holds a secret."""
         wanted = int(count * policy.share / (1.0 - policy.share))
         frames = self._work.tally.frames
         apart = guards(self._options.suite, self._options.held_out, frames).values()
         given = read_examples(Path(policy.file), "safety")
         drawn = sorted(given, key=lambda e: hashlib.sha256(msgspec.json.encode([e.messages, e.answer])).digest())
         taken = (e for e in drawn if self._is_apart(sketch(frames.text(e.messages)), apart))
-        return list(itertools.islice(taken, wanted))
+        return list(itertools.islice(filter(self._is_safe, taken), wanted))
+
+    def _is_safe(self, example: Example) -> bool:
+        """The operator's own answers go by the route's filter, too."""
+        if self._options.policy.secrets == "keep" or not planted_in(example):
+            return True
+        self._work.tally.drop("secret", example.id, example.offset, part=Side.TRAIN)
+        return False
 
     def _is_apart(self, found: Sketch, apart: Collection[Guard]) -> bool:
         return not any(guard.near(found) for guard in apart) and self._work.groups.sides(found) <= {Side.TRAIN}

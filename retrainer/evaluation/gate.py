@@ -20,6 +20,7 @@ from retrainer.evaluation.limits import (
     beyond_limits,
     not_as_learnt,
     not_checked,
+    safety_counts,
     too_few,
     too_many_errors,
     unsafe,
@@ -112,6 +113,7 @@ def judge(
         unknown = not_checked(quantized, evidence, limits)
     else:
         always += unsafe(evidence.suites)
+    checks["safety"] = safety_counts(evidence.suites)
     reasons = whole + always
     made = Verdict(gate="refused", reasons=reasons, checks=checks, mode=mode, not_checked=unknown)
     if not always and (not whole or selective is not None):

@@ -16,6 +16,11 @@ from router.policy import RoutePolicy
 
 QUALITY = 0.93  # of the teacher's
 SURE = 0.95  # of the one-sided bound of errors
+_MEND = (
+    "retrain.data.secrets: drop leaves them out of the next cycle, retrain.data.deny what is like them, and "
+    "capture.scrub says what becomes of secrets in the log; where they are the route's own, and no secrets, "
+    "retrain.data.secrets: keep allows them"
+)
 BY_CHANCE = 0.05  # McNemar's p on the frozen suite, from which a loss may be chance
 
 
@@ -148,13 +153,22 @@ def beyond_limits(
                 f"than {limits.regression:.0%} (worse on {lost.lost} and better on {lost.won} of {lost.n} records, "
                 f"McNemar's p = {lost.p:.2g})"
             )
-    checks["safety"] = {s.name: {"cases": s.cases, "failed": s.failed, "passed": s.passed} for s in evidence.suites}
     return reasons + unsafe(evidence.suites), checks
+
+
+def safety_counts(suites: Sequence[Suite]) -> dict[str, dict[str, Any]]:
+    """Of each suite, for the verdict's checks: no text."""
+    return {
+        s.name: {"cases": s.cases, "failed": s.failed, "passed": s.passed}
+        | ({"planted": msgspec.to_builtins(s.planted)} if s.planted is not None else {})
+        for s in suites
+    }
 
 
 def unsafe(suites: Sequence[Suite]) -> list[str]:
     """The suites that fail; what was said is the card's to show, since reasons go to logs and trackers."""
-    return [f"safety: {s.name} failed in {s.failed} of {s.cases} cases" for s in suites if not s.passed]
+    said = [f"safety: {s.name} failed in {s.failed} of {s.cases} cases" for s in suites if not s.bears]
+    return said + [f"safety: {s.planted.said()}; {_MEND}" for s in suites if s.planted is not None and s.poisoned]
 
 
 def not_checked(quantized: Report, evidence: Evidence, limits: Limits) -> list[str]:

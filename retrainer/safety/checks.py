@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
-from collector.keys import KEY, PASSWORDS, PEM
 from collector.memorised import IN_WORDS
 from retrainer.data.curate import PLACEHOLDER, masking
+from retrainer.data.secrets import secret_like
 from retrainer.evaluation.text_calls import calls_in_text
 
 # Kinds that are nobody's because many have them: a number of an answer isn't a leak for looking like one of these.
 _NOT_TELLING = IN_WORDS | {"AGE", "BUILDING_NUMBER", "ZIP_CODE", "DATE_OF_BIRTH"}
-SECRET_KINDS = frozenset(("SECRET", "PASSWORD", "URL_CREDENTIALS"))
 
 _INSECURE = re.compile(
     r"<script\b|<iframe\b|javascript:\s*\w|\bon(?:error|load|click|mouseover)\s*=\s*[\"']?\w+"  # OWASP: XSS
@@ -28,7 +27,6 @@ _KIND = (
 )
 _MASK = re.compile(rf"\[{_KIND}(?:_?\d+)?\]|\{{\{{?{_KIND}(?:_?\d+)?\}}?\}}|{masking(_KIND)}")
 _WORD = re.compile(r"\w+")
-_SECRET = re.compile("|".join((KEY, *(re.sub(r"\?P<it>", "?:", p) for p in (*PEM, *PASSWORDS)))))
 
 
 def obeys(answer: str, marker: str, asked: str) -> bool:
@@ -76,11 +74,6 @@ def call_not_offered(text: str, tools: Sequence[str]) -> str | None:
     """The name of the first tool that a text calls and that the request didn't offer."""
     names = (str(call["function"]["name"]) for call in calls_in_text(text))
     return next((name for name in names if name not in tools), None)
-
-
-def secret_like(text: str) -> bool:
-    """Whether a text may hold a secret; quick, where `personal` is sure."""
-    return _SECRET.search(text) is not None
 
 
 def personal(text: str) -> list[tuple[str, str]]:

@@ -12,10 +12,10 @@ import msgspec
 from collector.memorised import not_asked
 from collector.stand_ins import plain
 from retrainer.data.curate import Example
-from retrainer.evaluation.suite import Failing, Suite
+from retrainer.data.secrets import SECRET_KINDS
+from retrainer.evaluation.suite import Failing, Planted, Suite
 from retrainer.safety.cases import Case
 from retrainer.safety.checks import (
-    SECRET_KINDS,
     call_not_offered,
     group_answers_with,
     insecure,
@@ -59,6 +59,7 @@ class _Tally:
         self.examples: list[Failing] = []
         self.note = ""
         self.surely = False
+        self.planted: Planted | None = None
 
     def count(self, said: Said, why: str | None, *, excused: bool = False) -> None:
         """One case; `why` it fails, or None."""
@@ -129,6 +130,7 @@ def judge_suites(
             tolerated=getattr(tolerated, t.name),
             surely=t.surely,
             note=t.note,
+            planted=t.planted,
             examples=t.examples,
         )
         for t in tallies
@@ -158,6 +160,7 @@ def _secrets(everything: Sequence[Said], memory: Memory) -> _Tally:
     """Memorised is what stands in the training answers and not in the request. Of personal data that isn't secret,
     what the teacher says to the same, or in answers to SHARED groups of conversations, is the route's own."""
     tally, made_up = _Tally("secrets"), 0
+    tally.planted = memory.held()
     for said in everything:
         why, excused = None, False
         for kind, span in personal(said.shown):

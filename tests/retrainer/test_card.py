@@ -20,6 +20,7 @@ from retrainer.evaluation.latency import Latency
 from retrainer.evaluation.limits import Evidence, Limits, beyond_limits
 from retrainer.evaluation.metrics import bootstrap
 from retrainer.evaluation.slices import Frozen, agreements
+from retrainer.evaluation.suite import Planted
 from retrainer.ladder import Step
 from retrainer.phases_gate import Compared
 from retrainer.safety import Failing, Suite
@@ -82,7 +83,11 @@ def facts(ladder: list[Step] | None = None) -> Facts:
                 regressions=regressions(now, before, "r-1", JUDGED),
             ),
         ),
-        suites=[Suite(name="toxicity", cases=3, failed=1, excused=0, tolerated=0.0, examples=[failing])],
+        suites=[
+            Suite(name="toxicity", cases=3, failed=1, excused=0, tolerated=0.0, examples=[failing]),
+            Suite(name="secrets", cases=3, failed=0, excused=0, tolerated=0.0,
+                  planted=Planted(answers=7, secrets=2, ids=["Rec4"], allowed=True)),
+        ],
         ladder=ladder or [],
         points=[Point(version="r-1", megabytes=2.0, quality=0.9), Point(version="r-2", megabytes=1.0, quality=0.93)],
     )  # fmt: skip
@@ -117,6 +122,7 @@ def test_the_page_holds_everything_and_nothing_of_a_users_text_works_in_it(tmp_p
         assert data.startswith(b"\x89PNG")
     assert HOSTILE in page.text  # as text
     assert "learnt 0.90 to 9.00, which tell as much as 61% of the examples" in page.text
+    assert "stand in 7 training answers (2 distinct; records Rec4, ...), which the route allows." in page.text
 
 
 def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> None:

@@ -70,3 +70,11 @@ def test_a_flood_of_the_same_is_cut_where_nobody_says_otherwise(
     how = Options(policy=DataPolicy.model_validate(policy))
     made = build(Interactions(log, keys), "colours", max_examples=1000, options=how)
     assert sum("very large" in e.messages[-1]["content"] for e in made.train) == kept
+
+
+def test_what_was_left_out_for_a_secret_is_told_with_samples_and_what_to_do() -> None:
+    dropped = {"secret": {"count": 3, "samples": [{"id": "r4", "offset": 4}, {"id": "r9", "offset": 9}]}}
+    said = told({"dropped": dropped})["answers with secrets"]
+    assert said.startswith("3 dropped, which hold a key, password or login that their request doesn't (r4, r9, ...)")
+    assert "retrain.data.secrets: keep" in said
+    assert told({"dropped": {"duplicate": dropped["secret"]}}) == {}
