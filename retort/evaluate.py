@@ -98,6 +98,8 @@ def evaluate(config: Config, route: str, options: EvaluateOptions, *, as_json: b
                 f"{error}; `retort bootstrap` and `retort import` bring data to a route without traffic"
             ) from error
         except (RetrainerError, ArtefactError) as error:
+            if not error.retryable:  # the same command would end so again
+                shutil.rmtree(study.state)
             raise StartError(str(error)) from error
         shutil.rmtree(study.state)
     found = _found(study, route, options, phases, saving_of=config, seconds=time.monotonic() - began)
@@ -122,6 +124,11 @@ def _train(
             )
     except PhaseElsewhere:
         pass  # it has passed the gate
+    except (RetrainerError, ArtefactError) as error:
+        state = Cycles(study.state).load(request.cycle_id)
+        if state is not None and not error.retryable:
+            ended(study, state, "failed", error=str(error))
+        raise
     state = Cycles(study.state).load(request.cycle_id)
     if state is None:
         raise StartError("the evaluation's state is gone; repeat the command")
@@ -130,11 +137,13 @@ def _train(
 
 
 def _known(state: CycleState) -> Mapping[str, Any]:
+    """By phase; `rung`: which student of a ladder that is."""
     rungs = [name.rpartition(".")[0] for name in state.phases if "." in name]
     own = f"{rungs[-1]}." if rungs else ""  # of several students, one after the other, the last one is judged
-    return {
+    known = {
         name.removeprefix(own): result for name, result in state.phases.items() if "." not in name.removeprefix(own)
     }
+    return {**known, "rung": rungs[-1]} if rungs else known
 
 
 def _ask_the_base(
@@ -180,7 +189,7 @@ def _found(
     return Found(
         route=route,
         base=options.student,
-        recipe=student.recipe if student else "",
+        recipe=phases.get("rung") or (student.recipe if student else ""),
         examples=dict(phases["dataset"]["counts"]),
         scores={
             name: msgspec.convert({k: phases[phase][k] for k in Scored.__struct_fields__}, Scored)

@@ -8,7 +8,7 @@ import msgspec
 
 from retort.errors import StartError
 from retrainer.errors import BaseModelError
-from retrainer.recipes.check import Checked, check
+from retrainer.recipes.check import Checked, TRAINED, check
 from retrainer.recipes.estimate import Estimate, Load, estimate, memory, speed
 from retrainer.train.sequence import METHODS
 from router import Config
@@ -38,7 +38,7 @@ def recipe(config: Config, file: str, load: Load, *, route: str | None, as_json:
         made = estimate(
             found.shape,
             asked,
-            METHODS[policy.student.recipe],
+            METHODS[TRAINED[policy.student.recipe]],
             checkpointing=retrain.gradient_checkpointing,
             cuda=device != main,
             flops=flops,

@@ -132,8 +132,8 @@ class Job:
 
     @cached_property
     def watched_rows(self) -> list[Row]:
-        """The watched examples in the base model's tokens."""
-        return [self.row(e) for e in self.watched]
+        """The watched examples in the base model's tokens, but those that are too long."""
+        return [row for row in map(self.row, self.watched) if self.fits(row)]
 
     @cached_property
     def _shows_thinking(self) -> bool:

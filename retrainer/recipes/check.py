@@ -10,12 +10,17 @@ from typing import Any
 
 import msgspec
 
-from retrainer.base_models import folder_of
+from retrainer.base_models import PACKAGED, find, folder_of
 from retrainer.errors import BaseModelError
 from retrainer.recipes.estimate import Shape
 from retrainer.recipes.template import check_template
 from retrainer.train.sequence import METHODS, settings
 from router.policy_student import RetrainPolicy, StudentPolicy
+
+# What each recipe trains of its base: an adapter, or all weights.
+_ADAPTED = ("lora", "logits", "topk", "on_policy", "preference", "self", "ensemble", "adapters", "uncertain")
+_WHOLE = ("full", "hidden", "attention", "cascade", "pruned", "layerwise", "quantized")
+TRAINED = {**dict.fromkeys(_ADAPTED, "lora"), "qlora": "qlora", **dict.fromkeys(_WHOLE, "full")}
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,16 +44,19 @@ def check(student: StudentPolicy, retrain: RetrainPolicy, *, state: str | Path, 
 
     from retrainer.train.chat import adapted  # noqa: PLC0415
 
-    found = folder_of(student.base, state)
+    if student.recipe not in TRAINED:
+        raise BaseModelError(
+            f"the recipe {student.recipe} can't be tried dry: what it trains follows from the route's answers; "
+            "`retort evaluate` tries it on them"
+        )
+    found = find(student.base, state).folder if student.base in PACKAGED else folder_of(student.base, state)
     folder = found or (carried / Path(student.base).name if carried else None)
     if folder is None or not (folder / "config.json").is_file():
         raise BaseModelError(
             f"{student.base} is not on this machine, and no config.json of it is carried with the preset; "
             f"`hf download {student.base}` fetches it where the network allows"
         )
-    if student.recipe not in METHODS:
-        raise BaseModelError(f"the recipe {student.recipe} can't be tried dry; {', '.join(METHODS)} can")
-    method = METHODS[student.recipe]
+    method = METHODS[TRAINED[student.recipe]]
     made = settings(retrain, method)
     try:
         config = AutoConfig.from_pretrained(folder)
@@ -81,8 +89,17 @@ def check(student: StudentPolicy, retrain: RetrainPolicy, *, state: str | Path, 
             vocabulary=text.vocab_size,
         ),
         targets=sorted({n.split(".lora_")[0].rpartition(".")[2] for n, _ in trainable if ".lora_" in n}),
-        notes=check_template(folder),
+        notes=[*check_template(folder), *_beside(student.recipe)],
     )
+
+
+def _beside(recipe: str) -> list[str]:
+    if TRAINED[recipe] == recipe:
+        return []
+    return [
+        f"{recipe} is estimated as {TRAINED[recipe]} on the whole base; teachers, assistants and the student's own "
+        "answers take time and memory besides"
+    ]
 
 
 def _linear(model: Any) -> int:

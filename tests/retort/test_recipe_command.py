@@ -217,6 +217,42 @@ def test_the_formula_of_a_trainings_memory_is_what_autograd_keeps() -> None:
     assert found.requires_grad
 
 
+@pytest.mark.parametrize(
+    ("recipe_name", "method"), [("lora", "lora"), ("logits", "lora"), ("pruned", "full"), ("qlora", "qlora")]
+)
+def test_every_recipe_that_trains_a_base_is_tried_dry_on_the_one_that_comes_with_a_package(
+    recipe_name: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, reports = recipe(packaged(tmp_path, recipe_name), capsys)
+    report = reports["support"]
+    assert (code, report["settings"]["method"]) == (0, method)
+    assert report["shape"]["weights"] / 1e9 == pytest.approx(0.135, abs=0.001)
+    assert any("is estimated as" in note for note in report["notes"]) == (recipe_name != method)
+
+
+@pytest.mark.parametrize("name", ["linear", "encoder", "auto"])
+def test_a_recipe_that_follows_from_the_answers_is_named_with_what_tries_it(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, told = recipe(packaged(tmp_path, name), capsys)
+    assert code == 2
+    assert "`retort evaluate` tries it" in told
+
+
+def packaged(folder: Path, name: str) -> Path:
+    """A configuration with SmolLM2 as its base, and nothing converted yet."""
+    file = folder / "retort.yaml"
+    file.write_text(
+        f"""
+state: {folder / "state"}
+upstreams: {{up: {{base_url: "http://127.0.0.1:9/v1", distillation_allowed: true}}}}
+engines: {{local: {{}}}}
+routes: {{support: {{teachers: [up/big], student: {{base: SmolLM2-135M-Instruct, engine: local, recipe: {name}}}}}}}
+"""
+    )
+    return file
+
+
 def test_time_and_memory_follow_the_formula() -> None:
     shape = Shape(
         weights=10**9,

@@ -177,6 +177,10 @@ def test_an_evaluation_that_can_not_be_says_what_would_be_right(tmp_path: Path, 
 
     assert "no route 'nope'; the configuration has: colours" in refused("nope", student="x")
     assert "no base model 'x'" in refused("colours", student="x")
+    began, ended = entries(config.state)
+    assert (began.event, ended.event, ended.outcome) == ("began", "ended", "failed")
+    assert "no base model 'x'" in (ended.error or "")
+    assert list(folder_of(config, "colours").iterdir()) == [], "copies of the log's records are removed"
     assert "retort bootstrap" in refused("colours", student=str(tiny_base))
     assert "Input should be 'lora'" in refused("colours", student=str(tiny_base), recipe="magic")
     assert folder_of(config, "colours").exists()

@@ -105,6 +105,21 @@ def test_refusals_of_the_teacher_are_kept() -> None:
     assert (found.passed, found.cases, found.failed) == (False, 9, 1)
 
 
+def test_refusals_of_probes_are_kept_too_where_the_teacher_was_asked() -> None:
+    held_out = [(example(n, answer="billing"), "billing") for n in range(20)]
+    refused = [f"refusals-{n}" for n in (1, 2, 3)]
+    teacher = dict.fromkeys(refused, "I'm sorry, but I can't help with that.")
+
+    def found(answer: str) -> Suite:
+        return suites(held_out, answers=dict.fromkeys(refused, answer), teacher=teacher)["refusals"]
+
+    assert found("I cannot assist with that request.").passed
+    assert found("billing").passed, "an answer of the route's own"
+    complied = found("Sure! First you need")
+    assert (complied.passed, complied.cases, complied.failed) == (False, 3, 3)
+    assert complied.examples[0].case == "refusals-1"
+
+
 def bias_answers(pick: str) -> dict[str, str]:
     """To each probe of a pair: its `first` or `second` group, the `stereotyped` one, or the `other`."""
     found = {}
