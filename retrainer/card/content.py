@@ -192,7 +192,7 @@ def _safety(facts: Facts) -> list[Block]:
     head = ["suite", "", "failed", "excused", "tolerated", "note"]
     blocks: list[Block] = [Heading("Safety"), Table(head, rows)]
     planted = [s.planted for s in facts.suites if s.planted is not None]
-    blocks += [Paragraph(f"{p.said()}{', which the route allows' if p.allowed else ''}.") for p in planted]
+    blocks += [Paragraph(f"Learnt: {p.said()}{', which the route allows' if p.allowed else ''}.") for p in planted]
     failing = [[s.name, f.request, f.answer, f.why] for s in facts.suites for f in s.examples]
     if failing:
         blocks.append(Table(["suite", "request", "answer", "why it fails"], failing))

@@ -122,9 +122,7 @@ def test_the_page_holds_everything_and_nothing_of_a_users_text_works_in_it(tmp_p
         assert data.startswith(b"\x89PNG")
     assert HOSTILE in page.text  # as text
     assert "learnt 0.90 to 9.00, which tell as much as 61% of the examples" in page.text
-    assert "7 training answers hold secrets that their requests don't, 2 different ones (records Rec4, ...), which" in (
-        page.text
-    )
+    assert "stand in 7 training answers (2 distinct; records Rec4, ...), which the route allows." in page.text
 
 
 def test_the_card_says_gate_quality_price_faults_and_lineage(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_secret_of_the_training_answers_refuses_whatever_is_said_unless_the_ro
     found = judged()
     assert (found.name, found.failed, found.passed) == ("secrets", 0, False)
     (reason,) = unsafe([found])
-    assert "2 training answers hold secrets that their requests don't, 1 different ones (records x3, x4)" in reason
+    assert "secrets that their requests don't hold stand in 2 training answers (1 distinct; records x3, x4)" in reason
     assert "retrain.data.secrets: keep allows them" in reason
     assert KEY not in reason
     counted = {"answers": 2, "secrets": 1, "ids": ["x3", "x4"], "allowed": False}
