@@ -8,7 +8,7 @@ import msgspec
 
 from retort.errors import StartError
 from retrainer.errors import BaseModelError
-from retrainer.recipes.check import Checked, TRAINED, check
+from retrainer.recipes.check import TRAINED, Checked, check
 from retrainer.recipes.estimate import Estimate, Load, estimate, memory, speed
 from retrainer.train.sequence import METHODS
 from router import Config

@@ -27,8 +27,8 @@ class Planted(msgspec.Struct, frozen=True, kw_only=True):
         """For people; no secret is in it."""
         shown = ", ".join(self.ids) + (", ..." if self.answers > len(self.ids) else "")
         return (
-            f"secrets that their requests don't hold stand in {self.answers} training answers ({self.secrets} distinct; "
-            f"records {shown})"
+            f"secrets that their requests don't hold stand in {self.answers} training answers ({self.secrets} distinct"
+            f"; records {shown})"
         )
 
 
