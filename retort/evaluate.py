@@ -19,7 +19,7 @@ from retort.errors import StartError
 from retort.evaluate_money import Saving, Terms, saving
 from retort.studies import at_work, begun, ended, study_config
 from retort.training_bar import TrainingBar
-from retrainer import Cycles, CycleState, NotEnoughExamples, Request, RetrainerError
+from retrainer import Cycles, CycleState, NotEnoughExamples, Request, RetrainerError, told_of
 from retrainer.cycle import run_request
 from retrainer.errors import PhaseElsewhere
 from retrainer.phases import Phases
@@ -58,7 +58,8 @@ class Scored(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict. `scores`: base, student, quantized, as far as it came. `gate`: passed | refused, None untrained.
+    """The verdict. `scores`: base, student, quantized, as far as it came. `told`: what was found of the data and
+    the answers, and of each student of a ladder. `gate`: passed | refused, None untrained.
     `mode`: whole | selective. `coverage`: share of the requests that the student could serve; None: not known."""
 
     route: str
@@ -66,6 +67,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str
     examples: dict[str, int]
     scores: dict[str, Scored]
+    told: list[str]
     gate: str | None
     mode: str | None
     reasons: list[str]
@@ -137,13 +139,13 @@ def _train(
 
 
 def _known(state: CycleState) -> Mapping[str, Any]:
-    """By phase; `rung`: which student of a ladder that is."""
+    """By phase; `rung`: which student of a ladder that is; `told`: of answers and ladder, for people."""
     rungs = [name.rpartition(".")[0] for name in state.phases if "." in name]
     own = f"{rungs[-1]}." if rungs else ""  # of several students, one after the other, the last one is judged
     known = {
         name.removeprefix(own): result for name, result in state.phases.items() if "." not in name.removeprefix(own)
     }
-    return {**known, "rung": rungs[-1]} if rungs else known
+    return {**known, "rung": rungs[-1] if rungs else None, "told": told_of(state)}
 
 
 def _ask_the_base(
@@ -196,6 +198,7 @@ def _found(
             for name, phase in _REPORTS.items()
             if phase in phases
         },
+        told=phases.get("told", []),
         gate=gate and gate["gate"],
         mode=gate and gate["mode"],
         reasons=gate["reasons"] if gate else [],
@@ -235,5 +238,6 @@ def lines(found: Found) -> list[str]:
     else:
         said.append("  it would become a candidate for all requests; live traffic decides")
     said += [f"    {reason}" for reason in found.reasons]
+    said += [f"  {line}" for line in found.told]
     said += [f"    not looked at: {what}" for what in found.not_checked]
     return said + found.saving.lines()

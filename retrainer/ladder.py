@@ -58,11 +58,12 @@ class Rung(msgspec.Struct, frozen=True):
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What a rung came to, by the student that would be served, or where it never came to that by the trained one.
 
-    `agreement` with its interval. `frontier`: whether no other rung agrees more and answers as fast, or as much and
-    faster. `coverage`: the share of held-out records that it would serve at the route's risk (None where the route
-    isn't selective, or the gate refused before). `ms`: of the median answer, one after another and without guesses, on
-    all processors of this machine; `usd_per_1000`: requests, by the gate's price of the student; `bytes`: of its
-    artefact. `passed`: whether the gate let it through, `why`: where not, `not_checked`: what it could not look at.
+    `agreement` with its interval. `frontier`: whether no other rung agrees more at the same cost, or as much at a lower
+    one (see `costs`). `coverage`: the share of held-out records that it would serve at the route's risk (None where the
+    route isn't selective, or the gate refused before). `ms`: of the median answer, one after another and without
+    guesses, on all processors of this machine; `usd_per_1000`: requests, by the gate's price of the student; `bytes`:
+    of its artefact. `passed`: whether the gate let it through, `why`: where not, `not_checked`: what it could not look
+    at.
     """
 
     rung: str
@@ -95,15 +96,24 @@ def frontier(stored: Mapping[str, Any], seconds: Mapping[str, float], *, alone: 
     `alone`: the recipe, of a cycle that makes one student."""
     names = [key.removesuffix("gate").removesuffix(".") for key in stored if key == "gate" or key.endswith(".gate")]
     steps = [_step(Rung(name, alone, ""), stored, seconds) for name in names]
-    return [msgspec.structs.replace(s, frontier=not any(_better(other, s) for other in steps)) for s in steps]
+    found = [(step.agreement, cost) for step, cost in zip(steps, costs(steps)[1], strict=True)]
+    best = [not any(_better(other, own) for other in found) for own in found]
+    return [msgspec.structs.replace(step, frontier=on) for step, on in zip(steps, best, strict=True)]
 
 
-def _better(one: Step, other: Step) -> bool:
-    """Pareto's, of agreement and time; a rung that was never timed is no match for any."""
-    if one.ms is None or other.ms is None:
-        return other.ms is None
-    as_good = one.ms <= other.ms and one.agreement >= other.agreement
-    return as_good and (one.ms < other.ms or one.agreement > other.agreement)
+def costs(steps: Sequence[Step]) -> tuple[str, list[float | None]]:
+    """What answers cost, by rung, and in what: in USD where that of every timed rung is known, else in time."""
+    if all(step.usd_per_1000 is not None for step in steps if step.ms is not None):
+        return "USD for 1,000 answers", [None if step.ms is None else step.usd_per_1000 for step in steps]
+    return "ms an answer", [step.ms for step in steps]
+
+
+def _better(one: tuple[float, float | None], other: tuple[float, float | None]) -> bool:
+    """Pareto's, of agreement and cost; a rung that was never timed is no match for any."""
+    (agreement, cost), (least, most) = one, other
+    if cost is None or most is None:
+        return most is None
+    return cost <= most and agreement >= least and (cost < most or agreement > least)
 
 
 def ladder_of(state: CycleState) -> list[Step]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer.card.content import MOST_CLUSTERS, Point
 from retrainer.evaluation.clusters import Cluster
-from retrainer.ladder import Step
+from retrainer.ladder import Step, costs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,20 +88,20 @@ def sizes(points: Sequence[Point]) -> bytes:
 
 
 def ladder(steps: Sequence[Step]) -> bytes:
-    """Agreement with its interval against the time of an answer, of the rungs that were timed; the frontier is a
-    line."""
-    timed = [(step, step.ms) for step in steps if step.ms is not None]
+    """Agreement with its interval against what answers cost, of the rungs that were timed; the frontier is a line."""
+    unit, found = costs(steps)
+    timed = [(step, cost) for step, cost in zip(steps, found, strict=True) if cost is not None]
 
     def draw(axis: "Axes") -> None:
-        best = sorted((ms, s.agreement) for s, ms in timed if s.frontier)
-        axis.step([ms for ms, _ in best], [agreement for _, agreement in best], where="post", color="0.6", zorder=0)
-        for step, ms in timed:
-            axis.plot([ms, ms], [step.lower, step.upper], color="0.6", linewidth=3, solid_capstyle="butt")
-            axis.plot(ms, step.agreement, "o", color="C0", fillstyle="full" if step.frontier else "none")
+        best = sorted((cost, s.agreement) for s, cost in timed if s.frontier)
+        axis.step([cost for cost, _ in best], [agreement for _, agreement in best], where="post", color="0.6", zorder=0)
+        for step, cost in timed:
+            axis.plot([cost, cost], [step.lower, step.upper], color="0.6", linewidth=3, solid_capstyle="butt")
+            axis.plot(cost, step.agreement, "o", color="C0", fillstyle="full" if step.frontier else "none")
             axis.annotate(
-                step.rung, (ms, step.agreement), (6, 4), textcoords="offset points", fontsize=8, parse_math=False
+                step.rung, (cost, step.agreement), (6, 4), textcoords="offset points", fontsize=8, parse_math=False
             )
-        axis.set(xlabel="ms an answer", ylabel="agreement as served", xscale="log")
+        axis.set(xlabel=unit, ylabel="agreement as served", xscale="log")
         axis.margins(x=0.25)
 
     return _png(draw, height=3.5)

@@ -76,6 +76,21 @@ def test_a_quick_student_gets_a_verdict_with_its_saving_and_nothing_is_registere
     assert list(folder_of(config, "colours").iterdir()) == [], "copies of the log's records are removed"
 
 
+def test_of_a_ladder_the_rung_is_named_that_was_judged(
+    tmp_path: Path, tiny_base: Path, says: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = without_student(tmp_path / "state", **EASY)
+    log_exchanges(config, range(560))
+    _, found = says(config, student=str(tiny_base), recipe="auto")
+    assert (found["recipe"], found["gate"]) == ("linear", "passed"), found["reasons"]
+    assert any(line.startswith("linear: agreement") for line in found["told"])
+    assert evaluate(config, "colours", EvaluateOptions(student=str(tiny_base), recipe="auto")) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("colours: linear; ")
+    assert "the commonest answer" in said
+    assert "linear: agreement" in said
+
+
 def test_without_training_the_base_is_asked_and_a_hopeless_student_is_refused_with_the_reasons(
     tmp_path: Path, tiny_base: Path, says: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

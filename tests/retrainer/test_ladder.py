@@ -17,7 +17,7 @@ from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict
-from retrainer.ladder import frontier, told
+from retrainer.ladder import costs, frontier, told
 from retrainer.phases_gate import Compared
 from retrainer.state import Cycles, CycleState, Request
 from retrainer.worker import AT_HOME, HEAVY, _Nowhere
@@ -56,6 +56,18 @@ def test_on_the_frontier_is_what_no_other_rung_is_better_than() -> None:
     )
     steps = frontier(phases, {}, alone="lora")
     assert {s.rung for s in steps if s.frontier} == {"quick", "same", "best"}
+
+
+def test_the_frontier_is_of_what_answers_cost_and_of_time_where_no_price_is_known() -> None:
+    phases = stored(hosted=(0.9, 1.0), own=(0.9, 5.0))
+    phases["hosted.compare"]["costs"]["student"] = 1.0  # quick, and dear
+    steps = frontier(phases, {}, alone="lora")
+    assert [s.rung for s in steps if s.frontier] == ["own"]
+    assert costs(steps) == ("USD for 1,000 answers", [1000.0, pytest.approx(0.005)])
+    phases["own.compare"]["costs"]["student"] = None
+    steps = frontier(phases, {}, alone="lora")
+    assert [s.rung for s in steps if s.frontier] == ["hosted"]
+    assert costs(steps) == ("ms an answer", [1.0, 5.0])
 
 
 def test_the_list_of_cycles_has_the_rungs(
