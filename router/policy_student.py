@@ -157,4 +157,9 @@ class RetrainPolicy(Strict):
                 for name in ("packing", "gradient_checkpointing")
                 if getattr(self, name)
             ]
+            wrong += [
+                f"retrain.{name}: the recipe {recipe} doesn't look at it; retrain.closed says how it trains"
+                for name in ("batch_size", "validations", "patience")
+                if getattr(self, name) != type(self).model_fields[name].default
+            ]
         return wrong

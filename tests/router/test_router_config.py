@@ -71,6 +71,12 @@ def test_a_student_may_be_a_recipes_name_alone() -> None:
             "routes.support: retrain.packing: the recipe linear doesn't train a language model",
             "leave it out",
         ),
+        (
+            "student: {}",
+            "student: {recipe: encoder}, retrain: {batch_size: 8}",
+            "routes.support: retrain.batch_size: the recipe encoder doesn't look at it",
+            "retrain.closed says how it trains",
+        ),
         ("student: {}", "student: best", "routes.support.student.recipe", "'auto'"),
         ("student: {}", "capture: {scrub: {NAME: drop}}", "routes.support.capture.scrub", "there are default, AGE,"),
         ("student: {}", "capture: {scrub: {CITY: mask}}", "routes.support.capture.scrub.CITY", "'placeholder'"),
