@@ -26,16 +26,21 @@ class GatePolicy(Strict):
     """What a student must reach. None: as the route's other policies say (`1 - quality.margin`, `latency.slo_ms`).
     See docs/gate.md.
 
-    `min_quality`: share of the teacher's. `min_saving`: share of the teacher's price that an answer of the student
-    saves, by `student_usd_per_1000` requests, `student_usd_per_month`, and `student_usd_per_hour` of the engine's
-    machine times the measured time of an answer (None: by its processors, where neither of the others is given).
-    `max_forgotten`: share of the general questions that the base answers and the student doesn't. `max_regression`: how
-    much of its agreement on the frozen regression suite a student may lose against the live version; a loss that may be
-    chance refuses none. `teacher_route`: where the teacher is asked again, a route as a judge's: how well it agrees
-    with itself, and what it says to the safety suites. `judged`: records that the route's judge compares.
+    `min_quality`: share of the teacher's. `min_valid_json`: share of the answers that are JSON where the teacher's are.
+    `max_quantized_loss`: agreement that quantizing may cost. `min_records`: held out, to judge by. `min_saving`: share
+    of the teacher's price that an answer of the student saves, by `student_usd_per_1000` requests,
+    `student_usd_per_month`, and `student_usd_per_hour` of the engine's machine times the measured time of an answer
+    (None: by its processors, where neither of the others is given). `max_forgotten`: share of the general questions
+    that the base answers and the student doesn't. `max_regression`: how much of its agreement on the frozen regression
+    suite a student may lose against the live version; a loss that may be chance refuses none. `teacher_route`: where
+    the teacher is asked again, a route as a judge's: how well it agrees with itself, and what it says to the safety
+    suites. `judged`: records that the route's judge compares.
     """
 
     min_quality: OpenRate | None = None
+    min_valid_json: Rate = 0.99
+    max_quantized_loss: Rate = 0.01
+    min_records: int = Field(20, gt=0)
     max_error_rate: Rate = 0.005
     max_p95_ms: float | None = Field(None, gt=0)
     min_saving: float = Field(0.5, le=1.0)

@@ -28,10 +28,6 @@ from retrainer.evaluation.limits import (
 from retrainer.evaluation.thresholds import LEVEL, Start
 from router.policy_quality import SelectivePolicy
 
-VALID_JSON = 0.99  # of the answers, where the teacher's are JSON
-QUANTIZED_LOSS = 0.01  # how much agreement quantizing may cost
-LEAST_JUDGED = 20  # held-out records, under which the interval says nothing
-
 
 class Override(msgspec.Struct, frozen=True):
     """A person takes a failing candidate on; both fields go to the audit trail."""
@@ -82,14 +78,16 @@ def judge(
     if evidence.teacher_n:
         known = f"by {evidence.teacher_n} records may be {evidence.teacher:.1%}"
         bar += f" ({limits.quality:.1%} of the teacher's agreement with itself, which {known})"
-    checks: dict[str, Any] = {"wanted": wanted, "valid_json_bound": VALID_JSON, "quantized_loss_bound": QUANTIZED_LOSS}
+    checks: dict[str, Any] = {
+        "wanted": wanted, "valid_json_bound": limits.valid_json, "quantized_loss_bound": limits.quantized_loss
+    }  # fmt: skip
     unknown: list[str] = []
     whole: list[str] = []  # what selective serving can mend
     always: list[str] = []
     for name, report in {"student": student, "quantized student": quantized}.items():
         if report is not None:
             whole += _as_a_whole(name, report, wanted, bar, limits)
-            always += _in_any_mode(name, report)
+            always += _in_any_mode(name, report, limits)
             checks[name.split()[0]] = _numbers(report)
     if student.agreement <= base.agreement:
         always.append(f"the student agrees with the teacher no more than the base: {_vs(student, base)}")
@@ -97,8 +95,8 @@ def judge(
     if quantized is not None:
         loss = student.agreement - quantized.agreement
         checks["quantized_loss"] = loss
-        if loss > QUANTIZED_LOSS + 1e-9:  # exactly one point still passes
-            whole.append(f"quantizing costs {loss:.1%} agreement, more than {QUANTIZED_LOSS:.0%}")
+        if loss > limits.quantized_loss + 1e-9:  # exactly so much still passes
+            whole.append(f"quantizing costs {loss:.1%} agreement, more than {limits.quantized_loss:.1%}")
     if start is not None:
         checks["selective"] = msgspec.to_builtins(start)
     mode = "whole"
@@ -133,15 +131,16 @@ def _as_a_whole(name: str, report: Report, wanted: float, bar: str, limits: Limi
         reasons += too_few(report, wanted)
         reasons += not_as_learnt(report)
     reasons += too_many_errors(name, report, limits)
-    if report.valid_json is not None and report.valid_json < VALID_JSON:
-        reasons.append(f"only {report.valid_json:.1%} of the {name}'s answers are JSON, fewer than {VALID_JSON:.0%}")
+    if report.valid_json is not None and report.valid_json < limits.valid_json:
+        share, least = f"{report.valid_json:.1%}", f"{limits.valid_json:.1%}"
+        reasons.append(f"only {share} of the {name}'s answers are JSON, fewer than {least}")
     return reasons
 
 
-def _in_any_mode(name: str, report: Report) -> list[str]:
+def _in_any_mode(name: str, report: Report, limits: Limits) -> list[str]:
     reasons = []
-    if report.n < LEAST_JUDGED:
-        reasons.append(f"the {name} was judged by {report.n} records, fewer than {LEAST_JUDGED}")
+    if report.n < limits.records:
+        reasons.append(f"the {name} was judged by {report.n} records, fewer than {limits.records}")
     if report.leaked:
         reasons.append(f"{report.leaked} of the {name}'s answers hold a scrubber's placeholder such as <PERSON_1>")
     return reasons

@@ -26,7 +26,9 @@ BY_CHANCE = 0.05  # McNemar's p on the frozen suite, from which a loss may be ch
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Of one route. `quality`: the least share of the teacher's. `p95_ms`: of whole answers; `slo_ms`: in its place
-    where it is None, of whole answers or, where most requests stream, of first tokens."""
+    where it is None, of whole answers or, where most requests stream, of first tokens. `valid_json`: of the answers,
+    where the teacher's are JSON; `quantized_loss`: how much agreement quantizing may cost; `records`: held out,
+    under which the interval says nothing."""
 
     quality: float
     error_rate: float
@@ -35,6 +37,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     saving: float
     forgotten: float
     regression: float
+    valid_json: float = 0.99
+    quantized_loss: float = 0.01
+    records: int = 20
 
     @classmethod
     def of(cls, policy: RoutePolicy) -> "Limits":
@@ -51,6 +56,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             saving=gate.min_saving,
             forgotten=gate.max_forgotten,
             regression=gate.max_regression,
+            valid_json=gate.min_valid_json,
+            quantized_loss=gate.max_quantized_loss,
+            records=gate.min_records,
         )
 
 

@@ -203,12 +203,28 @@ def test_a_route_sets_its_own_limits_and_else_its_other_policies_do() -> None:
         quality=0.95, error_rate=0.005, p95_ms=None, slo_ms=300.0, saving=0.5, forgotten=1.0, regression=0.0
     )
     own = {"min_quality": 0.8, "max_error_rate": 0.02, "max_p95_ms": 90, "min_saving": 0.7, "max_forgotten": 0.2}
-    own |= {"max_regression": 0.05}
+    own |= {"max_regression": 0.05, "min_valid_json": 0.9, "max_quantized_loss": 0.02, "min_records": 50}
     assert Limits.of(RoutePolicy.model_validate({**made, "retrain": {"gate": own}})) == Limits(
-        quality=0.8, error_rate=0.02, p95_ms=90.0, slo_ms=300.0, saving=0.7, forgotten=0.2, regression=0.05
-    )
+        quality=0.8, error_rate=0.02, p95_ms=90.0, slo_ms=300.0, saving=0.7, forgotten=0.2, regression=0.05,
+        valid_json=0.9, quantized_loss=0.02, records=50,
+    )  # fmt: skip
     differences = {"teachers": ["up/m"], "quality": {"reference": "self", "score": "token_f1"}}
     assert Limits.of(RoutePolicy.model_validate(differences)).quality == 0.93, "its margin is of a difference"
+
+
+def test_json_rounding_and_records_are_held_against_the_routes_own_limits() -> None:
+    def reasons(**own: float) -> list[str]:
+        limits = msgspec.structs.replace(LIMITS, **own)
+        made = report(n=40, valid_json=0.95)
+        return judge(base=BASE, student=report(n=40), quantized=made, limits=limits).reasons
+
+    assert any("95.0% of the quantized student's answers are JSON, fewer than 99.0%" in why for why in reasons())
+    assert not any("are JSON" in why for why in reasons(valid_json=0.9))
+    assert any("judged by 40 records, fewer than 41" in why for why in reasons(records=41))
+    worse = judge(base=BASE, student=report(), quantized=report(agreement=0.955), limits=LIMITS)
+    assert any("quantizing costs 1.5% agreement, more than 1.0%" in why for why in worse.reasons)
+    allowed = msgspec.structs.replace(LIMITS, quantized_loss=0.02)
+    assert judge(base=BASE, student=report(), quantized=report(agreement=0.955), limits=allowed).gate == "passed"
 
 
 def test_errors_are_fewer_than_their_limit_and_one_alone_is_none_too_many() -> None:
