@@ -30,7 +30,11 @@ POLICY = {
     "retrain": {"min_new_examples": CAPTURED, "every": "0s", "learning_rate": 8e-4},
 }
 # vLLM's way: four bits in training, four bits in service.
-_OF_VLLM: dict[str, dict[str, Any]] = {"student": {"recipe": "qlora"}, "retrain": {"quantization": "awq"}}
+# On a base in four bits one epoch is not enough: 94.4% of the teacher's answers, where the gate asks for 93% surely.
+_OF_VLLM: dict[str, dict[str, Any]] = {
+    "student": {"recipe": "qlora"},
+    "retrain": {"quantization": "awq", "epochs": 2},
+}
 
 
 def policy(engine: str) -> dict[str, Any]:
