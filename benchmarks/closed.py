@@ -1,6 +1,7 @@
 """Closed answers: how many requests a student answers that chooses among few, how right, how fast, and by which rung.
 
     scripts/bench closed [--data ../shared/data] [--only banking77-linear ...] [--examples 1200 5000 15800]
+    scripts/bench closed --again        goals, table and picture of the committed figures; measures nothing
 
 Banking77 and CLINC150 through the real gateway and engine: the threshold is chosen on validation queries (the loosest
 at which as likely as not 99.4% of those above it agree), and the test queries are asked for once; times are of a second
@@ -41,6 +42,7 @@ from router.policy_student import CLOSED
 RELATIVE = {"banking77": 0.617, "clinc150": 0.651}
 AGREEMENT, RISK = 0.994, 0.05
 OF_THE_ORACLE = 0.8
+TIMES = 100.0
 RUNGS, SECTION_RUNGS = CLOSED, (*CLOSED, "lora")
 REQUESTS, SEEDS = 20_000, 3
 ASKED_USD, CORE_USD = (60 * 0.15 + 8 * 0.60) / 1e6, 0.04 / 3600  # of a teacher's answer, of a second on one core
@@ -52,7 +54,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent.parent / "shared" / "data")
     parser.add_argument("--examples", type=int, nargs="*", default=[1200, 5000, 15800])
     parser.add_argument("--only", nargs="*", help="parts such as banking77-linear; by default all")
+    parser.add_argument("--again", action="store_true", help="goals and page of the committed figures")
     options = parser.parse_args()
+    if options.again:
+        results_file.again("closed", lambda figures: (figures, goals_of(figures)))
+        show_all()
+        return
     parts = [(name, rung) for name in RELATIVE for rung in RUNGS]
     parts += [(f"section-{n}", rung) for n in options.examples for rung in SECTION_RUNGS]
     for name, rung in parts:
@@ -65,7 +72,7 @@ def main() -> None:
     known = {
         p: json.loads((OUT / f"{p}.json").read_text()) for n, r in parts if (OUT / f"{(p := f'{n}-{r}')}.json").exists()
     }
-    results_file.write("closed", known, _goals(known))
+    results_file.write("closed", known, goals_of(known))
     show_all()
 
 
@@ -116,6 +123,7 @@ def _by_rung(name: str, rung: str, data: Path) -> dict[str, Any]:
         "requests until certified": certified,
         "of_the_oracle": round(covered / oracle, 3) if oracle else 0.0,
         "ms": round(made.ms, 2),
+        "timed": "one by one",
         "saved_usd_per_1000": round(1000 * (covered * ASKED_USD - made.ms / 1000 * CORE_USD), 5),
     }
 
@@ -157,7 +165,8 @@ def _within(made: Made, examples: Sequence[Any]) -> float:
     return float(np.mean([v for v in values if v is not None]))
 
 
-def _goals(known: dict[str, Any]) -> list[dict[str, Any]]:
+def goals_of(known: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of those parts that there are."""
     goals = []
     for name, wanted in RELATIVE.items():
         rows = [known[f"{name}-{rung}"] for rung in RUNGS if f"{name}-{rung}" in known]
@@ -173,6 +182,9 @@ def _goals(known: dict[str, Any]) -> list[dict[str, Any]]:
         goals.append(results_file.goal(f"{part}: certified, of the oracle's coverage", share, ">=", OF_THE_ORACLE))
         name, _, rung = part.rpartition("-")
         cheaper = [known[f"{name}-{r}"] for r in SECTION_RUNGS[: SECTION_RUNGS.index(rung)] if f"{name}-{r}" in known]
+        if rung in CLOSED and (decoding := known.get(f"{name}-lora")):
+            times = round(decoding["ms"] / row["ms"], 1)
+            goals.append(results_file.goal(f"{part}: times as fast as `lora` decodes", times, ">=", TIMES))
         if cheaper:
             saved, most = (row["saved_usd_per_1000"], max(other["saved_usd_per_1000"] for other in cheaper))
             goals.append(results_file.goal(f"{part}: USD saved of 1,000 requests", saved, ">", most))

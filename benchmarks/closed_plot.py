@@ -40,19 +40,24 @@ RUNGS = """
 `oracle`: what the best threshold for these very answers covers at 5% risk. `certified`: what the promoter's tests
 certified in the rollout, within 20,000 requests, with its risk, and `after` how many the first certificate came.
 `saved`: USD of 1,000 requests, what the teacher would have cost for the covered ones less the student's time for all,
-at the prices in `benchmarks/closed.py`.
+at the prices in `benchmarks/closed.py`. `ms`: of one answer, each by itself.
 
 ![Coverage by rung and examples](closed.png)
 
 | examples | student | agreement | oracle | certified | risk | of the oracle's | after | ms | saved | trained, s |
 |--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 """
+UNSURE = """
+\\* To be measured again, and with it what is saved. `lora`: measured in passes shared by up to 16, of prompts that it
+had read before; one answer by itself takes longer. `linear` and `encoder`: while the machine did other work; on a free
+core they take less. Decoding and choosing by turns, one by one: [recipes.md](recipes.md).
+"""
 
 
 def document(result: Mapping[str, Any]) -> str:
     """The page's text."""
     figures = result["figures"]
-    served, rungs = "", ""
+    served, rungs, marked = "", "", False
     for part, row in figures.items():
         task, _, student = part.rpartition("-")
         if task in INTENTS:
@@ -62,14 +67,20 @@ def document(result: Mapping[str, Any]) -> str:
                 f"{row['per_second']:.0f}", f"{row['train_seconds']:.0f}", f"{row['bytes'] / 1e6:.1f}",
             )  # fmt: skip
         else:
+            mark = "" if row.get("timed") == "one by one" else "\\*"
+            marked = marked or bool(mark)
             first = row["requests until certified"]
             rungs += _line(
                 f"{row['learnt']:,}", student,
                 *map(_share, (row["agreement"], row["oracle"], row["coverage"], row["risk"], row["of_the_oracle"])),
-                "-" if first is None else f"{first:,.0f}", f"{row['ms']:.1f}", f"{row['saved_usd_per_1000']:.4f}",
+                "-" if first is None else f"{first:,.0f}", f"{row['ms']:.1f}{mark}", f"{row['saved_usd_per_1000']:.4f}",
                 f"{row['train_seconds']:.0f}",
             )  # fmt: skip
-    parts = (SERVED + served if served else "", RUNGS + rungs if rungs else "", results_file.asked(result["goals"]))
+    parts = (
+        SERVED + served if served else "",
+        RUNGS + rungs + (UNSURE if marked else "") if rungs else "",
+        results_file.asked(result["goals"]),
+    )
     return HEAD + "".join(parts)
 
 

@@ -24,6 +24,7 @@ from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, DatasetManifest
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, evaluate
+from retrainer.evaluation.generator import Generator
 from retrainer.recipes import RECIPES, Job
 from router import RoutePolicy, score
 from router.policy_quality import SelectivePolicy
@@ -52,7 +53,7 @@ class Answers(NamedTuple):
 
 
 class Made(NamedTuple):
-    """`seconds`: of training. `ms`: of one answer, decoded as it would be served, on one core."""
+    """`seconds`: of training. `ms`: of one answer, each by itself, on one core."""
 
     artefact: Path
     validation: Answers
@@ -133,16 +134,22 @@ def make(task: Task, recipe: str, *, max_risk: float) -> Made:
         for phase, examples in (("validation", task.validation), ("test", task.test))
     )
     assessed = assess(artefact, validation, task.validation, task.train, selective=SelectivePolicy(max_risk=max_risk))
-    began = time.monotonic()
-    served.generate([e.messages for e in task.test[:TIMED]], max_new_tokens=most)
     return Made(
         artefact,
         _answers(artefact, validation, task.validation),
         _answers(artefact, test, task.test),
         assessed,
         json.loads(told.read_text())["seconds"],
-        1000 * (time.monotonic() - began) / len(task.test[:TIMED]),
+        one_by_one(made.exported(artefact), [e.messages for e in task.test[:TIMED]], most),
     )
+
+
+def one_by_one(served: Generator, prompts: Sequence[list[dict[str, Any]]], most: int) -> float:
+    """Milliseconds of one answer, each decoded by itself, of a student that has read none of them yet."""
+    began = time.monotonic()
+    for prompt in prompts:
+        served.generate([prompt], max_new_tokens=most)
+    return 1000 * (time.monotonic() - began) / len(prompts)
 
 
 def _answers(artefact: Path, report: Report, examples: Sequence[Example]) -> Answers:

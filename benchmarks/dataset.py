@@ -4,7 +4,8 @@
 
 The records are Debian's packages, each asked about in many ways: words of its description in any order, in a few words
 of a user, three to a conversation. Each size is built in a process of its own, with every filter that needs no model.
-The logs are kept in out/dataset, and made once. Half an hour on two cores; writes benchmarks/results/dataset.json.
+The logs are kept in out/dataset, and made once. About half an hour on two cores, and the making of the logs; writes
+benchmarks/results/dataset.json.
 """
 
 import argparse

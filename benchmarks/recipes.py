@@ -1,16 +1,17 @@
-"""Every way to make a student, at an equal number of its own training steps, on three tasks of Debian's packages.
+"""Every way to make a student, those that write at an equal number of steps, on three tasks of Debian's packages.
 
     scripts/bench recipes [--data FOLDER] [--steps 75] [--judged 500] [--only PATTERN] [--anew]
     scripts/bench recipes --short --only 'community; (teacher|pruned)'        a few steps; writes nothing
 
 A cell is `task; recipe; seed`; about 8 minutes on a free core. The local teacher is SmolLM2, all its weights trained
 on the same examples for twice the steps. LoRA, top-k and the pruned half have 3 seeds, the others one. `@int4` is
-served in int4: there `quantized` (rounded in training) stands beside `lora` (distil, then quantize). What an API would
-tell is the teacher's: the 20 likeliest tokens at each token of the logged answer. The pairs of `preference` are lost by
-a student of a quarter of the steps. `adapters` learns all three tasks, each with a third of the steps. Calibration is
-the expected calibration error (10 bins) of the probability that the served model gives its own answer. `speed`: how
-often the teacher's time for an answer it takes, both in int8 (or as the cell says) and by turns, so that a machine's
-other work or another machine changes little.
+served in int4: there `quantized` (rounded in training) stands beside `unrounded` (its stages and its teacher, without
+the rounding) and `lora` (an adapter on the texts, then quantized). What an API would tell is the teacher's: the 20
+likeliest tokens at each token of the logged answer. The pairs of `preference` are lost by a student of a quarter of the
+steps. `adapters` learns all three tasks, each with a third of the steps. Calibration is the expected calibration error
+(10 bins) of the probability that the served model gives its own answer. `speed`: how often the teacher's time for an
+answer it takes, both in int8 (or as the cell says) and by turns; a machine's other work moves it all the same, and the
+page says by how much.
 
 A killed cell goes on where it was. Cells that benchmarks/results/recipes.json has, made with the same settings, are not
 made again without --anew: all of them take longer than a machine is at hand. `made_by` is a digest of the code that
@@ -31,14 +32,14 @@ import msgspec
 import results_file
 from recipes_lessons import lost, told
 from recipes_plot import show_all
-from recipes_table import calibration_error, goals, table
+from recipes_table import calibration_error, goals, known, table
 from recipes_tasks import TASKS, draw
 
 from retrainer.data.curate import Example
 from retrainer.data.dataset import Dataset, DatasetManifest
 from retrainer.evaluation.evaluate import evaluate
-from retrainer.recipes import RECIPES, Job
-from retrainer.recipes.causal import Causal
+from retrainer.recipes import RECIPES, Job, quantized
+from retrainer.recipes.causal import Causal, Fit
 from retrainer.recipes.recipe import Exported
 from retrainer.scoring import scorer
 from retrainer.train.models import open_student
@@ -58,7 +59,16 @@ LEARNT = 1200
 SEEDED, SEEDS = ("lora", "topk", "pruned", "linear", "encoder"), 3
 # SmolLM2's head is a fifth of it and stays: to be 1.8 times as fast, half the layers lose half of their neurons.
 HALF = {"keep_layers": 0.5, "keep_ffn": 0.5}
-WHOLE = ("teacher", "hidden", "attention", "cascade", "pruned", "layerwise", "quantized")  # all their weights learn
+WHOLE = (
+    "teacher",
+    "hidden",
+    "attention",
+    "cascade",
+    "pruned",
+    "layerwise",
+    "quantized",
+    "unrounded",
+)  # all their weights learn
 PRUNED = ("pruned", "layerwise", "cascade")
 CLOSED, CHECKED = ("linear", "encoder"), 120
 TIMED, TURN = 60, 10  # judged examples that speed is measured on, and how many are answered before the other's turn
@@ -129,12 +139,19 @@ def whole(job: Job, out: Path) -> dict[str, Any]:
     return train_stage(job, stage, on_completions(job, Step.hard))
 
 
+OWN: dict[str, Fit] = {
+    "teacher": whole,
+    "unrounded": partial(quantized.fit, rounded=False),
+}  # no recipes of the product
+
+
 def make(part: str, *, bench: Bench) -> dict[str, Any]:
     """One cell: train, export, and let what will be served answer."""
     task, name, _ = part.split("; ")
     train, judged = bench.examples(task)
     job = prepared(bench, part, train)
-    recipe = Causal(job, whole) if name == "teacher" else RECIPES[job.student.recipe](job)
+    own = OWN.get(name.partition("@")[0])
+    recipe = Causal(job, own) if own else RECIPES[job.student.recipe](job)
     recipe.prepare()
     facts = recipe.train()
     artefact = job.folder / "artefact"
@@ -155,7 +172,7 @@ def make(part: str, *, bench: Bench) -> dict[str, Any]:
     return {
         "agreement": report.agreement,
         "valid_json": report.valid_json,
-        "calibration_error": calibration_error(report),
+        "calibration": calibration_error(report),
         "bytes": sized,
         "tokens_per_second": rate,
         "speed": speed,
@@ -175,7 +192,7 @@ def prepared(bench: Bench, part: str, train: list[Example]) -> Job:
         return bench.job(part, train, steps=2 * bench.steps)
     if recipe in ("lora", "self", "linear", "encoder"):
         return bench.job(part, train)
-    if recipe == "quantized":
+    if recipe in ("quantized", "unrounded"):
         return bench.job(part, train, teacher=str(bench.teacher(task)))
     if recipe == "preference":
         earlier = bench.job(f"{task}; lora earlier; {seed}", train, steps=max(1, bench.steps // 4))
@@ -216,7 +233,7 @@ def costs(only: str) -> dict[str, float]:
     found = {}
     for task in TASKS:
         found[f"{task}; teacher; 0"] = 900.0
-        for name in (*RECIPES, "lora@int4", "quantized@int4"):
+        for name in (*RECIPES, "lora@int4", "quantized@int4", "unrounded@int4"):
             if name != "quantized":  # it is `quantized@int4`
                 found |= {f"{task}; {name}; {seed}": 480.0 for seed in range(SEEDS if name in SEEDED else 1)}
     return {part: cost for part, cost in found.items() if re.search(only, part)}
@@ -231,7 +248,7 @@ def show(phase: str, done: int, total: int, left: float | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="FOLDER")
-    parser.add_argument("--steps", type=int, default=75, help="of 16 examples each")
+    parser.add_argument("--steps", type=int, default=75, help="of 16 examples each (`encoder`: of 32)")
     parser.add_argument("--judged", type=int, default=500)
     parser.add_argument(
         "--only", default="", metavar="PATTERN", help="cells whose name holds it (a regular expression)"
@@ -266,7 +283,7 @@ def committed(asked: dict[str, Any]) -> dict[str, Any]:
     """The cells of the result as it stands, where it was made with the same settings."""
     file = results_file.FOLDER / "recipes.json"
     figures = json.loads(file.read_text())["figures"] if file.exists() else {}
-    return dict(figures["cells"]) if asked.items() <= figures.items() else {}
+    return known(figures["cells"]) if asked.items() <= figures.items() else {}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The picture and the table of benchmarks/results/recipes.json, in docs/recipes.png and docs/recipes.md.
 
-.venv/bin/python benchmarks/recipes_plot.py     makes them again from the committed result
+.venv/bin/python benchmarks/recipes_plot.py     makes them again from the committed cells, with its rows and goals
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import results_file
+from recipes_table import goals, known, table, twins, versions
 from recipes_tasks import TASKS
 
 from router.policy_student import CLOSED
@@ -29,44 +30,61 @@ SMALLER = ("pruned", "layerwise", "cascade")
 COLOURS = {"closed answers": "#2e8b57", "a smaller model": "#e08214", "a model of the teacher's size": "#1f5fbf"}
 HEAD = """# What the recipes came to
 
-Every recipe with 1,200 examples and {steps} steps of 16 of the student's own (`encoder`: of 32, after its heads are
-fitted; `linear` is fitted to the optimum, and every seed gives the same), judged by {judged} examples that none has
-seen. What else a recipe trains comes on top and is in the seconds: an assistant (`cascade`), a second teacher
-(`ensemble`), an adapter a task (`adapters`, a third of the steps each).
-The teacher is {base} with all its weights trained for twice the steps. `@int4` is served in int4, all others in
-int8. `speed` is how often the student answers in the time of one of the teacher's answers, both taken by turns;
-students whose graphs are as large as the teacher's have {slowest:.2f} to {fastest:.2f}, so it is no nearer than
-that. Tokens a second are the teacher's times `speed`; seconds of training are those of whatever else the machine
-did, on one core. Agreement is a mean over the seeds, with the lowest and the highest where there are several.
-Calibration is the expected calibration error of a whole answer's own probability ("-": to be measured). Cells took
-longer than one machine was at hand: they are of {versions} versions of the code, and those marked `*` have seeds of
-several; with each version the teacher was trained anew. From
-[benchmarks/results/recipes.json](../benchmarks/results/recipes.json), which `scripts/bench recipes` writes; [what
-each recipe is](distillation.md).
+Every recipe with 1,200 examples, judged by {judged} that none has seen. Those that write have {steps} steps of 16 of
+the student's own. What else they train comes on top and is in the seconds: an assistant (`cascade`), a second teacher
+(`ensemble`), an adapter a task (`adapters`, a third of the steps each). Those that choose have a budget of their own:
+`encoder` fits its heads and then has {steps} steps of 32; `linear` is fitted to its optimum and is deterministic: the
+same code gives the same student for every seed.
+
+The teacher is {base} with all its weights trained for twice the steps. `@int4` is served in int4, all
+others in int8. `speed` is how often the student answers in the time of one of the teacher's answers, both taken by
+turns. Tokens a second are `speed` times the teacher's own, as if all answers were as long as its; those, and
+the seconds of training, are of one core that had other work, too. Agreement (of several fields: the mean share that is
+right) is a mean over the seeds, with the lowest and the highest where there are several. Calibration is the expected
+calibration error of an answer's own probability, against whether the whole answer is right.
+{noise}
+Cells were made as time on a machine allowed, while the code went on; below each table is by how many versions of it
+(`made_by`). Each version trained its local teacher anew, so seeds of two versions differ by the teacher, too.
+From [benchmarks/results/recipes.json](../benchmarks/results/recipes.json), which `scripts/bench recipes` writes;
+[what each recipe is](distillation.md).
 
 ![Agreement against speed, by task](recipes.png)
 """
+NOISE = """
+Turns don't make `speed` exact: {count} students have a graph of the teacher's very size, which does the same work, and
+theirs is {low:.2f} to {high:.2f}, by what else the machine did. A difference within that says nothing.
+"""
+COLUMNS = ("recipe", "seeds", "agreement", "of the teacher", "valid JSON", "calibration error", "size, MB", "tokens/s")
+COLUMNS += ("speed", "trained, s")
 
 
 def document(result: Mapping[str, Any]) -> str:
     """The page's text."""
     figures = result["figures"]
-    cells = figures["cells"]
-    size = {task: rows["teacher"]["bytes"] for task, rows in figures["rows"].items() if "teacher" in rows}
-    equal = [cell["speed"] for part, cell in cells.items() if cell["bytes"] == size[part.split("; ")[0]]]
-    versions = len({cell["made_by"] for cell in cells.values()})
-    text = HEAD.format(**figures, slowest=min(equal), fastest=max(equal), versions=versions)
+    same = twins(figures["cells"])
+    noise = NOISE.format(count=len(same), low=same[0], high=same[-1]) if same else ""
+    text = HEAD.format(**figures, noise=noise)
     for task in TASKS:
         if task not in figures["rows"]:
             continue
-        text += (
-            f"\n## {TITLES[task]}\n\n| recipe | seeds | agreement | of the teacher | valid JSON | calibration error |"
-        )
-        text += " size, MB | tokens/s | speed | trained, s |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+        text += f"\n## {TITLES[task]} (`{task}`)\n\n| " + " | ".join(COLUMNS)
+        text += " |\n|---|" + "--:|" * (len(COLUMNS) - 1) + "\n"
         rows = figures["rows"][task]
         for name in sorted(rows, key=lambda name: (name != "teacher", -rows[name]["agreement"])):
-            text += _line(name, rows[name], rows["teacher"], spread(cells, task, name), mark=_mixed(cells, task, name))
+            text += _line(name, rows[name], rows["teacher"], spread(figures["cells"], task, name))
+        text += _below(task, figures)
     return text + results_file.asked(result["goals"])
+
+
+def _below(task: str, figures: Mapping[str, Any]) -> str:
+    """What a reader of a task's table must know of its cells."""
+    count, mixed = versions(figures["cells"], task)
+    text = f"\nMade by {count} version{'s' if count > 1 else ''} of the code"
+    if mixed:
+        text += f"; the seeds of {', '.join(f'`{name}`' for name in mixed)} are of more than one"
+    if missing := [f"`{name}`" for name, row in figures["rows"][task].items() if "calibration" not in row]:
+        text += f". Calibration errors that are missing ({', '.join(missing)}) are to be measured again"
+    return text + ".\n"
 
 
 def spread(cells: Mapping[str, Any], task: str, name: str) -> tuple[float, float]:
@@ -75,21 +93,15 @@ def spread(cells: Mapping[str, Any], task: str, name: str) -> tuple[float, float
     return min(found), max(found)
 
 
-def _mixed(cells: Mapping[str, Any], task: str, name: str) -> str:
-    """A mark, where seeds are of several versions of the code."""
-    versions = {cell["made_by"] for part, cell in cells.items() if part.startswith(f"{task}; {name}; ")}
-    return "*" if len(versions) > 1 else ""
-
-
-def _line(
-    name: str, row: Mapping[str, Any], teacher: Mapping[str, Any], ends: tuple[float, float], *, mark: str
-) -> str:
-    agreement = f"{row['agreement']:.1%}" + (f" ({ends[0]:.1%} to {ends[1]:.1%})" if row["seeds"] > 1 else "")
-    error = f"{row['calibration_error']:.3f}" if "calibration_error" in row else "-"
-    rate = "-" if name in CLOSED else f"{row['speed'] * teacher['tokens_per_second']:.0f}"
+def _line(name: str, row: Mapping[str, Any], teacher: Mapping[str, Any], ends: tuple[float, float]) -> str:
+    one = name == "linear" or row["seeds"] == 1
+    agreement = f"{row['agreement']:.1%}" + ("" if one else f" ({ends[0]:.1%} to {ends[1]:.1%})")
+    seeds = "deterministic" if name == "linear" else row["seeds"]
+    error = f"{row['calibration']:.3f}" if "calibration" in row else "-"
+    rate = f"{row['tokens_per_second']:.0f}" if "tokens_per_second" in row else "-"
     share, valid = (f"{x:.1%}" for x in (row["agreement"] / teacher["agreement"], row["valid_json"]))
     size, speed, trained = f"{row['bytes'] / 1e6:.1f}", f"{row['speed']:.2f}", f"{row['train_seconds']:.0f}"
-    cells = (name + mark, row["seeds"], agreement, share, valid, error, size, rate, speed, trained)
+    cells = (name, seeds, agreement, share, valid, error, size, rate, speed, trained)
     return "| " + " | ".join(map(str, cells)) + " |\n"
 
 
@@ -151,5 +163,13 @@ def show_all() -> None:
     TABLE.write_text(document(result))
 
 
+def judged_again(figures: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A result's figures and goals, of its cells."""
+    cells = known(figures["cells"])
+    rows = table(cells)
+    return {**figures, "rows": rows, "cells": cells}, goals(rows)
+
+
 if __name__ == "__main__":
+    results_file.again("recipes", judged_again)
     show_all()

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ def write(name: str, figures: Any, goals: list[dict[str, Any]]) -> None:
     FOLDER.mkdir(exist_ok=True)
     write_atomic(FOLDER / f"{name}.json", (json.dumps(result, indent=2) + "\n").encode())
     show(name, goals)
+
+
+def again(name: str, make: Callable[[Any], tuple[Any, list[dict[str, Any]]]]) -> None:
+    """Figures and goals of a written result, as `make` has them of its figures; machine and date stay."""
+    file = FOLDER / f"{name}.json"
+    result = json.loads(file.read_text())
+    result["figures"], result["goals"] = make(result["figures"])
+    write_atomic(file, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def show(name: str, goals: list[dict[str, Any]]) -> None:

@@ -15,9 +15,10 @@ from retrainer.train.stage import Stage, train_stage
 from retrainer.train.step import Loss
 
 
-def fit(job: Job, merged: Path) -> dict[str, Any]:
+def fit(job: Job, merged: Path, *, rounded: bool = True) -> dict[str, Any]:
     """A stage over all weights on the texts; then one with them rounded in the forward pass, with the logit loss. Its
-    teacher is the first stage's exact student, unless `distil.teacher` names another. What is written is rounded."""
+    teacher is the first stage's exact student, unless `distil.teacher` names another. What is written is rounded.
+    Without `rounded` all is the same but the rounding: what the recipe is to be compared with."""
     retrain = job.policy.retrain
     how = retrain.quantized_for(job.serving.runtime)
     if how not in ("int8", "int4"):
@@ -28,7 +29,8 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     learn = on_completions(job, objective)
 
     def build(student: Any, rows: Sequence[Row]) -> tuple[Any, Loss]:
-        fake_quantize(student, how)
+        if rounded:
+            fake_quantize(student, how)
         return learn(student, rows)
 
     stage = Stage(name="rounded", start=exact.out, out=merged, full=True, share=0.5)

@@ -24,7 +24,7 @@ from retrainer.data.curate import Example
 from retrainer.data.render import Row
 from retrainer.errors import CycleError
 from retrainer.progress import Progress, silent
-from retrainer.recipes import RECIPES
+from retrainer.recipes import RECIPES, quantized
 from retrainer.recipes.adapters import tasks
 from retrainer.recipes.ensemble import majority, votes
 from retrainer.recipes.preference import lost_pairs
@@ -254,6 +254,25 @@ def test_quantization_aware_distillation_ends_on_the_grid_and_is_exported(tiny_b
     answers = GenAIGenerator(tmp_path / "artefact").generate(prompts, max_new_tokens=10)
     served = sum(a.text == tiny_model.answer(p[1]["content"]) for a, p in zip(answers, prompts, strict=True))
     assert abs(served - right) <= 2
+
+
+def test_what_quantization_aware_distillation_is_compared_with_differs_by_the_rounding_alone(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    weights, settings = [], []
+    for rounded in (True, False):
+        made = job(tmp_path / str(rounded), tiny_base, "quantized", retrain={"epochs": 2})
+        facts = quantized.fit(made, made.folder / "merged", rounded=rounded)
+        settings.append([stage["settings"] for stage in facts["stages"]])
+        for folder in ("exact", "merged"):
+            model = AutoModelForCausalLM.from_pretrained(made.folder / folder)
+            weights.append(model.model.layers[0].mlp.up_proj.weight.detach())
+    assert settings[0] == settings[1]
+    assert torch.equal(weights[0], weights[2])  # after the first stage
+    for weight, on_the_grid in ((weights[1], True), (weights[3], False)):
+        groups = weight.reshape(-1, 32)
+        levels = groups / groups.abs().amax(dim=-1, keepdim=True) * 128
+        assert bool((levels - levels.round()).abs().median() < 1e-2) is on_the_grid
 
 
 def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
