@@ -10,9 +10,11 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import results_file
 from recipes_table import goals, known, table, twins, versions
 from recipes_tasks import TASKS
+from sklearn.isotonic import IsotonicRegression
 
 from router.policy_student import CLOSED
 
@@ -133,7 +135,7 @@ def _panel(axes: Any, task: str, figures: Mapping[str, Any]) -> None:
         axes.plot(row["speed"], row["agreement"], "o", color=COLOURS[kind], markersize=5)
     _labels(axes, names, rows)
     axes.set_xscale("log")
-    axes.set_xlim(0.2, 1500)
+    axes.set_xlim(0.1, 1500)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(TITLES[task], fontsize=11)
     axes.set_xlabel("times the teacher's speed")
@@ -144,16 +146,22 @@ def _panel(axes: Any, task: str, figures: Mapping[str, Any]) -> None:
 
 
 def _labels(axes: Any, names: list[str], rows: Mapping[str, Any]) -> None:
-    """Beside the points; those of one speed stand apart by their order."""
+    """Beside the points, the slowest on their left; those of about one speed stand one above another, as near to theirs
+    as there is room."""
     values = [rows[name]["agreement"] for name in names]
-    height = (max(values) - min(values) or 1.0) / 26
-    below: dict[int, float] = {}
+    height = (max(values) - min(values) or 1.0) / 24
+    columns: dict[int, list[str]] = {}
     for name in names:
-        speed, value = rows[name]["speed"], rows[name]["agreement"]
-        column = sum(speed >= least for least in (1.6, 8, 100))
-        at = below[column] = max(value, below.get(column, -1.0) + height)
+        columns.setdefault(sum(rows[name]["speed"] >= least for least in (1.6, 8, 100)), []).append(name)
+    for number, column in columns.items():
+        steps = np.arange(len(column)) * height
+        free = np.array([rows[name]["agreement"] for name in column]) - steps
         line = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
-        axes.annotate(name, (speed, value), xytext=(speed * 1.25, at), fontsize=7.5, va="center", arrowprops=line)
+        speeds = [rows[name]["speed"] for name in column]
+        beside, side = (max(speeds) * 1.35, "left") if number else (min(speeds) / 1.35, "right")
+        for name, at in zip(column, IsotonicRegression().fit_transform(range(len(column)), free) + steps, strict=True):
+            point = (rows[name]["speed"], rows[name]["agreement"])
+            axes.annotate(name, point, xytext=(beside, at), fontsize=7.5, va="center", ha=side, arrowprops=line)
 
 
 def show_all() -> None:
