@@ -9,48 +9,41 @@ rolled back to the one before, which is warm, and becomes live again; the versio
 With vLLM, which takes most of a minute to start, that is every fifth cycle; in the others the one before, which is
 warm, becomes live, is rolled back, and becomes live again. Then the same once with 100 long streams open. Goals: no
 answer failed, cut or mixed; no conversation changes its arm; p99 during the cycles within 1.5 times of the steady state
-before and after; memory back at its level. Run it on a quiet machine: about ten minutes (vLLM: twenty). Writes
-benchmarks/results/swap_ENGINE.json.
+before and after; memory back at its level. The p99 is told apart, too: while a version is loaded, and while none is.
+Run it on a quiet machine: about ten minutes (vLLM: twenty). Writes benchmarks/results/swap_ENGINE.json.
 """
 
 import argparse
 import asyncio
-import statistics
+import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import results_file
 import swap_student
-from swap_load import Answer, Load
-from swap_stand import ENGINES, Engine, Stand
+from swap_figures import Span, arms, ratios, spread, times
+from swap_load import Load
+from swap_stand import ENGINES, Stand
 
+LOADING, WARM = "while a version is loaded", "while none is loaded"
 OLD = 2  # versions that are loaded beside the live one before the first cycle, as after the last
 HOLD_SECONDS = 2.0
 STREAMS, STREAM_TOKENS = 100, 400
 LEAST, RATE, EVERY = {"onnx": 10_000, "vllm": 1000}, {"onnx": 50.0, "vllm": 2.5}, {"onnx": 1, "vllm": 5}
+STEADY = {"onnx": 60.0, "vllm": 180.0}  # at a low rate for longer: the p99 of 100 answers is the slowest of them
 RATIO_GOAL, MEMORY_GOAL = 1.5, 1.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=sorted(ENGINES), default="onnx")
-    parser.add_argument("--cycles", type=int, default=20)
-    parser.add_argument("--rate", type=float, help="requests a second; by default 50, of vLLM 2.5")
-    parser.add_argument("--steady", type=float, default=60.0, help="seconds of steady load before and after")
-    parser.add_argument("--students", type=Path, help="a folder that keeps the written students for the next run")
-    parser.add_argument("--short", action="store_true", help="a try of two minutes, which writes no result")
-    options = parser.parse_args()
-    if options.short:
-        options.cycles, options.steady = 3, 10.0
-    options.rate = options.rate or RATE[options.engine]
+    options = asked()
     with tempfile.TemporaryDirectory() as folder:
-        students = _students(options.students or Path(folder) / "students", ENGINES[options.engine])
-        stand = Stand(Path(folder) / "stand", students, engine=options.engine)
+        written = students(options.students or Path(folder) / "students", options.engine)
+        stand = Stand(Path(folder) / "stand", written, engine=options.engine)
         try:
             stand.start()
             figures, goals = asyncio.run(Measured(stand, options).run())
@@ -63,13 +56,38 @@ def main() -> None:
         results_file.write(f"swap_{options.engine}", figures, goals)
 
 
-def _students(folder: Path, engine: Engine) -> dict[str, Path]:
-    """Written once, and found there by the next run."""
+def asked(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's options. Exits where there is nothing to measure, or no vLLM to measure it with."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="onnx")
+    parser.add_argument("--cycles", type=int, default=20)
+    parser.add_argument("--rate", type=float, help="requests a second; by default 50, of vLLM 2.5")
+    parser.add_argument("--steady", type=float, help="seconds of load before and after; by default 60, of vLLM 180")
+    parser.add_argument("--students", type=Path, help="a folder that keeps the written students for the next run")
+    parser.add_argument("--short", action="store_true", help="a try of two minutes (vLLM: of five); writes no result")
+    options = parser.parse_args(arguments)
+    for name, default in (("rate", RATE), ("steady", STEADY)):
+        if getattr(options, name) is None:
+            setattr(options, name, default[options.engine])
+    if options.short:
+        options.cycles, options.steady = 3, 10.0
+    for name in ("cycles", "rate", "steady"):
+        if not 0 < getattr(options, name) < math.inf:
+            parser.error(f"--{name} is {getattr(options, name)}, and must be above 0")
+    python = ENGINES[options.engine].python
+    if python is not None and not python.is_file():
+        parser.error(f"--engine {options.engine} needs {python}: scripts/install_vllm makes it")
+    return options
+
+
+def students(folder: Path, engine: str) -> dict[str, Path]:
+    """Written once for each engine, and found there by the next run."""
+    folder /= engine
     found = {word: folder / word.strip() for word in swap_student.WORDS}
-    if not all((path / engine.mark).is_file() for path in found.values()):
+    if not all((path / ENGINES[engine].mark).is_file() for path in found.values()):
         print("writing the two students", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        found = engine.write(folder)
+        found = ENGINES[engine].write(folder)
     return found
 
 
@@ -83,6 +101,7 @@ class Measured:
         self._load: Load
         self._live = self._before = ""
         self._flips: dict[str, list[float]] = {"swap": [], "rollback": [], "again": []}
+        self._spans: dict[str, list[Span]] = {"steady": [], "swaps": [], LOADING: [], WARM: []}
 
     async def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         stand, options = self._stand, self._options
@@ -95,21 +114,20 @@ class Measured:
                 await self._put(await self._loaded())
             over = asyncio.Event()
             load = asyncio.create_task(self._load.run(options.rate, over))
-            spans = [("steady", await self._span(options.steady, "steady before"))]
-            used, memory = self._used(spans[0][1]), [stand.memory()]
+            used, memory = await self._steady("steady before"), [stand.memory()]
             began = time.monotonic()
             for cycle in range(options.cycles):
                 await self._cycle(f"cycle {cycle + 1} of {options.cycles}", began, cycle)
-            spans.append(("swaps", (began, time.monotonic())))
-            await asyncio.sleep(10.0)  # what was withdrawn last ends
-            spans.append(("steady", await self._span(options.steady, "steady after")))
+            self._spans["swaps"].append((began, time.monotonic()))
+            await self._ended()
+            await self._steady("steady after")
             over.set()
             await load
             await self._load.finish()
             memory.append(stand.memory())
             many = await self._many()
             memory.append(stand.memory())
-        return self._result(spans, used, memory, many)
+        return self._result(used, memory, many)
 
     async def _many(self) -> dict[str, Any]:
         """A swap and a rollback while many streams are open, and nothing else is asked."""
@@ -125,7 +143,7 @@ class Measured:
         self._stand.live(before, back=True)
         inside = len(self._load.inside)
         await self._load.finish()
-        await asyncio.sleep(10.0)
+        await self._ended()
         kept = self._load.answers[at:]
         return {
             "streams": len(kept),
@@ -143,6 +161,10 @@ class Measured:
         await asyncio.to_thread(self._stand.until, lambda: version in self._stand.registry.snapshot().endpoints)
         return version
 
+    async def _ended(self) -> None:
+        """Wait until what was withdrawn last has ended."""
+        await asyncio.to_thread(self._stand.until, lambda: len(self._stand.workers()) == OLD + 1)
+
     async def _put(self, version: str) -> None:
         await asyncio.to_thread(self._stand.live, version)
         self._before, self._live = self._live, version
@@ -150,11 +172,14 @@ class Measured:
     async def _cycle(self, name: str, began: float, done: int) -> None:
         loading, anew = time.monotonic(), done % EVERY[self._options.engine] == 0
         before, version = self._live, await self._loaded() if anew else self._before
-        loaded = f"loaded in {time.monotonic() - loading:.1f} s" if anew else "warm"
+        ready = time.monotonic()
+        loaded = f"loaded in {ready - loading:.1f} s" if anew else "warm"
         self._flips["swap"].append(await self._flip(version))
         self._flips["rollback"].append(await self._flip(before, back=True))
         self._flips["again"].append(await self._flip(version))
         self._before, self._live = before, version
+        self._spans[LOADING].append((loading, ready))
+        self._spans[WARM].append((ready, time.monotonic()))
         bad = sum(answer.verdict != "ok" for answer in self._load.answers)
         left = (time.monotonic() - began) / (done + 1) * (self._options.cycles - done - 1) + self._options.steady
         await self._say(f"{name}: {loaded}; {len(self._load.answers)} answers, {bad} bad", left)
@@ -171,37 +196,26 @@ class Measured:
         await asyncio.sleep(HOLD_SECONDS)
         return seconds
 
-    async def _span(self, seconds: float, name: str) -> tuple[float, float]:
-        began = time.monotonic()
-        self._cpu = self._stand.cpu()
-        await asyncio.sleep(seconds)
+    async def _steady(self, name: str) -> dict[str, float]:
+        """Steady load; returns the cores in use, by process."""
+        began, before = time.monotonic(), self._stand.cpu()
+        await asyncio.sleep(self._options.steady)
+        ended, after = time.monotonic(), self._stand.cpu()
+        self._spans["steady"].append((began, ended))
         await self._say(f"{name}: {len(self._load.answers)} answers")
-        return began, time.monotonic()
-
-    def _used(self, span: tuple[float, float]) -> dict[str, float]:
-        """Cores in use, by process."""
-        return {k: round((v - self._cpu[k]) / (span[1] - span[0]), 3) for k, v in self._stand.cpu().items()}
+        return {process: round((after[process] - cpu) / (ended - began), 3) for process, cpu in before.items()}
 
     async def _say(self, text: str, left: float = 0.0) -> None:
         more = f"; about {left / 60:.1f} min left" if left else ""
         print(f"{time.monotonic() - self._began:6.0f} s  {text}{more}", flush=True)
 
     def _result(
-        self,
-        spans: list[tuple[str, tuple[float, float]]],
-        used: dict[str, float],
-        memory: list[dict[str, int]],
-        many: dict[str, Any],
+        self, used: dict[str, float], memory: list[dict[str, int]], many: dict[str, Any]
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         answers, goal = self._load.answers, results_file.goal
-        arms = _arms(answers)
-        times = {
-            name: _times([a for a in answers if any(b <= a.at <= e for n, (b, e) in spans if n == name)])
-            for name in ("steady", "swaps")
-        }
-        ratios = {
-            name: round(times["swaps"][name]["p99_ms"] / times["steady"][name]["p99_ms"], 2) for name in times["steady"]
-        }
+        changed = arms(answers)
+        by_span = {name: times(answers, spans) for name, spans in self._spans.items()}
+        p99 = {name: ratios(found, by_span["steady"]) for name, found in by_span.items() if name != "steady"}
         counts = Counter(answer.verdict for answer in answers)
         figures = {
             "rate": self._options.rate,
@@ -209,54 +223,26 @@ class Measured:
             "answers": len(answers),
             "verdicts": dict(counts),
             "by the teacher": sum(answer.arm == "teacher" for answer in answers),
-            "by another arm than the conversation's": arms,
+            "by another arm than the conversation's": changed,
             "bad": [f"{a.served} {'stream' if a.stream else 'plain'}: {a.why}" for a in answers if a.verdict != "ok"][
                 :20
             ],
-            "times": times,
-            "p99 during swaps, times the steady state": ratios,
-            "seconds from the swap to the new version's first answer": _spread(self._flips["swap"]),
-            "seconds from the rollback to the old version's first answer": _spread(self._flips["rollback"]),
+            "times": by_span,
+            "p99 during swaps, times the steady state": p99["swaps"],
+            **{f"p99 {name}, times the steady state": p99[name] for name in (LOADING, WARM)},
+            "seconds from the swap to the new version's first answer": spread(self._flips["swap"]),
+            "seconds from the rollback to the old version's first answer": spread(self._flips["rollback"]),
             "memory, bytes": dict(zip(("before", "after", "after the streams"), memory, strict=True)),
             "100 streams": many,
         }
         goals = [
             goal("answers", len(answers), ">=", LEAST[self._options.engine]),
             *(goal(f"answers {verdict}", counts[verdict], "==", 0) for verdict in ("failed", "cut", "mixed")),
-            goal("answers by another arm than the conversation's", arms, "==", 0),
-            *(goal(f"{k}: p99 during swaps, times steady", ratio, "<=", RATIO_GOAL) for k, ratio in ratios.items()),
+            goal("answers by another arm than the conversation's", changed, "==", 0),
+            *(goal(f"{k}: p99 during swaps, times steady", r, "<=", RATIO_GOAL) for k, r in p99["swaps"].items()),
             goal("memory after, times before", round(_total(memory[1]) / _total(memory[0]), 3), "<=", MEMORY_GOAL),
         ]
         return figures, goals
-
-
-def _arms(answers: list[Answer]) -> int:
-    """Answers that came from another arm than most of their conversation's."""
-    found: dict[int, Counter[str]] = {}
-    for answer in answers:
-        if answer.served:
-            found.setdefault(answer.session, Counter())[answer.arm] += 1
-    return sum(sum(count.values()) - max(count.values()) for count in found.values())
-
-
-def _times(answers: list[Answer]) -> dict[str, dict[str, float]]:
-    of: dict[str, Callable[[Answer], float | None]] = {
-        "plain": lambda a: None if a.stream else a.seconds,
-        "stream": lambda a: a.seconds if a.stream else None,
-        "first text of a stream": lambda a: a.first,
-    }
-    found = {}
-    for name, take in of.items():
-        seconds = sorted(s for a in answers if a.arm == "student" and (s := take(a)) is not None)
-        cuts = statistics.quantiles(seconds, n=100)
-        found[name] = {
-            "answers": len(seconds), "p50_ms": round(cuts[49] * 1000, 1), "p99_ms": round(cuts[98] * 1000, 1)
-        }  # fmt: skip
-    return found
-
-
-def _spread(seconds: list[float]) -> dict[str, float]:
-    return {"median": round(statistics.median(seconds), 2), "longest": round(max(seconds), 2)}
 
 
 def _total(memory: dict[str, int]) -> int:

@@ -35,14 +35,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """The rest of the stand knows no engine. `settings`: its own part of a configuration. `write`: the students as
-    folders, each of which holds the file `mark`, that its `runtime` serves."""
+    folders, each of which holds the file `mark`, that its `runtime` serves. `python`: an interpreter that it needs."""
 
     settings: dict[str, Any]
     write: Callable[[Path], dict[str, Path]]
     mark: str
     runtime: str
+    python: Path | None = None
 
 
+VLLM_PYTHON = ROOT / ".vllm" / "bin" / "python"
 ENGINES = {
     "onnx": Engine(
         settings={"runtime": "onnxruntime", "threads": 1},
@@ -51,10 +53,11 @@ ENGINES = {
         runtime=GENAI,
     ),
     "vllm": Engine(
-        settings={"runtime": "vllm", "threads": 1, "vllm": {"python": str(ROOT / ".vllm" / "bin" / "python")}},
+        settings={"runtime": "vllm", "threads": 1, "vllm": {"python": str(VLLM_PYTHON)}},
         write=swap_student.folders,
         mark="config.json",
         runtime=VLLM,
+        python=VLLM_PYTHON,
     ),
 }
 
@@ -178,13 +181,13 @@ class Stand:
         )
 
     def until(self, condition: Callable[[], object], seconds: float = READY_SECONDS) -> None:
-        """Wait. Raises SystemExit with the engine's last words."""
+        """Wait. Raises SystemExit with the engine's last words where that takes too long, or the engine has ended."""
         deadline = time.monotonic() + seconds
         while not condition():
-            if time.monotonic() > deadline:
-                raise SystemExit(
-                    f"swap: waited {seconds:.0f} s in vain; the engine said:\n{self.log('engine')[-2000:]}"
-                )
+            ended = self.processes["engine"].poll() is not None
+            if ended or time.monotonic() > deadline:
+                why = "the engine has ended" if ended else f"waited {seconds:.0f} s in vain"
+                raise SystemExit(f"swap: {why}; the engine said:\n{self.log('engine')[-2000:]}")
             time.sleep(0.05)
 
     def workers(self) -> dict[str, int]:

@@ -5,10 +5,12 @@ line's end on it is the word, again and again. A stream that two students wrote 
 """
 
 import json
+import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from exporters.models import GENAI, VLLM, Manifest, Store
 
@@ -124,9 +126,21 @@ def _exchanged(source: Path, target: Path, letters: list[tuple[str, str]]) -> No
     library.save(graph, target / "model.onnx", save_as_external_data=True, location="model.onnx.data")
 
 
+def golden(word: str) -> dict[str, Any]:
+    """What exports record, here known by the weights: a token has the logit _LOGIT, and all others have 0."""
+    others = len(_SPECIALS) + 256 - 1
+    return {
+        "messages": [{"role": "user", "content": PROMPT}],
+        "answer": said(word, GOLDEN_TOKENS),
+        "max_tokens": GOLDEN_TOKENS,
+        "finish_reason": "length",
+        "base_answer": None,
+        "logprobs": [round(-math.log1p(others * math.exp(-_LOGIT)), 5)] * GOLDEN_TOKENS,
+    }
+
+
 def publish(store: Store, artefact: str, folder: Path, word: str, *, runtime: str = GENAI) -> None:
     """Put a written student into the store, with its golden answer."""
-    asked = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": GOLDEN_TOKENS}
     manifest = Manifest(
         id=artefact,
         route="ways",
@@ -137,6 +151,6 @@ def publish(store: Store, artefact: str, folder: Path, word: str, *, runtime: st
         quantization="none" if runtime == VLLM else "fp32",
         created_at=1.0,
         files={},
-        golden=[{**asked, "answer": said(word, GOLDEN_TOKENS)}],
+        golden=[golden(word)],
     )
     store.put(folder, manifest)
