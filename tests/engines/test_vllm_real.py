@@ -56,8 +56,8 @@ class Engine(msgspec.Struct):
         async with self.client.post(url, json=body) as response:
             return response.status, await response.json()
 
-    async def stream(self, url: str, *, begun: asyncio.Event | None = None, **fields: Any) -> tuple[str, str, str]:
-        """Model, text and how it ended: a finish reason, or an error's code. `begun` is set at its first text."""
+    async def stream(self, url: str, *, heard: list[str] | None = None, **fields: Any) -> tuple[str, str, str]:
+        """Model, text and how it ended: a finish reason, or an error's code. `heard` gets each piece as it comes."""
         body = {"messages": QUESTION, "temperature": 0, "max_tokens": MOST, "stream": True, **fields}
         model = text = ended = ""
         async with self.client.post(f"{url}/chat/completions", json=body) as response:
@@ -73,8 +73,8 @@ class Engine(msgspec.Struct):
                 for choice in data["choices"]:
                     text += choice["delta"].get("content") or ""
                     ended = choice["finish_reason"] or ended
-                if begun is not None and text:
-                    begun.set()
+                    if heard is not None and choice["delta"].get("content"):
+                        heard.append(choice["delta"]["content"])
         return model, text, ended
 
     async def ready(self, *names: str) -> None:
@@ -240,24 +240,35 @@ async def test_a_swap_under_streams_fails_and_mixes_none(both: Both) -> None:
 
 
 async def test_a_server_that_is_killed_in_a_stream_is_an_honest_error_and_is_back(both: Both) -> None:
-    engine, begun = both.whole, [asyncio.Event() for _ in range(3)]
+    engine = both.whole
+    heard: list[list[str]] = [[], [], []]  # of each client's stream that goes on
     name = engine.registry.want[-1]
     await engine.ready(name)
     url = engine.registry.endpoints[name]
     ready = len(engine.collector.of(EventKind.READY, name))
 
-    async def client(event: asyncio.Event) -> tuple[str, str]:
+    async def client(pieces: list[str]) -> tuple[str, str]:
         """Streams, one after the other, until one ends with an error: its text, and the error's code."""
         while True:
-            _, text, ended = await engine.stream(url, begun=event, max_tokens=200)
+            pieces.clear()
+            _, text, ended = await engine.stream(url, heard=pieces, max_tokens=200)
             if ended != "length":
                 return text, ended
             assert text.startswith(both.says[name])
 
-    asked = [asyncio.create_task(client(event)) for event in begun]
-    await asyncio.wait_for(asyncio.gather(*(event.wait() for event in begun)), 60)
-    [core] = _cores(engine)
-    os.kill(core, signal.SIGKILL)
+    async def killed_in_a_stream() -> None:
+        """Held until what is under way has arrived, the core is killed if that left a stream in its middle."""
+        [core] = _cores(engine)
+        while True:
+            await until(lambda: any(heard), seconds=60)
+            os.kill(core, signal.SIGSTOP)
+            await asyncio.sleep(0.5)
+            if any(heard):
+                return os.kill(core, signal.SIGKILL)
+            os.kill(core, signal.SIGCONT)
+
+    asked = [asyncio.create_task(client(pieces)) for pieces in heard]
+    await asyncio.wait_for(killed_in_a_stream(), 120)
     seen = await asyncio.wait_for(asyncio.gather(*asked), 60)
     broken = [ended for text, ended in seen if text]  # others may have been between two streams
     assert broken
