@@ -1,7 +1,7 @@
 """A student's own samples as training data, corrected by a teacher.
 
 Why not trl's trainers: they bring a loop of their own, whose checkpoints are pickled and don't resume exactly. The loss
-is the same: the tests hold the numbers that trl 1.16 gives.
+is the same: the tests hold it against trl's.
 """
 
 from collections.abc import Sequence
