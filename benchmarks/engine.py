@@ -5,7 +5,8 @@
 SmolLM2 as it comes, greedy, 1, 4 and 16 streams at once over HTTP, 2 threads. Each round takes all engines by turns, a
 ratio is of one round, and what is told is the median round's. Bare onnxruntime-genai decodes a batch of its own, with
 no server and no streaming around it. vLLM serves the same weights dense, where `scripts/install_vllm` has made its
-environment. int8 and int4 are the graphs that students are served as. Writes benchmarks/results/engine.json.
+environment: as it comes, with its threads bound, and as an engine with `runtime: vllm` starts it. int8 and int4 are the
+graphs that students are served as. Writes benchmarks/results/engine.json.
 """
 
 import argparse
@@ -26,11 +27,15 @@ from engine_prompts import story
 from engine_served import served
 
 from exporters.models import GENAI, to_onnx
+from gateway.engines.vllm_command import Served, command, environ
+from gateway.engines.vllm_environment import ask
 from retrainer.base_models import find
+from router.config_engines import EngineSettings
 
 BASE = "SmolLM2-135M-Instruct"
 THREADS = 2
 STREAMS = (1, 4, 16)
+VLLMS = {"vLLM, dense": False, "vLLM, dense, as an engine starts it": True}
 ROOT = Path(__file__).resolve().parents[1]
 VLLM = ROOT / ".vllm" / "bin" / "python"
 
@@ -38,17 +43,24 @@ Found = dict[str, float]
 
 
 @asynccontextmanager
-async def vllm(folder: Path, client: aiohttp.ClientSession) -> AsyncIterator[str]:
-    """The address of a vLLM server of the same weights."""
-    port = 8765
-    environment = {
-        "PATH": "/usr/bin:/bin", "HOME": str(folder.parent), "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "0-1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
-    command = [VLLM, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", "bench"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "2048"]
-    with (folder.parent / "vllm.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(*map(str, command), env=environment, stdout=log, stderr=log)
+async def vllm(folder: Path, client: aiohttp.ClientSession, *, port: int, ours: bool) -> AsyncIterator[str]:
+    """The address of a vLLM server of the same weights; `ours`: as an engine starts it."""
+    given = {"PATH": "/usr/bin:/bin", "HOME": str(folder.parent)}
+    if ours:
+        settings = EngineSettings.model_validate(
+            {"runtime": "vllm", "threads": THREADS, "vllm": {"max_model_len": 2048}}
+        )
+        on, model = await ask(str(VLLM)), Served(model=folder, name="bench", adapters=False)
+        arguments, environment = command(model, settings, on, port), environ(given, model, settings, on)
+    else:
+        arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "bench"]
+        arguments += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "2048"]
+        environment = {
+            **given, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "0-1",
+            "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+        }  # fmt: skip
+    with (folder.parent / f"vllm_{port}.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(VLLM, *arguments, env=environment, stdout=log, stderr=log)
     try:
         url = f"http://127.0.0.1:{port}/v1"
         for _ in range(300):
@@ -115,7 +127,8 @@ async def measure(options: argparse.Namespace, work: Path) -> dict[str, list[Fou
             for name, folder in graphs.items()
         }
         if VLLM.exists():
-            urls["vLLM, dense"] = await stack.enter_async_context(vllm(base, client))
+            for port, (name, ours) in enumerate(VLLMS.items(), start=8765):
+                urls[name] = await stack.enter_async_context(vllm(base, client, port=port, ours=ours))
         for url in urls.values():
             await over_http(client, url, 2, 8, 99)
         for number in range(options.rounds):

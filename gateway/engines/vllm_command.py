@@ -1,6 +1,6 @@
 """How a server of vLLM's is started: its command line and environment. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +11,9 @@ from router.config_engines import EngineSettings
 
 GPU_MEMORY = 0.9  # that all servers of an engine take together, of each GPU
 LORA_RANK = 64  # the highest that an adapter may have, unless `arguments` has --max-lora-rank
+# On a CPU vLLM's worker is a process beside its core, and both spin for a second after each word that they exchange: a
+# core and a third at 2.5 short answers a second. Here the worker runs in the core. ("uni" is taken for "mp" there.)
+ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 MOST_ALTERNATIVES = 21  # one beside the 20 that a request may ask for: vLLM counts the chosen token among them
 
 
@@ -37,6 +40,7 @@ def command(served: Served, settings: EngineSettings, environment: Environment, 
     line += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
     if environment.on_cpu:
         line += ["--enforce-eager"]
+        line += ["--distributed-executor-backend", ONE_PROCESS] if vllm.tensor_parallel == 1 else []
         line += [] if environment.four_bits else ["--dtype", "float32"]  # AVX2 has no kernels for bfloat16
     # While one is drained there is one more than max_loaded; adapters share a server.
     most = settings.max_loaded + 1
@@ -58,9 +62,9 @@ def dtype(settings: EngineSettings, environment: Environment) -> str:
 
 
 def environ(
-    given: Mapping[str, str], served: Served, settings: EngineSettings, environment: Environment, cpus: Sequence[int]
+    given: Mapping[str, str], served: Served, settings: EngineSettings, environment: Environment
 ) -> dict[str, str]:
-    """The server's environment variables. `cpus`: those that this process may run on."""
+    """The server's environment variables."""
     ours = {
         "PYTHONSAFEPATH": "1",  # nothing of the folder that the engine was started in
         "HF_HUB_OFFLINE": "1",
@@ -71,11 +75,9 @@ def environ(
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",  # longer than ours: who asks is the one that closes an idle connection
     }
     if environment.on_cpu:
-        # Bound threads gain 7 to 35%, but two servers that are bound to the same of many cores would lose more.
-        alone = settings.threads >= len(cpus) and settings.vllm.tensor_parallel == 1
         ours |= {
             "VLLM_CPU_KVCACHE_SPACE": str(int(settings.kv_cache_gb)),
-            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cpus)) if alone else "nobind",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two servers that are bound to the same cores lose much
             "OMP_NUM_THREADS": str(settings.threads),
         }
     if served.adapters:

@@ -187,11 +187,10 @@ class Fleet:
 
     async def _launch(self, served: Served, file: str, timeout: float) -> Server:
         environment, port = await self._environment(), free_port()
-        cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         return await Server.launch(
             self._settings.vllm.python,
             command(served, self._settings, environment, port),
-            environ(os.environ, served, self._settings, environment, list(cpus)),
+            environ(os.environ, served, self._settings, environment),
             port=port,
             log=self._state / f"{file}.log",
             timeout=timeout,

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gateway.engines.vllm_command import Served, command, environ
 from gateway.engines.vllm_environment import Environment
 from router.config_engines import EngineSettings
@@ -19,14 +17,10 @@ def line(served: Served = WHOLE, environment: Environment = CPU, *, most: int = 
     return " ".join(command(served, settings, environment, 8001)) + " "
 
 
-def variables(
-    served: Served, environment: Environment, *, threads: int = 2, cpus: int = 4, kv_cache_gb: float = 1, **vllm: Any
-) -> Any:
-    settings = EngineSettings.model_validate(
-        {"runtime": "vllm", "threads": threads, "kv_cache_gb": kv_cache_gb, "vllm": vllm}
-    )
+def variables(served: Served, environment: Environment, *, kv_cache_gb: float = 1) -> Any:
+    settings = EngineSettings.model_validate({"runtime": "vllm", "threads": 2, "kv_cache_gb": kv_cache_gb})
     given = {"PATH": "/bin", "PYTHONPATH": "/ours"}
-    return environ(given, served, settings, environment, range(cpus))
+    return environ(given, served, settings, environment)
 
 
 def test_a_version_is_served_on_loopback_under_its_name() -> None:
@@ -70,13 +64,12 @@ def test_given_arguments_come_last_so_that_they_win() -> None:
     assert line(environment=OLD_CPU, arguments=["--dtype", "bfloat16"]).endswith("--dtype bfloat16 ")
 
 
-@pytest.mark.parametrize(
-    ("threads", "cpus", "vllm", "bound"),
-    [(4, 4, {}, "0,1,2,3"), (2, 4, {}, "nobind"), (8, 4, {"tensor_parallel": 2}, "nobind")],
-)
-def test_threads_are_bound_where_they_have_the_machine(threads: int, cpus: int, vllm: Any, bound: str) -> None:
-    found = variables(WHOLE, CPU, threads=threads, cpus=cpus, **vllm)
-    assert (found["VLLM_CPU_OMP_THREADS_BIND"], found["OMP_NUM_THREADS"]) == (bound, str(threads))
+def test_on_a_cpu_the_worker_runs_in_the_core_unless_there_are_several() -> None:
+    assert "--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor " in line()
+    assert "executor" not in line(tensor_parallel=2)
+    assert "executor" not in line(environment=GPU)
+    found = variables(WHOLE, CPU)
+    assert (found["VLLM_CPU_OMP_THREADS_BIND"], found["OMP_NUM_THREADS"]) == ("nobind", "2")
 
 
 def test_a_server_reports_to_nobody_and_imports_nothing_of_ours() -> None:
