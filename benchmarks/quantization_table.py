@@ -17,10 +17,11 @@ HEAD = """# What rounding costs
 
 SmolLM2-135M with all its weights trained on the sample task ({steps} x 2 steps of 16), and MiniLM with heads for it, in
 every way that we can round them, judged by {judged} examples that none has seen. `aware`: learnt with its weights
-rounded (the recipe [`quantized`](distillation.md#rounding)); `@32`, `@64`: the groups; 4-bit graphs have zero points,
-and 8 bits in the head. KL (nats a token) and top-1 are against the student before its export, on these examples'
-answers: an aware one's weights are rounded by then. `speed` is how often a form answers in the time of one of fp32's
-answers, by turns; the rate beside it is of whatever else the machine did. From
+rounded (the recipe [`quantized`](distillation.md#rounding)); `@32`, `@64`: the groups. 4-bit graphs have 8 bits in the
+head, and zero points, but for `rtn@64`: ONNX Runtime's own rounding packs those in pairs, and fails on rows of 9
+groups, as SmolLM2's are at 64; so there is no `k-quant@64`, either. KL (nats a token) and top-1 are against the student
+before its export, on these examples' answers: an aware one's weights are rounded by then. `speed` is how often a form
+answers in the time of one of fp32's answers, by turns; the rate beside it is of whatever else the machine did. From
 [benchmarks/results/quantization.json](../benchmarks/results/quantization.json), which
 `scripts/bench quantization` writes; [how to choose](students.md#quantization).
 """
@@ -59,7 +60,7 @@ def page(result: Mapping[str, Any]) -> str:
             folder = cell.get("folder_bytes")
             text += f"| {name} | {cell['bytes'] / 1e6:.1f} | {cell['bytes'] / cells['fp32']['bytes']:.1%} "
             text += f"| {f'{folder / 1e6:.1f}' if folder else ''} | {cell['agreement']:.1%} "
-            text += f"({cell['lower']:.1%} to {cell['upper']:.1%}) | {cell['kl']:.4f} | {cell['top1']:.1%} "
+            text += f"({cell['lower']:.1%} to {cell['upper']:.1%}) | {max(cell['kl'], 0.0):.4f} | {cell['top1']:.1%} "
             text += f"| {cell['speed']:.2f} | {cell[rate]:.0f} |\n"
     return text + results_file.asked(result["goals"])
 
