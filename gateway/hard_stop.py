@@ -16,8 +16,8 @@ ERRORS = 10
 MOST_VERSIONS = 64
 AWAY_SECONDS = 1.0
 AWAY_ERRORS = (ConnectFailed.constant, "http_404")  # nobody is there, or an engine that has not loaded it yet
-# What a process's end does to the requests that it holds.
-LOST_ERRORS = (ConnectFailed.constant, Cut.constant, ErrorInStream.constant, "http_502")
+# What a process's end does to the requests that it holds, and its next one's start to those that wait for it.
+LOST_ERRORS = (*AWAY_ERRORS, Cut.constant, ErrorInStream.constant, "http_502")
 
 
 class _Record(msgspec.Struct):
@@ -37,8 +37,9 @@ class HardStop:
     and end only now are of its earlier time, as after any change of its place in the rollout. Shadow calls don't
     count; rescued requests do.
 
-    A process that ends takes all requests with it that it holds, however many these are: of what was in flight when a
-    request was lost (LOST_ERRORS) nothing more is counted, neither failures nor answers.
+    A process that ends takes all requests with it that it holds, however many these are, and one that starts may refuse
+    many at once: of what was in flight when a request was lost (LOST_ERRORS) nothing more is counted, neither failures
+    nor answers.
 
     A version that is not where the registry says is left alone for AWAY_SECONDS after each try: an engine that starts
     again is back before ten of them have failed, one that stays away is not.

@@ -15,6 +15,8 @@ HELD_OUT = 1000
 CAPTURE_RATE = 45.0  # requests a second while the teacher alone answers
 EVIDENCE_RATE = 6.0  # at most; see `evidence_rate`
 CAPACITY_SHARE = 0.55  # of what the student answers alone on this machine: the gateway and the scrubbing need theirs
+CAPACITY_RECORDS = 96  # held-out ones, asked of the engine itself to learn its capacity
+AT_ONCE = 16  # of them
 TEACHER_MS = 600.0
 PRICE = {"input": 2.5, "output": 10.0}  # USD per million tokens of the teacher's
 MACHINE_PRICE = 0.10  # USD an hour of a two-core machine, for the student's cost
@@ -43,10 +45,9 @@ def policy(engine: str) -> dict[str, Any]:
     return POLICY | {name: {**section, **more.get(name, {})} for name, section in POLICY.items() if name in more}  # type: ignore[dict-item]
 
 
-def evidence_rate(seconds: float) -> float:
-    """Requests a second, below the engine's capacity: the student's evaluation on HELD_OUT records, several at once,
-    took `seconds` on this machine."""
-    return min(EVIDENCE_RATE, CAPACITY_SHARE * HELD_OUT / seconds)
+def evidence_rate(capacity: float) -> float:
+    """Requests a second, below the engine's capacity: what it answers a second on this machine, several at once."""
+    return min(EVIDENCE_RATE, CAPACITY_SHARE * capacity)
 
 
 class Places(msgspec.Struct, frozen=True):

@@ -20,7 +20,18 @@ from retort.demo.outcome import Outcome, as_json, build, print_table, unfinished
 from retort.demo.picture import draw
 from retort.demo.proxy import Fault, FaultyProxy
 from retort.demo.retort_process import RetortProcess
-from retort.demo.settings import CAPTURE_RATE, CAPTURED, EVIDENCE_RATE, HELD_OUT, ROUTE, Places, evidence_rate, prepare
+from retort.demo.settings import (
+    AT_ONCE,
+    CAPACITY_RECORDS,
+    CAPTURE_RATE,
+    CAPTURED,
+    EVIDENCE_RATE,
+    HELD_OUT,
+    ROUTE,
+    Places,
+    evidence_rate,
+    prepare,
+)  # fmt: skip
 from retort.demo.traffic import Sent, Traffic
 from retort.demo.watch import Watch
 from retort.errors import StartError
@@ -204,14 +215,27 @@ class Demo:
         phases = {"start": start, **cycle.seconds}
         self.phases |= {f"retrain: {name}": round(seconds, 1) for name, seconds in phases.items()}
         version = cycle.request.cycle_id
-        self._rate = evidence_rate(cycle.seconds["evaluate_quantized"])
         self._say(f"{version} is registered: the gate let it through")
-        self._say(f"the load from here on is {self._rate:.1f} requests a second, below the engine's capacity")
         with self.phase("load"):
             await self._until(
                 lambda: watch.stage(version) is Stage.SHADOW, "the engine to load it", seconds=LOAD_SECONDS
             )
+        with self.phase("capacity"):
+            await self._choose_rate(watch.endpoint(version))
         return version
+
+    async def _choose_rate(self, engine: str) -> None:
+        """The load of all that follows, from what the engine itself answers; the gateway's evidence has none of it."""
+        asked = Traffic(engine)
+        try:
+            capacity = await asked.capacity(self._held_out[:CAPACITY_RECORDS], at_once=AT_ONCE)
+        finally:
+            await asked.close()
+        self._rate = evidence_rate(capacity)
+        self._say(
+            f"the engine answers {capacity:.1f} requests a second, {AT_ONCE} at once: "
+            f"the load from here on is {self._rate:.1f} a second"
+        )
 
     async def _evidence_until(self, watch: Watch, version: str, name: str, ends: set[Stage]) -> None:
         """Traffic until the version leaves the stage, with its evidence drawn against the boundary."""

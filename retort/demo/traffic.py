@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import msgspec
 import openai
@@ -30,7 +31,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traffic:
-    """Sends packages' questions to a gateway and keeps what came back."""
+    """Sends packages' questions to a base_url, a gateway's or an engine's version's, and keeps what came back."""
 
     def __init__(self, base_url: str) -> None:
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key="demo", max_retries=0, timeout=60)
@@ -65,16 +66,26 @@ class Traffic:
         if pending:
             await asyncio.gather(*pending)
 
+    async def capacity(self, packages: Iterable[Package], *, at_once: int) -> float:
+        """Answers a second to the packages' questions, so many asked at once until all are. Raises
+        `openai.OpenAIError` where one fails. Nothing of it is kept in `sent`."""
+        waiting, answered, began = iter(packages), 0, time.monotonic()
+
+        async def ask() -> None:
+            nonlocal answered
+            for package in waiting:
+                await self._client.chat.completions.create(**_asked(package))
+                answered += 1
+
+        await asyncio.gather(*(ask() for _ in range(at_once)))
+        return answered / (time.monotonic() - began)
+
     async def _one(self, package: Package, headers: Mapping[str, str] | None, answers: dict[str, str] | None) -> None:
         at, began = time.time(), time.monotonic()
         number = len(self.sent)
         try:
             raw = await self._client.chat.completions.with_raw_response.create(
-                model=MODEL,
-                messages=package.messages,  # type: ignore[arg-type]  # a class for each role
-                max_tokens=MAX_TOKENS,
-                temperature=0,
-                extra_headers=dict(headers or {}),
+                **_asked(package), extra_headers=dict(headers or {})
             )
             answer = raw.parse()
         except openai.OpenAIError as error:
@@ -106,6 +117,10 @@ class Traffic:
                 completion_tokens=answer.usage.completion_tokens if answer.usage else 0,
             )
         )
+
+
+def _asked(package: Package) -> dict[str, Any]:
+    return {"model": MODEL, "messages": package.messages, "max_tokens": MAX_TOKENS, "temperature": 0}
 
 
 def same_answer(text: str, expected: str) -> bool:

@@ -48,6 +48,10 @@ class Watch:
         """Whether an engine serves the version."""
         return version in self.registry.snapshot().endpoints
 
+    def endpoint(self, version: str) -> str:
+        """The base_url of a ready version's engine."""
+        return self.registry.snapshot().endpoints[version]
+
     def cycle(self) -> CycleState | None:
         """The latest cycle."""
         found = self.cycles.of(ROUTE)
