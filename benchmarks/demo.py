@@ -53,7 +53,8 @@ def main() -> None:
     if options.engine == "vllm":
         agreement = in_onnx(folder)
         lost = results_file.goal("lost as an ONNX graph", run["agreement"]["quantized"] - agreement, "<=", 0.01)
-        results_file.write(name, {**run, "onnx": agreement, "seconds_of_each_run": seconds}, [*goals(run), lost])
+        told = {"vllm_serves": serves(folder), "onnx": agreement, "seconds_of_each_run": seconds}
+        results_file.write(name, {**run, **told}, [*goals(run), lost])
         return
     of_time = [
         results_file.goal("median seconds", run["seconds"], "<=", 1200),
@@ -70,6 +71,7 @@ def goals(run: dict[str, Any]) -> list[dict[str, Any]]:
         goal("promoted to live by evidence", run["promoted"], "==", 1),
         goal("bad candidate rejected in shadow", run["rejected_in_shadow"]["rejected"], "==", 1),
         goal("users served by the bad candidate", run["rejected_in_shadow"]["users_served"], "==", 0),
+        goal("hot swap: both versions answered", run["hot_swap"]["by_both"], "==", 1),
         goal("rolled back when wrong", run["rolled_back"]["wrong"], "==", 1),
         goal("rolled back when failing", run["rolled_back"]["failing"], "==", 1),
         goal("failed requests", run["failed_requests"], "==", 0),
@@ -80,6 +82,11 @@ def goals(run: dict[str, Any]) -> list[dict[str, Any]]:
         goal("valid JSON", run["valid_json"], ">=", 0.99),
         goal("decisions reproduced by replay", run["replay_reproduces"], "==", 1),
     ]
+
+
+def serves(folder: Path) -> str:
+    """In which form vLLM had the AWQ checkpoint here: in four bits, or dense where it has no kernels for them."""
+    return "dense" if "engine.four_bits_unsupported" in (folder / "retort.log").read_text() else "four bits"
 
 
 def in_onnx(folder: Path) -> float:

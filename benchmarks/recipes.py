@@ -61,6 +61,7 @@ SEEDED, SEEDS = ("lora", "topk", "pruned", "linear", "encoder"), 3
 HALF = {"keep_layers": 0.5, "keep_ffn": 0.5}
 WHOLE = (
     "teacher",
+    "full",
     "hidden",
     "attention",
     "cascade",

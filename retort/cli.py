@@ -241,7 +241,7 @@ def _operate(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     need("demo", "collector", "engine", "retrainer", "demo")
-    from retort.demo.story import run_demo  # noqa: PLC0415 - heavy
+    from retort.demo.command import run_demo  # noqa: PLC0415 - heavy
 
     where = {"log": options.log, "json_path": options.json, "picture": options.picture}
     return run_demo(options.dir, engine=options.engine, **where)

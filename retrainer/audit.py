@@ -21,8 +21,9 @@ _EVENTS: tuple[Literal["began"], Literal["ended"]] = ("began", "ended")
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`event`: began | ended. `dataset`, `offsets`: of the data set, where one was built. `seconds`: of work, over all
-    resumptions. `why`: of an override of the gate. `ladder`: what each student that was tried came to."""
+    """`event`: began | ended. `dataset`, `offsets`: of the data set, where one was built. `seconds`: of its phases,
+    each without the attempts that were interrupted. `why`: of an override of the gate. `ladder`: what each student that
+    was tried came to."""
 
     at: float
     event: str

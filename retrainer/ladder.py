@@ -91,11 +91,11 @@ def rungs(student: StudentPolicy, *, closed: bool) -> list[Rung]:
     return [*few, *(Rung(f"lora-{number}-{_plain(base)}", "lora", base) for number, base in enumerate(bases, 1))]
 
 
-def frontier(stored: Mapping[str, Any], seconds: Mapping[str, float], *, alone: str) -> list[Step]:
-    """Quality against cost, of the rungs whose gate has spoken: from a cycle's stored phases, and their seconds.
-    `alone`: the recipe, of a cycle that makes one student."""
+def frontier(stored: Mapping[str, Any], *, alone: str) -> list[Step]:
+    """Quality against cost, of the rungs whose gate has spoken: from a cycle's stored phases. `alone`: the recipe, of a
+    cycle that makes one student."""
     names = [key.removesuffix("gate").removesuffix(".") for key in stored if key == "gate" or key.endswith(".gate")]
-    steps = [_step(Rung(name, alone, ""), stored, seconds) for name in names]
+    steps = [_step(Rung(name, alone, ""), stored) for name in names]
     found = [(step.agreement, cost) for step, cost in zip(steps, costs(steps)[1], strict=True)]
     best = [not any(_better(other, own) for other in found) for own in found]
     return [msgspec.structs.replace(step, frontier=on) for step, on in zip(steps, best, strict=True)]
@@ -118,7 +118,7 @@ def _better(one: tuple[float, float | None], other: tuple[float, float | None]) 
 
 def ladder_of(state: CycleState) -> list[Step]:
     """What a cycle's students came to so far."""
-    return frontier(state.phases, state.seconds, alone=state.policy["student"]["recipe"])
+    return frontier(state.phases, alone=state.policy["student"]["recipe"])
 
 
 def told_of(state: CycleState) -> list[str]:
@@ -154,7 +154,7 @@ def _line(step: Step) -> str:
     return f"{step.rung}: {', '.join(parts)}; {outcome}"
 
 
-def _step(rung: Rung, stored: Mapping[str, Any], seconds: Mapping[str, float]) -> Step:
+def _step(rung: Rung, stored: Mapping[str, Any]) -> Step:
     phases = rung.phases(stored)
     served = phases.get("evaluate_quantized")
     report = served or phases["evaluate_student"]
@@ -172,7 +172,7 @@ def _step(rung: Rung, stored: Mapping[str, Any], seconds: Mapping[str, float]) -
         ms=latency["p50"] if latency else None,
         usd_per_1000=None if price is None else 1000.0 * price,
         bytes=phases["export"]["bytes"] if "export" in phases else None,
-        train_seconds=seconds.get(rung.key("train"), 0.0),
+        train_seconds=phases.get("train", {}).get("seconds", 0.0),
         passed=passed,
         mode=verdict["mode"],
         why=[] if passed else verdict["reasons"],

@@ -21,9 +21,9 @@ from retrainer.data.closed import Choices
 from retrainer.data.configured import options
 from retrainer.data.curate import Example
 from retrainer.data.dataset import build, write
-from retrainer.data.held_out import read_held_out
+from retrainer.data.held_out import digest_of, read_held_out
 from retrainer.data.suite import grow, keep_taught, read_suite, suite_file
-from retrainer.errors import NotEnoughExamples
+from retrainer.errors import CycleError, NotEnoughExamples
 from retrainer.evaluation.asking import Gateway, teacher_again
 from retrainer.evaluation.assess import Assessment, assess
 from retrainer.evaluation.evaluate import Report, evaluate
@@ -246,6 +246,12 @@ class Phases:
         """The records to evaluate on: the given ones, or a fixed draw of the held-out part but for what may choose."""
         given = self._request.held_out or self._policy.retrain.held_out
         if given is not None:
+            known = self._job.data.manifest.files.get("held_out")
+            if known is not None and digest_of("held_out", Path(given)) != known:
+                raise CycleError(
+                    f"held_out: {given} was changed since this cycle's data set was built; put back what it was "
+                    f"({known}), or cancel the cycle and start another"
+                )
             return read_held_out(Path(given))
         choosing = {e.id for e in self._job.choosing}
         held_out = [e for e in self._job.data.held_out if e.id not in choosing]

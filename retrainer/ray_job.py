@@ -41,7 +41,8 @@ def write_order(config: Config, request: Request, folder: Path) -> Path:
     given = config.model_dump(mode="json", exclude={*_AT_HOME})
     given["state"] = str(Path(config.state).absolute())
     for upstream in given["upstreams"].values():
-        del upstream["api_key"], upstream["stand_in"]
+        upstream["api_key"] = ""  # without it, it would be the clients' own, with which a judge can't be asked
+        del upstream["stand_in"]
     path = folder.absolute() / "order.json"
     write_atomic(path, json.dumps({"config": given, "request": msgspec.to_builtins(request)}).encode())
     return path

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 
 from collector import open_interactions
 from collector.errors import CollectorError
@@ -30,7 +31,7 @@ from exporters.models import ArtefactError
 from exporters.models.collect import find, remove
 from exporters.models.open_store import open_store
 from retrainer.cycle import run_request
-from retrainer.errors import Interrupted, NotEnoughExamples, PhaseElsewhere, RetrainerError
+from retrainer.errors import CycleError, Interrupted, NotEnoughExamples, PhaseElsewhere, RetrainerError
 from retrainer.progress import Progress
 from retrainer.state import Cycles, Request, Standing
 from retrainer.stopping import EXIT_AGAIN, Stoppable
@@ -70,18 +71,17 @@ def main() -> int:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     away = len(sys.argv) > 1
-    order = json.loads(Path(sys.argv[1]).read_bytes() if away else sys.stdin.readline())
-    config = Config.model_validate(order["config"])
-    request = msgspec.convert(order["request"], Request)
+    line = Path(sys.argv[1]).read_bytes() if away else sys.stdin.readline()
     if not away:
         threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     os.nice(NICENESS)
     _keep_freed_memory()
     events = Events()
     events.subscribe(_tell)
-    progress = Stoppable(_Throttled(Cycles(config.state), request.cycle_id, told=not away))
-    progress.listen()
     try:
+        config, request = _order(line)
+        progress = Stoppable(_Throttled(Cycles(config.state), request.cycle_id, told=not away))
+        progress.listen()
         return (_away if away else _here)(config, request, events, progress)
     except Interrupted:
         os._exit(EXIT_AGAIN)  # taking the libraries down would cost seconds that the machine may not have
@@ -92,6 +92,17 @@ def main() -> int:
         again, why = True, _unforeseen(error)
     _tell("worker.error", {"error": why, "retryable": again})
     return EXIT_AGAIN if again else EXIT_FAILED
+
+
+def _order(line: str | bytes) -> tuple[Config, Request]:
+    """What is to be done. Raises CycleError where it is not of this Retort's."""
+    order = json.loads(line)
+    try:
+        return Config.model_validate(order["config"]), msgspec.convert(order["request"], Request)
+    except (ValidationError, msgspec.ValidationError) as error:
+        raise CycleError(
+            f"the cycle's order can't be read; is another version of Retort installed here? {error}"
+        ) from error
 
 
 def _here(config: Config, request: Request, events: Events, progress: Progress) -> int:

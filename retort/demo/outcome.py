@@ -1,6 +1,7 @@
 """The demo's figures: from what was sent and decided to a table, and a JSON file."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from exporters.models import write_atomic
-from retort.demo.settings import MACHINE_PRICE, PRICE, ROUTE
+from retort.demo.settings import MACHINE_PRICE, PRICE, ROUTE, SWAPPED
 from retort.demo.traffic import Sent
 from retort.demo.watch import Moment, Watch
 from retrainer import Report
@@ -28,15 +29,28 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     cost_per_1000: float
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client saw: in all, `before_faults`, while a twin took the live student's place and gave it back
+    (`swapped`), and `while_wrong`, the live student's answers being spoilt."""
+
+    sent: Sequence[Sent]
+    before_faults: Sequence[Sent]
+    swapped: Sequence[Sent]
+    while_wrong: Sequence[Sent]
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """All that the demo found. `reports`: base, student and quantized on the held-out records. `seconds`: by the wall
-    clock, from the first line to the picture; `phases` are its parts, one after another."""
+    """All that the demo found. `swap_answers`: by who gave them. `reports`: base, student and quantized on the held-out
+    records. `seconds`: by the wall clock, from the first line to the picture; `phases` are its parts, one after
+    another."""
 
     student: str
     bad: str
     promoted: bool
     rejected_in_shadow: bool
     bad_served: int
+    twin: str
+    swap_answers: dict[str, int]
     rolled_back_wrong: str | None
     rolled_back_failing: str | None
     wrong_served: int
@@ -53,14 +67,27 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
     @property
+    def swapped(self) -> bool:
+        """Whether both versions answered in the hot swap, as often as they should."""
+        return min(self.swap_answers.get(version, 0) for version in (self.twin, self.student)) >= SWAPPED
+
+    @property
     def complete(self) -> bool:
-        """Promoted, both bad ends caught in the way they should be, nothing failed, everything reproduced."""
+        """Promoted, swapped, both bad ends caught in the way they should be, nothing failed, everything reproduced."""
         caught = self.rejected_in_shadow and not self.bad_served
         backs = (
             self.rolled_back_wrong in ("quality_alarm", "quality_drop_alarm")
             and self.rolled_back_failing == "hard_stop"
         )
-        return self.promoted and caught and backs and not self.failed and self.replayed and self.stopped_cleanly
+        return (
+            self.promoted
+            and caught
+            and self.swapped
+            and backs
+            and not self.failed
+            and self.replayed
+            and self.stopped_cleanly
+        )
 
 
 def build(
@@ -68,13 +95,11 @@ def build(
     *,
     student: str,
     bad: str,
-    sent: Sequence[Sent],
-    before_faults: Sequence[Sent],
-    while_wrong: Sequence[Sent],
+    twin: str,
+    told: Told,
     replayed: bool,
 ) -> Outcome:
-    """Read what was decided, and put it beside what the client saw: in all, `before_faults`, and `while_wrong`, the
-    live student's answers being spoilt."""
+    """Read what was decided, and put it beside what the client saw."""
     decisions = list(watch.registry.transitions(ROUTE))
     backs = [d.cause for d in decisions if d.version == student and d.after is Stage.ROLLED_BACK]
     cycle = watch.cycles.load(student)
@@ -87,18 +112,20 @@ def build(
         rejected_in_shadow=any(
             d.version == bad and d.before is Stage.SHADOW and d.after is Stage.REJECTED for d in decisions
         ),
-        bad_served=sum(s.served_by == bad for s in sent),
+        bad_served=sum(s.served_by == bad for s in told.sent),
+        twin=twin,
+        swap_answers=dict(Counter(s.served_by for s in told.swapped if s.served_by)),
         rolled_back_wrong=backs[0] if backs else None,
         rolled_back_failing=backs[1] if len(backs) > 1 else None,
-        wrong_served=sum(s.served_by == student and not s.right for s in while_wrong),
-        failed=[s.error or "no answer" for s in sent if s.served_by is None],
+        wrong_served=sum(s.served_by == student and not s.right for s in told.while_wrong),
+        failed=[s.error or "no answer" for s in told.sent if s.served_by is None],
         replayed=replayed,
         reports={name: msgspec.convert(phases[phase], Report) for name, phase in names.items()},
-        teacher=_served([s for s in before_faults if s.served_by == "teacher"], by_tokens=True),
-        student_served=_served([s for s in before_faults if s.served_by == student], by_tokens=False),
+        teacher=_served([s for s in told.before_faults if s.served_by == "teacher"], by_tokens=True),
+        student_served=_served([s for s in told.before_faults if s.served_by == student], by_tokens=False),
         decisions=decisions,
         moments=watch.moments,
-        sent=list(sent),
+        sent=list(told.sent),
     )
 
 
@@ -126,6 +153,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "promoted": outcome.promoted,
         "rejected_in_shadow": {"rejected": outcome.rejected_in_shadow, "users_served": outcome.bad_served},
+        "hot_swap": {"answers": outcome.swap_answers, "by_both": outcome.swapped},
         "rolled_back": {
             "wrong": outcome.rolled_back_wrong is not None,
             "failing": outcome.rolled_back_failing is not None,
@@ -207,7 +235,7 @@ def print_table(console: Console, outcome: Outcome) -> None:
     console.print(phases)
     data = as_json(outcome)
     for name in (
-        "promoted", "rejected_in_shadow", "rolled_back", "wrong_answers_served_before_rollback", "failed_requests",
-        "replay_reproduces", "stopped_cleanly", "complete",
+        "promoted", "rejected_in_shadow", "hot_swap", "rolled_back", "wrong_answers_served_before_rollback",
+        "failed_requests", "replay_reproduces", "stopped_cleanly", "complete",
     ):  # fmt: skip
         console.print(f"{name}: {data[name]}")

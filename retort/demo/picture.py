@@ -40,14 +40,14 @@ def draw(outcome: Outcome, path: Path) -> None:
 def _decisions(axes: "Sequence[Axes]", outcome: Outcome, start: int) -> None:
     """A line at each decision, its number above the first panel, and below the last what the numbers mean."""
     least = (len(outcome.sent) - start) / 45  # so that no two numbers overlap
-    shown, meant = -math.inf, []
+    shown, meant, names = -math.inf, [], {outcome.student: "student", outcome.twin: "twin"}
     for number, decision in enumerate(outcome.decisions, start=1):
         at = sum(s.at <= decision.at for s in outcome.sent)
         for axis in axes:
             axis.axvline(at, color="0.8", linewidth=0.8, zorder=0)
         shown = max(at, shown + least)
         axes[0].annotate(str(number), (shown, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=9)
-        who = "student" if decision.version == outcome.student else "bad candidate"
+        who = names.get(decision.version, "bad candidate")
         meant.append(f"{number}  {who}: {decision.before.value} -> {decision.after.value} ({decision.cause})")
     half = (len(meant) + 1) // 2
     for column, lines in ((0.0, meant[:half]), (0.5, meant[half:])):

@@ -1,4 +1,4 @@
-"""`retort demo`: the whole loop on real input, then two bad ends made on purpose, and what came of it all."""
+"""The demo's story: the whole loop on real input, a hot swap, then two bad ends made on purpose."""
 
 import asyncio
 import contextlib
@@ -6,18 +6,13 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
-from collector import Stream, open_log
-from retort.demo import settings
 from retort.demo.bars import Bars
-from retort.demo.outcome import Outcome, as_json, build, print_table, unfinished, write_json
-from retort.demo.picture import draw
+from retort.demo.outcome import Outcome, Told, build
 from retort.demo.proxy import Fault, FaultyProxy
 from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import (
@@ -28,14 +23,14 @@ from retort.demo.settings import (
     EVIDENCE_RATE,
     HELD_OUT,
     ROUTE,
+    SWAPPED,
     Places,
     evidence_rate,
-    prepare,
-)  # fmt: skip
+)
+from retort.demo.swap import register_twin
 from retort.demo.traffic import Sent, Traffic
 from retort.demo.watch import Watch
 from retort.errors import StartError
-from retort.process import set_up_logging
 from retort.sample.records import Package, packages
 from retort.settings import load
 from router import Stage
@@ -51,59 +46,12 @@ class DemoFailed(StartError):
     """A phase did not come to its end; the message says which."""
 
 
-def run_demo(folder: str, *, engine: str, log: str | None, json_path: str | None, picture: str | None) -> int:
-    """Run it in an empty folder; returns 0 where the student was promoted and both bad ends were caught.
-
-    `engine`: the runtime that serves the student. `log`: the URL of an empty log, if not a file in the folder.
-    """
-    place = Path(folder)
-    if place.exists() and any(place.iterdir()):
-        raise StartError(f"{folder} is not empty; the demo starts from nothing: remove it, or choose another --dir")
-    if log:
-        with closing(open_log(log)) as held:
-            if held.keys(Stream.EVIDENCE):
-                raise StartError(f"{log} is not empty; the demo starts from nothing: choose another prefix")
-    began = time.monotonic()
-    set_up_logging("demo")
-    console = Console()
-    places = prepare(place, log=log, engine=engine)
-    _introduce(console, places, engine)
-    demo = Demo(places, console)
-    try:
-        outcome = asyncio.run(demo.run())
-    except DemoFailed as failure:
-        if json_path:
-            write_json(unfinished(str(failure), demo.sent, demo.phases), Path(json_path))
-        raise
-    with demo.phase("picture"):
-        draw(outcome, Path(picture) if picture else places.folder / "demo.png")
-    seconds = round(time.monotonic() - began, 1)
-    outcome = msgspec.structs.replace(outcome, phases=demo.phases, seconds=seconds)
-    print_table(console, outcome)
-    if json_path:
-        write_json(as_json(outcome), Path(json_path))
-    return 0 if outcome.complete else 1
-
-
-def _introduce(console: Console, places: Places, engine: str) -> None:
-    console.print(
-        "[bold]Retort's loop, from an empty folder.[/bold] The teacher is the sample teacher, a stand-in for a paid "
-        f"API with a latency of {settings.TEACHER_MS:.0f} ms: the speed-up against it measures nothing but itself.\n"
-        f"Everything is in {places.folder}; what the processes say is in retort.log there."
-    )
-    table = Table(
-        "setting", "here", "production's default", title="to fit the time, the demo has its own settings", box=None
-    )
-    for row in settings.beside_defaults(engine):
-        table.add_row(*row)
-    console.print(table)
-
-
 class Demo:
     """One run. Every phase raises DemoFailed where it does not come to its end."""
 
     def __init__(self, places: Places, console: Console) -> None:
         self._places = places
+        self._config = load(str(places.config))
         self._console = console
         self._retort = RetortProcess(places.config, places.url.removesuffix("/v1"), places.folder / "retort.log")
         self._proxy = FaultyProxy(f"http://127.0.0.1:{places.engine_port}")
@@ -125,7 +73,7 @@ class Demo:
         with self.phase("start"):
             await self._proxy.start(self._places.proxy_port)
             await self._retort.start()
-        watch = Watch(load(str(self._places.config)), lambda: len(self._traffic.sent))
+        watch = Watch(self._config, lambda: len(self._traffic.sent))
         recording = asyncio.create_task(watch.record())
         try:
             outcome = await self._tell(watch)
@@ -155,16 +103,18 @@ class Demo:
                 )
             with self.phase("bad candidate"):
                 bad = await making
-                await self._until(lambda: watch.stage(bad) is Stage.SHADOW, "the bad candidate to load", seconds=120)
+                await self._until(
+                    lambda: watch.stage(bad) is Stage.SHADOW, "the bad candidate to load", seconds=LOAD_SECONDS
+                )
                 await self._evidence_until(watch, bad, "bad candidate", {Stage.REJECTED, Stage.CANARY, Stage.LIVE})
         finally:
             making.cancel()
+        with self.phase("hot swap"):
+            twin, swapped = await self._swap(watch, student)
         with self.phase("live, wrong"):
             wrong = await self._spoil(watch, student, Fault.WRONG)
         with self.phase("live, failing"):
-            status, said = await self._retort.command("promote", ROUTE, student, "--why", "the demo mended the proxy")
-            if status:
-                raise DemoFailed(f"promoting by hand: {said}")
+            await self._promote(student, "the demo mended the proxy")
             await self._spoil(watch, student, Fault.FAILING)
         with self.phase("replay"):
             replayed, _ = await self._retort.command("replay")
@@ -172,9 +122,8 @@ class Demo:
             watch,
             student=student,
             bad=bad,
-            sent=self._traffic.sent,
-            before_faults=served,
-            while_wrong=wrong,
+            twin=twin,
+            told=Told(sent=self._traffic.sent, before_faults=served, swapped=swapped, while_wrong=wrong),
             replayed=replayed == 0,
         )
 
@@ -263,6 +212,33 @@ class Demo:
         if status:
             raise DemoFailed(f"the bad candidate was not registered: {said}")
         return next(v.id for v in watch.versions() if v.id not in known)
+
+    async def _swap(self, watch: Watch, student: str) -> tuple[str, list[Sent]]:
+        """A twin of the live student takes its place under traffic, and gives it back. Returns its id and what was
+        sent meanwhile."""
+        twin = register_twin(self._config, watch.registry, student)
+        await self._until(lambda: watch.stage(twin) is Stage.SHADOW, "the twin to load", seconds=LOAD_SECONDS)
+        before = len(self._traffic.sent)
+        for version in (twin, student):
+            await self._swap_to(version)
+            self._say(f"hot swap: {version} is now {watch.stage(version)}")
+        return twin, self._traffic.sent[before:]
+
+    async def _swap_to(self, version: str) -> None:
+        """Promoted under traffic, which goes on until the version has answered SWAPPED times."""
+        before = len(self._traffic.sent)
+        promoted = asyncio.create_task(self._promote(version, "the demo swaps"))
+        await self._traffic.run(
+            itertools.islice(self._evidence, MOST_EVIDENCE),
+            rate=self._rate,
+            until=lambda: sum(s.served_by == version for s in self._traffic.sent[before:]) >= SWAPPED,
+        )
+        await promoted
+
+    async def _promote(self, version: str, why: str) -> None:
+        status, said = await self._retort.command("promote", ROUTE, version, "--why", why)
+        if status:
+            raise DemoFailed(f"promoting by hand: {said}")
 
     async def _spoil(self, watch: Watch, version: str, fault: Fault) -> list[Sent]:
         """Put a fault before the live student until traffic is taken back; returns what was sent meanwhile."""

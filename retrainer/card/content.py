@@ -171,8 +171,9 @@ def _ladder(facts: Facts, pictures: Mapping[str, str]) -> list[Block]:
     ]
     head = ["rung", "agreement", "an answer", "1,000 requests", "size", "frontier", ""]
     said = (
-        "The students that this cycle tried, from cheap to dear. On the frontier: no other one agrees more and is as "
-        "fast, or as much and is faster."
+        "The students that this cycle tried, from cheap to dear. On the frontier: no other one agrees more at the "
+        "same cost, or as much at a lower one. The cost is in USD where that of each is known, else it is an "
+        "answer's time."
     )
     return [Heading("The ladder"), Paragraph(said), Table(head, rows), *_picture("card-ladder.png", pictures)]
 

@@ -51,10 +51,9 @@ def insecure(text: str) -> str | None:
     return found[0] if found else None
 
 
-def toxic(text: str) -> str | None:
-    """The first word of the list in a text."""
-    found = _words().search(text)
-    return found[0] if found else None
+def toxic(text: str) -> list[str]:
+    """The words of the list in a text, as they stand there."""
+    return [found[0] for found in _words().finditer(text)]
 
 
 @cache

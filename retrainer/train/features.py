@@ -62,7 +62,7 @@ def relation_taps(model: Any, layers: Sequence[int]) -> Taps:
 
 def layer_map(student: int, teacher: int) -> list[int]:
     """Which of the teacher's layers each of the student's is to match: evenly, the last the last (TinyBERT)."""
-    return [round((i + 1) * teacher / student) - 1 for i in range(student)]
+    return [max(0, round((i + 1) * teacher / student) - 1) for i in range(student)]
 
 
 def mean_of_examples(batch: Batch, each: Sequence[torch.Tensor]) -> torch.Tensor:

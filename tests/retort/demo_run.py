@@ -7,8 +7,8 @@ import msgspec
 
 from collector import Record, Stream, open_log
 from collector.promote import RouteFold
-from retort.demo.outcome import Outcome, build
-from retort.demo.settings import ROUTE, prepare
+from retort.demo.outcome import Outcome, Told, build
+from retort.demo.settings import ROUTE, SWAPPED, prepare
 from retort.demo.traffic import Sent
 from retort.demo.watch import Watch
 from retort.settings import load
@@ -16,7 +16,7 @@ from retrainer import CycleState, Report, Request
 from router import Arm, Config, EventKind, Events, Evidence, Metric, Observation, RouteEvent, Stage, TaskKind, Version
 from router import encode_evidence as encode
 
-STUDENT, BAD = "community-1", "community-2"
+STUDENT, BAD, TWIN = "community-1", "community-2", "community-1-twin"
 
 
 class Run:
@@ -30,7 +30,7 @@ class Run:
         self.watch = Watch(self.config, lambda: len(self.sent))
         self.policy = self.config.routes[ROUTE]
         self.fold = RouteFold(ROUTE, self.policy, self.watch.registry, self.log, Events())
-        self.before, self.wrong = self.sent, list[Sent]()
+        self.before, self.wrong, self.swapped = self.sent, list[Sent](), list[Sent]()
         self.at, self.told = 1000.0, 0
         self.event(EventKind.POLICY, policy=self.policy.model_dump(mode="json"))
 
@@ -98,10 +98,10 @@ class Run:
 
     def outcome(self, *more: Sent, **changes: Any) -> Outcome:
         """What came of it; `more`: requests that the client also sent."""
-        made = build(
-            self.watch, student=STUDENT, bad=BAD, sent=[*self.sent, *more], before_faults=self.before,
-            while_wrong=[*self.wrong, *more], replayed=True,
-        )  # fmt: skip
+        told = Told(
+            sent=[*self.sent, *more], before_faults=self.before, swapped=self.swapped, while_wrong=[*self.wrong, *more]
+        )
+        made = build(self.watch, student=STUDENT, bad=BAD, twin=TWIN, told=told, replayed=True)
         changes = {"stopped_cleanly": True, "phases": {"start": 2.0, "retrain: train": 8.5}, "seconds": 11.0, **changes}
         return msgspec.structs.replace(made, **changes)
 
@@ -132,6 +132,13 @@ def whole(folder: Path) -> Run:
     run.before = list(run.sent)
     run.arrive(BAD)
     run.requests(Stage.REJECTED, of=BAD, right=False)
+    first = len(run.sent)
+    run.arrive(TWIN)
+    for version in (TWIN, STUDENT):
+        run.event(EventKind.OPERATOR, version, action="promote", who="demo", why="a swap")
+        assert run.watch.stage(version) is Stage.LIVE
+        run.some(SWAPPED + 10, of=version, by=version)
+    run.swapped = run.sent[first:]
     first = len(run.sent)
     run.requests(Stage.ROLLED_BACK, of=STUDENT, by=STUDENT, right=False)
     run.wrong = run.sent[first:]

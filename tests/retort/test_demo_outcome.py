@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from demo_run import BAD, STUDENT, Run, request, whole
+from demo_run import BAD, STUDENT, TWIN, Run, request, whole
 from rich.console import Console
 
 from retort.demo import settings
 from retort.demo.bars import Bars
 from retort.demo.outcome import as_json, print_table, unfinished, write_json
 from retort.demo.picture import draw
-from retort.demo.settings import PRICE
+from retort.demo.settings import PRICE, SWAPPED
 from retort.settings import load
 from retrainer import Standing
 from router import EventKind, Stage
@@ -38,6 +38,7 @@ def test_the_figures_of_a_whole_run(run: Run, tmp_path: Path) -> None:
     assert (backs["wrong"], backs["failing"]) == (True, True)
     assert backs["causes"][0] in ("quality_alarm", "quality_drop_alarm")
     assert backs["causes"][1] == "hard_stop"
+    assert found["hot_swap"] == {"answers": {TWIN: 60, STUDENT: 60}, "by_both": True}
     assert found["failed_requests"] == 0
     assert found["wrong_answers_served_before_rollback"] == len(run.wrong) > 0
     assert found["agreement"] == {"base": 0.0, "student": 0.97, "quantized": 0.965, "n": 1000}
@@ -79,6 +80,8 @@ def test_a_failed_request_a_wrong_answer_and_a_user_of_the_bad_candidate_are_cou
         {"promoted": False},
         {"rejected_in_shadow": False},
         {"bad_served": 1},
+        {"swap_answers": {STUDENT: 2 * SWAPPED}},
+        {"swap_answers": {STUDENT: SWAPPED, TWIN: SWAPPED - 1}},
         {"rolled_back_wrong": "hard_stop"},
         {"rolled_back_wrong": None},
         {"rolled_back_failing": "quality_alarm"},
@@ -198,7 +201,6 @@ def test_the_demo_is_told_on_vllm_by_four_bits_in_training_and_in_service(tmp_pa
     policy = config.routes[settings.ROUTE]
     assert config.engines["local"].runtime == "vllm"
     assert (policy.student.recipe, policy.retrain.quantization) == ("qlora", "awq")
-    rest = policy.model_dump(exclude={"student", "retrain"})
-    assert rest == load(str(settings.prepare(tmp_path).config)).routes[settings.ROUTE].model_dump(
-        exclude={"student", "retrain"}
-    )
+    own = {"student", "latency", "retrain"}
+    rest = policy.model_dump(exclude=own)
+    assert rest == load(str(settings.prepare(tmp_path).config)).routes[settings.ROUTE].model_dump(exclude=own)

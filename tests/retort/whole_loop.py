@@ -11,17 +11,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import openai
 import tiny_model
 import yaml
 from aiohttp import web
 
-from collector import EventLog, Happened, Stream, send_now, socket_path
+from collector import EventLog, Stream
 from retort.demo.proxy import FaultyProxy
 from retort.demo.retort_process import RetortProcess
 from retort.demo.settings import free_ports
-from router import Config, EventKind, Registry, RouteEvent, Stage, decode_evidence, parse
+from retort.demo.swap import register_twin
+from router import Config, Registry, RouteEvent, Stage, decode_evidence, parse
 
 EXAMPLES = 400
 RATE = 20.0
@@ -176,18 +176,6 @@ def stage(registry: Registry) -> tuple[str, Stage] | None:
 def route_events(log: EventLog) -> list[RouteEvent]:
     found = [decode_evidence(e.value) for e in log.read(Stream.EVIDENCE, 0, 100_000, key="colours")]
     return [e for e in found if isinstance(e, RouteEvent)]
-
-
-def register_twin(config: Config, registry: Registry, version: str) -> str:
-    """Another candidate with the same weights, as a training cycle would register it; returns its id."""
-    twin = msgspec.structs.replace(registry.version(version), id=f"{version}-twin", created_at=time.time())
-    registry.add_version(twin)
-    event = RouteEvent(
-        id=f"candidate:{twin.id}", at=twin.created_at, route=twin.route, kind=EventKind.CANDIDATE, version=twin.id,
-        data={"gate": "passed"},
-    )  # fmt: skip
-    send_now(socket_path(config.state), [Happened(event=event)])
-    return twin.id
 
 
 async def swap(loop: Loop, registry: Registry, first: str, *, seconds: float = 60) -> str:

@@ -45,7 +45,7 @@ def stored(**rungs: tuple[float, float] | None) -> dict[str, Any]:
 
 
 def test_a_rungs_cost_is_what_an_answer_takes_when_nothing_is_guessed() -> None:
-    (step,) = frontier(stored(lora=(0.9, 250.0)), {}, alone="lora")
+    (step,) = frontier(stored(lora=(0.9, 250.0)), alone="lora")
     assert (step.ms, step.usd_per_1000) == (250.0, pytest.approx(0.25))
     assert "250.0 ms an answer, 0.0 MB, 0.2500 USD for 1,000" in told({"closed": False, "reason": "-"}, [step])[-1]
 
@@ -54,18 +54,18 @@ def test_on_the_frontier_is_what_no_other_rung_is_better_than() -> None:
     phases = stored(
         refused=None, quick=(0.8, 1.0), slow=(0.8, 2.0), poor=(0.7, 1.0), best=(0.95, 300.0), same=(0.8, 1.0)
     )
-    steps = frontier(phases, {}, alone="lora")
+    steps = frontier(phases, alone="lora")
     assert {s.rung for s in steps if s.frontier} == {"quick", "same", "best"}
 
 
 def test_the_frontier_is_of_what_answers_cost_and_of_time_where_no_price_is_known() -> None:
     phases = stored(hosted=(0.9, 1.0), own=(0.9, 5.0))
     phases["hosted.compare"]["costs"]["student"] = 1.0  # quick, and dear
-    steps = frontier(phases, {}, alone="lora")
+    steps = frontier(phases, alone="lora")
     assert [s.rung for s in steps if s.frontier] == ["own"]
     assert costs(steps) == ("USD for 1,000 answers", [1000.0, pytest.approx(0.005)])
     phases["own.compare"]["costs"]["student"] = None
-    steps = frontier(phases, {}, alone="lora")
+    steps = frontier(phases, alone="lora")
     assert [s.rung for s in steps if s.frontier] == ["hosted"]
     assert costs(steps) == ("ms an answer", [1.0, 5.0])
 

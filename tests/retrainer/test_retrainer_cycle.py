@@ -379,6 +379,22 @@ def test_where_thinking_is_kept_a_student_that_thinks_is_judged_by_its_answers(t
         assert found.text == golden["answer"]
 
 
+def test_a_held_out_file_that_changes_within_a_cycle_is_noticed(tiny: Path, tmp_path: Path) -> None:
+    bench, given = Bench(tmp_path / "state", tiny), tmp_path / "held_out.jsonl"
+    lines = [msgspec.json.encode({"messages": e.messages, "answer": e.answer}) for e in map(example, range(9000, 9024))]
+    given.write_bytes(b"\n".join(lines))
+    asked: dict[str, Any] = {"max_steps": 1, "held_out": str(given), "override": Override("ops", "to see it fail")}
+    with pytest.raises(Killed):
+        bench.run("mine", progress=kill_in("train"), **asked)
+    given.write_bytes(b"\n".join(lines[1:]))
+    with pytest.raises(
+        CycleError, match=r"held_out: .*held_out\.jsonl was changed since this cycle's data set was built"
+    ):
+        bench.run("mine", **asked)
+    given.write_bytes(b"\n".join(lines))
+    assert bench.run("mine", **asked).outcome == "registered"
+
+
 def test_an_audited_override_registers_a_failing_candidate(tiny: Path, tmp_path: Path) -> None:
     """Judged by given records; the override is in the event, the manifest and the lineage."""
     bench = Bench(tmp_path / "state", tiny)

@@ -20,7 +20,7 @@ from retrainer.audit import entries
 from retrainer.daemon import WORKER
 from retrainer.ray_job import write_order
 from retrainer.state import Cycles, Request
-from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE
+from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE, EXIT_FAILED
 from router import open_registry
 from router.config import Config
 from router.policy_cycle import RaySettings
@@ -131,6 +131,19 @@ async def test_what_will_be_served_is_evaluated_and_timed_at_home(tmp_path: Path
     assert state.phases["evaluate_quantized"]["latency"]["n"] > 0
 
 
+async def test_an_order_of_another_version_is_told_and_not_tried_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    order = tmp_path / "order.json"
+    given = config(tmp_path / "s").model_dump(mode="json") | {"from_the_future": True}
+    order.write_text(json.dumps({"config": given, "request": {"cycle_id": "mine", "route": "colours"}}))
+    assert await ended(config(tmp_path / "s"), (*WORKER, str(order))) == EXIT_FAILED
+    told = json.loads(capfd.readouterr().out)
+    assert told["event"] == "worker.error"
+    assert told["fields"]["error"].startswith("the cycle's order can't be read; is another version of Retort installed")
+    assert told["fields"]["retryable"] is False
+
+
 async def ended(made: Config, command: tuple[str, ...]) -> int:
     """Run a worker to its end; returns its exit status."""
     order = {"config": made.model_dump(mode="json"), "request": {"cycle_id": "mine", "route": "colours"}}
@@ -155,7 +168,9 @@ async def test_a_cluster_that_is_away_is_tried_again_and_its_order_holds_no_key(
     (port,) = free_ports(1)
     made = settings(tmp_path, f"ray://127.0.0.1:{port}", tiny_base)
     given = made.model_dump(mode="json")
-    given["upstreams"]["up"]["api_key"] = "sk-withheld"
+    given["upstreams"]["up"]["api_key"] = "sk-withheld"  # its own, since a judge asks it
+    given["routes"]["again"] = {"teachers": ["up/m"], "capture": {"rate": 0}}
+    given["routes"]["colours"]["retrain"]["gate"] = {"teacher_route": "again"}
     given["registry"] = f"sqlite:///{tmp_path}/withheld.db"
     made = Config.model_validate(given)
     folder = Cycles(made.state).folder("mine")

@@ -142,6 +142,7 @@ def test_layers_are_spread_and_matched_evenly() -> None:
     assert spread(30, 1) == [0]
     assert layer_map(6, 12) == [1, 3, 5, 7, 9, 11]  # TinyBERT's g(m) = 2m
     assert layer_map(3, 3) == [0, 1, 2]
+    assert layer_map(6, 2) == [0, 0, 0, 0, 1, 1]
     assert (rounded(0.75, 1536), rounded(1.0, 100), rounded(0.01, 64)) == (1152, 100, 64)
 
 
