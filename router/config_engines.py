@@ -26,6 +26,7 @@ _OURS = {
     "--quantization": "the artefact says how it is quantized",
     "--generation-config": "requests say how to sample",
     "--logprobs-mode": "the confidence is computed from raw_logprobs",
+    "--max-logprobs": "it is what requests may ask for",
     "--enable-lora": "set adapters_on",
     "--max-loras": "it follows from max_loaded",
     "--max-cpu-loras": "it follows from max_loaded",

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exporters.child import ending_with
-from exporters.models.errors import ExportFailed
+from exporters.models.errors import ExportCutShort, ExportFailed
+
+_NO_ROOM = ("No space left on device", "File too large", "MemoryError", "bad_alloc", "Cannot allocate memory")
 
 
 def run_apart(command: Sequence[str], *, log: Path, name: str, timeout: float, order: bytes = b"") -> None:
     """Run a command to its end; `order` is its standard input, its output goes to the file `log`, and no hub is asked.
-    It ends with this process. Raises ExportFailed, in which the program is called `name`, with its last words."""
+    It ends with this process. Raises ExportFailed, in which the program is called `name`, with its last words;
+    ExportCutShort where the machine ended it, or had no memory or disk left."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TQDM_DISABLE": "1"}
     environment["GIT_DIR"] = (
         os.devnull
@@ -33,4 +36,6 @@ def run_apart(command: Sequence[str], *, log: Path, name: str, timeout: float, o
             raise ExportFailed(f"{name} did not end within {timeout:.0f} s; see {log}") from error
     if done.returncode != 0:
         tail = log.read_text(errors="replace")[-600:]
-        raise ExportFailed(f"{name} ended with status {done.returncode}; see {log}:\n{tail}")
+        of_the_machine = done.returncode < 0 or any(said in tail for said in _NO_ROOM)
+        kind = ExportCutShort if of_the_machine else ExportFailed
+        raise kind(f"{name} ended with status {done.returncode}; see {log}:\n{tail}")

@@ -6,6 +6,7 @@ ArtefactError
 ├── ForbiddenFile      a file of a kind that may run code when it is loaded; not worth retrying
 ├── ArtefactsAway      the object store can't be reached, or refuses; may be retried
 └── ExportFailed       merging or exporting produced nothing usable; not worth retrying with the same input
+    └── ExportCutShort the machine ended it, or had no memory or disk left for it; may be retried
 """
 
 
@@ -38,3 +39,9 @@ class ArtefactsAway(ArtefactError):
 
 class ExportFailed(ArtefactError):
     """The export produced nothing usable."""
+
+
+class ExportCutShort(ExportFailed):
+    """The machine had no room for it, or ended it: another time it may go to its end."""
+
+    retryable = True

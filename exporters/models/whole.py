@@ -34,9 +34,13 @@ def staged(folder: Path) -> Iterator[Path]:
     staging = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    yield staging
-    for file in staging.rglob("*"):
-        sync(file)
+    try:
+        yield staging
+        for file in staging.rglob("*"):
+            sync(file)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)  # a disk that is full has its room again
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
     sync(folder.parent)

@@ -77,6 +77,10 @@ class WorkerGone(EngineError):
     code = "worker_gone"
 
 
+class VersionUnknown(WorkerGone):
+    """The server that answered for this version doesn't know it any more."""
+
+
 class NoRoom(EngineError):
     """There is no memory left for this version."""
 

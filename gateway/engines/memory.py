@@ -11,6 +11,7 @@ from gateway.engines.errors import NoRoom, NotReady
 AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights and cache: libraries, buffers
 _WEIGHTS = (".onnx", ".data", ".safetensors")
 _FIRST_TO_GO = "1000"
+_OWN = Path("/proc/self/oom_score_adj")
 # What NumPy, ONNX Runtime and the loader of shared libraries say where there is no memory left.
 _SAID = ("bad_alloc", "bad allocation", "failed to map segment", "Cannot allocate memory", "Failed to allocate memory")
 
@@ -35,12 +36,20 @@ def check(name: str, held: float, *, needed: float, most_gb: float) -> None:
 def resident(pid: int) -> int:
     """Bytes of a process, and of those that it has started, that are in memory; 0 where it has ended, or nothing
     tells."""
-    try:
-        own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    total = 0
+    for one in family(pid):
+        with suppress(OSError, ValueError, IndexError):
+            total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def family(pid: int) -> list[int]:
+    """A process and those that it has started, as far as they are there."""
+    found = [pid]
+    with suppress(OSError, ValueError):
         started = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
-    except (OSError, ValueError, IndexError):
-        return 0
-    return own + sum(resident(int(child)) for children in started for child in children)
+        found += [one for children in started for child in children for one in family(int(child))]
+    return found
 
 
 def lacking(error: BaseException) -> bool:
@@ -49,15 +58,21 @@ def lacking(error: BaseException) -> bool:
 
 
 class FirstToGo:
-    """While this process loads, a kernel that runs out of memory ends it, and none that serves."""
-
-    _FILE = Path("/proc/self/oom_score_adj")
+    """While this process loads, a kernel that runs out of memory ends it, and none that serves. So it does with what
+    is started within, until `as_others` is called of it."""
 
     def __enter__(self) -> None:
         with suppress(OSError):
-            self._before = self._FILE.read_text()
-            self._FILE.write_text(_FIRST_TO_GO)
+            self._before = _OWN.read_text()
+            _OWN.write_text(_FIRST_TO_GO)
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError, AttributeError):
-            self._FILE.write_text(self._before)
+            _OWN.write_text(self._before)
+
+
+def as_others(pid: int) -> None:
+    """A process that was started by a FirstToGo has loaded, with all that it has started: it counts as this one."""
+    for one in family(pid):
+        with suppress(OSError):
+            Path(f"/proc/{one}/oom_score_adj").write_text(_OWN.read_text())

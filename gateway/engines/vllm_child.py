@@ -12,7 +12,7 @@ import msgspec
 from exporters.models import Confidence
 from exporters.models.vocabulary import Vocabulary
 from gateway.engines import vllm_wire as wire
-from gateway.engines.errors import EngineError, WorkerGone
+from gateway.engines.errors import EngineError, VersionUnknown, WorkerGone
 from gateway.engines.protocol import Event, Options, Started
 from gateway.engines.telling import Telling, described, opens_thinking
 from gateway.engines.vllm_server import Server
@@ -42,10 +42,9 @@ class VllmChild:
         self._server = server
         self._model = model
         self._release = release
-        self._calls = 0
-        self._since = 0.0
         self._next = 0
-        self._waits: set[asyncio.Timeout] = set()  # for the server's next word: ended when it is gone
+        # For the server's next word, and since when in monotonic seconds: ended when it is gone.
+        self._waits: dict[asyncio.Timeout, float] = {}
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         self._asking_again: asyncio.Task[None] | None = None
@@ -68,8 +67,11 @@ class VllmChild:
 
     @property
     def silent(self) -> float:
-        """See Instance. A server that answers others is not silent: this one's requests may wait for theirs."""
-        return time.monotonic() - max(self._since, self._server.heard) if self._calls else 0.0
+        """See Instance. A server that answers others is not silent: this one's requests may wait for theirs. Nor is one
+        whose words nobody reads."""
+        if not self._waits:
+            return 0.0
+        return time.monotonic() - max(min(self._waits.values()), self._server.heard)
 
     def kill(self) -> None:
         """See Instance. It ends the server, and with it the other versions that are adapters there."""
@@ -80,9 +82,6 @@ class VllmChild:
         if self.gone.is_set():
             raise WorkerGone
         began = time.monotonic()
-        if not self._calls:
-            self._since = began
-        self._calls += 1
         self._next += 1
         answer = self._formed if options.schema else self._written
         try:
@@ -92,14 +91,14 @@ class VllmChild:
         except (WorkerGone, aiohttp.ClientError, OSError) as error:
             if not self.gone.is_set():
                 self._server.failed()
+            if isinstance(error, VersionUnknown):
+                self._end()  # it is loaded anew, there or beside it
             if isinstance(error, WorkerGone):
                 raise
             raise WorkerGone from error
         finally:
             if self._server.heard < began and not self.gone.is_set() and self._asking_again is None:
-                self._calls += 1
                 self._asking_again = asyncio.create_task(self._ask_again())
-            self._calls -= 1
 
     async def close(self) -> None:
         """See Instance."""
@@ -122,7 +121,6 @@ class VllmChild:
             pass  # the next to ask is told
         finally:
             self._asking_again = None
-            self._calls -= 1
 
     async def _follow(self) -> None:
         await self._server.gone.wait()
@@ -138,11 +136,11 @@ class VllmChild:
         """Wait for something of the server. Raises WorkerGone."""
         try:
             async with asyncio.timeout(None if not self.gone.is_set() else 0.0) as wait:
-                self._waits.add(wait)
+                self._waits[wait] = time.monotonic()
                 try:
                     return await word
                 finally:
-                    self._waits.discard(wait)
+                    del self._waits[wait]
         except TimeoutError:
             raise WorkerGone from None
         except RuntimeError as error:

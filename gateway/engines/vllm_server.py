@@ -15,6 +15,7 @@ import msgspec
 from exporters import child
 from gateway.engines import vllm_log
 from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.memory import FirstToGo, as_others
 
 PULSE = 1.0  # seconds between two looks at a server's health
 MISSES = 3  # looks in a row that it refuses: then it is gone
@@ -53,7 +54,7 @@ class Server:
         """Start one, and wait until it says that it is well. What it writes goes to the file `log`, see vllm_log.
         Raises NotReady where it can't serve this model, WorkerGone (it died for another reason, or took longer than
         `timeout` seconds)."""
-        with vllm_log.opened(log) as output:
+        with vllm_log.opened(log) as output, FirstToGo():
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", child.__file__, str(os.getpid()), python, *command),
@@ -70,6 +71,7 @@ class Server:
         try:
             async with asyncio.timeout(timeout):
                 await server._until_well()
+            as_others(process.pid)
         except TimeoutError:
             await server.close()
             raise WorkerGone(f"vLLM was not well within {timeout:.0f} s; {log} says more") from None

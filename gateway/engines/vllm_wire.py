@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, InvalidRequest, WorkerGone
+from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, InvalidRequest, VersionUnknown, WorkerGone
 from gateway.engines.protocol import Options
 
 GREEDY_BELOW = 1e-4  # as the other runtimes take it
@@ -187,8 +187,10 @@ def refused(status: int, body: bytes, options: Options) -> EngineError:
 
 def refusal(told: Fault, options: Options) -> EngineError:
     """An error in a response or in a stream, as the engine's own."""
-    if told.code in (404, 502, 503, 504) or "EngineCore" in told.message:
-        return WorkerGone()  # the server will end by itself, or has never known this version
+    if told.code == 404:
+        return VersionUnknown()
+    if told.code in (502, 503, 504) or "EngineCore" in told.message:
+        return WorkerGone()  # the server will end by itself
     if told.code not in (400, 422):
         return DecodeFailed()  # its message may tell of other requests; the server's log has it
     if told.param == "input_tokens" or "maximum context length" in told.message:

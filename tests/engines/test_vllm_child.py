@@ -120,7 +120,7 @@ async def test_an_answer_that_was_cut_off_says_so(child: VllmChild) -> None:
     [
         ((400, {"message": "maximum context length is 64", "param": "input_tokens"}), ContextTooLong, "is 64"),
         ((400, {"message": "top_k must be positive", "param": "top_k"}), InvalidRequest, "top_k must"),
-        ((404, {"message": "The model `v1` does not exist."}), WorkerGone, "has ended"),
+        ((404, {"message": "The model `v1` does not exist."}), WorkerGone, "doesn't know it any more"),
         ((500, {"message": "EngineCore encountered an issue."}), WorkerGone, "has ended"),
         ((500, {"message": "a prompt: secret"}), DecodeFailed, "failed on this request"),
     ],
@@ -189,10 +189,23 @@ async def test_a_server_that_hangs_is_silent_also_where_everybody_gives_up_soon(
     for _ in range(3):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(ask(child), 0.2)
-    assert child.silent > 0.5
+    assert child.silent > 0.3, "since the first gave up"
     assert len(fake.bodies) == 4, "three, and one that waits"
     child.kill()
     await asyncio.wait_for(child.gone.wait(), 5)
+
+
+async def test_a_server_whose_answer_nobody_reads_is_not_silent(child: VllmChild) -> None:
+    async with aclosing(child.generate(MESSAGES, Options())) as events:
+        await anext(events)
+        assert child.silent == 0.0
+
+
+async def test_a_server_that_has_forgotten_the_version_is_gone_for_it(child: VllmChild, fake: FakeVllm) -> None:
+    fake.refusal = (404, {"message": "The model `v1` does not exist."})
+    with pytest.raises(WorkerGone):
+        await ask(child)
+    assert child.gone.is_set(), "its health is good, and it is loaded anew"
 
 
 async def test_a_server_that_was_given_up_too_soon_is_well(child: VllmChild, fake: FakeVllm) -> None:

@@ -72,6 +72,10 @@ async def test_a_version_has_a_server_of_its_own_which_ends_with_all_that_it_sta
     assert await says(child) == "red as a rose"
     below = int((tmp_path / "v1.pid").read_text())
     assert alive(below)
+    own = Path("/proc/self/oom_score_adj").read_text()
+    started = Path(tmp_path / "v1.oom").read_text()
+    assert int(started) == 1000 > int(own), "where memory ends, who loads goes first"
+    assert Path(f"/proc/{below}/oom_score_adj").read_text() == own, "and who serves no sooner than others"
     await child.close()
     await until(lambda: not alive(below), seconds=5)
     assert child.gone.is_set()

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import tiny_model
+from test_models_store import little_room
 
-from exporters.models import ExportFailed, GenAIGenerator, record_golden, to_onnx
+from exporters.models import ExportFailed, GenAIGenerator, record_golden, staged, to_onnx
+from exporters.models.errors import ExportCutShort
 from gateway.engines.genai import GenAIRuntime
 from gateway.engines.protocol import Done, Event, Generate, Options, Piece
 from gateway.engines.schedule import Schedule
@@ -114,8 +116,27 @@ def test_a_builder_that_fails_or_writes_nothing_is_told_in_its_own_words(
     base: Path, tmp_path: Path, program: str, said: str
 ) -> None:
     log, builder = tmp_path / "export.log", (sys.executable, "-c", program)
-    with pytest.raises(ExportFailed, match=said):
+    with pytest.raises(ExportFailed, match=said) as failed:
         to_onnx(base, tmp_path, quantization="int8", log=log, builder=builder)
+    assert not failed.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("open('tokenizer.json', 'w').close(); open('model.onnx', 'wb').write(bytes(200_000))", "File too large"),
+        ("import os; os.kill(os.getpid(), 9)", "ended with status -9"),
+    ],
+)
+def test_where_the_machine_has_no_room_the_export_may_be_tried_again_and_leaves_nothing(
+    base: Path, tmp_path: Path, program: str, said: str
+) -> None:
+    log, out = tmp_path / "export.log", tmp_path / "artefact"
+    builder = (sys.executable, "-c", f"import os; os.chdir({str(tmp_path / '.artefact.tmp')!r}); {program}")
+    with little_room(), pytest.raises(ExportCutShort, match=said) as failed, staged(out) as staging:
+        to_onnx(base, staging, quantization="int8", log=log, builder=builder)
+    assert failed.value.retryable
+    assert [path.name for path in tmp_path.iterdir()] == ["export.log"]
 
 
 def test_the_builder_ends_with_the_process_that_exports(base: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def test_a_staged_folder_takes_the_place_of_another_whole_or_not_at_all(tmp_path
     with pytest.raises(FileNotFoundError), staged(folder) as staging:
         shutil.copy(folder / "none", staging)
     assert (folder / "file").read_text() == "new"
+    assert [p.name for p in folder.parent.iterdir()] == ["folder"], "its room is free again"
 
 
 def test_of_two_that_want_to_make_a_folder_one_makes_it(tmp_path: Path) -> None:
