@@ -15,31 +15,32 @@ PAGE = ROOT / "docs" / "quantization.md"
 LOST, SHARE = 0.01, 0.22
 HEAD = """# What rounding costs
 
-SmolLM2-135M with all its weights trained on the sample task ({steps} x 2 steps of 16), and MiniLM with heads for it, in
-every way that we can round them, judged by {judged} examples that none has seen. `aware`: learnt with its weights
-rounded (the recipe [`quantized`](distillation.md#rounding)); `@32`, `@64`: the groups. 4-bit graphs have 8 bits in the
-head, and zero points, but for `rtn@64`: ONNX Runtime's own rounding packs those in pairs, and fails on rows of 9
-groups, as SmolLM2's are at 64; so there is no `k-quant@64`, either. KL (nats a token) and top-1 are against the student
-before its export, on these examples' answers: an aware one's weights are rounded by then. `speed` is how often a form
-answers in the time of one of fp32's answers, by turns; the rate beside it is of whatever else the machine did. From
-[benchmarks/results/quantization.json](../benchmarks/results/quantization.json), which
-`scripts/bench quantization` writes; [how to choose](students.md#quantization).
+SmolLM2-135M with all its weights trained on the sample task ({steps} x 2 steps of 16), and MiniLM with heads for it,
+rounded and judged by {judged} examples that none has seen. `aware`: learnt with its weights rounded (the recipe
+[`quantized`](distillation.md#rounding), which knows int8 and k-quant); `@32`, `@64`: the groups. Encoders are exported
+in int8 alone ([why](decisions/0022-int8-by-token.md)). 4-bit graphs have 8 bits in the head, and zero points, but for
+`rtn@64`: ONNX Runtime's own rounding packs those in pairs, and fails on rows of 9 groups, as SmolLM2's are at 64; so
+there is no `k-quant@64`, either. KL (nats a token) and top-1 are against the student before its export, on these
+examples' answers: an aware one's weights are rounded by then. `speed` is how often a form answers in the time of one of
+fp32's answers, by turns. The rates beside it are not to be compared: the machine was not quiet. From
+[benchmarks/results/quantization.json](../benchmarks/results/quantization.json), which `scripts/bench quantization`
+writes; [how to choose](students.md#quantization).
 """
 
 
 def goals(cells: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Both are of one form: of those in 4 bits that are small enough, the one that loses least."""
+    """Both of every form in 4 bits: choosing the best one on the very records that judge it would flatter it."""
     exact = cells.get("smollm2; fp32")
-    four = {part: cell for part, cell in cells.items() if "@" in part}
+    four = {part.removeprefix("smollm2; "): cell for part, cell in cells.items() if "@" in part}
     if exact is None or not four:
         return []
-    small = {part: cell for part, cell in four.items() if cell["bytes"] <= SHARE * exact["bytes"]}
-    best = max(small or four, key=lambda part: four[part]["agreement"])
-    lost = exact["agreement"] - four[best]["agreement"]
-    name = best.removeprefix("smollm2; ")
+    worst = min(four, key=lambda part: four[part]["agreement"])
+    largest = max(four, key=lambda part: four[part]["bytes"])
+    lost = round(exact["agreement"] - four[worst]["agreement"], 4)
+    share = round(four[largest]["bytes"] / exact["bytes"], 4)
     return [
-        results_file.goal(f"best int4 ({name}): agreement lost against fp32", lost, "<=", LOST + 1e-9),
-        results_file.goal(f"best int4 ({name}): of fp32's bytes", four[best]["bytes"] / exact["bytes"], "<=", SHARE),
+        results_file.goal(f"int4, the form that loses most ({worst}): agreement lost against fp32", lost, "<=", LOST),
+        results_file.goal(f"int4, the largest ({largest}): of fp32's bytes", share, "<=", SHARE),
     ]
 
 
