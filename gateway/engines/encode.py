@@ -86,7 +86,9 @@ class EncoderSchedule:
             return
         for (work, n), row in zip(batch, found, strict=True):
             work.found[n] = row
-        for work in dict.fromkeys(work for work, _ in batch):
+        sharing = dict.fromkeys(work for work, _ in batch)
+        for work in sharing:
+            work.shared.append(len(sharing))
             if len(work.found) == len(work.texts):
                 self._work.remove(work)
                 self._send(work.answer(self._session))
@@ -135,6 +137,7 @@ class _Work:
         self.ready = 0
         self.found: dict[int, Floats] = {}
         self.began = 0.0
+        self.shared: list[int] = []  # by pass: how many requests it read for
         self._todo: list[int] = []  # by length
 
     @property
@@ -180,13 +183,15 @@ class _Work:
         """All texts are done."""
         found = np.array([self.found[n] for n in range(len(self.texts))], dtype=np.float32)
         number, tokens = self.order.id, sum(len(row.ids) for row in self.rows)
-        waited = self.began - self.order.at
+        waited, shared = self.began - self.order.at, sum(self.shared) / len(self.shared)
         if not np.isfinite(found).all():
             log.error("engine.encode_not_finite")
             return Refused(id=number, code=DecodeFailed.code, message="The model computed values that are not finite.")
         if isinstance(self.order, Embed):
-            return Vectors(id=number, vectors=found.astype("<f4").tobytes(), tokens=tokens, queue_seconds=waited)
-        return Scores(id=number, scores=score(session.card, found).tolist(), tokens=tokens, queue_seconds=waited)
+            vectors = found.astype("<f4").tobytes()
+            return Vectors(id=number, vectors=vectors, tokens=tokens, queue_seconds=waited, batch=shared)
+        scores = score(session.card, found).tolist()
+        return Scores(id=number, scores=scores, tokens=tokens, queue_seconds=waited, batch=shared)
 
     def _row(self, session: EncoderSession, text: str) -> Tokens:
         if isinstance(self.order, Embed):

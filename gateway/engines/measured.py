@@ -66,7 +66,7 @@ class Measured:
             self._hosted.decoding += 1
             self._count()
         elif isinstance(event, Vectors | Scores):
-            self.prompt_tokens, self.queue_seconds = event.tokens, event.queue_seconds
+            self.prompt_tokens, self.queue_seconds, self.batch = event.tokens, event.queue_seconds, event.batch
         elif isinstance(event, Piece | Done) and self.ttft_seconds is None:
             self.ttft_seconds = now - self.began
         elif isinstance(event, Piece):

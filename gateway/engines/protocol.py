@@ -137,21 +137,25 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
-    """The answer to Embed. `vectors`: [texts, dimensions], float32, little-endian. `tokens`: that were read."""
+    """The answer to Embed. `vectors`: [texts, dimensions], float32, little-endian. `tokens`: that were read.
+    `batch`: how many requests shared its passes, on average."""
 
     id: int
     vectors: bytes
     tokens: int
     queue_seconds: float
+    batch: float
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
-    """The answer to Rank, in the documents' order. `tokens`: that were read, the query's with each document."""
+    """The answer to Rank, in the documents' order. `tokens`: that were read, the query's with each document.
+    `batch`: see Vectors."""
 
     id: int
     scores: list[float]
     tokens: int
     queue_seconds: float
+    batch: float
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

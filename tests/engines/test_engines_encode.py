@@ -81,6 +81,11 @@ def test_requests_share_a_pass() -> None:
     assert [len(batch) for batch in m.session.passes] == [16]
     assert m.turns.idle
     assert sorted(event.id for event in m.told) == list(range(16))
+    assert {event.batch for event in m.told} == {16.0}
+    m.turns.take(embed(16, ["x" * 20, "y" * 400]))
+    m.turns.take(embed(17, ["x" * 20]))
+    run(m)
+    assert {event.id: event.batch for event in m.told[16:]} == {16: 1.5, 17: 2.0}, "of two passes, one was shared"
 
 
 @pytest.mark.parametrize("before", [0, 1])

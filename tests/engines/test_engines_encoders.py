@@ -93,6 +93,7 @@ async def test_openais_client_gets_vectors(embedding: tuple[Path, Exported], ser
     assert (event["name"], event["operation"], event["outcome"]) == ("engine.request", "embeddings", "ok")
     assert event["prompt_tokens"] == got.usage.prompt_tokens
     assert 0 <= event["queue_seconds"] <= event["seconds"]
+    assert event["batch"] == 1.0
 
 
 async def test_base64_is_the_bytes_of_float32(embedding: tuple[Path, Exported], serve: Serve) -> None:
