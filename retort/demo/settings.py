@@ -14,9 +14,9 @@ CAPTURED = 1500
 HELD_OUT = 1000
 CAPTURE_RATE = 45.0  # requests a second while the teacher alone answers
 EVIDENCE_RATE = 6.0  # at most; see `evidence_rate`
-# Of what the student answers alone on this machine: a challenger beside it is asked the same, and the gateway, the
-# scrubbing and a training need theirs.
-CAPACITY_SHARE = 0.3
+# Of what the student answers alone on this machine: the gateway, the scrubbing and a training need theirs, and a
+# challenger beside it is asked the same, which vLLM's slow steps have less room for.
+CAPACITY_SHARE = {"onnxruntime": 0.55, "vllm": 0.3}
 CAPACITY_RECORDS = 96  # held-out ones, asked of the engine itself to learn its capacity
 AT_ONCE = 16  # of them
 SWAPPED = 50  # answers of each version, in the hot swap
@@ -50,9 +50,9 @@ def policy(engine: str) -> dict[str, Any]:
     return POLICY | {name: {**section, **more.get(name, {})} for name, section in POLICY.items() if name in more}  # type: ignore[dict-item]
 
 
-def evidence_rate(capacity: float) -> float:
+def evidence_rate(engine: str, capacity: float) -> float:
     """Requests a second, below the engine's capacity: what it answers a second on this machine, several at once."""
-    return min(EVIDENCE_RATE, CAPACITY_SHARE * capacity)
+    return min(EVIDENCE_RATE, CAPACITY_SHARE[engine] * capacity)
 
 
 class Places(msgspec.Struct, frozen=True):

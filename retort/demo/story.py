@@ -180,7 +180,7 @@ class Demo:
             capacity = await asked.capacity(self._held_out[:CAPACITY_RECORDS], at_once=AT_ONCE)
         finally:
             await asked.close()
-        self._rate = evidence_rate(capacity)
+        self._rate = evidence_rate(self._config.engines["local"].runtime, capacity)
         self._say(
             f"the engine answers {capacity:.1f} requests a second, {AT_ONCE} at once: "
             f"the load from here on is {self._rate:.1f} a second"

@@ -74,5 +74,6 @@ async def test_an_endpoint_that_refuses_has_no_capacity(served: tuple[Endpoint, 
 
 
 def test_the_load_stays_below_the_capacity_and_below_its_most() -> None:
-    assert evidence_rate(2.0) == 2.0 * CAPACITY_SHARE
-    assert evidence_rate(1000.0) == EVIDENCE_RATE
+    for engine, share in CAPACITY_SHARE.items():
+        assert evidence_rate(engine, 2.0) == 2.0 * share
+        assert evidence_rate(engine, 1000.0) == EVIDENCE_RATE
