@@ -36,10 +36,10 @@ POLICY = {
 }
 # vLLM's way: four bits in training, four bits in service.
 # On a base in four bits one epoch is not enough: 94.4% of the teacher's answers, where the gate asks for 93% surely.
-# On two cores without AVX-512 an answer of vLLM's takes longer than the teacher's: what is asked is thrice its time.
+# On two cores without AVX-512 an answer of vLLM's takes about as long as the teacher's: half as long again is borne.
 _OF_VLLM: dict[str, dict[str, Any]] = {
     "student": {"recipe": "qlora"},
-    "latency": {"slo_ms": 3000, "margin": 2.0},
+    "latency": {"margin": 0.5},
     "retrain": {"quantization": "awq", "epochs": 2},
 }
 

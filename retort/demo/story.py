@@ -91,8 +91,12 @@ class Demo:
         student = await self._learn(watch)
         with self.phase("shadow"):
             await self._evidence_until(watch, student, "shadow", {Stage.CANARY, Stage.REJECTED})
-        # Training takes what serving leaves: the bad candidate is made while the good one climbs, and waits its turn.
-        making = asyncio.create_task(self._make_bad_candidate(watch))
+        # Training takes what serving leaves: the bad candidate is made while the good one climbs, and waits its turn. On
+        # the same cores vLLM is left too little, since its threads wait for each other: there it is made afterwards.
+        may_train = asyncio.Event()
+        if self._config.engines["local"].runtime != "vllm":
+            may_train.set()
+        making = asyncio.create_task(self._make_bad_candidate(watch, may_train))
         try:
             with self.phase("canary"):
                 await self._evidence_until(watch, student, "canary", {Stage.LIVE, Stage.ROLLED_BACK, Stage.REJECTED})
@@ -102,6 +106,7 @@ class Demo:
                     f"{student} was not promoted: {watch.stage(student)}; see {self._places.folder}/retort.log"
                 )
             with self.phase("bad candidate"):
+                may_train.set()
                 bad = await making
                 await self._until(
                     lambda: watch.stage(bad) is Stage.SHADOW, "the bad candidate to load", seconds=LOAD_SECONDS
@@ -202,8 +207,9 @@ class Demo:
                     await watching
         self._say(f"{name}: {version} is now {watch.stage(version)}")
 
-    async def _make_bad_candidate(self, watch: Watch) -> str:
+    async def _make_bad_candidate(self, watch: Watch, may_train: asyncio.Event) -> str:
         """A candidate that learned for two steps, taken on by an override that names who and why."""
+        await may_train.wait()
         known = {v.id for v in watch.versions()}
         status, said = await self._retort.command(
             "retrain", ROUTE, "--max-steps", "2", "--held-out", str(self._places.few_held_out),
