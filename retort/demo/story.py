@@ -101,17 +101,17 @@ class Demo:
             with self.phase("canary"):
                 await self._evidence_until(watch, student, "canary", {Stage.LIVE, Stage.ROLLED_BACK, Stage.REJECTED})
             served = list(self._traffic.sent)
-            if watch.stage(student) is not Stage.LIVE:
-                raise DemoFailed(
-                    f"{student} was not promoted: {watch.stage(student)}; see {self._places.folder}/retort.log"
-                )
+            self._must_be_live(watch, student, "was not promoted")
             with self.phase("bad candidate"):
                 may_train.set()
                 bad = await making
                 await self._until(
                     lambda: watch.stage(bad) is Stage.SHADOW, "the bad candidate to load", seconds=LOAD_SECONDS
                 )
-                await self._evidence_until(watch, bad, "bad candidate", {Stage.REJECTED, Stage.CANARY, Stage.LIVE})
+                # Each request is answered twice, by the live student and by the candidate: half as many are sent.
+                ends = {Stage.REJECTED, Stage.CANARY, Stage.LIVE}
+                await self._evidence_until(watch, bad, "bad candidate", ends, rate=self._rate / 2)
+                self._must_be_live(watch, student, "was taken out beside the bad candidate")
         finally:
             making.cancel()
         with self.phase("hot swap"):
@@ -191,14 +191,16 @@ class Demo:
             f"the load from here on is {self._rate:.1f} a second"
         )
 
-    async def _evidence_until(self, watch: Watch, version: str, name: str, ends: set[Stage]) -> None:
+    async def _evidence_until(
+        self, watch: Watch, version: str, name: str, ends: set[Stage], *, rate: float | None = None
+    ) -> None:
         """Traffic until the version leaves the stage, with its evidence drawn against the boundary."""
         with Bars(self._console) as bars:
             watching = asyncio.create_task(bars.evidence(watch, version))
             try:
                 await self._traffic.run(
                     itertools.islice(self._evidence, MOST_EVIDENCE),
-                    rate=self._rate,
+                    rate=rate or self._rate,
                     until=lambda: watch.stage(version) in ends,
                 )
             finally:
@@ -240,6 +242,11 @@ class Demo:
             until=lambda: sum(s.served_by == version for s in self._traffic.sent[before:]) >= SWAPPED,
         )
         await promoted
+
+    def _must_be_live(self, watch: Watch, version: str, else_said: str) -> None:
+        if watch.stage(version) is not Stage.LIVE:
+            log = self._places.folder / "retort.log"
+            raise DemoFailed(f"{version} {else_said}: it is {watch.stage(version)}; see {log}")
 
     async def _promote(self, version: str, why: str) -> None:
         status, said = await self._retort.command("promote", ROUTE, version, "--why", why)
