@@ -29,6 +29,11 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     cost_per_1000: float
 
 
+# What may take a failing student out: the worker's hard stop, or at a low rate an alarm, whichever is sooner. A failure
+# is a late answer, too.
+FAILURES = ("hard_stop", "error_alarm", "error_rise_alarm", "slo_alarm", "slo_rise_alarm")
+
+
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What the client saw: in all, `before_faults`, while a twin took the live student's place and gave it back
     (`swapped`), and `while_wrong`, the live student's answers being spoilt."""
@@ -77,7 +82,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         caught = self.rejected_in_shadow and not self.bad_served
         backs = (
             self.rolled_back_wrong in ("quality_alarm", "quality_drop_alarm")
-            and self.rolled_back_failing == "hard_stop"
+            and self.rolled_back_failing in FAILURES
         )
         return (
             self.promoted
