@@ -81,8 +81,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         """Promoted, swapped, both bad ends caught in the way they should be, nothing failed, everything reproduced."""
         caught = self.rejected_in_shadow and not self.bad_served
         backs = (
-            self.rolled_back_wrong in ("quality_alarm", "quality_drop_alarm")
-            and self.rolled_back_failing in FAILURES
+            self.rolled_back_wrong in ("quality_alarm", "quality_drop_alarm") and self.rolled_back_failing in FAILURES
         )
         return (
             self.promoted
