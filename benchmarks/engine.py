@@ -3,10 +3,11 @@
     scripts/bench engine [--rounds 5] [--most 96] [--short]
 
 SmolLM2 as it comes, greedy, 1, 4 and 16 streams at once over HTTP, 2 threads. Each round takes all engines by turns, a
-ratio is of one round, and what is told is the median round's. Bare onnxruntime-genai decodes a batch of its own, with
-no server and no streaming around it. vLLM serves the same weights dense, where `scripts/install_vllm` has made its
-environment: as it comes, with its threads bound, and as an engine with `runtime: vllm` starts it. int8 and int4 are the
-graphs that students are served as. Writes benchmarks/results/engine.json.
+ratio is of one round, and what is told is the median round's. No two prompts begin alike, so that all read each whole.
+Bare onnxruntime-genai decodes a batch of its own, with no server and no streaming around it. vLLM serves the same
+weights dense, where `scripts/install_vllm` has made its environment: as it comes, with its threads bound, and as an
+engine with `runtime: vllm` starts it. int8 and int4 are the graphs that students are served as. Writes
+benchmarks/results/engine.json.
 """
 
 import argparse
@@ -132,8 +133,9 @@ async def measure(options: argparse.Namespace, work: Path) -> dict[str, list[Fou
         for url in urls.values():
             await over_http(client, url, 2, 8, 99)
         for number in range(options.rounds):
-            for streams in STREAMS:
-                turns = {name: over_http(client, url, streams, options.most, number) for name, url in urls.items()}
+            for place, streams in enumerate(STREAMS):
+                asked = len(STREAMS) * number + place
+                turns = {name: over_http(client, url, streams, options.most, asked) for name, url in urls.items()}
                 turns |= {f"bare, {name}": bare(folder, streams, options.most) for name, folder in graphs.items()}
                 for name, turn in turns.items():
                     result = await turn
