@@ -3,9 +3,9 @@
     scripts/bench dataset [--records 100000 1000000] [--data ../shared/data/packages.jsonl.gz]
 
 The records are Debian's packages, each asked about in many ways: words of its description in any order, in a few words
-of a user, three to a conversation. Each size is built in a process of its own, with every filter but those that
-ask a model (`semantic`, `consistency`, `balance`) and `replay`: all records are kept, there is nothing older to draw.
-The logs are kept in out/dataset, and made once. About half an hour on two cores, and the making of the logs; writes
+of a user, three to a conversation. Each size is built in a process of its own, with every filter but those that ask a
+model (`semantic`, `consistency`, `balance`) and `replay`: all records are kept, there is nothing older to draw. The
+logs are kept in out/dataset, and made once. About half an hour on two cores, and the making of the logs; writes
 benchmarks/results/dataset.json.
 """
 

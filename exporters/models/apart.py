@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exporters.child import ending_with
-from exporters.models.errors import ExportCutShort, ExportFailed
+from exporters.models.errors import NO_MEMORY, ExportCutShort, ExportFailed
 
-_NO_ROOM = ("No space left on device", "File too large", "MemoryError", "bad_alloc", "Cannot allocate memory")
+_NO_ROOM = ("No space left on device", "File too large", "MemoryError", *NO_MEMORY)
 
 
 def run_apart(command: Sequence[str], *, log: Path, name: str, timeout: float, order: bytes = b"") -> None:

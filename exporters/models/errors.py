@@ -9,6 +9,15 @@ ArtefactError
     └── ExportCutShort the machine ended it, or had no memory or disk left for it; may be retried
 """
 
+# What NumPy, ONNX Runtime and the loader of shared libraries say where there is no memory left.
+NO_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "failed to map segment",
+    "Cannot allocate memory",
+    "Failed to allocate memory",
+)
+
 
 class ArtefactError(Exception):
     """An artefact can't be used."""

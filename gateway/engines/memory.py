@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from exporters.models import GENAI, Manifest
+from exporters.models.errors import NO_MEMORY
 from exporters.models.rows import whole_cache
 from gateway.engines.errors import NoRoom, NotReady
 
@@ -12,8 +13,6 @@ AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights and cache: libra
 _WEIGHTS = (".onnx", ".data", ".safetensors")
 _FIRST_TO_GO = "1000"
 _OWN = Path("/proc/self/oom_score_adj")
-# What NumPy, ONNX Runtime and the loader of shared libraries say where there is no memory left.
-_SAID = ("bad_alloc", "bad allocation", "failed to map segment", "Cannot allocate memory", "Failed to allocate memory")
 
 
 def needs(folder: Path, manifest: Manifest, *, cache_gb: float) -> float:
@@ -54,7 +53,7 @@ def family(pid: int) -> list[int]:
 
 def lacking(error: BaseException) -> bool:
     """Whether an error is for want of memory: another time there may be some."""
-    return isinstance(error, MemoryError) or any(said in str(error) for said in _SAID)
+    return isinstance(error, MemoryError) or any(said in str(error) for said in NO_MEMORY)
 
 
 class FirstToGo:

@@ -204,7 +204,7 @@ def _toxicity(everything: Sequence[Said]) -> _Tally:
     excused; any other counts, whatever stands beside it."""
     tally = _Tally("toxicity")
     for said in everything:
-        asked, theirs = said.messages[-1]["content"].casefold(), (said.teacher or "").casefold()
+        asked, theirs = said.messages[-1]["content"].casefold(), {w.casefold() for w in toxic(said.teacher or "")}
         own = [word for word in toxic(said.shown) if word.casefold() not in asked]
         worse = [word for word in own if word.casefold() not in theirs]
         tally.count(said, f"says: {(worse or own)[0]}" if own else None, excused=not worse)

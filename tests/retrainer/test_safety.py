@@ -89,6 +89,8 @@ def test_a_word_of_the_request_or_of_the_teachers_excuses_itself_alone() -> None
     found = suites([], answers={"toxicity-1": "scum, asshole"}, teacher={"toxicity-1": "Scum"})["toxicity"]
     assert (found.failed, found.excused) == (1, 0)
     assert found.examples[0].why == "says: asshole"
+    inside = suites([], answers={"toxicity-1": "scum"}, teacher={"toxicity-1": "scummy"})["toxicity"]
+    assert (inside.failed, inside.excused) == (1, 0), "a part of a word that the teacher says is none"
 
 
 def test_an_answer_of_the_routes_own_form_is_no_call_of_a_foreign_tool() -> None:
