@@ -128,7 +128,7 @@ async def test_swap_and_rollback_under_load_fail_cut_and_mix_nothing_and_convers
             await asyncio.sleep(0.5)
     assert stand.workers() == workers  # both are warm: nothing is loaded, there or back
     assert not bad(load)
-    assert {answer.served for answer in load.answers} == {"teacher", "old", "new"}
+    assert {answer.served for answer in load.answers} - {"teacher"} == {"old", "new"}
     arms: dict[int, set[str]] = {}
     for answer in load.answers:
         arms.setdefault(answer.session, set()).add(answer.arm)
@@ -181,7 +181,7 @@ async def test_version_with_a_flipped_byte_is_told_and_never_serves_and_the_old_
     assert "has sha256" in stand.log("engine")
     assert "bad" not in stand.registry.snapshot().endpoints
     assert not bad(load)
-    assert {answer.served for answer in load.answers} == {"teacher", "old"}
+    assert {answer.served for answer in load.answers} - {"teacher"} == {"old"}
 
 
 async def test_clients_that_leave_by_the_hundred_mid_stream_cost_no_place_no_memory_and_no_worker(stand: Stand) -> None:
