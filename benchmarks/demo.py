@@ -72,6 +72,7 @@ def goals(run: dict[str, Any]) -> list[dict[str, Any]]:
         goal("bad candidate rejected in shadow", run["rejected_in_shadow"]["rejected"], "==", 1),
         goal("users served by the bad candidate", run["rejected_in_shadow"]["users_served"], "==", 0),
         goal("hot swap: both versions answered", run["hot_swap"]["by_both"], "==", 1),
+        goal("every phase ended as it should", run["complete"], "==", 1),
         goal("rolled back when wrong", run["rolled_back"]["wrong"], "==", 1),
         goal("rolled back when failing", run["rolled_back"]["failing"], "==", 1),
         goal("failed requests", run["failed_requests"], "==", 0),

@@ -71,6 +71,8 @@ async def vllm(folder: Path, client: aiohttp.ClientSession, *, port: int, ours: 
                     break
             except aiohttp.ClientError:
                 await asyncio.sleep(1)
+        else:
+            raise SystemExit(f"vLLM did not start; {folder.parent}/vllm_{port}.log says why")
         yield url
     finally:
         process.terminate()

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
+PATIENCE = 5.0
 _PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 
 
@@ -30,12 +32,19 @@ def ending_with(parent: int, *, by: signal.Signals = signal.SIGKILL) -> Callable
 
 def main(arguments: Sequence[str]) -> int:
     """`PARENT_PID COMMAND...`: run the command in a process group of its own, until it ends, this process gets a
-    SIGTERM, or the parent is gone; then end the whole group. Returns the command's status, 128 + N for a signal N."""
+    SIGTERM, or the parent is gone; then end the whole group. The command gets a SIGTERM first, and PATIENCE seconds to
+    remove what it has outside of itself. Returns the command's status, 128 + N for a signal N."""
     parent, *command = arguments
     group: list[int] = []
 
     def end(_: int, __: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for leader in group:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(leader, signal.SIGTERM)
+                until = time.monotonic() + PATIENCE
+                while time.monotonic() < until and os.waitpid(leader, os.WNOHANG) == (0, 0):
+                    time.sleep(0.02)
             with suppress(ProcessLookupError):
                 os.killpg(leader, signal.SIGKILL)
         os._exit(128 + signal.SIGTERM)

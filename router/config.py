@@ -1,6 +1,7 @@
 """`retort.yaml` as a frozen value. Pure: the text and the environment are passed in."""
 
 import re
+from collections import Counter
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -231,6 +232,13 @@ class Config(Strict):
                 if name in claimed:
                     raise ValueError(f"routes.{route}: {name!r} already belongs to route {claimed[name]!r}")
                 claimed[name] = route
+        served = Counter(policy.student.engine for policy in self.routes.values() if policy.student)
+        for engine, count in served.items():
+            if count > self.engines[engine].max_loaded:
+                raise ValueError(
+                    f"engines.{engine}.max_loaded: {self.engines[engine].max_loaded} can't hold the live versions of "
+                    f"the {count} routes whose students it serves; write {2 * count} for a test beside each"
+                )
         return self
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from router.policy_fields import Strict
+from router.policy_fields import Seconds, Strict
 
 # What Retort tells vLLM itself, and what would undo it: the engine tells thinking and tools from the text, in one way
 # for every runtime; students are swapped by new servers or new adapters, never by sleep.
@@ -13,6 +13,7 @@ _OURS = {
     "--served-model-name": "it is the version",
     "--host": "servers listen on loopback",
     "--port": "a free one is taken",
+    "--config": "a file would set what is set here; write `arguments`",
     "--uds": "servers listen on loopback",
     "--root-path": "servers listen on loopback",
     "--api-key": "servers listen on loopback, for this engine alone",
@@ -73,7 +74,7 @@ class VllmSettings(Strict):
             name = argument.partition("=")[0].partition(".")[0].replace("_", "-")
             # vLLM takes the beginning of a name, too.
             for ours, why in _OURS.items():
-                if name == ours or (len(name) > 5 and ours.startswith(name)):
+                if name == ours or (name.startswith("--") and len(name) > 3 and ours.startswith(name)):
                     raise ValueError(f"{argument!r} can't be given: {why}")
         if value and not value[0].startswith("-"):
             raise ValueError(f"{value[0]!r} is no argument; write them as on a command line: [--dtype, bfloat16]")
@@ -91,8 +92,9 @@ class VllmSettings(Strict):
 
 
 class EngineSettings(Strict):
-    """Where students are served. `advertise`: the address that gateways use, if not the one listened on. `memory_gb`:
-    what all loaded versions may take together; None asks nobody. `kv_cache_gb`: what keys and values of one version's
+    """Where students are served. `advertise`: the address that gateways use, if not the one listened on.
+    `load_timeout`: what the start of a version may take, and what its probes may. `memory_gb`: what all loaded versions
+    may take together; None asks nobody. `kv_cache_gb`: what keys and values of one version's
     requests may take; on GPUs the engine's servers share 90% of the memory instead."""
 
     runtime: Literal["onnxruntime", "vllm"] = "onnxruntime"
@@ -100,6 +102,7 @@ class EngineSettings(Strict):
     listen: str = "127.0.0.1:0"
     advertise: str | None = None
     max_loaded: int = Field(3, gt=0)
+    load_timeout: Seconds = Field(300.0, gt=0)
     memory_gb: float | None = Field(None, gt=0)
     kv_cache_gb: float = Field(1.0, gt=0)
     threads: int = Field(2, gt=0)

@@ -24,6 +24,10 @@ class Stage(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+# Of what an engine can't hold all: who serves, what is under test, new candidates, what has ended.
+RANK = {Stage.LIVE: 0, Stage.CANARY: 1, Stage.SHADOW: 1, Stage.CANDIDATE: 2, Stage.RETIRED: 3, Stage.ROLLED_BACK: 3}
+
+
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     """One student. `artefact`: its folder in the store. `lineage`: dataset digest, parent, gate verdict, ...
 
@@ -108,8 +112,8 @@ class Registry(Protocol):
         """Oldest first, with the stage that the promoter last committed."""
 
     def wanted(self, engine: str, most: int) -> Sequence[Version]:
-        """What an engine should have loaded: its challenger and live versions, then the newest candidates,
-        then the most recently retired or rolled back, at most `most`."""
+        """What an engine should have loaded, the most important first (see RANK), at most `most`. Of the same rank the
+        newest candidates, and those that changed their stage last, a route's second behind the first of each."""
 
     def snapshot(self) -> Snapshot:
         """What workers read, at most once a second."""

@@ -1,13 +1,14 @@
 """The registry over a database: one transaction a commit, compare-and-swap on the rollout's revision and offset."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from router.errors import Conflict, UnknownVersion
-from router.registry import Registry, Rollout, Snapshot, Stage, Transition, Version
+from router.registry import RANK, Registry, Rollout, Snapshot, Stage, Transition, Version
 from router.sql import Database, open_database
 
 # One script a schema version; a script that has run anywhere never changes.
@@ -23,7 +24,6 @@ SCHEMA = (
     """,
     "CREATE TABLE kept (route TEXT NOT NULL, next INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (route, next))",
 )
-_WANTED_ORDER = {Stage.LIVE: 0, Stage.CANARY: 0, Stage.SHADOW: 0, Stage.CANDIDATE: 1, Stage.RETIRED: 2}
 
 encode, decode = msgspec.json.encode, msgspec.json.decode
 
@@ -66,13 +66,17 @@ class SqlRegistry:
 
     def wanted(self, engine: str, most: int) -> Sequence[Version]:
         """See Registry."""
-        rows = self._database.read(
-            "SELECT data, stage, stage_order, created_at FROM versions WHERE stage != ?", Stage.REJECTED
-        )
-        found = [(_version(row), row[2], row[3]) for row in rows]
+        rows = self._database.read("SELECT data, stage, stage_order FROM versions WHERE stage != ?", Stage.REJECTED)
+        found = [(_version(row), int(row[2])) for row in rows]
         found = [row for row in found if row[0].engine == engine]
-        found.sort(key=lambda row: (_WANTED_ORDER.get(row[0].stage, 2), -row[1], -row[2]))
-        return [version for version, _, _ in found[:most]]
+        found.sort(key=lambda row: (-row[1], -row[0].created_at))
+        before: Counter[tuple[str, int]] = Counter()
+        places = {}
+        for version, _ in found:  # a stage's order is an offset: of one route it says what came last, of two nothing
+            rank = RANK[version.stage]
+            places[version.id] = rank, before[version.route, rank], -version.created_at
+            before[version.route, rank] += 1
+        return sorted((version for version, _ in found), key=lambda version: places[version.id])[:most]
 
     def snapshot(self) -> Snapshot:
         """See Registry."""

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # who serves needs neither
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STAGING, _BLOBS = ".staging", "blobs"
 _NO_LIMIT = 1 << 62
+STAGED_SECONDS = 86_400.0  # after which what is staged can't be on its way any more
 
 
 class Store:
@@ -159,8 +161,12 @@ class Store:
         shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove the files that no artefact holds any more. Raises ArtefactsAway."""
+        """Remove the files that no artefact holds any more, and what was staged by who was killed. Raises
+        ArtefactsAway."""
         with self._alone():
+            for left in (self._root / _STAGING).glob("*"):
+                if time.time() - left.stat().st_mtime > STAGED_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
             for blob in (self._root / _BLOBS).glob("*"):
                 if blob.stat().st_nlink == 1:
                     blob.unlink()
@@ -205,17 +211,20 @@ class Store:
                 return
             data = self._stored(artefact_id)
             folder, room = self.staging(artefact_id), self._most
-            for name, found in self._checked(artefact_id, data).files.items():
-                refuse_name(name)
-                blob, file = self._root / _BLOBS / _hex(found), folder / name
-                if not (blob.is_file() and digest(blob) == found):  # else another artefact has it already
-                    blob.unlink(missing_ok=True)
-                    self._remote.get(found, blob, most=room)
-                    blob.chmod(0o444)
-                room -= blob.stat().st_size
-                file.parent.mkdir(parents=True, exist_ok=True)
-                take(blob, file)
-            self._place(folder, artefact_id, data)
+            try:
+                for name, found in self._checked(artefact_id, data).files.items():
+                    refuse_name(name)
+                    blob, file = self._root / _BLOBS / _hex(found), folder / name
+                    if not (blob.is_file() and digest(blob) == found):  # else another artefact has it already
+                        blob.unlink(missing_ok=True)
+                        self._remote.get(found, blob, most=room)
+                        blob.chmod(0o444)
+                    room -= blob.stat().st_size
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    take(blob, file)
+                self._place(folder, artefact_id, data)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)  # but for the blobs: they need not come again
 
     def _whole(self, artefact_id: str) -> Manifest:
         manifest = self.manifest(artefact_id)

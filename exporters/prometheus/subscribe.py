@@ -168,7 +168,7 @@ class Subscriber:
             self._m.engine_queue.labels(version).observe(f["queue_seconds"])
         if first is not None:
             self._m.engine_first_token.labels(f["operation"], version).observe(first)
-            if tokens > 1:
+            if tokens > 1 and f["gaps"]:  # else the answer came as one piece
                 self._m.engine_per_token.labels(f["operation"], version).observe((f["seconds"] - first) / (tokens - 1))
 
     def _on_engine__inside(self, f: Fields) -> None:

@@ -43,7 +43,7 @@ async def run(config: Config, *, name: str, events: Events, stop: asyncio.Event,
     registry = RegistryThread(lambda: seams.open_registry(config.registry))
     sender = FrameSender(socket_path(config.state), events=events)
 
-    runtimes = Runtimes(name, settings, Path(config.state), seconds=seams.timing.load)
+    runtimes = Runtimes(name, settings, Path(config.state), seconds=settings.load_timeout)
 
     def send(event: RouteEvent) -> bool:
         return sender.send(Happened(event=event))
@@ -55,7 +55,7 @@ async def run(config: Config, *, name: str, events: Events, stop: asyncio.Event,
             (settings.advertise or own).rstrip("/"),
             selective=frozenset(route for route, policy in config.routes.items() if policy.selective is not None),
         ),
-        loader=Loader(open_store(config), runtimes, memory_gb=settings.memory_gb, seconds=seams.timing.load),
+        loader=Loader(open_store(config), runtimes, memory_gb=settings.memory_gb, seconds=settings.load_timeout),
         registry=registry,
         send=send,
         events=events,

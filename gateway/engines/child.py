@@ -23,6 +23,7 @@ from gateway.engines.errors import (
     NoRoom,
     NotReady,
     QueueFull,
+    Unfit,
     WorkerGone,
 )
 from gateway.engines.protocol import (
@@ -50,6 +51,7 @@ log = logging.getLogger("retort.engine")
 _ERRORS: dict[str, type[EngineError]] = {
     kind.code: kind for kind in (ContextTooLong, InvalidRequest, QueueFull, DecodeFailed)
 }
+_UNLOADABLE = {"memory": NoRoom, "package": Unfit}
 END_SECONDS = 5.0
 
 Answer = TypeVar("Answer", Vectors, Scores)
@@ -70,14 +72,14 @@ class Child:
         self._pump: asyncio.Task[None] | None = None
         self._heard = 0.0
         self.gone = asyncio.Event()
-        self.loaded = Loaded(seconds=0.0)
+        self.loaded = Loaded()
 
     @classmethod
     async def start(
         cls, folder: Path, *, threads: int, timeout: float, runtime: str = GENAI, cache_gb: float = 1.0
     ) -> "Child":
         """Start a process and wait until it has loaded `folder` by its `runtime`; `cache_gb`: see Rows. Raises
-        NotReady, NoRoom, WorkerGone (it died, or took longer than `timeout` seconds)."""
+        NotReady, NoRoom, Unfit, WorkerGone (it died, or took longer than `timeout` seconds)."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -102,7 +104,7 @@ class Child:
             raise
         if isinstance(first, Unloadable):
             await child.close()
-            raise NoRoom(first.reason) if first.again else NotReady(first.reason)
+            raise _UNLOADABLE.get(first.lacks, NotReady)(first.reason)
         if not isinstance(first, Loaded):
             status = await child.close()
             raise WorkerGone(f"the process that loads {folder} ended ({_ending(status)})")
@@ -197,10 +199,10 @@ class Child:
     async def close(self) -> int | None:
         """End the process: it ends with its connection, and is killed if it doesn't. Returns its exit status."""
         self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
         try:
             async with asyncio.timeout(END_SECONDS):
+                with contextlib.suppress(OSError):
+                    await self._writer.wait_closed()
                 await self._process.wait()
         except TimeoutError:
             self.kill()

@@ -28,11 +28,9 @@ MOST_TEXTS = 16_384  # that wait
 MOST_CHARACTERS = 64 << 20  # likewise
 
 
-def loaded_from(card: EncoderCard, seconds: float) -> Loaded:
+def loaded_from(card: EncoderCard) -> Loaded:
     """What a worker says first."""
     return Loaded(
-        seconds=seconds,
-        context_length=card.most_tokens,
         does="embed" if card.gives == "vector" else "rank",
         dimensions=(card.dimensions, *card.shorter) if card.gives == "vector" else (),
         unit=card.unit,

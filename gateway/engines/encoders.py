@@ -45,5 +45,5 @@ class Encoders:
     ) -> AsyncIterator[tuple[Hosted, Measured]]:
         hosted = self._hosts[request.match_info["version"]]
         measured = Measured(hosted, self._events, operation=operation)
-        with measured.place(does):
+        with measured.counted(does):
             yield hosted, measured

@@ -7,7 +7,8 @@ EngineError
 ├── TooLarge           the body is above the limit: 413
 ├── QueueFull          too many requests wait already: 503, may be retried
 ├── WorkerGone         the version's process ended: 502 (so that it is told from a full queue), may be retried
-├── NoRoom             a version would take more memory than the engine may; may be retried
+├── NoRoom             a version would take more memory than there is, or the engine may; may be retried
+├── Unfit              this engine, as it is configured or installed, can't serve a version; may be retried
 ├── DecodeFailed       the runtime failed: 500
 ├── NotReady           a version can't be loaded, or fails its probes; not worth retrying with the same files
 └── CannotListen       the address can't be listened on
@@ -85,8 +86,12 @@ class NoRoom(EngineError):
     """There is no memory left for this version."""
 
     retryable = True
-    status = 503
-    code = "no_room"
+
+
+class Unfit(EngineError):
+    """This engine, as it is, can't serve this version: another configuration, or installation, may."""
+
+    retryable = True
 
 
 class DecodeFailed(EngineError):

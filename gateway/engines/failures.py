@@ -36,6 +36,11 @@ class Failures:
         self._failed[version_id] = _Failure(attempts, self._clock() + wait, fingerprint(folder))
         return wait
 
+    def attempts(self, version_id: str) -> int:
+        """How often in a row its process has ended, or it was not well otherwise."""
+        failure = self._failed.get(version_id)
+        return failure.attempts if failure is not None else 0
+
     def forget(self, version_id: str) -> None:
         """It is well."""
         self._failed.pop(version_id, None)

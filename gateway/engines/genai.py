@@ -1,7 +1,6 @@
 """An artefact of onnxruntime-genai's builder behind the Runtime seam. Only worker processes import this."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,6 @@ class GenAIRuntime:
 
     def __init__(self, folder: Path, *, threads: int, cache_gb: float = CACHE_GB) -> None:
         og.disable_telemetry_events()
-        began = time.monotonic()
         self._folder = folder
         try:
             self._tokenizer = og.Tokenizer(str(folder))
@@ -30,7 +28,6 @@ class GenAIRuntime:
             raise NotReady(f"the tokenizer in {folder} can't be loaded: {error}") from error
         self.rows = Rows(folder, threads=threads, cache_gb=cache_gb)
         self.context_length = self.most_answer = self.rows.context_length
-        self.load_seconds = time.monotonic() - began
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """See Runtime."""

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from exporters.models import Manifest, Store
 from exporters.models.tool_text import FORM
-from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.errors import Unfit, WorkerGone
 from gateway.engines.instance import Instance
 from gateway.engines.memory import check, resident
 from gateway.engines.probe import probe
@@ -20,7 +20,7 @@ class Starter(Protocol):
     """What loads the artefact in a folder, by the runtime that its manifest names."""
 
     async def start(self, folder: Path, manifest: Manifest) -> Instance:
-        """Raises NotReady, WorkerGone."""
+        """Raises NotReady, Unfit, NoRoom, WorkerGone."""
 
     async def needs(self, folder: Path, manifest: Manifest) -> float:
         """Bytes that it will take, beside what runs already. Raises WorkerGone, ArtefactError."""
@@ -47,11 +47,11 @@ class Loader:
     async def load(
         self, version: Version, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
     ) -> Instance:
-        """`loaded()`: what is in memory when its files are verified. `changed(child)` is called when it has been
-        loaded, and when it goes because it doesn't answer as it should. Raises ArtefactError, NotReady, NoRoom,
-        WorkerGone."""
+        """`loaded()`: what is in memory now. `changed(child)` is called when it has been loaded, and when it goes
+        because it doesn't answer as it should. Raises ArtefactError, EngineError: NotReady, Unfit, NoRoom, WorkerGone,
+        and DecodeFailed where a probe breaks off."""
         if version.tools not in (None, FORM):
-            raise NotReady(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")
+            raise Unfit(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")
         manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
         folder, needed = self.folder(version), 0.0
         if self._memory_gb is not None:
@@ -66,13 +66,14 @@ class Loader:
         try:
             await self.again(child)
         except BaseException as error:
-            if isinstance(error, TimeoutError):
-                child.kill()  # also a server that others share: it answers nobody
+            late = isinstance(error, TimeoutError)
+            if late and not any(other.place is child.place for other in loaded()):
+                child.kill()  # a server that serves others may be busy with them; where it hangs, that is seen there
             await child.close()
             changed(child)
-            if isinstance(error, TimeoutError):
+            if late:
                 raise WorkerGone(f"the probes took longer than {self._seconds:.0f} s") from None
-            if isinstance(error, WorkerGone):
+            if isinstance(error, WorkerGone) and child.gone.is_set():
                 raise WorkerGone(f"it was probed, and {child.ending}") from None
             raise
         return child
@@ -83,6 +84,6 @@ class Loader:
         return sum(max(resident(pid), self._needs.get(pid, 0.0)) for pid in pids if pid is not None)
 
     async def again(self, child: Instance) -> None:
-        """Probe what has been loaded. Raises NotReady, WorkerGone, TimeoutError."""
+        """Probe what has been loaded. Raises EngineError, TimeoutError."""
         async with asyncio.timeout(self._seconds):
             await probe(child, self._manifests[child])

@@ -30,7 +30,7 @@ class Measured:
         self._decodes = False
 
     @contextmanager
-    def place(self, does: str) -> Iterator[None]:
+    def counted(self, does: str) -> Iterator[None]:
         """See Hosted.must and Hosted.admit; then all that is known is told."""
         try:
             self._hosted.must(does)
@@ -39,6 +39,10 @@ class Measured:
                 yield
         except EngineError as error:
             self.outcome = error.code
+            raise
+        except Exception as error:
+            if not isinstance(error, ConnectionError):  # the client's: it has left
+                self.outcome = EngineError.code
             raise
         finally:
             self._hosted.decoding -= self._decodes

@@ -7,7 +7,7 @@ from pathlib import Path
 from exporters.models import GENAI, Manifest
 from exporters.models.errors import NO_MEMORY
 from exporters.models.rows import whole_cache
-from gateway.engines.errors import NoRoom, NotReady
+from gateway.engines.errors import NoRoom, Unfit
 
 AROUND_WEIGHTS = 300e6  # bytes of a process beside its weights and cache: libraries, buffers
 _WEIGHTS = (".onnx", ".data", ".safetensors")
@@ -24,10 +24,10 @@ def needs(folder: Path, manifest: Manifest, *, cache_gb: float) -> float:
 
 def check(name: str, held: float, *, needed: float, most_gb: float) -> None:
     """Raises NoRoom where the version of this name, which needs so many bytes, would take more beside the `held` ones;
-    NotReady where it would by itself."""
+    Unfit where it would by itself."""
     takes = f"{name} takes about {needed / 1e9:.2f} GB"
     if needed > most_gb * 1e9:
-        raise NotReady(f"{takes}, more than memory_gb: {most_gb:g} of this engine")
+        raise Unfit(f"{takes}, more than memory_gb: {most_gb:g} of this engine")
     if needed + held > most_gb * 1e9:
         raise NoRoom(f"{takes} and {held / 1e9:.2f} are in use, of memory_gb: {most_gb:g}")
 
@@ -52,8 +52,10 @@ def family(pid: int) -> list[int]:
 
 
 def lacking(error: BaseException) -> bool:
-    """Whether an error is for want of memory: another time there may be some."""
-    return isinstance(error, MemoryError) or any(said in str(error) for said in NO_MEMORY)
+    """Whether an error, or one that it follows from, is for want of memory: another time there may be some."""
+    if isinstance(error, MemoryError) or any(said in str(error) for said in NO_MEMORY):
+        return True
+    return error.__cause__ is not None and lacking(error.__cause__)
 
 
 class FirstToGo:

@@ -17,7 +17,7 @@ import msgspec
 
 from exporters.models import CLOSED, Manifest
 from gateway.engines.child import Child
-from gateway.engines.errors import EngineError, NotReady
+from gateway.engines.errors import DecodeFailed, InvalidRequest, NotReady
 from gateway.engines.instance import Instance
 from gateway.engines.probe_encoder import probe_encoder
 from gateway.engines.protocol import Options, Piece, Token
@@ -28,7 +28,7 @@ _ALTERNATIVES = 20
 
 
 async def probe(child: Instance, manifest: Manifest) -> None:
-    """Ask for every golden answer, and at least for one answer at all. Raises NotReady, WorkerGone.
+    """Ask for every golden answer, and at least for one answer at all. Raises NotReady, DecodeFailed, WorkerGone.
 
     An answer where the student differs from its base must not be the base's.
     """
@@ -69,9 +69,9 @@ async def _ask(child: Instance, golden: Mapping[str, Any], *, top: int | None = 
                     got.text += event.text
                     got.tokens += event.tokens
                     got.thought = got.thought or bool(event.reasoning)
-    except EngineError as error:
-        if error.retryable:
-            raise
+    except DecodeFailed as error:
+        raise DecodeFailed(f"a probe failed: {error}") from error
+    except InvalidRequest as error:
         raise NotReady(f"a probe failed: {error}") from error
     return got
 

@@ -8,21 +8,21 @@ import numpy as np
 
 from exporters.models import Manifest
 from gateway.engines.child import Child
-from gateway.engines.errors import EngineError, NotReady
+from gateway.engines.errors import DecodeFailed, InvalidRequest, NotReady
 
 
 async def probe_encoder(child: Child, manifest: Manifest) -> None:
     """Ask for every golden vector, or scores, and at least for one: they may differ by what their entries allow. Raises
-    NotReady, WorkerGone."""
+    NotReady, DecodeFailed, QueueFull, WorkerGone."""
     default = {"input": "ready?"} if child.loaded.does == "embed" else {"query": "ready?", "documents": ["Yes."]}
     for number, golden in enumerate(manifest.golden or [default]):
         try:
             near = await (_vector(child, golden) if child.loaded.does == "embed" else _scores(child, golden))
         except (KeyError, TypeError, ValueError) as error:
             raise NotReady(f"golden entry {number} of {manifest.id} can't be read: {error!r}") from error
-        except EngineError as error:
-            if error.retryable:
-                raise
+        except DecodeFailed as error:
+            raise DecodeFailed(f"a probe failed: {error}") from error
+        except InvalidRequest as error:
             raise NotReady(f"a probe failed: {error}") from error
         if not near:
             raise NotReady(

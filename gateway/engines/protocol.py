@@ -79,22 +79,20 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
-    """The worker's first message: it can answer. `seconds`: that loading took; `context_length`: in tokens, None where
-    a prompt may have any length. `does`: what may be asked of it: generate | embed | rank. `dimensions`: all of a
-    vector, then those to which it may be cut; `unit`: whether it is of unit length."""
+    """The worker's first message: it can answer. `does`: what may be asked of it: generate | embed | rank.
+    `dimensions`: all of a vector, then those to which it may be cut; `unit`: whether it is of unit length."""
 
-    seconds: float
-    context_length: int | None = None
     does: str = "generate"
     dimensions: tuple[int, ...] = ()
     unit: bool = True
 
 
 class Unloadable(msgspec.Struct, frozen=True, tag="unloadable"):
-    """The worker's only message, where it can't load the artefact. `again`: another time it might."""
+    """The worker's only message, where it can't load the artefact. `lacks`: what it might with: memory | package; ""
+    where the artefact itself can't be loaded."""
 
     reason: str
-    again: bool = False
+    lacks: str = ""
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):

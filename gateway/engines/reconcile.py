@@ -1,42 +1,43 @@
 """What should be loaded, and what is: the loop that makes them the same.
 
 A version is verified (digests), loaded in a process of its own, probed with real generations, and only then
-published. One that is no longer wanted is withdrawn first; it goes on answering while gateways may still hold the old
-endpoint, finishes what is in flight, and its process ends; wanted again before that, it serves on. One that dies is
-withdrawn at once and loaded again after a pause. What has been withdrawn and still finishes is in memory beside the
-`max_loaded`.
+published. One is loaded at a time, the most important first (see Precedence); a load is given up when it is no longer
+wanted, or when users wait for another. One that is no longer wanted is withdrawn first; it goes on answering while
+gateways may still hold the old endpoint, finishes what is in flight, and its process ends; wanted again before that, it
+serves on. One that dies is withdrawn at once and loaded again after a pause. What has been withdrawn and still finishes
+is in memory beside the `max_loaded`.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-import uuid
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
 from exporters.models import ArtefactError
-from gateway.engines.errors import NoRoom, NotReady, WorkerGone
+from gateway.engines.errors import DecodeFailed, EngineError, NoRoom
 from gateway.engines.failures import Failures
 from gateway.engines.hosting import Hosted, Hosts
 from gateway.engines.instance import Instance
 from gateway.engines.leaving import Leaving
 from gateway.engines.loading import Loader
+from gateway.engines.precedence import Precedence, interrupts
 from gateway.engines.registry_thread import RegistryThread
+from gateway.engines.reports import Reports
 from gateway.engines.siblings import Siblings
 from gateway.engines.timing import Timing
 from router.config_engines import EngineSettings
 from router.errors import RouterError
 from router.events import Events
-from router.evidence import EventKind, RouteEvent
+from router.evidence import RouteEvent
 from router.registry import Version
 
 log = logging.getLogger("retort.engine")
 
-_MOST_UNSENT = 1000
+TRIES = 3  # of a version whose probes break off: by then that is no accident
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -67,17 +68,17 @@ class Reconciler:
         self._identity = identity
         self._loader = loader
         self._registry = registry
-        self._send = send
+        self._reports = Reports(identity.name, send)
         self._events = events
         self._timing = timing
         self._failures = Failures(first=timing.first_backoff, most=timing.longest_backoff)
-        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._precedence = Precedence()
+        self._wanted: dict[str, Version] = {}  # the most important first
+        self._loading: tuple[Version, asyncio.Task[None]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._one_load = asyncio.Semaphore(1)
         self._publish: dict[str, str] = {}  # version -> url
         self._withdraw: set[str] = set()
         self._published: set[str] = set()  # what may have an endpoint: from before it gets one until it has lost it
-        self._unsent: deque[RouteEvent] = deque(maxlen=_MOST_UNSENT)
         self._wake = asyncio.Event()
         self._leaving = Leaving(self.hosts, timing, withdraw=self._take_out, ended=self._ended)
         self._siblings = Siblings(
@@ -113,25 +114,40 @@ class Reconciler:
         """Endpoints that an earlier process of this engine left behind."""
         for version in await self._registry.published(self._identity.name):
             self._withdraw.add(version.id)
-            self._tell(version, EventKind.UNREADY, uuid.uuid4().hex, reason="the engine was restarted")
+            self._reports.withdrawn(version, "the engine was restarted")
         return True
 
     async def _tick(self) -> None:
-        await self._settle()
-        wanted = {v.id: v for v in await self._registry.wanted(self._identity.name, self._settings.max_loaded)}
-        for version in wanted.values():
-            if hosted := self._leaving.back(version.id):
-                self._serve(hosted)
-            known = version.id in self.hosts or version.id in self._loading or version.id in self._leaving
-            if not known and not self._failures.blocks(version.id, self._loader.folder(version)):
-                self._loading[version.id] = asyncio.create_task(self._load(version))
         for hosted in (*self.hosts, *self._leaving):
             if hosted.child.silent > self._timing.hang:
                 log.error("engine.worker_hangs", extra={"version": hosted.version.id})
                 hosted.child.kill()
+        await self._settle()
+        found = await self._registry.wanted(self._identity.name, self._settings.max_loaded)
+        self._wanted = {version.id: version for version in found}
+        may = [version for version in found if not self._precedence.stays_out(version.id, self._wanted)]
+        for version in may:
+            if hosted := self._leaving.back(version.id):
+                self._serve(hosted)
+        self._load_next(next(filter(self._may_load, may), None))
         for hosted in self.hosts:
-            if hosted.version.id not in wanted and hosted.version.id not in self._leaving:
+            if hosted.version.id not in self._wanted and hosted.version.id not in self._leaving:
                 self._leaving.begin(hosted, reason="no longer wanted")
+
+    def _may_load(self, version: Version) -> bool:
+        known = version.id in self.hosts or version.id in self._leaving
+        loading = self._loading is not None and self._loading[0].id == version.id
+        return not known and not loading and not self._failures.blocks(version.id, self._loader.folder(version))
+
+    def _load_next(self, version: Version | None) -> None:
+        """Begin with the most important that may be loaded now; what is loading then ends first."""
+        if self._loading is not None:
+            loading, task = self._loading
+            given_up = loading.id not in self._wanted or (version is not None and interrupts(version, loading))
+            if given_up and not task.cancelling():
+                task.cancel()
+        elif version is not None:
+            self._loading = version, asyncio.create_task(self._load(version))
 
     async def _settle(self) -> None:
         """Write to the registry and tell the collector what is still owed. Raises RouterError."""
@@ -149,30 +165,19 @@ class Reconciler:
             if self._publish.pop(version_id, None) is None or version_id not in self.hosts:
                 self._withdraw.add(version_id)  # it died meanwhile, or was taken out
                 continue
-            version = self.hosts[version_id].version
-            log.info("engine.ready", extra={"version": version_id, "url": url})
-            self._tell(version, EventKind.READY, uuid.uuid4().hex, engine=name, url=url)
-        self._flush()
+            self._reports.ready(self.hosts[version_id].version, url)
+        self._reports.flush()
 
     async def _load(self, version: Version) -> None:
-        folder = self._loader.folder(version)
-        attempt = uuid.uuid4().hex
         began = time.monotonic()
         try:
-            async with self._one_load:
-                child = await self._loader.load(version, self._in_memory, self._siblings.changed)
-        except (ArtefactError, NotReady, WorkerGone, NoRoom) as error:
-            if not error.retryable:
-                self._failures.broken(version.id, folder)
-                self._refuse(version, attempt, str(error), hopeless=True)
-                return
-            wait = self._failures.died(version.id, folder)
-            self._refuse(version, attempt, f"{error} (again in {wait:.0f} s)")
+            child = await self._loader.load(version, self._in_memory, self._siblings.changed)
+        except (ArtefactError, EngineError) as error:
+            self._not_loaded(version, error)
         except Exception as error:
             # The edge of a loop: whatever happens to one version, the others are served.
             log.exception("engine.load_failed")
-            wait = self._failures.died(version.id, folder)
-            self._refuse(version, attempt, f"{type(error).__name__} while loading (again in {wait:.0f} s)")
+            self._later(version, f"{type(error).__name__} while loading")
         else:
             selective = version.route in self._identity.selective
             hosted = Hosted(version, child, queue=self._settings.queue, selective=selective)
@@ -180,7 +185,25 @@ class Reconciler:
             self._spawn(self._watch(hosted))
             self._events.emit("engine.loaded", version=version.id, seconds=time.monotonic() - began)
         finally:
-            del self._loading[version.id]
+            self._loading = None
+            self._wake.set()
+
+    def _not_loaded(self, version: Version, error: ArtefactError | EngineError) -> None:
+        broke_off = isinstance(error, DecodeFailed) and self._failures.attempts(version.id) + 1 < TRIES
+        if not error.retryable and not broke_off:
+            self._failures.broken(version.id, self._loader.folder(version))
+            self._reports.refused(version, str(error), hopeless=True)
+            return
+        self._later(version, str(error))
+        if isinstance(error, NoRoom):
+            loaded = {hosted.version.id for hosted in self.hosts if hosted.version.id not in self._leaving}
+            lesser = self._precedence.give_way(version, self._wanted, loaded)
+            if lesser is not None:
+                self._leaving.begin(self.hosts[lesser], reason=f"{version.id} needs its room")
+
+    def _later(self, version: Version, why: str) -> None:
+        wait = self._failures.died(version.id, self._loader.folder(version))
+        self._reports.refused(version, f"{why} (again in {wait:.0f} s)")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -217,12 +240,15 @@ class Reconciler:
         self.hosts.remove(hosted)
         self._publish.pop(hosted.version.id, None)
         self._withdraw.add(hosted.version.id)
-        self._refuse(hosted.version, uuid.uuid4().hex, reason, hopeless=hopeless)
+        self._reports.refused(hosted.version, reason, hopeless=hopeless)
+        self._wake.set()
         await hosted.child.close()
         self._siblings.changed(hosted.child)
 
     def _ended(self, hosted: Hosted) -> None:
         self._siblings.changed(hosted.child)
+        if heir := self._precedence.left(hosted.version.id):
+            self._failures.forget(heir)
         self._wake.set()
 
     async def _take_out(self, hosted: Hosted, reason: str) -> None:
@@ -231,7 +257,7 @@ class Reconciler:
         self._publish.pop(version.id, None)
         if version.id in self._published:  # or it may be soon: what is under way is done before what is asked for now
             await self._withdrawn(version)
-            self._tell(version, EventKind.UNREADY, uuid.uuid4().hex, reason=reason)
+            self._reports.withdrawn(version, reason)
             await asyncio.sleep(self._timing.grace)
 
     async def _withdrawn(self, version: Version) -> None:
@@ -251,9 +277,10 @@ class Reconciler:
 
     async def _shut_down(self) -> None:
         await self._siblings.close()
-        for task in list(self._loading.values()):
+        if self._loading is not None:
+            _, task = self._loading
             task.cancel()
-        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
         for hosted in self.hosts:
             if hosted.version.id not in self._leaving:
                 self._leaving.begin(hosted, reason="the engine stops")
@@ -261,26 +288,3 @@ class Reconciler:
         self._withdraw |= self._published
         with contextlib.suppress(RouterError):
             await self._settle()
-
-    def _refuse(self, version: Version, attempt: str, reason: str, *, hopeless: bool = False) -> None:
-        """`hopeless`: trying again would not help, so the version should be rejected."""
-        log.error("engine.unready", extra={"version": version.id, "reason": reason})
-        self._tell(version, EventKind.UNREADY, attempt, reason=reason, hopeless=hopeless)
-        self._wake.set()
-
-    def _tell(self, version: Version, kind: EventKind, attempt: str, **data: str | bool) -> None:
-        """`attempt` makes the event's id unique, and sending it again harmless."""
-        event = RouteEvent(
-            id=f"{kind}:{self._identity.name}:{version.id}:{attempt}",
-            at=time.time(),
-            route=version.route,
-            kind=kind,
-            version=version.id,
-            data={"engine": self._identity.name, **data},
-        )
-        self._unsent.append(event)
-        self._flush()
-
-    def _flush(self) -> None:
-        while self._unsent and self._send(self._unsent[0]):
-            self._unsent.popleft()

@@ -39,7 +39,6 @@ class Runtime(Protocol):
     most_answer: int
     ends: frozenset[int]
     vocabulary: Vocabulary
-    load_seconds: float
 
     @property
     def rows(self) -> Rows:

@@ -4,7 +4,6 @@ the decoder. Only worker processes import this.
 A sequence is the prompt's tokens, the token that an answer is begun with (a prompt never holds it), and the answer.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,14 +24,12 @@ class Seq2SeqRuntime:
     """See Runtime. `threads`: of ONNX Runtime. Raises CorruptArtefact."""
 
     def __init__(self, folder: Path, *, threads: int) -> None:
-        began = time.monotonic()
         self._session = Seq2SeqSession.load(folder, threads=threads)
         self._most = self.most_answer = self._session.card.most_tokens
         self.context_length = 2 * self._most + 1  # each is as long as it may be, whatever the other
         self.ends = frozenset(self._session.card.ends)
         self.vocabulary = Vocabulary(pieces(folder), self._session.text)
         self.rows = Seq2SeqRows(self._session)
-        self.load_seconds = time.monotonic() - began
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """See Runtime. Raises ContextTooLong."""

@@ -79,7 +79,7 @@ class _Engine:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         hosted = self._hosts[request.match_info["version"]]
         measured = Measured(hosted, self._events, operation="chat")
-        with measured.place("generate"):
+        with measured.counted("generate"):
             return await self._answer(request, hosted, measured)
 
     async def _answer(self, request: web.Request, hosted: Hosted, measured: Measured) -> web.StreamResponse:

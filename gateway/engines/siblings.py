@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.errors import EngineError, NotReady
 from gateway.engines.hosting import Hosted
 from gateway.engines.instance import Instance
 
@@ -55,10 +55,11 @@ class Siblings:
                     await self._probe(hosted.child)
                 except NotReady as error:
                     self._failed(hosted, f"probed again when another came to its server, or went: {error}")
-                except WorkerGone:
-                    pass  # where its server has ended that is seen
-                except TimeoutError:  # busy with users: that says nothing of its answers
-                    log.warning("engine.not_probed_again", extra={"version": hosted.version.id})
+                except (EngineError, TimeoutError) as error:
+                    # Busy with users, say, which tells nothing of its answers; where its server has ended that is seen.
+                    if not hosted.child.gone.is_set():
+                        told = {"version": hosted.version.id, "reason": f"{type(error).__name__}: {error}"}
+                        log.warning("engine.not_probed_again", extra=told)
                 except Exception:
                     # The edge of a task: whatever happens to one probe, the others are made.
                     log.exception("engine.probe_failed")

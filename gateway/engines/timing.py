@@ -10,7 +10,6 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     prompt takes less."""
 
     tick: float = 0.5
-    load: float = 300.0
     grace: float = 3.0
     drain: float = 600.0
     stop: float = 30.0

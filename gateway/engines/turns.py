@@ -1,12 +1,11 @@
 """The seam between a worker process and what answers in it."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from exporters.models import CLOSED, ENCODER, GENAI, SEQ2SEQ, Confidence
-from gateway.engines.errors import NotReady
+from gateway.engines.errors import Unfit
 from gateway.engines.protocol import Event, Loaded
 
 RUNTIMES = (GENAI, CLOSED, ENCODER, SEQ2SEQ)
@@ -32,34 +31,31 @@ class Turns(Protocol[Asked]):
 def load(
     runtime: str, folder: Path, *, threads: int, cache_gb: float, send: Callable[[Event], None]
 ) -> tuple[Loaded, Turns[Any]]:
-    """Load an artefact's folder by its runtime; `cache_gb`: see Rows. Raises NotReady, ArtefactError, ImportError."""
+    """Load an artefact's folder by its runtime; `cache_gb`: see Rows. Raises NotReady, Unfit, ArtefactError,
+    ImportError."""
     if runtime == ENCODER:
         from exporters.models.encoder_session import EncoderSession  # noqa: PLC0415 - each runtime loads its own
         from gateway.engines.encode import EncoderSchedule, loaded_from  # noqa: PLC0415 - likewise
 
-        began = time.monotonic()
         session = EncoderSession.load(folder, threads=threads)
-        return loaded_from(session.card, time.monotonic() - began), EncoderSchedule(session, send)
+        return loaded_from(session.card), EncoderSchedule(session, send)
     confidence = Confidence.load(folder)
     if runtime == CLOSED:
         from exporters.models.closed import ClosedModel  # noqa: PLC0415 - each runtime loads its own libraries
         from gateway.engines.closed import ClosedSchedule  # noqa: PLC0415 - likewise
 
-        began = time.monotonic()
         model = ClosedModel.load(folder, threads=threads)
-        return Loaded(seconds=time.monotonic() - began), ClosedSchedule(model, send, confidence=confidence)
+        return Loaded(), ClosedSchedule(model, send, confidence=confidence)
     if runtime == GENAI:
         from gateway.engines.genai import GenAIRuntime  # noqa: PLC0415 - heavy, and its absence is a message too
         from gateway.engines.schedule import Schedule  # noqa: PLC0415 - with it
 
         genai = GenAIRuntime(folder, threads=threads, cache_gb=cache_gb)
-        loaded = Loaded(seconds=genai.load_seconds, context_length=genai.context_length)
-        return loaded, Schedule(genai, send, confidence=confidence)
+        return Loaded(), Schedule(genai, send, confidence=confidence)
     if runtime == SEQ2SEQ:
         from gateway.engines.schedule import Schedule  # noqa: PLC0415 - likewise
         from gateway.engines.seq2seq import Seq2SeqRuntime, Trimmed  # noqa: PLC0415 - likewise
 
         seq2seq = Seq2SeqRuntime(folder, threads=threads)
-        loaded = Loaded(seconds=seq2seq.load_seconds, context_length=seq2seq.context_length)
-        return loaded, Schedule(seq2seq, Trimmed(send), confidence=confidence)
-    raise NotReady(f"{folder} is for the runtime {runtime!r}; this engine runs {', '.join(RUNTIMES)}")
+        return Loaded(), Schedule(seq2seq, Trimmed(send), confidence=confidence)
+    raise Unfit(f"{folder} is for the runtime {runtime!r}; this engine runs {', '.join(RUNTIMES)}")

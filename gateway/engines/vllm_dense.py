@@ -19,8 +19,9 @@ async def dense(source: Path, cache: Path) -> Path:
     artefacts that are no longer there are removed. Raises NotReady, WorkerGone."""
     out = cache / source.name
     for old in cache.glob("*"):
-        if not (source.parent / old.name).exists() and not old.name.startswith("."):
-            shutil.rmtree(old, ignore_errors=True)
+        name = old.name.removeprefix(".").removesuffix(".tmp").removesuffix(".lock")  # what was killed leaves such
+        if not (source.parent / name).exists():
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     if (out / "config.json").is_file():
         return out
     process = await asyncio.create_subprocess_exec(

@@ -10,7 +10,7 @@ from pathlib import Path
 from exporters.models import Confidence, Manifest
 from exporters.models.vocabulary import Vocabulary
 from gateway.engines import vllm_dense, vllm_environment, vllm_log, vllm_memory
-from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.errors import NotReady, Unfit, WorkerGone
 from gateway.engines.vllm_adapters import CONFIG, WEIGHTS, Adapters
 from gateway.engines.vllm_child import Model, VllmChild
 from gateway.engines.vllm_command import Served, command, environ
@@ -48,8 +48,8 @@ class Fleet:
         self._bases: dict[str, Server] = {}  # by url; "" for the one that is launched
 
     async def start(self, folder: Path, manifest: Manifest, *, timeout: float) -> VllmChild:
-        """Have a server answer for the artefact in `folder`. One load at a time. Raises NotReady, WorkerGone (also
-        where it takes longer than `timeout` seconds)."""
+        """Have a server answer for the artefact in `folder`. One load at a time. Raises NotReady, Unfit, WorkerGone
+        (also where it takes longer than `timeout` seconds)."""
         if (folder / CONFIG).is_file():
             return await self._adapter(folder, manifest, timeout)
         return await self._whole(folder, manifest, timeout)
@@ -79,7 +79,7 @@ class Fleet:
 
     async def _whole(self, folder: Path, manifest: Manifest, timeout: float) -> VllmChild:
         if self._settings.vllm.adapters_on is not None:
-            raise NotReady(f"{manifest.id} is a whole model; this engine has vllm.adapters_on, and serves adapters")
+            raise Unfit(f"{manifest.id} is a whole model; this engine has vllm.adapters_on, and serves adapters")
         for file in ("config.json", _TOKENIZER):
             if not (folder / file).is_file():
                 raise NotReady(f"{folder} holds no {file}: it is no Hugging Face model folder")
@@ -104,12 +104,12 @@ class Fleet:
     async def _adapter(self, folder: Path, manifest: Manifest, timeout: float) -> VllmChild:
         base = self._settings.vllm.adapters_on
         if base is None:
-            raise NotReady(f"{manifest.id} is a LoRA adapter; set vllm.adapters_on of this engine, or merge it")
+            raise Unfit(f"{manifest.id} is a LoRA adapter; set vllm.adapters_on of this engine, or merge it")
         if not (folder / WEIGHTS).is_file():
             raise NotReady(f"{folder} holds {CONFIG} without {WEIGHTS}")
         tokenizer = next((place for place in (folder, Path(base)) if (place / _TOKENIZER).is_file()), None)
         if tokenizer is None:
-            raise NotReady(f"neither {folder} nor {base} holds a {_TOKENIZER}")
+            raise Unfit(f"neither {folder} nor {base} holds a {_TOKENIZER}")
         server = await self._base(base, timeout)
         try:
             name = await self._adapters.load(server, folder)

@@ -10,7 +10,8 @@ LONGEST = 10_000_000  # bytes of a file; between two looks it may grow beyond th
 BASE = "base"  # the name of the file of a base's server, as others have their artefact's
 LOOK_SECONDS = 5.0
 _TAIL = 65_536  # bytes that are looked through for the reason of an end
-_REASON = re.compile(r"\b(\w*(?:Error|Exception|Interrupt)\b: .+)")
+# An exception with the line after it, where that goes on (as pydantic's do); or what argparse says.
+_REASON = re.compile(r"\b(\w*(?:Error|Exception|Interrupt)\b: .+(?:\n(?:\([^)]*\) )?  \S.*)?|error: .+)")
 _LONGEST_REASON = 500  # characters
 
 log = logging.getLogger("retort.engine")
@@ -53,7 +54,7 @@ def reason(path: Path | None) -> str:
         stream.seek(max(0, path.stat().st_size - _TAIL))
         lines = stream.read().decode("utf-8", "replace").splitlines()
     found = _REASON.search("\n".join(line for line in lines if " WARNING " not in line))
-    return found[1].strip()[:_LONGEST_REASON] if found else "no reason"
+    return re.sub(r"\s*\n(?:\([^)]*\))?\s*", "; ", found[1].strip())[:_LONGEST_REASON] if found else "no reason"
 
 
 def _before(path: Path) -> Path:

@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from exporters import child
-from gateway.engines import vllm_log
+from gateway.engines import vllm_log, vllm_wire
 from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.memory import FirstToGo, as_others
 
@@ -21,8 +21,8 @@ PULSE = 1.0  # seconds between two looks at a server's health
 MISSES = 3  # looks in a row that it refuses: then it is gone
 LOOK_SECONDS = 10.0  # a busy machine may answer late; one that answers nothing at all is seen where an answer is due
 END_SECONDS = 10.0
-_OF_THE_MODEL = ("ValueError", "KeyError", "AttributeError", "NotImplementedError", "ValidationError")
-_OF_THE_MACHINE = ("memory", "Memory", "address", "Address")
+_OF_THE_MODEL = ("ValueError", "KeyError", "AttributeError", "NotImplementedError")
+_OF_THE_ENGINE = ("memory", "Memory", "address", "Address", "parallel", "max_model_len")  # another might serve it
 
 
 class Server:
@@ -155,7 +155,11 @@ class Server:
         """What it serves. Raises WorkerGone."""
         try:
             async with self._session.get(f"{self.url}/v1/models") as response:
-                return msgspec.json.decode(await response.read(), type=_Cards).data
+                said = await response.read()
+                if not response.ok:
+                    message = vllm_wire.fault(said).message
+                    raise WorkerGone(f"{self.url}/v1/models answered {response.status}: {message or 'no reason'}")
+                return msgspec.json.decode(said, type=_Cards).data
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
             raise WorkerGone(f"{self.url}/v1/models: {type(error).__name__}") from error
 
@@ -170,7 +174,8 @@ class Server:
             await asyncio.sleep(0.2)
         reason = vllm_log.reason(self._log)
         said = f"vLLM could not start ({self._why}): {reason}; {self._log} says more"
-        for_good = reason.startswith(_OF_THE_MODEL) and not any(word in reason for word in _OF_THE_MACHINE)
+        of_the_model = reason.startswith(_OF_THE_MODEL) or "rchitecture" in reason
+        for_good = of_the_model and not any(word in reason for word in _OF_THE_ENGINE)
         raise NotReady(said) if for_good else WorkerGone(said)
 
     async def _see_end(self, process: asyncio.subprocess.Process) -> None:

@@ -191,6 +191,8 @@ def refusal(told: Fault, options: Options) -> EngineError:
         return VersionUnknown()
     if told.code in (502, 503, 504) or "EngineCore" in told.message:
         return WorkerGone()  # the server will end by itself
+    if told.code in (401, 403, 429):
+        return WorkerGone(f"the server of this version answered {told.code}")
     if told.code not in (400, 422):
         return DecodeFailed()  # its message may tell of other requests; the server's log has it
     if told.param == "input_tokens" or "maximum context length" in told.message:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from exporters.child import ending_with
 from exporters.models import ArtefactError
-from gateway.engines.errors import NotReady
+from gateway.engines.errors import NotReady, Unfit
 from gateway.engines.memory import FirstToGo, lacking
 from gateway.engines.protocol import LENGTH, Cancel, Encode, Order, Refused, Report, Unloadable, order, pack
 from gateway.engines.turns import load
@@ -37,9 +37,14 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
             loaded, turns = load(runtime, folder, threads=threads, cache_gb=cache_gb, send=send)
     except Exception as error:
         # The edge of the process: what is neither the artefact's nor the memory's fault is told by a traceback.
-        if not (no_room := lacking(error)) and not isinstance(error, NotReady | ArtefactError | ImportError):
+        if lacking(error):
+            send(Unloadable(f"there is no memory left to load it: {error}", lacks="memory"))
+        elif isinstance(error, ImportError | Unfit):
+            send(Unloadable(str(error), lacks="package"))
+        elif isinstance(error, NotReady | ArtefactError):
+            send(Unloadable(str(error)))
+        else:
             raise
-        send(Unloadable(f"there is no memory left to load it: {error}" if no_room else str(error), again=no_room))
         return 1
     send(loaded)
     orders: queue.SimpleQueue[Order | Encode] = queue.SimpleQueue()

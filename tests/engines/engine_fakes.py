@@ -44,7 +44,6 @@ class ScriptedRuntime:
         self.context_length = self.most_answer = context_length
         self.rows = ScriptedRows(self, count, most)
         self.ends = frozenset({END})
-        self.load_seconds = 0.0
         self.vocabulary = Vocabulary(
             {"added_tokens": [{"id": END, "content": "<end>", "special": True}]},
             lambda ids: bytes(ids).decode("latin-1"),
@@ -152,7 +151,7 @@ class ScriptedChild:
 
     def __init__(self, runtime: ScriptedRuntime, confidence: Confidence | None = None) -> None:
         self.told: list[Event] = []
-        self.loaded = Loaded(seconds=0.0)
+        self.loaded = Loaded()
         self._schedule = Schedule(runtime, self.told.append, confidence=confidence)
 
     async def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from engine_fakes import FakeRegistry, until, version
+from idle_instance import IdleInstance
 
 from gateway.engines.instance import Instance
 from gateway.engines.reconcile import Identity, Reconciler
@@ -47,30 +48,19 @@ class SlowRegistry(FakeRegistry):
         super().withdraw(version_id)
 
 
-class Loaded:
-    pid, ending, silent = None, "it ended", 0.0
-
-    def __init__(self) -> None:
-        self.gone = asyncio.Event()
-        self.place = self
-
-    async def close(self) -> None:
-        self.gone.set()
-
-
 class Loading:
     """Everything loads at once. `children`: what was loaded."""
 
     def __init__(self) -> None:
-        self.children: list[Loaded] = []
+        self.children: list[IdleInstance] = []
 
     def folder(self, version: Version) -> Path:
         return Path("/nowhere")
 
     async def load(
         self, version: Version, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
-    ) -> Loaded:
-        self.children.append(Loaded())
+    ) -> IdleInstance:
+        self.children.append(IdleInstance())
         return self.children[-1]
 
     async def again(self, child: Instance) -> None:

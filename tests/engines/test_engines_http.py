@@ -13,6 +13,9 @@ import pytest
 from engine_fakes import Served, Tiny, until
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from gateway.engines.measured import Measured
+from router import Events
+
 pytestmark = pytest.mark.e2e
 
 MESSAGES = [{"role": "system", "content": "Name the colour as JSON."}, {"role": "user", "content": "7: a red car"}]
@@ -239,6 +242,21 @@ async def test_a_killed_worker_is_a_502_before_the_first_byte_and_an_error_event
     last = (await events_of(streaming))[-1]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "worker_gone"
     assert (await served.post(ask())).status == 502
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(ValueError("ours"), "internal_error"), (ConnectionResetError(), "cancelled")]
+)
+async def test_a_fault_of_the_engine_is_told_from_a_client_that_left(
+    served: Served, error: Exception, outcome: str
+) -> None:
+    told: list[dict[str, Any]] = []
+    events = Events()
+    events.subscribe(lambda name, fields: told.append({"name": name, **fields}))
+    measured = Measured(served.hosted, events, operation="chat")
+    with pytest.raises(type(error)), measured.counted("generate"):
+        raise error
+    assert [event["outcome"] for event in told if event["name"] == "engine.request"] == [outcome]
 
 
 async def test_every_request_is_measured(served: Served) -> None:

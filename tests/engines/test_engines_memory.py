@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from engine_fakes import Tiny
 
-from exporters.models import CLOSED, ExportFailed, Manifest
+from exporters.models import CLOSED, CorruptArtefact, ExportFailed, Manifest
 from exporters.models.rows import Rows
 from gateway.engines.child import Child
-from gateway.engines.errors import NoRoom, NotReady, WorkerGone
+from gateway.engines.errors import NoRoom, Unfit, WorkerGone
 from gateway.engines.loading import Loader
-from gateway.engines.memory import AROUND_WEIGHTS, FirstToGo, check, needs, resident
+from gateway.engines.memory import AROUND_WEIGHTS, FirstToGo, check, lacking, needs, resident
 
 
 def manifest(**sizes: int) -> Manifest:
@@ -40,7 +40,7 @@ def test_a_version_needs_its_weights_what_is_around_them_and_its_cache(tiny: Tin
 
 def test_a_version_that_needs_too_much_is_refused_and_one_that_needs_what_others_hold_waits() -> None:
     check("v2", 0.0, needed=1e9, most_gb=1.0)
-    with pytest.raises(NotReady, match=r"v2 takes about 1\.00 GB, more than memory_gb: 0\.9 of this engine"):
+    with pytest.raises(Unfit, match=r"v2 takes about 1\.00 GB, more than memory_gb: 0\.9 of this engine"):
         check("v2", 0.0, needed=1e9, most_gb=0.9)
     with pytest.raises(NoRoom, match=r"v2 takes about 1\.00 GB and 0\.60 are in use, of memory_gb: 1\.5") as caught:
         check("v2", 6e8, needed=1e9, most_gb=1.5)
@@ -55,6 +55,15 @@ def test_what_is_held_is_what_is_there_or_what_was_said_to_be_needed() -> None:
     loader._needs = {own: 1e12, 2**30: 1e12}
     assert loader._held({own, None}) == 1e12
     assert loader._needs == {own: 1e12}, "the other has ended"
+
+
+def test_memory_that_ends_is_known_below_what_a_loader_makes_of_it() -> None:
+    said = CorruptArtefact("v1 holds no encoder that can be run: ")
+    said.__cause__ = MemoryError()
+    assert lacking(said)
+    assert lacking(ValueError("Unable to allocate 1.2 GiB for an array with shape (9, 9) and data type float32"))
+    said.__cause__ = ValueError("its shape")
+    assert not lacking(said)
 
 
 def test_a_process_that_has_ended_holds_nothing() -> None:

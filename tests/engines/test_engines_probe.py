@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from exporters.models import GENAI, Manifest
-from gateway.engines.errors import NotReady
+from gateway.engines.errors import DecodeFailed, EngineError, InvalidRequest, NotReady
 from gateway.engines.probe import TOLERANCE, probe
 from gateway.engines.protocol import Alternative, Done, Event, Options, Piece, Started, Token
 
@@ -58,6 +58,24 @@ async def proven(child: Scripted, *entries: dict[str, Any]) -> str:
     except NotReady as error:
         return str(error)
     return ""
+
+
+class Refusing(Scripted):
+    """Answers nothing."""
+
+    def __init__(self, error: EngineError) -> None:
+        super().__init__(())
+        self.error = error
+
+    async def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
+        raise self.error
+        yield
+
+
+async def test_a_question_that_is_refused_is_the_versions_fault_and_a_pass_that_breaks_off_may_not_be() -> None:
+    assert "a probe failed: its template" in await proven(Refusing(InvalidRequest("its template")), golden())
+    with pytest.raises(DecodeFailed, match="a probe failed: The runtime failed"):
+        await proven(Refusing(DecodeFailed()), golden())
 
 
 async def test_without_log_probabilities_the_text_must_be_the_same() -> None:

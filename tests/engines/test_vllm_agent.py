@@ -21,7 +21,7 @@ from router import EventKind, Events, parse
 
 pytestmark = pytest.mark.e2e
 
-TIMING = Timing(tick=0.05, grace=0.2, drain=5.0, hang=5.0, first_backoff=0.2, longest_backoff=0.5, load=5.0)
+TIMING = Timing(tick=0.05, grace=0.2, drain=5.0, hang=5.0, first_backoff=0.2, longest_backoff=0.5)
 
 
 class Running(msgspec.Struct):
@@ -65,7 +65,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     put(store, "old", tmp_path / "source")
     put(store, "new", tmp_path / "source", logprobs=[-0.25] * 4)
     async with FakeVllm("old", b"old").running() as old, FakeVllm("new", b"new").running() as new:
-        engine = {"runtime": "vllm", "vllm": {"urls": [old.url, new.url]}}
+        engine = {"runtime": "vllm", "load_timeout": 5, "vllm": {"urls": [old.url, new.url]}}
         config = parse(
             f"""
 state: {tmp_path / "state"}

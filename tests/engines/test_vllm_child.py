@@ -46,6 +46,20 @@ def text(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Piece))
 
 
+async def test_what_a_server_refuses_to_tell_is_told_with_its_reason_and_worth_another_try(
+    child: VllmChild, fake: FakeVllm
+) -> None:
+    fake.tells = False
+    server = await Server.find(fake.url)
+    with pytest.raises(WorkerGone, match="/v1/models answered 500: it broke"):
+        await server.models()
+    await server.close()
+    for status in (401, 429):
+        fake.refusal = status, {"message": "not you"}
+        with pytest.raises(WorkerGone, match=f"the server of this version answered {status}"):
+            await ask(child)
+
+
 async def test_an_answer_comes_as_from_any_other_runtime(child: VllmChild) -> None:
     events = await ask(child)
     assert events[0] == Started(id=1, prompt_tokens=3, queue_seconds=None)

@@ -13,7 +13,7 @@ from engine_fakes import until
 from fake_vllm import FakeVllm, write_tokenizer
 
 from exporters.models import VLLM, Manifest
-from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.errors import NotReady, Unfit, WorkerGone
 from gateway.engines.protocol import Options, Piece
 from gateway.engines.vllm_child import VllmChild
 from gateway.engines.vllm_environment import ask
@@ -207,9 +207,9 @@ async def test_an_adapter_that_vllm_refuses(fleets: Make, tmp_path: Path, status
 
 
 async def test_an_engine_serves_adapters_or_whole_models_and_says_which(fleets: Make, tmp_path: Path) -> None:
-    with pytest.raises(NotReady, match=r"set vllm.adapters_on of this engine, or merge it"):
+    with pytest.raises(Unfit, match=r"set vllm.adapters_on of this engine, or merge it"):
         await fleets(urls=["http://127.0.0.1:9"]).start(adapter(tmp_path, "v1"), manifest(), timeout=5)
-    with pytest.raises(NotReady, match=r"this engine has vllm.adapters_on"):
+    with pytest.raises(Unfit, match=r"this engine has vllm.adapters_on"):
         await fleets(adapters_on="/models/base").start(whole(tmp_path, "v2"), manifest("v2"), timeout=5)
 
 

@@ -57,6 +57,29 @@ def test_the_log_of_the_last_server_is_kept_and_a_reason_is_found_in_that_of_thi
     assert reason(None) == "no reason"
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (
+            "(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+            "(APIServer pid=7)   Value error, Model architectures ['X'] are not supported for now.\n",
+            "ValidationError: 1 validation error for ModelConfig; Value error, Model architectures ['X'] are not "
+            "supported for now.",
+        ),
+        (
+            "usage: api_server.py [options]\napi_server.py: error: unrecognized arguments: --dtyp\n",
+            "error: unrecognized arguments: --dtyp",
+        ),
+    ],
+)
+def test_a_reason_is_whole_where_it_goes_on_and_found_where_the_command_line_was_wrong(
+    tmp_path: Path, said: str, found: str
+) -> None:
+    path = tmp_path / "v1.log"
+    path.write_text(said)
+    assert reason(path) == found
+
+
 async def test_a_launched_server_that_says_much_has_a_short_log_and_those_of_artefacts_that_are_gone_are_removed(
     fleets: Make, program: Any, tmp_path: Path
 ) -> None:

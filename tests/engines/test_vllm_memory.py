@@ -13,7 +13,7 @@ from test_vllm_fleet import Make, adapter, manifest, whole
 from exporters.models import Manifest, Store
 from exporters.models.errors import CorruptArtefact
 from exporters.models.tensors import write_tensors
-from gateway.engines.errors import NoRoom, NotReady
+from gateway.engines.errors import NoRoom, NotReady, Unfit
 from gateway.engines.instance import Instance
 from gateway.engines.loading import Loader
 from gateway.engines.vllm_environment import Environment
@@ -112,7 +112,7 @@ class Needing(msgspec.Struct):
     ("needed", "held", "kind", "why"),
     [
         (1e9, [], NotReady, "it was started"),
-        (3e9, [], NotReady, "v1 takes about 3.00 GB, more than memory_gb: 2 of this engine"),
+        (3e9, [], Unfit, "v1 takes about 3.00 GB, more than memory_gb: 2 of this engine"),
         (2e9, [None, os.getpid()], NoRoom, "v1 takes about 2.00 GB and .* are in use"),
     ],
 )

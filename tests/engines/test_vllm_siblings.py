@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from fake_vllm import FakeVllm, write_tokenizer
 from vllm_students import GOLDEN, publish
 
 from collector import socket_path
-from exporters.models import Store
+from exporters.models import Manifest, Store
 from gateway.engines.agent import Seams, run
 from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.hosting import Hosted
+from gateway.engines.loading import Loader
+from gateway.engines.protocol import Event, Started
 from gateway.engines.siblings import Siblings
 from gateway.engines.timing import Timing
 from router import EventKind, Events, parse
@@ -138,8 +140,45 @@ async def test_one_that_answers_otherwise_then_is_taken_out_and_rejected_and_the
 
 
 class Beside:
+    pid = None
+
     def __init__(self, place: object) -> None:
         self.place, self.gone = place, asyncio.Event()
+        self.ended = ""
+
+    async def generate(self, messages: object, options: object) -> AsyncGenerator[Event, None]:
+        await asyncio.sleep(60)
+        yield Started(id=1, prompt_tokens=1, queue_seconds=None)
+
+    def kill(self) -> None:
+        self.ended += "killed "
+
+    async def close(self) -> None:
+        self.ended += "closed"
+
+
+class Starting:
+    def __init__(self, child: Beside) -> None:
+        self.child = child
+
+    async def start(self, folder: Path, manifest: Manifest) -> Beside:
+        return self.child
+
+
+@pytest.mark.parametrize(("beside", "ended"), [(True, "closed"), (False, "killed closed")])
+async def test_a_server_that_is_late_with_one_versions_probes_is_not_ended_under_the_others(
+    tmp_path: Path, beside: bool, ended: str
+) -> None:
+    store, source, server = Store(tmp_path / "artefacts"), tmp_path / "source", object()
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    publish(store, "new", source, [{"messages": GOLDEN, "answer": "new", "max_tokens": 8}])
+    child, other = Beside(server), Beside(server if beside else object())
+    loader = Loader(store, Starting(child), memory_gb=None, seconds=0.05)  # type: ignore[arg-type]
+    with pytest.raises(WorkerGone, match="the probes took longer"):
+        await loader.load(version("new"), lambda: [other], lambda _: None)  # type: ignore[list-item]
+    assert child.ended == ended
+    assert not other.ended
 
 
 class Played:
@@ -172,12 +211,19 @@ async def test_a_probe_that_takes_too_long_or_a_server_that_ends_rejects_nobody(
 ) -> None:
     server = object()
     played = Played(*(hosted(name, server) for name in ("new", "busy", "gone", "odd", "bad", "good")))
-    played.outcomes = {"busy": TimeoutError(), "gone": WorkerGone(), "odd": ValueError(), "bad": NotReady("wrong")}
+    played.outcomes = {
+        "busy": TimeoutError(),
+        "gone": WorkerGone("it went"),
+        "odd": ValueError(),
+        "bad": NotReady("wrong"),
+    }
     played.siblings.changed(played.hosted[0].child)
     await until(lambda: played.asked == ["busy", "gone", "odd", "bad", "good"])
     assert played.failed == [("bad", "probed again when another came to its server, or went: wrong")]
     told = [(r.levelno, r.getMessage()) for r in caplog.records]
-    assert told == [(logging.WARNING, "engine.not_probed_again"), (logging.ERROR, "engine.probe_failed")]
+    not_probed = (logging.WARNING, "engine.not_probed_again")
+    assert told == [not_probed, not_probed, (logging.ERROR, "engine.probe_failed")]
+    assert [vars(record).get("reason") for record in caplog.records[:2]] == ["TimeoutError: ", "WorkerGone: it went"]
 
 
 async def test_only_those_on_the_same_server_are_asked_one_after_the_other_until_it_ends() -> None:

@@ -73,6 +73,30 @@ def test_it_ends_at_a_sigterm_and_not_at_a_terminals_ctrl_c(tmp_path: Path, by: 
     assert ended(sleeper)
 
 
+def test_the_program_may_remove_what_it_has_outside_of_itself(tmp_path: Path) -> None:
+    told, outside = tmp_path / "pid", tmp_path / "outside"
+    tidy = "import atexit, os, signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit())\n"
+    tidy += f"open({str(outside)!r}, 'w').close()\natexit.register(os.remove, {str(outside)!r})\n"
+    line = [sys.executable, child.__file__, str(os.getpid()), sys.executable, "-c", tidy + PROGRAM, str(told)]
+    with subprocess.Popen(line) as process:
+        sleeper = below(told)
+        assert outside.exists()
+        process.terminate()
+        process.wait(30)
+    assert not outside.exists()
+    assert ended(sleeper)
+
+
+def test_a_program_that_will_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "pid"
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + PROGRAM
+    with subprocess.Popen([sys.executable, child.__file__, str(os.getpid()), sys.executable, "-c", deaf, told]) as run:
+        sleeper = below(told)
+        run.terminate()
+        assert run.wait(30) == 128 + signal.SIGTERM
+    assert ended(sleeper)
+
+
 def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     line = [sys.executable, "-c", PARENT, child.__file__, sys.executable, "-c", PROGRAM, str(told)]

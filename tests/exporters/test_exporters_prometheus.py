@@ -240,6 +240,7 @@ def test_unknown_events_and_missing_times_are_passed_over() -> None:
     page = page_after(("no.such_event", {"x": 1}), ("gateway.request", refused), ("engine.request", idle))
     assert 'stream="false",version=""} 1.0' in page
     assert "gen_ai_server_time_to_first_token_seconds_count" not in page
+    assert "per_output_token_seconds_count" not in page_after(("engine.request", {**ENGINE, "gaps": []})), "one piece"
 
 
 PROCESS = """

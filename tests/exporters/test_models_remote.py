@@ -156,6 +156,7 @@ def test_a_changed_file_is_not_taken_and_a_half_fetched_artefact_goes_on(tmp_pat
     with pytest.raises(CorruptArtefact, match="has sha256"):
         two.verify("v-1")
     assert not two.path("v-1").exists()
+    assert not list((tmp_path / "two").glob("*/v-1")), "nor is it half there"
     blob.write_bytes(right)
     (tmp_path / "mounted" / "blobs" / made.files["model.onnx"]).unlink()  # it has come before
     assert two.verify("v-1") == made

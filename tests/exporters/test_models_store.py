@@ -1,4 +1,6 @@
+import os
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +56,16 @@ def test_a_killed_attempt_leaves_nothing_for_the_next(store: Store) -> None:
     (store.staging("v-1") / "half.onnx").write_bytes(b"half")
     path = publish(store)
     assert not (path / "half.onnx").exists()
+
+
+def test_what_was_staged_and_is_old_goes_with_what_it_holds_and_nothing_that_is_on_its_way(store: Store) -> None:
+    killed, on_its_way = store.staging("v-1"), store.staging("v-2")
+    for folder in (killed, on_its_way):
+        (folder / "model.onnx").write_bytes(b"graph")
+    long_ago = time.time() - 2 * 86_400
+    os.utime(killed, (long_ago, long_ago))
+    store.sweep()
+    assert (killed.exists(), on_its_way.exists()) == (False, True)
 
 
 def test_a_folder_without_a_manifest_is_replaced(store: Store) -> None:

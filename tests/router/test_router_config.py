@@ -105,6 +105,12 @@ def test_a_student_may_be_a_recipes_name_alone() -> None:
         ("student: {}", "rollout: {min_dwell: .inf}", "routes.support.rollout.min_dwell", "finite number"),
         ("student: {}", "outcomes: {window: 0}", "routes.support.outcomes.window", "greater than 0"),
         ("openai/gpt-4o", "gpt-4o", "routes.support.teachers", "UPSTREAM/MODEL with an upstream of: openai"),
+        (
+            "engines: {local: {}}\nroutes:",
+            "engines: {local: {max_loaded: 1}}\nroutes:\n  other: {teachers: [openai/gpt-4o], student: {}}",
+            "engines.local.max_loaded: 1 can't hold the live versions of the 2 routes whose students it serves",
+            "write 4 for a test beside each",
+        ),
         ("student: {}", "student: {engine: vllm}", "routes.support.student.engine", "not one of: local"),
         (
             "distillation_allowed: true",

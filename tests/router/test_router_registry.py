@@ -130,9 +130,24 @@ def test_an_engine_wants_those_in_service_then_candidates_then_the_last_retired(
     commit(registry, expected=(0, 0), revision=1, offset=3, stages={"older": stages["older"]})
     commit(registry, expected=(1, 3), revision=2, offset=9, stages=stages)
     names = [v.id for v in registry.wanted("local", 9)]
-    assert set(names[:2]) == {"live", "next"}
-    assert names[2:] == ["new", "old", "older"]
+    assert names == ["live", "next", "new", "old", "older"]
     assert len(registry.wanted("local", 3)) == 3
+
+
+def test_what_one_route_tests_never_takes_the_place_of_what_another_serves(registry: Registry) -> None:
+    stages = {"live": Stage.LIVE, "next": Stage.SHADOW, "was": Stage.RETIRED, "before": Stage.RETIRED}
+    for route, at, offset in (("r", 1.0, 9), ("busy", 2.0, 9_000_000)):
+        for name in stages:
+            made = version(f"{route}-{name}", at=at)
+            registry.add_version(msgspec.structs.replace(made, route=route))
+        commit(
+            registry, expected=(0, 0), revision=1, offset=offset, route=route, stages={f"{route}-before": Stage.RETIRED}
+        )
+        moved = {f"{route}-{name}": stage for name, stage in stages.items()}
+        commit(registry, expected=(1, offset), revision=2, offset=offset + 1, route=route, stages=moved)
+    names = [v.id for v in registry.wanted("local", 9)]
+    assert names[:4] == ["busy-live", "r-live", "busy-next", "r-next"]
+    assert names[4:] == ["busy-was", "r-was", "busy-before", "r-before"]
 
 
 def test_a_snapshot_tells_which_of_the_served_versions_call_tools(registry: Registry) -> None:

@@ -1,0 +1,19 @@
+"""An instance that nobody has to load."""
+
+import asyncio
+
+
+class IdleInstance:
+    """One that was never asked for anything, in a place of its own."""
+
+    pid, ending, silent = None, "it ended", 0.0
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.place = self
+
+    def kill(self) -> None:
+        self.gone.set()
+
+    async def close(self) -> None:
+        self.gone.set()

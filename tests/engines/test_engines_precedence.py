@@ -1,0 +1,200 @@
+"""Which version is loaded where not all can be, or not at once."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from engine_fakes import FakeRegistry, until, version
+from idle_instance import IdleInstance
+
+from exporters.models import MissingArtefact
+from gateway.engines.errors import DecodeFailed, NoRoom, NotReady, Unfit, WorkerGone
+from gateway.engines.instance import Instance
+from gateway.engines.precedence import Precedence, interrupts
+from gateway.engines.reconcile import Identity, Reconciler
+from gateway.engines.registry_thread import RegistryThread
+from gateway.engines.timing import Timing
+from router import EventKind, Events, RouteEvent, Stage
+from router.config_engines import EngineSettings
+from router.registry import Version
+
+TIMING = Timing(tick=0.02, grace=0.02, drain=1.0, stop=1.0, first_backoff=0.05, longest_backoff=0.2)
+
+
+def staged(name: str, stage: Stage) -> Version:
+    return msgspec.structs.replace(version(name), stage=stage)
+
+
+LIVE, SHADOW = staged("live", Stage.LIVE), staged("shadow", Stage.SHADOW)
+CANDIDATE, RETIRED = staged("candidate", Stage.CANDIDATE), staged("retired", Stage.RETIRED)
+
+
+class Loads:
+    """A loader with room for `most` versions; loads of `slow` ones never end, those of `failing` ones raise."""
+
+    def __init__(self) -> None:
+        self.most = 9
+        self.slow: set[str] = set()
+        self.failing: dict[str, Exception] = {}
+        self.began: list[str] = []
+        self.given_up: list[str] = []
+        self.instances: dict[str, IdleInstance] = {}
+
+    def folder(self, version: Version) -> Path:
+        return Path("/nowhere") / version.artefact
+
+    async def load(
+        self, version: Version, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
+    ) -> IdleInstance:
+        self.began.append(version.id)
+        if version.id in self.failing:
+            raise self.failing[version.id]
+        if version.id in self.slow:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.1)  # a server takes a while to end
+                self.given_up.append(version.id)
+                raise
+        if len(list(loaded())) >= self.most:
+            raise NoRoom("there is none")
+        self.instances[version.id] = IdleInstance()
+        return self.instances[version.id]
+
+    async def again(self, child: Instance) -> None:
+        raise AssertionError
+
+
+class Stand:
+    def __init__(self) -> None:
+        self.registry, self.loads, self.told = FakeRegistry(), Loads(), list[RouteEvent]()
+        self._stop = asyncio.Event()
+        self._thread = RegistryThread(lambda: self.registry)  # type: ignore[arg-type, return-value]
+
+    async def __aenter__(self) -> "Stand":
+        made = Reconciler(
+            EngineSettings(),
+            Identity("local", "http://127.0.0.1:1"),
+            loader=self.loads,  # type: ignore[arg-type]
+            registry=self._thread,
+            send=lambda event: self.told.append(event) is None,
+            events=Events(),
+            timing=TIMING,
+        )
+        self._task = asyncio.create_task(made.run(self._stop))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await self._task
+        await self._thread.close()
+
+    async def ready(self, *names: str) -> None:
+        await until(lambda: set(self.registry.endpoints) == set(names))
+
+    def unready(self, name: str) -> list[dict[str, Any]]:
+        return [dict(event.data) for event in self.told if (event.kind, event.version) == (EventKind.UNREADY, name)]
+
+
+async def test_what_ended_gives_its_room_to_a_candidate_and_stays_out_until_there_is_room_again() -> None:
+    async with Stand() as stand:
+        stand.loads.most = 2
+        stand.registry.set(LIVE, RETIRED)
+        await stand.ready("live", "retired")
+        stand.registry.set(LIVE, CANDIDATE, RETIRED)
+        await stand.ready("live", "candidate")
+        await asyncio.sleep(10 * TIMING.tick)
+        assert stand.loads.began.count("retired") == 1, "it is not tried where it would find no room"
+        assert [told["reason"] for told in stand.unready("retired")] == ["candidate needs its room"]
+        stand.registry.set(LIVE, RETIRED)
+        await stand.ready("live", "retired")
+
+
+async def test_a_live_version_whose_process_ended_gets_its_room_back_from_a_candidate() -> None:
+    async with Stand() as stand:
+        stand.registry.set(LIVE)
+        await stand.ready("live")
+        stand.loads.most = 1
+        stand.loads.failing["live"] = WorkerGone()
+        stand.loads.instances["live"].kill()
+        stand.registry.set(LIVE, CANDIDATE)
+        await stand.ready("candidate")
+        del stand.loads.failing["live"]
+        await stand.ready("live")
+
+
+async def test_those_that_matter_as_much_do_not_send_each_other_away() -> None:
+    async with Stand() as stand:
+        stand.loads.most = 1
+        stand.registry.set(SHADOW)
+        await stand.ready("shadow")
+        stand.registry.set(SHADOW, staged("canary", Stage.CANARY))
+        await until(lambda: len(stand.unready("canary")) > 1)
+        assert set(stand.registry.endpoints) == {"shadow"}
+
+
+async def test_a_live_version_does_not_wait_for_a_candidates_load_which_begins_anew() -> None:
+    async with Stand() as stand:
+        stand.registry.set(LIVE)
+        await stand.ready("live")
+        stand.loads.slow = {"candidate"}
+        stand.registry.set(LIVE, CANDIDATE)
+        await until(lambda: "candidate" in stand.loads.began)
+        stand.loads.instances["live"].kill()
+        await until(lambda: not stand.registry.endpoints)
+        await stand.ready("live")
+        assert stand.loads.given_up == ["candidate"]
+        assert not stand.unready("candidate"), "it is nobody's fault"
+        await until(lambda: stand.loads.began.count("candidate") == 2)
+
+
+async def test_a_load_that_is_no_longer_wanted_is_given_up() -> None:
+    async with Stand() as stand:
+        stand.loads.slow = {"candidate"}
+        stand.registry.set(CANDIDATE)
+        await until(lambda: "candidate" in stand.loads.began)
+        stand.registry.set(SHADOW)
+        await stand.ready("shadow")
+        assert stand.loads.given_up == ["candidate"]
+
+
+@pytest.mark.parametrize(("error", "tries"), [(NotReady("its graph"), 1), (DecodeFailed("a probe failed"), 3)])
+async def test_what_is_to_blame_itself_is_rejected_and_probes_that_break_off_thrice_are(
+    error: Exception, tries: int
+) -> None:
+    async with Stand() as stand:
+        stand.loads.failing["candidate"] = error
+        stand.registry.set(CANDIDATE)
+        await until(lambda: any(told["hopeless"] for told in stand.unready("candidate")))
+        assert [told["hopeless"] for told in stand.unready("candidate")] == [False] * (tries - 1) + [True]
+
+
+@pytest.mark.parametrize("error", [Unfit("memory_gb"), MissingArtefact("a disk that comes"), NoRoom()])
+async def test_what_another_configuration_or_another_moment_may_mend_is_never_rejected(error: Exception) -> None:
+    async with Stand() as stand:
+        stand.loads.failing["live"] = error
+        stand.registry.set(LIVE)
+        await until(lambda: len(stand.unready("live")) > 3)
+        assert not any(told["hopeless"] for told in stand.unready("live"))
+        stand.loads.failing.clear()
+        await stand.ready("live")
+
+
+def test_who_gives_way_is_the_last_that_matters_less() -> None:
+    wanted = {one.id: one for one in (LIVE, SHADOW, CANDIDATE, RETIRED)}
+    precedence = Precedence()
+    assert precedence.give_way(CANDIDATE, wanted, ["live", "shadow"]) is None
+    assert precedence.give_way(LIVE, wanted, ["shadow", "retired"]) == "retired"
+    assert precedence.stays_out("retired", wanted)
+    assert precedence.left("retired") == "live"
+    assert precedence.left("shadow") is None
+    assert not precedence.stays_out("retired", wanted), "another has left: there may be room"
+
+
+def test_users_wait_for_live_versions_alone() -> None:
+    assert interrupts(LIVE, CANDIDATE)
+    assert not interrupts(LIVE, LIVE)
+    assert not interrupts(SHADOW, CANDIDATE)
