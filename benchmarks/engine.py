@@ -29,7 +29,7 @@ from engine_served import served
 
 from exporters.models import GENAI, to_onnx
 from gateway.engines.vllm_command import Served, command, environ
-from gateway.engines.vllm_environment import ask
+from gateway.engines.vllm_environment import ask, cores
 from retrainer.base_models import find
 from router.config_engines import EngineSettings
 
@@ -48,11 +48,9 @@ async def vllm(folder: Path, client: aiohttp.ClientSession, *, port: int, ours: 
     """The address of a vLLM server of the same weights; `ours`: as an engine starts it."""
     given = {"PATH": "/usr/bin:/bin", "HOME": str(folder.parent)}
     if ours:
-        settings = EngineSettings.model_validate(
-            {"runtime": "vllm", "threads": THREADS, "vllm": {"max_model_len": 2048}}
-        )
+        settings = EngineSettings.model_validate({"runtime": "vllm", "vllm": {"max_model_len": 2048}})
         on, model = await ask(str(VLLM)), Served(model=folder, name="bench", adapters=False)
-        arguments, environment = command(model, settings, on, port), environ(given, model, settings, on)
+        arguments, environment = command(model, settings, on, port), environ(given, model, settings, on, cores=cores())
     else:
         arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "bench"]
         arguments += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "2048"]

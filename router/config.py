@@ -233,10 +233,10 @@ class Config(Strict):
                     raise ValueError(f"routes.{route}: {name!r} already belongs to route {claimed[name]!r}")
                 claimed[name] = route
         served = Counter(policy.student.engine for policy in self.routes.values() if policy.student)
-        for engine, count in served.items():
-            if count > self.engines[engine].max_loaded:
+        for name, count in served.items():
+            if count > self.engines[name].max_loaded:
                 raise ValueError(
-                    f"engines.{engine}.max_loaded: {self.engines[engine].max_loaded} can't hold the live versions of "
+                    f"engines.{name}.max_loaded: {self.engines[name].max_loaded} can't hold the live versions of "
                     f"the {count} routes whose students it serves; write {2 * count} for a test beside each"
                 )
         return self

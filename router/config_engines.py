@@ -94,7 +94,8 @@ class VllmSettings(Strict):
 class EngineSettings(Strict):
     """Where students are served. `advertise`: the address that gateways use, if not the one listened on.
     `load_timeout`: what the start of a version may take, and what its probes may. `memory_gb`: what all loaded versions
-    may take together; None asks nobody. `kv_cache_gb`: what keys and values of one version's
+    may take together; None asks nobody. `threads`: of each version; by default 2, and with vLLM on a CPU half of its
+    cores. `kv_cache_gb`: what keys and values of one version's
     requests may take; on GPUs the engine's servers share 90% of the memory instead."""
 
     runtime: Literal["onnxruntime", "vllm"] = "onnxruntime"
@@ -105,7 +106,7 @@ class EngineSettings(Strict):
     load_timeout: Seconds = Field(300.0, gt=0)
     memory_gb: float | None = Field(None, gt=0)
     kv_cache_gb: float = Field(1.0, gt=0)
-    threads: int = Field(2, gt=0)
+    threads: int | None = Field(None, gt=0)
     queue: int = Field(64, gt=0)
 
     @model_validator(mode="after")

@@ -10,6 +10,8 @@ from gateway.engines.instance import Instance
 from gateway.engines.vllm_fleet import Fleet
 from router.config_engines import EngineSettings
 
+THREADS = 2  # of a worker of ours
+
 
 class Runtimes:
     """Of the engine `name`: the Starter of its versions. `seconds`: that a start may take."""
@@ -26,7 +28,7 @@ class Runtimes:
         return await Child.start(
             folder,
             runtime=manifest.runtime,
-            threads=self._settings.threads,
+            threads=self._settings.threads or THREADS,
             cache_gb=self._settings.kv_cache_gb,
             timeout=self._seconds,
         )

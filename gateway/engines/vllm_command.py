@@ -14,6 +14,9 @@ LORA_RANK = 64  # the highest that an adapter may have, unless `arguments` has -
 # On a CPU vLLM's worker is a process beside its core, and both spin for a second after each word that they exchange: a
 # core and a third at 2.5 short answers a second. Here the worker runs in the core. ("uni" is taken for "mp" there.)
 ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+# Looks that a thread of GNU OpenMP takes before it sleeps; left alone that is some milliseconds, which a thread of
+# another server may have needed to come to where it is waited for. Two servers could be ten times as slow so.
+SPIN = "1000"
 MOST_ALTERNATIVES = 21  # one beside the 20 that a request may ask for: vLLM counts the chosen token among them
 
 
@@ -62,9 +65,11 @@ def dtype(settings: EngineSettings, environment: Environment) -> str:
 
 
 def environ(
-    given: Mapping[str, str], served: Served, settings: EngineSettings, environment: Environment
+    given: Mapping[str, str], served: Served, settings: EngineSettings, environment: Environment, *, cores: int
 ) -> dict[str, str]:
-    """The server's environment variables."""
+    """The server's environment variables. During a rollout two servers answer: by default each has half of the `cores`,
+    and where more threads are asked for they don't wait for each other in the other server's time."""
+    threads = settings.threads or max(1, cores // 2)
     ours = {
         "PYTHONSAFEPATH": "1",  # nothing of the folder that the engine was started in
         "HF_HUB_OFFLINE": "1",
@@ -78,8 +83,10 @@ def environ(
         ours |= {
             "VLLM_CPU_KVCACHE_SPACE": str(int(settings.kv_cache_gb)),
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two servers that are bound to the same cores lose much
-            "OMP_NUM_THREADS": str(settings.threads),
+            "OMP_NUM_THREADS": str(threads),
         }
+        if 1 < threads > cores // 2 and not given.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+            ours["GOMP_SPINCOUNT"] = SPIN
     if served.adapters:
         ours |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     kept = {name: value for name, value in given.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}

@@ -190,7 +190,7 @@ class Fleet:
         return await Server.launch(
             self._settings.vllm.python,
             command(served, self._settings, environment, port),
-            environ(os.environ, served, self._settings, environment),
+            environ(os.environ, served, self._settings, environment, cores=vllm_environment.cores()),
             port=port,
             log=self._state / f"{file}.log",
             timeout=timeout,

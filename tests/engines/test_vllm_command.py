@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.engines.vllm_command import Served, command, environ
 from gateway.engines.vllm_environment import Environment
 from router.config_engines import EngineSettings
@@ -17,10 +19,9 @@ def line(served: Served = WHOLE, environment: Environment = CPU, *, most: int = 
     return " ".join(command(served, settings, environment, 8001)) + " "
 
 
-def variables(served: Served, environment: Environment, *, kv_cache_gb: float = 1) -> Any:
-    settings = EngineSettings.model_validate({"runtime": "vllm", "threads": 2, "kv_cache_gb": kv_cache_gb})
-    given = {"PATH": "/bin", "PYTHONPATH": "/ours"}
-    return environ(given, served, settings, environment)
+def variables(served: Served, environment: Environment, *, cores: int = 8, given: Any = (), **engine: Any) -> Any:
+    settings = EngineSettings.model_validate({"runtime": "vllm", **engine})
+    return environ({"PATH": "/bin", "PYTHONPATH": "/ours"} | dict(given), served, settings, environment, cores=cores)
 
 
 def test_a_version_is_served_on_loopback_under_its_name() -> None:
@@ -68,8 +69,20 @@ def test_on_a_cpu_the_worker_runs_in_the_core_unless_there_are_several() -> None
     assert "--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor " in line()
     assert "executor" not in line(tensor_parallel=2)
     assert "executor" not in line(environment=GPU)
-    found = variables(WHOLE, CPU)
-    assert (found["VLLM_CPU_OMP_THREADS_BIND"], found["OMP_NUM_THREADS"]) == ("nobind", "2")
+    assert variables(WHOLE, CPU)["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "threads", "spin"),
+    [(8, None, 4, None), (2, None, 1, None), (1, None, 1, None), (8, 4, 4, None), (2, 1, 1, None), (8, 5, 5, "1000")],
+)
+def test_two_servers_have_a_cpus_cores_and_do_not_wait_in_each_others_time(
+    cores: int, asked: int | None, threads: int, spin: str | None
+) -> None:
+    found = variables(WHOLE, CPU, cores=cores, threads=asked)
+    assert (found["OMP_NUM_THREADS"], found.get("GOMP_SPINCOUNT")) == (str(threads), spin)
+    theirs = variables(WHOLE, CPU, cores=2, threads=2, given={"OMP_WAIT_POLICY": "ACTIVE"})
+    assert "GOMP_SPINCOUNT" not in theirs, "who sets one of the two has thought about it"
 
 
 def test_a_server_reports_to_nobody_and_imports_nothing_of_ours() -> None:
