@@ -98,7 +98,7 @@ async def measure(rounds: int) -> dict[str, list[dict[str, Found]]]:
     """By way, each round."""
     with TemporaryDirectory() as work:
         scratch = Path(work)
-        folder, on = find(BASE, scratch).path, await ask(str(PYTHON))
+        folder, on = find(BASE, scratch).folder, await ask(str(PYTHON))
         told: dict[str, list[dict[str, Found]]] = {way: [] for way in WAYS}
         for number in range(rounds):
             for way in WAYS:
