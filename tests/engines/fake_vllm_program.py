@@ -1,7 +1,8 @@
 """A program in the place of vLLM's: `fake_vllm_program.py --port N --served-model-name NAME ... FILE`. It starts a
 process of its own, as vLLM does, tells its id in NAME.pid beside FILE and its own oom_score_adj in NAME.oom, leaves a
-file where it is told to put its sockets, a folder that is told in NAME.scratch, and then does what FILE says: `well`, `model` (it can't serve the model), `talks` (it says 12 MB, and then is well), `memory`
-(there is none left), `killed` (while it starts), `never` (it doesn't get well)."""
+file where it is told to put its sockets, a folder that is told in NAME.scratch, and then does what FILE says: `well`,
+`model` (it can't serve the model), `talks` (it says 12 MB, and then is well), `memory` (there is none left), `killed`
+(while it starts), `never` (it doesn't get well)."""
 
 import asyncio
 import os
