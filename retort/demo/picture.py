@@ -40,18 +40,23 @@ def draw(outcome: Outcome, path: Path) -> None:
 def _decisions(axes: "Sequence[Axes]", outcome: Outcome, start: int) -> None:
     """A line at each decision, its number above the first panel, and below the last what the numbers mean."""
     least = (len(outcome.sent) - start) / 45  # so that no two numbers overlap
-    shown, meant, names = -math.inf, [], {outcome.student: "student", outcome.twin: "twin"}
+    shown, meant, names = -math.inf, [], _names(outcome)
     for number, decision in enumerate(outcome.decisions, start=1):
         at = sum(s.at <= decision.at for s in outcome.sent)
         for axis in axes:
             axis.axvline(at, color="0.8", linewidth=0.8, zorder=0)
         shown = max(at, shown + least)
         axes[0].annotate(str(number), (shown, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=9)
-        who = names.get(decision.version, "bad candidate")
-        meant.append(f"{number}  {who}: {decision.before.value} -> {decision.after.value} ({decision.cause})")
+        meant.append(
+            f"{number}  {names.get(decision.version, decision.version)}: {decision.before.value} -> {decision.after.value} ({decision.cause})"
+        )
     half = (len(meant) + 1) // 2
     for column, lines in ((0.0, meant[:half]), (0.5, meant[half:])):
         axes[2].text(column, -0.2, "\n".join(lines), transform=axes[2].transAxes, va="top", fontsize=8)
+
+
+def _names(outcome: Outcome) -> dict[str, str]:
+    return {outcome.student: "student", outcome.twin: "twin", outcome.bad: "bad candidate"}
 
 
 def _first_of_evidence(outcome: Outcome) -> int:
@@ -62,7 +67,7 @@ def _rows(axis: "Axes", outcome: Outcome, group: str, label: str, start: int) ->
     """Each series as a share of its own boundary, so that all reach 1."""
     moments = [m for m in outcome.moments if m.requests >= start]
     keys = sorted({key for m in moments for key in getattr(m, group)})
-    names = {outcome.student: "student", outcome.bad: "bad candidate"}
+    names = _names(outcome)
     for key in keys:
         version, _, name = key.partition(" ")
         points = [(m.requests, *getattr(m, group)[key]) for m in moments if key in getattr(m, group)]
@@ -82,6 +87,7 @@ def _share(axis: "Axes", sent: Sequence[Sent], start: int, outcome: Outcome) -> 
     xs = range(start, start + len(sent))
     for label, hits in (
         ("answered by the student", [s.served_by == outcome.student for s in sent]),
+        ("answered by its twin", [s.served_by == outcome.twin for s in sent]),
         ("answered by the bad candidate", [s.served_by == outcome.bad for s in sent]),
         ("right answers", [s.right for s in sent]),
     ):

@@ -92,7 +92,7 @@ class Demo:
         with self.phase("shadow"):
             await self._evidence_until(watch, student, "shadow", {Stage.CANARY, Stage.REJECTED})
         # Training takes what serving leaves: the bad candidate is made while the good one climbs, and waits its turn.
-        # On the same cores vLLM is left too little, since its threads wait for each other: there it is made afterwards.
+        # On the same cores vLLM is left too little for the SLO: there it is made afterwards.
         may_train = asyncio.Event()
         if self._config.engines["local"].runtime != "vllm":
             may_train.set()
