@@ -47,9 +47,8 @@ def _decisions(axes: "Sequence[Axes]", outcome: Outcome, start: int) -> None:
             axis.axvline(at, color="0.8", linewidth=0.8, zorder=0)
         shown = max(at, shown + least)
         axes[0].annotate(str(number), (shown, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=9)
-        meant.append(
-            f"{number}  {names.get(decision.version, decision.version)}: {decision.before.value} -> {decision.after.value} ({decision.cause})"
-        )
+        who = names.get(decision.version, decision.version)
+        meant.append(f"{number}  {who}: {decision.before.value} -> {decision.after.value} ({decision.cause})")
     half = (len(meant) + 1) // 2
     for column, lines in ((0.0, meant[:half]), (0.5, meant[half:])):
         axes[2].text(column, -0.2, "\n".join(lines), transform=axes[2].transAxes, va="top", fontsize=8)
