@@ -232,13 +232,8 @@ class Config(Strict):
                 if name in claimed:
                     raise ValueError(f"routes.{route}: {name!r} already belongs to route {claimed[name]!r}")
                 claimed[name] = route
-        served = Counter(policy.student.engine for policy in self.routes.values() if policy.student)
-        for name, count in served.items():
-            if count > self.engines[name].max_loaded:
-                raise ValueError(
-                    f"engines.{name}.max_loaded: {self.engines[name].max_loaded} can't hold the live versions of "
-                    f"the {count} routes whose students it serves; write {2 * count} for a test beside each"
-                )
+        for name, count in Counter(policy.student.engine for policy in self.routes.values() if policy.student).items():
+            self.engines[name] = self.engines[name].serving(count, f"engines.{name}")
         return self
 
 

@@ -42,6 +42,8 @@ _OURS = {
     "--trust-remote-code": "an artefact holds no code",
 }
 
+BESIDE_LIVE = 2  # versions that an engine holds beside the live ones: one under test, and the last that ended
+
 
 class VllmSettings(Strict):
     """`python`: of the environment that scripts/install_vllm makes. `urls`: servers that are there, and not launched:
@@ -102,12 +104,24 @@ class EngineSettings(Strict):
     vllm: VllmSettings = VllmSettings()
     listen: str = "127.0.0.1:0"
     advertise: str | None = None
-    max_loaded: int = Field(3, gt=0)
+    max_loaded: int = Field(1 + BESIDE_LIVE, gt=0, description="by default two more than the routes that it serves")
     load_timeout: Seconds = Field(300.0, gt=0)
     memory_gb: float | None = Field(None, gt=0)
     kv_cache_gb: float = Field(1.0, gt=0)
     threads: int | None = Field(None, gt=0)
     queue: int = Field(64, gt=0)
+
+    def serving(self, routes: int, key: str) -> "EngineSettings":
+        """With room for what so many routes' students need: a live version of each, a test and what ended last. Raises
+        ValueError, which names the `key` of this engine, where `max_loaded` was given and is too small."""
+        if "max_loaded" not in self.model_fields_set:
+            return self.model_copy(update={"max_loaded": routes + BESIDE_LIVE})
+        if self.max_loaded < routes:
+            raise ValueError(
+                f"{key}.max_loaded: {self.max_loaded} can't hold the live versions of the {routes} routes whose "
+                f"students it serves; write {routes + BESIDE_LIVE}, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_runtime(self) -> "EngineSettings":

@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = """
 state: {state}
 upstreams: {{o: {{base_url: "http://127.0.0.1:1/v1", api_key: k, distillation_allowed: true}}}}
-engines: {{local: {{max_loaded: 10}}}}
+engines: {{local: {{}}}}
 routes:
   r: {{teachers: [o/m], student: {{}}, capture: {{rate: 0.5}}}}
   judge: {{teachers: [o/m], capture: {{rate: 0}}}}

@@ -30,6 +30,14 @@ def test_a_good_file_gets_the_documented_defaults() -> None:
     assert (policy.quality.margin, policy.rollout.min_dwell, policy.latency.block) == (0.07, 86400.0, 10.0)
 
 
+def test_an_engine_has_room_for_the_routes_that_it_serves() -> None:
+    assert parse(GOOD, {"KEY": "k"}).engines["local"].max_loaded == 3
+    more = "".join(f"  r{n}: {{teachers: [openai/gpt-4o], student: {{}}}}\n" for n in range(4))
+    assert parse(GOOD + more, {"KEY": "k"}).engines["local"].max_loaded == 7
+    given = GOOD.replace("{local: {}}", "{local: {max_loaded: 5}}") + more
+    assert parse(given, {"KEY": "k"}).engines["local"].max_loaded == 5
+
+
 def test_a_student_may_be_a_recipes_name_alone() -> None:
     short, long = (
         parse(GOOD.replace("student: {}", f"student: {said}"), {"KEY": "k"}) for said in ("auto", "{recipe: auto}")
@@ -109,7 +117,7 @@ def test_a_student_may_be_a_recipes_name_alone() -> None:
             "engines: {local: {}}\nroutes:",
             "engines: {local: {max_loaded: 1}}\nroutes:\n  other: {teachers: [openai/gpt-4o], student: {}}",
             "engines.local.max_loaded: 1 can't hold the live versions of the 2 routes whose students it serves",
-            "write 4 for a test beside each",
+            "write 4, or leave it out",
         ),
         ("student: {}", "student: {engine: vllm}", "routes.support.student.engine", "not one of: local"),
         (
