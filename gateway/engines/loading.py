@@ -66,15 +66,15 @@ class Loader:
         try:
             await self.again(child)
         except BaseException as error:
-            late = isinstance(error, TimeoutError)
+            late, ended = isinstance(error, TimeoutError), child.gone.is_set()
             if late and not any(other.place is child.place for other in loaded()):
                 child.kill()  # a server that serves others may be busy with them; where it hangs, that is seen there
             await child.close()
             changed(child)
             if late:
                 raise WorkerGone(f"the probes took longer than {self._seconds:.0f} s") from None
-            if isinstance(error, WorkerGone) and child.gone.is_set():
-                raise WorkerGone(f"it was probed, and {child.ending}") from None
+            if isinstance(error, WorkerGone):
+                raise WorkerGone(f"it was probed, and {child.ending if ended else error}") from None
             raise
         return child
 

@@ -24,8 +24,10 @@ class Precedence:
         return None
 
     def stays_out(self, version_id: str, wanted: Mapping[str, Version]) -> bool:
-        """Whether it has given way to what is still wanted."""
-        if self._gave_way.get(version_id) not in wanted:
+        """Whether it has given way to what is still wanted, and still matters more."""
+        heir = wanted.get(self._gave_way.get(version_id, ""))
+        mine = wanted.get(version_id)
+        if heir is None or mine is None or RANK[mine.stage] <= RANK[heir.stage]:
             self._gave_way.pop(version_id, None)
         return version_id in self._gave_way
 

@@ -73,6 +73,7 @@ class Reconciler:
         self._timing = timing
         self._failures = Failures(first=timing.first_backoff, most=timing.longest_backoff)
         self._precedence = Precedence()
+        self._broke_off: dict[str, int] = {}  # version -> in how many loads in a row its probes broke off
         self._wanted: dict[str, Version] = {}  # the most important first
         self._loading: tuple[Version, asyncio.Task[None]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,8 +144,10 @@ class Reconciler:
         """Begin with the most important that may be loaded now; what is loading then ends first."""
         if self._loading is not None:
             loading, task = self._loading
-            given_up = loading.id not in self._wanted or (version is not None and interrupts(version, loading))
-            if given_up and not task.cancelling():
+            # One that has failed again and again does not keep the others from their loads.
+            urgent = version is not None and interrupts(version, loading) and self._failures.attempts(version.id) <= 1
+            if (urgent or loading.id not in self._wanted) and not task.cancelling():
+                log.info("engine.load_given_up", extra={"version": loading.id})
                 task.cancel()
         elif version is not None:
             self._loading = version, asyncio.create_task(self._load(version))
@@ -183,21 +186,26 @@ class Reconciler:
             hosted = Hosted(version, child, queue=self._settings.queue, selective=selective)
             self._serve(hosted)
             self._spawn(self._watch(hosted))
+            self._broke_off.pop(version.id, None)
             self._events.emit("engine.loaded", version=version.id, seconds=time.monotonic() - began)
         finally:
             self._loading = None
             self._wake.set()
 
     def _not_loaded(self, version: Version, error: ArtefactError | EngineError) -> None:
-        broke_off = isinstance(error, DecodeFailed) and self._failures.attempts(version.id) + 1 < TRIES
-        if not error.retryable and not broke_off:
+        before = self._broke_off.pop(version.id, 0)
+        broke_off = before + 1 if isinstance(error, DecodeFailed) else 0
+        if 0 < broke_off < TRIES:
+            self._broke_off[version.id] = broke_off
+        elif not error.retryable:
             self._failures.broken(version.id, self._loader.folder(version))
             self._reports.refused(version, str(error), hopeless=True)
             return
         self._later(version, str(error))
-        if isinstance(error, NoRoom):
+        now = self._wanted.get(version.id)
+        if isinstance(error, NoRoom) and now is not None and not list(self._leaving):  # whose room is still to come
             loaded = {hosted.version.id for hosted in self.hosts if hosted.version.id not in self._leaving}
-            lesser = self._precedence.give_way(version, self._wanted, loaded)
+            lesser = self._precedence.give_way(now, self._wanted, loaded)
             if lesser is not None:
                 self._leaving.begin(self.hosts[lesser], reason=f"{version.id} needs its room")
 
@@ -279,7 +287,8 @@ class Reconciler:
         await self._siblings.close()
         if self._loading is not None:
             _, task = self._loading
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         for hosted in self.hosts:
             if hosted.version.id not in self._leaving:

@@ -11,9 +11,11 @@ class IdleInstance:
     def __init__(self) -> None:
         self.gone = asyncio.Event()
         self.place = self
+        self.stay = 0.0  # seconds that its end takes
 
     def kill(self) -> None:
         self.gone.set()
 
     async def close(self) -> None:
+        await asyncio.sleep(self.stay)
         self.gone.set()

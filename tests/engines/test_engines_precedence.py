@@ -194,6 +194,37 @@ def test_who_gives_way_is_the_last_that_matters_less() -> None:
     assert not precedence.stays_out("retired", wanted), "another has left: there may be room"
 
 
+def test_who_gave_way_is_back_once_it_matters_as_much() -> None:
+    precedence = Precedence()
+    wanted = {one.id: one for one in (LIVE, CANDIDATE, RETIRED)}
+    assert precedence.give_way(CANDIDATE, wanted, ["live", "retired"]) == "retired"
+    promoted = wanted | {"retired": staged("retired", Stage.LIVE)}
+    assert not precedence.stays_out("retired", promoted)
+
+
+async def test_one_leaves_at_a_time_for_one_that_needs_room() -> None:
+    async with Stand() as stand:
+        stand.loads.most = 2
+        stand.registry.set(SHADOW, RETIRED)
+        await stand.ready("shadow", "retired")
+        stand.loads.instances["retired"].stay = 0.6
+        stand.registry.set(LIVE, SHADOW, RETIRED)
+        await stand.ready("live", "shadow")
+        assert not stand.unready("shadow")
+
+
+async def test_a_live_version_that_can_not_be_loaded_does_not_keep_others_from_it() -> None:
+    async with Stand() as stand:
+        stand.loads.failing["live"] = Unfit("memory_gb")
+        stand.registry.set(LIVE)
+        await until(lambda: len(stand.unready("live")) > 2)
+        stand.loads.slow = {"candidate"}
+        stand.registry.set(LIVE, CANDIDATE)
+        await until(lambda: stand.loads.began[-1] == "candidate")
+        await asyncio.sleep(20 * TIMING.tick)
+        assert not stand.loads.given_up
+
+
 def test_users_wait_for_live_versions_alone() -> None:
     assert interrupts(LIVE, CANDIDATE)
     assert not interrupts(LIVE, LIVE)

@@ -87,7 +87,7 @@ def test_the_program_may_remove_what_it_has_outside_of_itself(tmp_path: Path) ->
     assert ended(sleeper)
 
 
-def test_a_program_that_will_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_will_not_end_is_ended(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + PROGRAM
     with subprocess.Popen([sys.executable, child.__file__, str(os.getpid()), sys.executable, "-c", deaf, told]) as run:
