@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
-PATIENCE = 5.0
+PATIENCE = 5.0  # seconds; who ends this process with SIGTERM waits longer, or the group stays
 _PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 
 

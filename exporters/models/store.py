@@ -165,8 +165,9 @@ class Store:
         ArtefactsAway."""
         with self._alone():
             for left in (self._root / _STAGING).glob("*"):
-                if time.time() - left.stat().st_mtime > STAGED_SECONDS:
-                    shutil.rmtree(left, ignore_errors=True)
+                with suppress(FileNotFoundError):  # it has been placed meanwhile
+                    if time.time() - left.stat().st_mtime > STAGED_SECONDS:
+                        shutil.rmtree(left, ignore_errors=True)
             for blob in (self._root / _BLOBS).glob("*"):
                 if blob.stat().st_nlink == 1:
                     blob.unlink()
