@@ -1,6 +1,7 @@
 """Tiny random encoders with a real WordPiece tokenizer, as sentence-transformers and Hugging Face write them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ TEXTS = [tiny_model.question(n) for n in range(60)]
 
 
 def tokenizer(folder: Path, *, most_tokens: int) -> Any:
-    """Write one; lower case, [CLS] text [SEP], and pairs."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """Write one; lower case, [CLS] text [SEP], and pairs. Its words are listed, not learnt: a WordPieceTrainer breaks
+    ties otherwise in every process, and so would make another encoder of the same weights."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words = sorted({word for text in TEXTS for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    letters = sorted({letter for word in words for letter in word})
+    known = dict.fromkeys([*specials, *letters, *(f"##{letter}" for letter in letters), *words])
+    made = Tokenizer(models.WordPiece({word: n for n, word in enumerate(known)}, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials))
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

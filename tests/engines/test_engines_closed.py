@@ -25,7 +25,7 @@ from exporters.models.ngrams import Ngrams, Reader
 from exporters.models.novelty import Neighbours
 from gateway.engines.child import Child
 from gateway.engines.closed import BATCH, ClosedSchedule
-from gateway.engines.errors import NotReady
+from gateway.engines.errors import NotReady, Unfit
 from gateway.engines.hosting import Hosted, Hosts
 from gateway.engines.probe import probe
 from gateway.engines.protocol import Cancel, Done, Event, Generate, Options
@@ -147,7 +147,7 @@ async def test_a_broken_artefact_and_an_unknown_runtime_are_not_ready(folder: Pa
     (broken / "ngrams.json").write_bytes(b'{"words": {}, "parts": {}}')
     with pytest.raises(NotReady, match="export the version again"):
         await Child.start(broken, runtime=CLOSED, threads=1, timeout=60)
-    with pytest.raises(NotReady, match="this engine runs onnxruntime-genai, closed"):
+    with pytest.raises(Unfit, match="this engine runs onnxruntime-genai, closed"):
         await Child.start(folder, runtime="vllm", threads=1, timeout=60)
 
 
