@@ -28,8 +28,9 @@ from engine_prompts import story
 from engine_served import served
 
 from exporters.models import GENAI, to_onnx
+from exporters.models.processors import processors
 from gateway.engines.vllm_command import Served, command, environ
-from gateway.engines.vllm_environment import ask, cores
+from gateway.engines.vllm_environment import ask
 from retrainer.base_models import find
 from router.config_engines import EngineSettings
 
@@ -50,7 +51,10 @@ async def vllm(folder: Path, client: aiohttp.ClientSession, *, port: int, ours: 
     if ours:
         settings = EngineSettings.model_validate({"runtime": "vllm", "vllm": {"max_model_len": 2048}})
         on, model = await ask(str(VLLM)), Served(model=folder, name="bench", adapters=False)
-        arguments, environment = command(model, settings, on, port), environ(given, model, settings, on, cores=cores())
+        arguments, environment = (
+            command(model, settings, on, port),
+            environ(given, model, settings, on, cores=processors()),
+        )
     else:
         arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "bench"]
         arguments += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "2048"]

@@ -23,8 +23,9 @@ import aiohttp
 import results_file
 from engine_prompts import story
 
+from exporters.models.processors import processors
 from gateway.engines.vllm_command import Served, command, environ
-from gateway.engines.vllm_environment import Environment, ask, cores
+from gateway.engines.vllm_environment import Environment, ask
 from gateway.engines.vllm_server import Server, free_port
 from retrainer.base_models import find
 from router.config_engines import EngineSettings
@@ -47,12 +48,12 @@ Found = dict[str, float]
 
 async def servers(stack: AsyncExitStack, way: str, folder: Path, scratch: Path, on: Environment) -> list[Server]:
     """Two of them."""
-    threads = None if way == WAYS[0] else cores()
+    threads = None if way == WAYS[0] else processors()
     settings = EngineSettings.model_validate({"runtime": "vllm", "threads": threads, "vllm": {"max_model_len": 2048}})
     model, made = Served(model=folder, name="bench", adapters=False), []
     for _ in range(2):
         port = free_port()
-        given = environ({"PATH": "/usr/bin:/bin", "HOME": str(scratch)}, model, settings, on, cores=cores())
+        given = environ({"PATH": "/usr/bin:/bin", "HOME": str(scratch)}, model, settings, on, cores=processors())
         if way == WAYS[2]:
             given.pop("GOMP_SPINCOUNT", None)
         line = command(model, settings, on, port)
@@ -87,7 +88,7 @@ async def load(client: aiohttp.ClientSession, asked: list[Server], streams: int,
 def busy() -> Iterator[None]:
     """Somebody computes on every core, as nice as a training is."""
     line = ["nice", "-n", str(NICE), sys.executable, "-c", "while True: pass"]
-    working = [subprocess.Popen(line) for _ in range(cores())]
+    working = [subprocess.Popen(line) for _ in range(processors())]
     try:
         yield
     finally:
@@ -143,7 +144,7 @@ def main() -> None:
         for name in ("two servers, 1 stream each", "two servers, 4 streams each")
         for ratio in [round(ours[name]["tokens_per_second"] / spinning[name]["tokens_per_second"], 2)]
     ]
-    results_file.write("vllm_threads", {"cores": cores(), "figures": figures}, goals)
+    results_file.write("vllm_threads", {"cores": processors(), "figures": figures}, goals)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@ does, with all the processes that it has started."""
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,7 +35,8 @@ def ending_with(parent: int, *, by: signal.Signals = signal.SIGKILL) -> Callable
 def main(arguments: Sequence[str]) -> int:
     """`PARENT_PID COMMAND...`: run the command in a process group of its own, until it ends, this process gets a
     SIGTERM, or the parent is gone; then end the whole group. The command gets a SIGTERM first, and PATIENCE seconds to
-    remove what it has outside of itself. Returns the command's status, 128 + N for a signal N."""
+    remove what it has outside of itself; its temporary files are in a folder that goes with it. Returns the command's
+    status, 128 + N for a signal N."""
     parent, *command = arguments
     group: list[int] = []
 
@@ -47,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
                     time.sleep(0.02)
             with suppress(ProcessLookupError):
                 os.killpg(leader, signal.SIGKILL)
+        shutil.rmtree(scratch, ignore_errors=True)
         os._exit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: who started this ends it
@@ -54,16 +58,21 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, end)
     signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # until there is a group to end
     ending_with(int(parent), by=signal.SIGTERM)()
-    process = subprocess.Popen(  # noqa: S603 - what the caller names
-        command,
-        start_new_session=True,
-        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked),
-    )
-    group.append(process.pid)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
-    status = process.wait()
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    scratch = tempfile.mkdtemp(prefix="retort-")  # short: it may hold sockets
+    try:
+        process = subprocess.Popen(  # noqa: S603 - what the caller names
+            command,
+            env={**os.environ, "TMPDIR": scratch},
+            start_new_session=True,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked),
+        )
+        group.append(process.pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+        status = process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return status if status >= 0 else 128 - status
 
 

@@ -95,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("promote", "pin"):
             action.add_argument("version")
         elif name == "rollback":
-            action.add_argument("version", nargs="?", help="default: all that answer clients, else the one in shadow")
+            action.add_argument(
+                "version",
+                nargs="?",
+                help="default: all that answer clients, else the one in shadow; a candidate that waits is rejected",
+            )
         action.add_argument("--why", required=True, help="kept in the log with your name")
         action.add_argument("--who", default=getpass.getuser(), help="default: your login name")
 

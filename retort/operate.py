@@ -7,7 +7,7 @@ from contextlib import closing
 from collector import CollectorUnavailable, EventLog, Happened, Stream, open_log, send_now, socket_path
 from retort.errors import StartError
 from retort.status import serving
-from router import Config, EventKind, Registry, Rollout, RouteEvent, UnknownVersion, open_registry
+from router import Config, EventKind, Registry, Rollout, RouteEvent, Stage, UnknownVersion, open_registry
 
 ACT_SECONDS = 10.0
 PAGE = 1000
@@ -63,8 +63,9 @@ def _offset(log: EventLog, event: RouteEvent, start: int) -> int:
 
 
 def _versions(registry: Registry, action: str, route: str, version: str | None) -> list[str | None]:
-    """The versions that are meant; of a rollback that names none all that answer clients, else the one in shadow. What
-    the fold would pass over is refused here: it would look done."""
+    """The versions that are meant; of a rollback that names none all that answer clients, else the one in shadow. A
+    candidate that waits is rejected, where it is named. What the fold would pass over is refused here: it would look
+    done."""
     rollout, _, _ = registry.checkpoint(route)
     if version is None and action == "rollback":
         answering = [rollout.live, rollout.challenger if rollout.fraction else None]
@@ -84,10 +85,11 @@ def _known(registry: Registry, rollout: Rollout, action: str, version: str) -> s
         raise StartError(f"no version {version!r}; route {route!r} has: {', '.join(ids) or 'none'}") from error
     if known.route != route:
         raise StartError(f"version {version!r} belongs to route {known.route!r}, not to {route!r}")
-    if action == "rollback" and version not in (rollout.live, rollout.challenger):
+    in_service = version in (rollout.live, rollout.challenger)
+    if action == "rollback" and not in_service and known.stage is not Stage.CANDIDATE:
         raise StartError(
-            f"version {version!r} is {known.stage.value}, not in service; there is nothing to roll back "
-            f"(live: {rollout.live or 'none'}, challenger: {rollout.challenger or 'none'})"
+            f"version {version!r} is {known.stage.value}, neither in service nor a candidate; there is nothing to roll "
+            f"back (live: {rollout.live or 'none'}, challenger: {rollout.challenger or 'none'})"
         )
     if version not in registry.status(route).get("versions", {}):
         raise StartError(

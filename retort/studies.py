@@ -42,6 +42,8 @@ def study_config(config: Config, route: str, *, name: str, changes: Mapping[str,
     if student is not None:
         student.setdefault("engine", next(iter(given["engines"]), "local"))
     given["engines"] = given["engines"] or {"local": {}}
+    for engine in given["engines"].values():
+        engine.pop("max_loaded", None)  # a study loads nothing there, and what it changes may need more
     said = hashlib.sha256(repr([name, sorted(policy.items())]).encode()).hexdigest()[:12]
     given["state"] = str(folder_of(config, route) / f"{name}-{said}")
     try:

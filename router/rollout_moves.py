@@ -108,8 +108,8 @@ class Mover:
             self._change(pinned=version, pinned_by=who)
         elif action == "promote":
             self._go_live(version, "operator", who)
-        elif action == "rollback" and version in (self.state.live, self.state.challenger):
-            self._out(version, "operator", who)
+        elif action == "rollback":
+            self._end(version, "operator", who)
 
     def hard_stop(self, event: RouteEvent) -> None:
         """A worker's word, unless it is about an earlier time in service."""
@@ -121,11 +121,14 @@ class Mover:
 
     def unready(self, event: RouteEvent) -> None:
         """A version that can't be loaded, and that trying again won't mend."""
-        version = event.version or ""
+        self._end(event.version or "", "unready", {"reason": event.data.get("reason")})
+
+    def _end(self, version: str, cause: str, evidence: dict[str, Any]) -> None:
+        """Of what is in service, or waits for it."""
         if version in (self.state.live, self.state.challenger):
-            self._out(version, "unready", {"reason": event.data.get("reason")})
+            self._out(version, cause, evidence)
         elif self.state.versions[version].stage is Stage.CANDIDATE:
-            self._to(version, Stage.REJECTED, "unready", {"reason": event.data.get("reason")})
+            self._to(version, Stage.REJECTED, cause, evidence)
 
     def _move_threshold(self, version: str) -> None:
         stage = self.state.versions[version].stage

@@ -11,7 +11,7 @@ from exporters.models.closed import blend
 from exporters.models.closed_form import Form
 from exporters.models.closed_linear import LinearScores
 from exporters.models.errors import CorruptArtefact
-from exporters.models.genai import processors
+from exporters.models.processors import processors
 
 GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
 MOST_TOKENS = 256  # MiniLM was trained on no longer texts

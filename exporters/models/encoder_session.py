@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from exporters.models.encoder_card import GRAPH, TOKENIZER, EncoderCard, read_card
 from exporters.models.errors import CorruptArtefact
-from exporters.models.genai import processors
+from exporters.models.processors import processors
 
 Floats = npt.NDArray[np.float32]
 

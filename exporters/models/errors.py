@@ -1,7 +1,7 @@
 """What can go wrong with an artefact.
 
 ArtefactError
-├── MissingArtefact    no such artefact, or one of its files is gone; may be retried: its disk may come
+├── MissingArtefact    no such artefact, or one of its files is gone; not worth retrying
 ├── CorruptArtefact    a file or the manifest is not what was written; not worth retrying
 ├── ForbiddenFile      a file of a kind that may run code when it is loaded; not worth retrying
 ├── ArtefactsAway      the object store can't be reached, or refuses; may be retried
@@ -31,8 +31,6 @@ class ArtefactError(Exception):
 
 class MissingArtefact(ArtefactError):
     """The artefact, or a file of it, does not exist."""
-
-    retryable = True
 
 
 class CorruptArtefact(ArtefactError):

@@ -2,7 +2,6 @@
 engine serves with, so what is evaluated is what users get."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import msgspec
 import numpy as np
 
 from exporters.models.errors import ExportFailed
+from exporters.models.processors import processors
 from exporters.models.rows import Logits, Rows, pieces
 from exporters.models.vocabulary import Vocabulary
 from router import split_thinking
@@ -160,9 +160,3 @@ class _Line:
         token = int(shifted.argmax())
         self.tokens.append(token)
         self.logprobs.append(min(-float(np.log(np.exp(shifted).sum(dtype=np.float64))), 0.0))
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

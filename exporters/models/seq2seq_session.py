@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exporters.models.errors import CorruptArtefact
-from exporters.models.genai import Generated, Messages, Tick, processors
+from exporters.models.genai import Generated, Messages, Tick
+from exporters.models.processors import processors
 
 CARD, ENCODER_GRAPH, DECODER_GRAPH, TOKENIZER = "seq2seq.json", "encoder.onnx", "decoder.onnx", "tokenizer.json"
 

@@ -83,9 +83,10 @@ class VersionUnknown(WorkerGone):
 
 
 class NoRoom(EngineError):
-    """There is no memory left for this version."""
+    """There is no memory left for this version; `lacks`: how many bytes of it, 0 where that isn't known."""
 
     retryable = True
+    lacks = 0.0
 
 
 class Unfit(EngineError):

@@ -1,18 +1,26 @@
 """Versions that could not be served, so that they aren't tried again and again."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from exporters.models import ArtefactError, MissingArtefact
+from gateway.engines.errors import DecodeFailed, EngineError
+
 Fingerprint = tuple[tuple[str, int, int], ...]
+
+
+TRIES = 3  # of a version whose probes break off: by then that is no accident
 
 
 class _Failure(msgspec.Struct, frozen=True):
     attempts: int
     until: float  # monotonic seconds; inf: not before the files change
     fingerprint: Fingerprint
+    broke_off: int = 0  # in how many loads in a row its probes broke off
 
 
 class Failures:
@@ -24,9 +32,22 @@ class Failures:
         self._clock = clock
         self._failed: dict[str, _Failure] = {}
 
+    def not_loaded(self, version_id: str, folder: Path, error: ArtefactError | EngineError) -> float:
+        """A load failed. Returns the seconds to wait, infinity where it is broken."""
+        before = self._failed.get(version_id)
+        broke_off = 1 + (before.broke_off if before else 0) if isinstance(error, DecodeFailed) else 0
+        # An artefact that is missing may be on a disk that comes.
+        again = error.retryable or isinstance(error, MissingArtefact) or 0 < broke_off < TRIES
+        if not again:
+            self.broken(version_id, folder)
+            return math.inf
+        wait = self.died(version_id, folder)
+        self._failed[version_id] = msgspec.structs.replace(self._failed[version_id], broke_off=broke_off)
+        return wait
+
     def broken(self, version_id: str, folder: Path) -> None:
         """Its files are not usable: wait until they change."""
-        self._failed[version_id] = _Failure(0, float("inf"), fingerprint(folder))
+        self._failed[version_id] = _Failure(0, math.inf, fingerprint(folder))
 
     def died(self, version_id: str, folder: Path) -> float:
         """Its process ended: wait a while. Returns the seconds."""

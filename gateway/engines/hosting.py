@@ -26,6 +26,7 @@ class Hosted:
         self.child = child
         self.selective = selective
         self.decoding = 0  # of those inside
+        self.hangs = False  # it was found to, and is being ended
         self._queue = queue
         self._inside = 0
         self._idle = asyncio.Event()

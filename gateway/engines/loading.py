@@ -78,10 +78,17 @@ class Loader:
             raise
         return child
 
+    def frees(self, child: Instance) -> float:
+        """Bytes that are free once it has ended; none where its process outlives it."""
+        return 0.0 if child.pid in self._starter.pids() else self._takes(child.pid)
+
     def _held(self, pids: set[int | None]) -> float:
-        """Bytes of the processes: what they take, or what they were said to need, as they will once they are busy."""
         self._needs = {pid: needed for pid, needed in self._needs.items() if pid in pids}
-        return sum(max(resident(pid), self._needs.get(pid, 0.0)) for pid in pids if pid is not None)
+        return sum(map(self._takes, pids))
+
+    def _takes(self, pid: int | None) -> float:
+        """Bytes of a process: what it takes, or what it was said to need, as it will once it is busy."""
+        return max(resident(pid), self._needs.get(pid, 0.0)) if pid is not None else 0.0
 
     async def again(self, child: Instance) -> None:
         """Probe what has been loaded. Raises EngineError, TimeoutError."""

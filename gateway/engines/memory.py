@@ -29,7 +29,9 @@ def check(name: str, held: float, *, needed: float, most_gb: float) -> None:
     if needed > most_gb * 1e9:
         raise Unfit(f"{takes}, more than memory_gb: {most_gb:g} of this engine")
     if needed + held > most_gb * 1e9:
-        raise NoRoom(f"{takes} and {held / 1e9:.2f} are in use, of memory_gb: {most_gb:g}")
+        error = NoRoom(f"{takes} and {held / 1e9:.2f} are in use, of memory_gb: {most_gb:g}")
+        error.lacks = needed + held - most_gb * 1e9
+        raise error
 
 
 def resident(pid: int) -> int:

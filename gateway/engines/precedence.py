@@ -1,7 +1,7 @@
 """Which version goes before which, where not all can be loaded, or not at once: what serves, then what is under test,
 then new candidates, then what has ended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from router.registry import RANK, Stage, Version
 
@@ -13,15 +13,20 @@ class Precedence:
     def __init__(self) -> None:
         self._gave_way: dict[str, str] = {}  # version -> for which
 
-    def give_way(self, version: Version, wanted: Mapping[str, Version], loaded: Iterable[str]) -> str | None:
-        """`version` finds no room: which of the `loaded` is to leave for it, the last of `wanted` that matters less;
-        None where all matter as much."""
-        there = set(loaded)
-        for other in reversed(list(wanted.values())):
-            if other.id in there and RANK[other.stage] > RANK[version.stage]:
-                self._gave_way[other.id] = version.id
-                return other.id
-        return None
+    def give_way(
+        self, version: Version, wanted: Mapping[str, Version], frees: Mapping[str, float], *, lacks: float
+    ) -> str | None:
+        """`version` finds no room, for `lacks` bytes: which of the loaded ones is to leave for it, the last of `wanted`
+        that matters less. `frees`: how many bytes each of them would give. None where that would not be enough."""
+        lesser = [
+            other.id
+            for other in wanted.values()
+            if frees.get(other.id, 0.0) > 0 and RANK[other.stage] > RANK[version.stage]
+        ]
+        if not lesser or sum(frees[other] for other in lesser) < lacks:
+            return None
+        self._gave_way[lesser[-1]] = version.id
+        return lesser[-1]
 
     def stays_out(self, version_id: str, wanted: Mapping[str, Version]) -> bool:
         """Whether it has given way to what is still wanted, and still matters more."""
@@ -31,11 +36,14 @@ class Precedence:
             self._gave_way.pop(version_id, None)
         return version_id in self._gave_way
 
-    def left(self, version_id: str) -> str | None:
-        """A version is no longer loaded: for which it gave way. Where for none, its room is for whoever stayed out."""
-        if version_id not in self._gave_way:
-            self._gave_way.clear()
-        return self._gave_way.get(version_id)
+    def left(self, version_id: str) -> set[str]:
+        """A version is no longer loaded, or never will be: which others may find room now. That is the one it gave way
+        to; where it gave way to none, all that others gave way to, and those others stay out no more."""
+        if version_id in self._gave_way:
+            return {self._gave_way[version_id]}
+        heirs = set(self._gave_way.values()) - {version_id}
+        self._gave_way.clear()
+        return heirs
 
 
 def interrupts(version: Version, loading: Version) -> bool:

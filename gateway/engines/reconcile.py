@@ -11,6 +11,7 @@ is in memory beside the `max_loaded`.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 
 from exporters.models import ArtefactError
-from gateway.engines.errors import DecodeFailed, EngineError, NoRoom
+from gateway.engines.errors import EngineError, NoRoom, WorkerGone
 from gateway.engines.failures import Failures
 from gateway.engines.hosting import Hosted, Hosts
 from gateway.engines.instance import Instance
@@ -36,8 +37,6 @@ from router.evidence import RouteEvent
 from router.registry import Version
 
 log = logging.getLogger("retort.engine")
-
-TRIES = 3  # of a version whose probes break off: by then that is no accident
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -73,7 +72,6 @@ class Reconciler:
         self._timing = timing
         self._failures = Failures(first=timing.first_backoff, most=timing.longest_backoff)
         self._precedence = Precedence()
-        self._broke_off: dict[str, int] = {}  # version -> in how many loads in a row its probes broke off
         self._wanted: dict[str, Version] = {}  # the most important first
         self._loading: tuple[Version, asyncio.Task[None]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,7 +118,8 @@ class Reconciler:
 
     async def _tick(self) -> None:
         for hosted in (*self.hosts, *self._leaving):
-            if hosted.child.silent > self._timing.hang:
+            if hosted.child.silent > self._timing.hang and not hosted.hangs:
+                hosted.hangs = True
                 log.error("engine.worker_hangs", extra={"version": hosted.version.id})
                 hosted.child.kill()
         await self._settle()
@@ -180,38 +179,30 @@ class Reconciler:
         except Exception as error:
             # The edge of a loop: whatever happens to one version, the others are served.
             log.exception("engine.load_failed")
-            self._later(version, f"{type(error).__name__} while loading")
+            self._not_loaded(version, WorkerGone(f"{type(error).__name__} while loading"))
         else:
             selective = version.route in self._identity.selective
             hosted = Hosted(version, child, queue=self._settings.queue, selective=selective)
             self._serve(hosted)
             self._spawn(self._watch(hosted))
-            self._broke_off.pop(version.id, None)
             self._events.emit("engine.loaded", version=version.id, seconds=time.monotonic() - began)
         finally:
             self._loading = None
             self._wake.set()
 
     def _not_loaded(self, version: Version, error: ArtefactError | EngineError) -> None:
-        before = self._broke_off.pop(version.id, 0)
-        broke_off = before + 1 if isinstance(error, DecodeFailed) else 0
-        if 0 < broke_off < TRIES:
-            self._broke_off[version.id] = broke_off
-        elif not error.retryable:
-            self._failures.broken(version.id, self._loader.folder(version))
+        wait = self._failures.not_loaded(version.id, self._loader.folder(version), error)
+        if wait == math.inf:
             self._reports.refused(version, str(error), hopeless=True)
+            self._room(version)
             return
-        self._later(version, str(error))
+        self._reports.refused(version, f"{error} (again in {wait:.0f} s)")
         now = self._wanted.get(version.id)
         if isinstance(error, NoRoom) and now is not None and not list(self._leaving):  # whose room is still to come
-            loaded = {hosted.version.id for hosted in self.hosts if hosted.version.id not in self._leaving}
-            lesser = self._precedence.give_way(now, self._wanted, loaded)
+            frees = {hosted.version.id: self._loader.frees(hosted.child) for hosted in self.hosts}
+            lesser = self._precedence.give_way(now, self._wanted, frees, lacks=error.lacks)
             if lesser is not None:
                 self._leaving.begin(self.hosts[lesser], reason=f"{version.id} needs its room")
-
-    def _later(self, version: Version, why: str) -> None:
-        wait = self._failures.died(version.id, self._loader.folder(version))
-        self._reports.refused(version, f"{why} (again in {wait:.0f} s)")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -252,11 +243,17 @@ class Reconciler:
         self._wake.set()
         await hosted.child.close()
         self._siblings.changed(hosted.child)
+        if hopeless:
+            self._room(hosted.version)
 
     def _ended(self, hosted: Hosted) -> None:
         self._siblings.changed(hosted.child)
-        if heir := self._precedence.left(hosted.version.id):
-            self._failures.forget(heir)
+        self._room(hosted.version)
+
+    def _room(self, version: Version) -> None:
+        """The version takes no memory any more."""
+        for other in self._precedence.left(version.id):
+            self._failures.forget(other)
         self._wake.set()
 
     async def _take_out(self, hosted: Hosted, reason: str) -> None:

@@ -31,11 +31,6 @@ class Environment(msgspec.Struct, frozen=True):
         return self.device == "cpu"
 
 
-def cores() -> int:
-    """Of this machine, that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 async def ask(python: str) -> Environment:
     """Of the interpreter `python`. Raises WorkerGone where vLLM doesn't load there."""
     how = "scripts/install_vllm makes it (--gpu: for CUDA)"

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from exporters.models import Confidence, Manifest
+from exporters.models.processors import processors
 from exporters.models.vocabulary import Vocabulary
 from gateway.engines import vllm_dense, vllm_environment, vllm_log, vllm_memory
 from gateway.engines.errors import NotReady, Unfit, WorkerGone
@@ -190,7 +191,7 @@ class Fleet:
         return await Server.launch(
             self._settings.vllm.python,
             command(served, self._settings, environment, port),
-            environ(os.environ, served, self._settings, environment, cores=vllm_environment.cores()),
+            environ(os.environ, served, self._settings, environment, cores=processors()),
             port=port,
             log=self._state / f"{file}.log",
             timeout=timeout,

@@ -11,7 +11,7 @@ BASE = "base"  # the name of the file of a base's server, as others have their a
 LOOK_SECONDS = 5.0
 _TAIL = 65_536  # bytes that are looked through for the reason of an end
 # An exception with the line after it, where that goes on (as pydantic's do); or what argparse says.
-_REASON = re.compile(r"\b(\w*(?:Error|Exception|Interrupt)\b: .+(?:\n(?:\([^)]*\) )?  \S.*)?|error: .+)")
+_REASON = re.compile(r"\b(\w*(?:Error|Exception|Interrupt)\b: .+(?:\n(?:\([^)]*\) )?  \S.*)?|(?<=\.py: )error: .+)")
 _LONGEST_REASON = 500  # characters
 
 log = logging.getLogger("retort.engine")

@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,6 @@ class Server:
         *,
         process: asyncio.subprocess.Process | None = None,
         log: Path | None = None,
-        scratch: str | None = None,
         failed: Callable[[], None] = lambda: None,
     ) -> None:
         self.url = url
@@ -46,7 +43,6 @@ class Server:
         self.heard = 0.0
         self._process = process
         self._log = log
-        self._scratch = scratch
         self._why, self._fault = "still running", ""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK_SECONDS))
         self._watching: list[asyncio.Task[None]] = []
@@ -58,7 +54,6 @@ class Server:
         """Start one, and wait until it says that it is well. What it writes goes to the file `log`, see vllm_log.
         Raises NotReady where it can't serve this model, WorkerGone (it died for another reason, or took longer than
         `timeout` seconds)."""
-        scratch = tempfile.mkdtemp(prefix="retort-vllm-")  # it leaves its sockets behind
         with vllm_log.opened(log) as output, FirstToGo():
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -66,9 +61,9 @@ class Server:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**environ, "TMPDIR": scratch, "VLLM_RPC_BASE_PATH": scratch},
+                env=dict(environ),
             )
-        server = cls(f"http://127.0.0.1:{port}", process=process, log=log, scratch=scratch)
+        server = cls(f"http://127.0.0.1:{port}", process=process, log=log)
         server._watching += [
             asyncio.create_task(server._see_end(process)),
             asyncio.create_task(vllm_log.keep_short(log)),
@@ -107,7 +102,7 @@ class Server:
         return self._why
 
     def kill(self, why: str) -> None:
-        """End it at once, as a fault; one that was found is only left."""
+        """End it, as a fault; one that was found is only left."""
         if not self.gone.is_set():
             self.failed()
         self._stop(why)
@@ -136,8 +131,6 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._end("it was closed")
         await self._session.close()
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
 
     async def well(self) -> bool:
         """What /health says now; a late answer says nothing, and counts as well."""

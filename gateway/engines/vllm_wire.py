@@ -6,7 +6,15 @@ from typing import Any
 
 import msgspec
 
-from gateway.engines.errors import ContextTooLong, DecodeFailed, EngineError, InvalidRequest, VersionUnknown, WorkerGone
+from gateway.engines.errors import (
+    ContextTooLong,
+    DecodeFailed,
+    EngineError,
+    InvalidRequest,
+    QueueFull,
+    VersionUnknown,
+    WorkerGone,
+)
 from gateway.engines.protocol import Options
 
 GREEDY_BELOW = 1e-4  # as the other runtimes take it
@@ -191,7 +199,9 @@ def refusal(told: Fault, options: Options) -> EngineError:
         return VersionUnknown()
     if told.code in (502, 503, 504) or "EngineCore" in told.message:
         return WorkerGone()  # the server will end by itself
-    if told.code in (401, 403, 429):
+    if told.code == 429:
+        return QueueFull()
+    if told.code in (401, 403):
         return WorkerGone(f"the server of this version answered {told.code}")
     if told.code not in (400, 422):
         return DecodeFailed()  # its message may tell of other requests; the server's log has it

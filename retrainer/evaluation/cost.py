@@ -4,7 +4,7 @@ import msgspec
 
 from collector.interactions import Interactions
 from collector.record import Interaction
-from exporters.models.genai import processors
+from exporters.models.processors import processors
 from retrainer.evaluation.latency import Latency
 from router.decision import Arm
 from router.policy_gate import GatePolicy

@@ -1,8 +1,7 @@
 """A program in the place of vLLM's: `fake_vllm_program.py --port N --served-model-name NAME ... FILE`. It starts a
-process of its own, as vLLM does, tells its id in NAME.pid beside FILE and its own oom_score_adj in NAME.oom, leaves a
-file where it is told to put its sockets, a folder that is told in NAME.scratch, and then does what FILE says: `well`,
-`model` (it can't serve the model), `talks` (it says 12 MB, and then is well), `memory` (there is none left), `killed`
-(while it starts), `never` (it doesn't get well)."""
+process of its own, as vLLM does, tells its id in NAME.pid beside FILE and its own oom_score_adj in NAME.oom, and then
+does what FILE says: `well`, `model` (it can't serve the model), `talks` (it says 12 MB, and then is well), `memory`
+(there is none left), `killed` (while it starts), `never` (it doesn't get well)."""
 
 import asyncio
 import os
@@ -25,9 +24,6 @@ def main(arguments: list[str]) -> None:
     below = subprocess.Popen(["sleep", "60"])
     Path(arguments[-1]).with_name(f"{name}.pid").write_text(str(below.pid))
     Path(arguments[-1]).with_name(f"{name}.oom").write_text(Path("/proc/self/oom_score_adj").read_text())
-    scratch = Path(os.environ["VLLM_RPC_BASE_PATH"])
-    (scratch / "socket").touch()
-    Path(arguments[-1]).with_name(f"{name}.scratch").write_text(str(scratch))
     if how == "talks":
         sys.stdout.write(f"{'x' * 99}\n" * 120_000)
         sys.stdout.flush()

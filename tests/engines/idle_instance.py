@@ -6,11 +6,12 @@ import asyncio
 class IdleInstance:
     """One that was never asked for anything, in a place of its own."""
 
-    pid, ending, silent = None, "it ended", 0.0
+    ending, silent = "it ended", 0.0
 
     def __init__(self) -> None:
         self.gone = asyncio.Event()
         self.place = self
+        self.pid: int | None = None
         self.stay = 0.0  # seconds that its end takes
 
     def kill(self) -> None:

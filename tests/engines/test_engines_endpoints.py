@@ -66,6 +66,9 @@ class Loading:
     async def again(self, child: Instance) -> None:
         pass
 
+    def frees(self, child: Instance) -> float:
+        return 0.0
+
 
 class Running(msgspec.Struct):
     registry: SlowRegistry

@@ -1,7 +1,10 @@
 """When a version that failed is tried again."""
 
+import math
 from pathlib import Path
 
+from exporters.models import CorruptArtefact, MissingArtefact
+from gateway.engines.errors import DecodeFailed, NoRoom, NotReady, Unfit, WorkerGone
 from gateway.engines.failures import Failures
 
 
@@ -26,6 +29,17 @@ def test_a_version_that_died_waits_twice_as_long_each_time_up_to_a_limit(tmp_pat
     assert not failed.blocks("v1", tmp_path)
     failed.forget("v1")
     assert failed.died("v1", tmp_path) == 1.0
+
+
+def test_what_may_pass_is_tried_again_and_probes_that_break_off_thrice_in_a_row_will_not(tmp_path: Path) -> None:
+    failed = failures(Clock())
+    wait = [failed.not_loaded("v1", tmp_path, error) for error in (MissingArtefact(), Unfit(), NoRoom())]
+    assert wait == [1.0, 2.0, 4.0]
+    rows = (DecodeFailed(), DecodeFailed(), WorkerGone(), DecodeFailed(), DecodeFailed(), DecodeFailed())
+    wait = [failed.not_loaded("v1", tmp_path, error) for error in rows]
+    assert wait == [5.0] * 5 + [math.inf]
+    assert failed.not_loaded("v2", tmp_path, NotReady()) == math.inf
+    assert failed.not_loaded("v3", tmp_path, CorruptArtefact()) == math.inf
 
 
 def test_a_broken_artefact_is_left_alone_until_a_file_changes(tmp_path: Path) -> None:

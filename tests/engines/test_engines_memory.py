@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from engine_fakes import Tiny
+from idle_instance import IdleInstance
 
 from exporters.models import CLOSED, CorruptArtefact, ExportFailed, Manifest
 from exporters.models.rows import Rows
@@ -45,6 +46,21 @@ def test_a_version_that_needs_too_much_is_refused_and_one_that_needs_what_others
     with pytest.raises(NoRoom, match=r"v2 takes about 1\.00 GB and 0\.60 are in use, of memory_gb: 1\.5") as caught:
         check("v2", 6e8, needed=1e9, most_gb=1.5)
     assert caught.value.retryable
+    assert caught.value.lacks == pytest.approx(1e8)
+
+
+def test_what_a_version_frees_is_what_it_takes_unless_its_process_outlives_it() -> None:
+    class Servers:
+        def pids(self) -> list[int | None]:
+            return [7]
+
+    loader = Loader(Any, Servers(), memory_gb=1.0, seconds=1.0)  # type: ignore[arg-type]
+    child = IdleInstance()
+    assert loader.frees(child) == 0.0, "it takes none here"
+    child.pid = os.getpid()
+    assert loader.frees(child) == pytest.approx(resident(child.pid), rel=0.2)
+    child.pid = 7
+    assert loader.frees(child) == 0.0, "an adapter's"
 
 
 def test_what_is_held_is_what_is_there_or_what_was_said_to_be_needed() -> None:

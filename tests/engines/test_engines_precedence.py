@@ -32,6 +32,9 @@ LIVE, SHADOW = staged("live", Stage.LIVE), staged("shadow", Stage.SHADOW)
 CANDIDATE, RETIRED = staged("candidate", Stage.CANDIDATE), staged("retired", Stage.RETIRED)
 
 
+ALL = {one.id: one for one in (LIVE, SHADOW, CANDIDATE, RETIRED)}
+
+
 class Loads:
     """A loader with room for `most` versions; loads of `slow` ones never end, those of `failing` ones raise."""
 
@@ -66,6 +69,9 @@ class Loads:
 
     async def again(self, child: Instance) -> None:
         raise AssertionError
+
+    def frees(self, child: Instance) -> float:
+        return 1.0
 
 
 class Stand:
@@ -184,20 +190,47 @@ async def test_what_another_configuration_or_another_moment_may_mend_is_never_re
 
 
 def test_who_gives_way_is_the_last_that_matters_less() -> None:
-    wanted = {one.id: one for one in (LIVE, SHADOW, CANDIDATE, RETIRED)}
     precedence = Precedence()
-    assert precedence.give_way(CANDIDATE, wanted, ["live", "shadow"]) is None
-    assert precedence.give_way(LIVE, wanted, ["shadow", "retired"]) == "retired"
-    assert precedence.stays_out("retired", wanted)
-    assert precedence.left("retired") == "live"
-    assert precedence.left("shadow") is None
-    assert not precedence.stays_out("retired", wanted), "another has left: there may be room"
+    assert precedence.give_way(CANDIDATE, ALL, {"live": 1.0, "shadow": 1.0}, lacks=0.0) is None
+    assert precedence.give_way(LIVE, ALL, {"shadow": 1.0, "retired": 1.0}, lacks=0.0) == "retired"
+    assert precedence.stays_out("retired", ALL)
+    assert precedence.left("retired") == {"live"}
+    assert precedence.left("shadow") == {"live"}
+    assert not precedence.stays_out("retired", ALL), "another has left: there may be room"
+
+
+def test_nobody_gives_way_in_vain() -> None:
+    precedence = Precedence()
+    assert precedence.give_way(LIVE, ALL, {"shadow": 2e9, "retired": 1e9}, lacks=4e9) is None
+    assert precedence.give_way(LIVE, ALL, {"shadow": 2e9, "retired": 1e9}, lacks=3e9) == "retired"
+    assert precedence.give_way(LIVE, ALL, {"shadow": 1e9, "retired": 0.0}, lacks=0.0) == "shadow", "an adapter of many"
+
+
+def test_who_can_not_be_loaded_after_all_keeps_nobody_out() -> None:
+    precedence = Precedence()
+    assert precedence.give_way(CANDIDATE, ALL, {"retired": 1.0}, lacks=0.0) == "retired"
+    assert precedence.left("candidate") == set(), "it is not tried again itself"
+    assert not precedence.stays_out("retired", ALL)
+
+
+async def test_a_candidate_that_is_rejected_leaves_the_room_to_who_gave_way() -> None:
+    async with Stand() as stand:
+        stand.loads.most = 1
+        stand.registry.set(RETIRED)
+        await stand.ready("retired")
+        stand.registry.set(CANDIDATE, RETIRED)
+        stand.loads.instances["retired"].stay = 0.3
+        await until(lambda: bool(stand.unready("candidate")))
+        stand.loads.failing["candidate"] = NotReady("its graph")
+        await until(lambda: stand.loads.began.count("retired") == 2)
+        await stand.ready("retired")
+        assert stand.unready("candidate")[-1]["hopeless"]
 
 
 def test_who_gave_way_is_back_once_it_matters_as_much() -> None:
     precedence = Precedence()
     wanted = {one.id: one for one in (LIVE, CANDIDATE, RETIRED)}
-    assert precedence.give_way(CANDIDATE, wanted, ["live", "retired"]) == "retired"
+    assert precedence.give_way(CANDIDATE, wanted, {"live": 1.0, "retired": 1.0}, lacks=0.0) == "retired"
     promoted = wanted | {"retired": staged("retired", Stage.LIVE)}
     assert not precedence.stays_out("retired", promoted)
 

@@ -140,9 +140,19 @@ def test_a_collector_of_another_log_is_told(place: Place) -> None:
         place.promote()
 
 
-def test_a_version_that_is_not_in_service_is_not_rolled_back(place: Place) -> None:
-    with pytest.raises(StartError, match="version 'v' is candidate, not in service; there is nothing to roll back"):
+def test_a_candidate_that_waits_is_rejected_by_name(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StartError, match="no version in service"):
+        place.act("rollback", None)
+    with place.collector(place.take):
+        assert place.act("rollback", "v") == 0
+    assert "rollback r: done; v is rejected; live: none" in capsys.readouterr().out
+    place.take(RouteEvent(id="ready", at=2.0, route="r", kind=EventKind.READY, version="v"))
+    assert place.registry.checkpoint("r")[0].challenger is None
+    with pytest.raises(StartError, match="'v' is rejected, neither in service nor a candidate; there is"):
         place.act("rollback", "v")
+
+
+def test_a_version_that_is_not_in_service_is_not_rolled_back(place: Place) -> None:
     with place.collector(place.take):
         assert place.act("promote", "v") == 0
     place.add("w")

@@ -61,6 +61,12 @@ def config(text: str) -> Config:
     return parse(text, {})
 
 
+def test_a_study_may_need_more_of_an_engine_than_it_holds(text: str) -> None:
+    tight = text.replace("{local: {}}", "{local: {max_loaded: 1}}") + "  new: {teachers: [o/m]}\n"
+    study = study_config(parse(tight, {}), "new", name="evaluate", changes={"student": {}})
+    assert study.routes["new"].student is not None
+
+
 @pytest.fixture
 def worker(text: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", WORKER, text]

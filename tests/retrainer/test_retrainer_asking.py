@@ -10,7 +10,7 @@ from retrainer_fakes import CountedLog, example, fill, interaction, teacher
 
 from collector import LATEST, Interactions, Stream, open_subjects
 from collector.errors import JudgeFailed
-from exporters.models.genai import processors
+from exporters.models.processors import processors
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, judged_pairs, teacher_again
 from retrainer.evaluation.cost import USD_PER_PROCESSOR_HOUR, costs
