@@ -51,10 +51,8 @@ async def vllm(folder: Path, client: aiohttp.ClientSession, *, port: int, ours: 
     if ours:
         settings = EngineSettings.model_validate({"runtime": "vllm", "vllm": {"max_model_len": 2048}})
         on, model = await ask(str(VLLM)), Served(model=folder, name="bench", adapters=False)
-        arguments, environment = (
-            command(model, settings, on, port),
-            environ(given, model, settings, on, cores=processors()),
-        )
+        arguments = command(model, settings, on, port)
+        environment = environ(given, model, settings, on, cores=processors())
     else:
         arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "bench"]
         arguments += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-model-len", "2048"]

@@ -59,12 +59,18 @@ def main(arguments: Sequence[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # until there is a group to end
     ending_with(int(parent), by=signal.SIGTERM)()
     scratch = tempfile.mkdtemp(prefix="retort-")  # short: it may hold sockets
+    end_with_this = ending_with(os.getpid())
+
+    def first() -> None:
+        end_with_this()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+
     try:
         process = subprocess.Popen(  # noqa: S603 - what the caller names
             command,
             env={**os.environ, "TMPDIR": scratch},
             start_new_session=True,
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked),
+            preexec_fn=first,
         )
         group.append(process.pid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)

@@ -4,6 +4,7 @@
 |---|---|
 | candidate -> shadow | gate passed (or overridden), engine ready, no other challenger |
 | a step up, live | what `rollout_needs` says, no alarm |
+| candidate -> rejected | hopelessly unready |
 | shadow -> rejected | any alarm, futility, hopelessly unready |
 | canary -> rolled back | the same, hard stop |
 | live -> rolled back | any alarm, hard stop, hopelessly unready |
@@ -11,7 +12,7 @@
 | canary -> shadow | its last certificate waned (selective), without an alarm: it goes on being tested |
 
 A pause stops all moves upwards; a pin stops those of the pinned version, and of a challenger that would replace it.
-Neither stops an alarm, or the end of a test that has had its time.
+Neither stops an alarm, or the end of a test that has had its time. What has not ended an operator may end.
 """
 
 from typing import Any
@@ -125,10 +126,9 @@ class Mover:
 
     def _end(self, version: str, cause: str, evidence: dict[str, Any]) -> None:
         """Of what is in service, or waits for it."""
-        if version in (self.state.live, self.state.challenger):
+        waits = self.state.versions[version].stage is Stage.CANDIDATE
+        if waits or version in (self.state.live, self.state.challenger):
             self._out(version, cause, evidence)
-        elif self.state.versions[version].stage is Stage.CANDIDATE:
-            self._to(version, Stage.REJECTED, cause, evidence)
 
     def _move_threshold(self, version: str) -> None:
         stage = self.state.versions[version].stage
@@ -228,9 +228,9 @@ class Mover:
         self._to(version, Stage.LIVE, cause, evidence=evidence)
 
     def _out(self, version: str, cause: str, extra: dict[str, Any] | None = None) -> None:
-        """Rejected from shadow, rolled back from service; the teacher answers in its place."""
+        """Rejected before it served, rolled back from service; the teacher answers in its place."""
         evidence = {**self._evidence(version), **(extra or {})}
-        in_shadow = self.state.versions[version].stage is Stage.SHADOW
+        served = self.state.versions[version].stage not in (Stage.CANDIDATE, Stage.SHADOW)
         self.state = levels_kept(self.state, version, cause)
         if version == self.state.challenger:
             self.state = replace(self.state, challenger=None, step=0, trial=Trial())
@@ -238,7 +238,7 @@ class Mover:
             self.state = replace(self.state, live=None)
         if version == self.state.pinned:
             self.state = replace(self.state, pinned=None)
-        self._to(version, Stage.REJECTED if in_shadow else Stage.ROLLED_BACK, cause, evidence=evidence)
+        self._to(version, Stage.ROLLED_BACK if served else Stage.REJECTED, cause, evidence=evidence)
 
     def _to(
         self,

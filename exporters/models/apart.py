@@ -2,6 +2,7 @@
 end, their global state (loggers, hooks) is nobody else's, and what they print goes to a file."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from exporters.child import ending_with
 from exporters.models.errors import NO_MEMORY, ExportCutShort, ExportFailed
 
+_LEAST_FREE = 1 << 20  # bytes
 _NO_ROOM = ("No space left on device", "File too large", "MemoryError", *NO_MEMORY)
 
 
@@ -36,6 +38,7 @@ def run_apart(command: Sequence[str], *, log: Path, name: str, timeout: float, o
             raise ExportFailed(f"{name} did not end within {timeout:.0f} s; see {log}") from error
     if done.returncode != 0:
         tail = log.read_text(errors="replace")[-600:]
-        of_the_machine = done.returncode < 0 or any(said in tail for said in _NO_ROOM)
+        full = shutil.disk_usage(log.parent).free < _LEAST_FREE  # then it could not even say so in its log
+        of_the_machine = full or done.returncode < 0 or any(said in tail for said in _NO_ROOM)
         kind = ExportCutShort if of_the_machine else ExportFailed
         raise kind(f"{name} ended with status {done.returncode}; see {log}:\n{tail}")

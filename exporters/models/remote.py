@@ -50,19 +50,19 @@ class Remote:
                     self._files.put_file(str(file), blob)
             self._files.pipe_file(self._manifest(artefact_id), manifest)
 
-    def get(self, digest: str, target: Path, *, most: int) -> None:
+    def get(self, digest: str, target: Path, *, most: int, unwanted: Callable[[], bool] = lambda: False) -> None:
         """Write one file, of at most `most` bytes; it appears whole. Raises MissingArtefact, CorruptArtefact,
-        ArtefactError (too large), ArtefactsAway."""
+        ArtefactError (too large), ArtefactsAway (also once it is `unwanted()`)."""
         part = target.with_name(f"{target.name}.part")
         try:
-            found = self._copied(digest, part, most)
+            found = self._copied(digest, part, most, unwanted)
             if found != digest:
                 raise CorruptArtefact(f"{self._url}/blobs/{digest} has sha256 {found}; train it again")
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)  # a full disk would stay full
 
-    def _copied(self, digest: str, part: Path, most: int) -> str:
+    def _copied(self, digest: str, part: Path, most: int, unwanted: Callable[[], bool]) -> str:
         """Copy a file's bytes; returns their sha256."""
         whole, size = hashlib.sha256(), 0
         with (
@@ -71,6 +71,8 @@ class Remote:
             part.open("wb", buffering=0) as file,
         ):
             while piece := source.read(PIECE):
+                if unwanted():
+                    raise ArtefactsAway(f"{self._url}/blobs/{digest} was not fetched to its end: nobody waits for it")
                 size += len(piece)
                 if size > most:
                     raise ArtefactError(f"with {digest} the artefact has more bytes than artefact_policy.max_gb allows")

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,11 @@ class Failures:
         self._failed[version_id] = _Failure(attempts, self._clock() + wait, fingerprint(folder))
         return wait
 
+    def loaded(self, version_id: str) -> None:
+        """A load went well, whatever comes of it."""
+        if failure := self._failed.get(version_id):
+            self._failed[version_id] = msgspec.structs.replace(failure, broke_off=0)
+
     def attempts(self, version_id: str) -> int:
         """How often in a row its process has ended, or it was not well otherwise."""
         failure = self._failed.get(version_id)
@@ -75,12 +81,10 @@ class Failures:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """Names, sizes and times of the files; empty where there is no folder."""
+    """Names, sizes and times of the files; empty where there is no folder, or it can't be looked into now."""
     found = []
-    for file in sorted(folder.rglob("*")):
-        try:
+    with suppress(OSError):  # gone while it is read, not ours to read, a share that went stale
+        for file in sorted(folder.rglob("*")):
             stat = file.stat()
-        except FileNotFoundError:
-            continue
-        found.append((file.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns))
+            found.append((file.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns))
     return tuple(found)

@@ -2,18 +2,26 @@
 as it should."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from exporters.models import Manifest, Store
+from exporters.models import ArtefactError, Manifest, Store
 from exporters.models.tool_text import FORM
-from gateway.engines.errors import Unfit, WorkerGone
+from gateway.engines.errors import DecodeFailed, Unfit, WorkerGone
 from gateway.engines.instance import Instance
 from gateway.engines.memory import check, resident
 from gateway.engines.probe import probe
 from router.registry import Version
+
+log = logging.getLogger("retort.engine")
+
+
+_KILLED = ("signal 9", "status 137")  # as by a kernel that has no memory left: no word about who was killed
 
 
 class Starter(Protocol):
@@ -49,34 +57,69 @@ class Loader:
     ) -> Instance:
         """`loaded()`: what is in memory now. `changed(child)` is called when it has been loaded, and when it goes
         because it doesn't answer as it should. Raises ArtefactError, EngineError: NotReady, Unfit, NoRoom, WorkerGone,
-        and DecodeFailed where a probe breaks off."""
+        and DecodeFailed where it fails on a probe, ends by itself, or gives no answer."""
         if version.tools not in (None, FORM):
             raise Unfit(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")
-        manifest: Manifest = await asyncio.to_thread(self._store.verify, version.artefact)
-        folder, needed = self.folder(version), 0.0
-        if self._memory_gb is not None:
-            needed = await self._starter.needs(folder, manifest)
-            held = self._held({*(child.pid for child in loaded()), *self._starter.pids()})
-            check(manifest.id, held, needed=needed, most_gb=self._memory_gb)
+        folder = self.folder(version)
+        if folder.exists():
+            with suppress(ArtefactError):  # which is told below, once it has been read
+                await self._room(folder, await asyncio.to_thread(self._store.manifest, version.artefact), loaded)
+        manifest = await self._verified(version.artefact)
+        needed = await self._room(folder, manifest, loaded)
         child = await self._starter.start(folder, manifest)
         if child.pid is not None:
             self._needs[child.pid] = max(needed, self._needs.get(child.pid, 0.0))
         self._manifests[child] = manifest
         changed(child)
+        await self._prove(child, loaded, changed)
+        return child
+
+    async def _prove(
+        self, child: Instance, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
+    ) -> None:
+        """Probe it; it is ended where it doesn't answer as it should."""
         try:
             await self.again(child)
         except BaseException as error:
             late, ended = isinstance(error, TimeoutError), child.gone.is_set()
-            if late and not any(other.place is child.place for other in loaded()):
-                child.kill()  # a server that serves others may be busy with them; where it hangs, that is seen there
+            # A server that serves others may be busy with them; where it hangs, that is seen there.
+            alone = not any(other.place is child.place for other in loaded())
+            if late and alone:
+                child.kill()
             await child.close()
             changed(child)
             if late:
-                raise WorkerGone(f"the probes took longer than {self._seconds:.0f} s") from None
+                said = f"the probes took longer than {self._seconds:.0f} s"
+                raise (DecodeFailed if alone else WorkerGone)(said) from None
             if isinstance(error, WorkerGone):
-                raise WorkerGone(f"it was probed, and {child.ending if ended else error}") from None
+                by_itself = ended and not child.ending.startswith(_KILLED)
+                said = f"it was probed, and {child.ending if ended else error}"
+                raise (DecodeFailed if by_itself else WorkerGone)(said) from None
             raise
-        return child
+
+    async def _verified(self, artefact: str) -> Manifest:
+        given_up = threading.Event()
+        try:
+            return await asyncio.to_thread(self._store.verify, artefact, given_up.is_set)
+        except asyncio.CancelledError:
+            given_up.set()  # or a fetch would go on, and have the next load wait for it
+            raise
+
+    async def _room(self, folder: Path, manifest: Manifest, loaded: Callable[[], Iterable[Instance]]) -> float:
+        """Bytes that it needs, and there are. Raises NoRoom, Unfit, WorkerGone, ArtefactError."""
+        if self._memory_gb is None:
+            return 0.0
+        needed = await self._starter.needs(folder, manifest)
+        held = self._held({*(child.pid for child in loaded()), *self._starter.pids()})
+        check(manifest.id, held, needed=needed, most_gb=self._memory_gb)
+        return needed
+
+    async def forget_copies(self, keep: Collection[str]) -> None:
+        """Of an object store's artefacts, but for these. Nothing depends on it: the next load tries again."""
+        try:
+            await asyncio.to_thread(self._store.forget_copies, keep)
+        except OSError as error:
+            log.warning("engine.copies_not_removed", extra={"reason": str(error)})
 
     def frees(self, child: Instance) -> float:
         """Bytes that are free once it has ended; none where its process outlives it."""

@@ -12,18 +12,23 @@ class Precedence:
 
     def __init__(self) -> None:
         self._gave_way: dict[str, str] = {}  # version -> for which
+        self._in_vain: set[str] = set()  # those that found no room although others gave way
 
     def give_way(
         self, version: Version, wanted: Mapping[str, Version], frees: Mapping[str, float], *, lacks: float
     ) -> str | None:
         """`version` finds no room, for `lacks` bytes: which of the loaded ones is to leave for it, the last of `wanted`
-        that matters less. `frees`: how many bytes each of them would give. None where that would not be enough."""
+        that matters less. `frees`: how many bytes each of them would give. None where that would not be enough, or
+        was not: then those that gave way to it may come back."""
         lesser = [
             other.id
             for other in wanted.values()
             if frees.get(other.id, 0.0) > 0 and RANK[other.stage] > RANK[version.stage]
         ]
-        if not lesser or sum(frees[other] for other in lesser) < lacks:
+        if version.id in self._in_vain or not lesser or sum(frees[other] for other in lesser) < lacks:
+            if version.id in self._gave_way.values():
+                self._in_vain.add(version.id)
+                self.given_up(version.id)
             return None
         self._gave_way[lesser[-1]] = version.id
         return lesser[-1]
@@ -37,13 +42,18 @@ class Precedence:
         return version_id in self._gave_way
 
     def left(self, version_id: str) -> set[str]:
-        """A version is no longer loaded, or never will be: which others may find room now. That is the one it gave way
-        to; where it gave way to none, all that others gave way to, and those others stay out no more."""
+        """A version is no longer loaded: which others may find room now. That is the one it gave way to; where it gave
+        way to none, all that others gave way to, and those others stay out no more."""
         if version_id in self._gave_way:
             return {self._gave_way[version_id]}
-        heirs = set(self._gave_way.values()) - {version_id}
+        heirs = set(self._gave_way.values()) | self._in_vain
         self._gave_way.clear()
-        return heirs
+        self._in_vain.clear()
+        return heirs - {version_id}
+
+    def given_up(self, version_id: str) -> None:
+        """It is not loaded after all: who gave way to it may come back."""
+        self._gave_way = {other: heir for other, heir in self._gave_way.items() if heir != version_id}
 
 
 def interrupts(version: Version, loading: Version) -> bool:

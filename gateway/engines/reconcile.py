@@ -185,7 +185,9 @@ class Reconciler:
             hosted = Hosted(version, child, queue=self._settings.queue, selective=selective)
             self._serve(hosted)
             self._spawn(self._watch(hosted))
+            self._failures.loaded(version.id)
             self._events.emit("engine.loaded", version=version.id, seconds=time.monotonic() - began)
+            await self._loader.forget_copies({one.artefact for one in self._wanted.values()})
         finally:
             self._loading = None
             self._wake.set()
@@ -194,7 +196,7 @@ class Reconciler:
         wait = self._failures.not_loaded(version.id, self._loader.folder(version), error)
         if wait == math.inf:
             self._reports.refused(version, str(error), hopeless=True)
-            self._room(version)
+            self._precedence.given_up(version.id)
             return
         self._reports.refused(version, f"{error} (again in {wait:.0f} s)")
         now = self._wanted.get(version.id)
@@ -242,17 +244,16 @@ class Reconciler:
         self._reports.refused(hosted.version, reason, hopeless=hopeless)
         self._wake.set()
         await hosted.child.close()
-        self._siblings.changed(hosted.child)
         if hopeless:
-            self._room(hosted.version)
+            self._precedence.given_up(hosted.version.id)
+            self._ended(hosted)
+        else:
+            self._siblings.changed(hosted.child)
 
     def _ended(self, hosted: Hosted) -> None:
+        """A version takes no memory any more."""
         self._siblings.changed(hosted.child)
-        self._room(hosted.version)
-
-    def _room(self, version: Version) -> None:
-        """The version takes no memory any more."""
-        for other in self._precedence.left(version.id):
+        for other in self._precedence.left(hosted.version.id):
             self._failures.forget(other)
         self._wake.set()
 

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 from exporters.models import take
-from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.errors import DecodeFailed, NotReady, WorkerGone
 from gateway.engines.vllm_server import Server
 from gateway.engines.vllm_wire import fault
 
@@ -15,7 +15,7 @@ log = logging.getLogger("retort.engine")
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LOAD_SECONDS = 120.0
-_REFUSED, _UNKNOWN = 400, 404
+_REFUSED, _UNKNOWN, _FAILED = 400, 404, 500
 
 
 class Adapters:
@@ -30,7 +30,8 @@ class Adapters:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def load(self, server: Server, artefact: Path) -> str:
-        """Load an artefact's adapter; returns its name there. Raises NotReady where it is refused, WorkerGone."""
+        """Load an artefact's adapter; returns its name there. Raises NotReady where it is refused, DecodeFailed where
+        the server fails on it and is well otherwise, WorkerGone."""
         await self._ask_again(server)
         name = f"{self._prefix}{artefact.name}.{uuid.uuid4().hex[:8]}"
         copy = self._folder / name
@@ -45,6 +46,8 @@ class Adapters:
             del self._owed[name]
             if status >= _REFUSED:
                 reason = f"vLLM refuses the adapter (status {status}): {fault(said).message}"
+                if status == _FAILED and await server.well():  # so it tells of whatever it finds wrong with one
+                    raise DecodeFailed(reason)
                 raise NotReady(reason) if status == _REFUSED else WorkerGone(reason)
         except BaseException:
             if name not in self._owed:

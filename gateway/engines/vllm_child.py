@@ -81,7 +81,7 @@ class VllmChild:
         """See Instance."""
         if self.gone.is_set():
             raise WorkerGone
-        began = time.monotonic()
+        began, left = time.monotonic(), False
         self._next += 1
         answer = self._formed if options.schema else self._written
         try:
@@ -96,8 +96,11 @@ class VllmChild:
             if isinstance(error, WorkerGone):
                 raise
             raise WorkerGone from error
+        except (asyncio.CancelledError, GeneratorExit):
+            left = True
+            raise
         finally:
-            if self._server.heard < began and not self.gone.is_set() and self._asking_again is None:
+            if left and self._server.heard < began and not self.gone.is_set() and self._asking_again is None:
                 self._asking_again = asyncio.create_task(self._ask_again())
 
     async def close(self) -> None:
@@ -224,9 +227,7 @@ class VllmChild:
         body = wire.request(self._model.name, messages, options, most=room)
         async with await self._post("/v1/chat/completions", body) as response:
             if not response.ok:
-                said = await self._unless_gone(response.read())
-                self._server.heard = time.monotonic()
-                raise wire.refused(response.status, said, options)
+                raise wire.refused(response.status, await self._unless_gone(response.read()), options)
             async for chunk in wire.chunks(self._heard(response)):
                 if chunk.error is not None:
                     raise wire.refusal(chunk.error, options)
@@ -243,7 +244,7 @@ class VllmChild:
     async def _scored(self, line: Sequence[int], options: Options) -> list[wire.Told]:
         async with await self._post("/v1/completions", wire.scoring(self._model.name, line, options)) as response:
             answered = await self._unless_gone(response.read())
-            self._server.heard = time.monotonic()
             if not response.ok:
                 raise wire.refused(response.status, answered, options)
+            self._server.heard = time.monotonic()
             return wire.scores(answered, line)

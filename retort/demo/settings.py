@@ -16,7 +16,7 @@ CAPTURE_RATE = 45.0  # requests a second while the teacher alone answers
 EVIDENCE_RATE = 6.0  # at most; see `evidence_rate`
 # Of what the student answers alone on this machine: the gateway, the scrubbing and a training need theirs, and a
 # challenger beside it is asked the same, which vLLM's slow steps have less room for.
-CAPACITY_SHARE = {"onnxruntime": 0.55, "vllm": 0.3}
+CAPACITY_SHARE = {"onnxruntime": 0.45, "vllm": 0.3}
 CAPACITY_RECORDS = 96  # held-out ones, asked of the engine itself to learn its capacity
 AT_ONCE = 16  # of them
 SWAPPED = 50  # answers of each version, in the hot swap

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from exporters.models import ExportFailed, Parity, write_atomic
+from exporters.models.errors import ExportCutShort
 from exporters.models.four_bits import Method
 
 METHODS: tuple[Method, ...] = ("awq", "gptq")
@@ -47,6 +48,8 @@ def attempt(folder: Path, write: Callable[[Method], Parity]) -> Tried:
             continue
         try:
             near[method] = write(method)
+        except ExportCutShort:
+            raise  # another time it may go to its end: nothing is said of the method
         except ExportFailed as error:
             failed[method] = str(error)
         else:

@@ -2,21 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import msgspec
 import pytest
 from engine_fakes import FakeRegistry, until, version
-from idle_instance import IdleInstance
+from idle_instance import Loads, reconciler
 
-from gateway.engines.instance import Instance
-from gateway.engines.reconcile import Identity, Reconciler
-from gateway.engines.registry_thread import RegistryThread
 from gateway.engines.timing import Timing
-from router import Events, Version
-from router.config_engines import EngineSettings
 from router.errors import RegistryUnavailable
 
 TIMING = Timing(tick=0.02, grace=0.02, drain=5.0, stop=2.0, first_backoff=60.0)
@@ -48,31 +42,9 @@ class SlowRegistry(FakeRegistry):
         super().withdraw(version_id)
 
 
-class Loading:
-    """Everything loads at once. `children`: what was loaded."""
-
-    def __init__(self) -> None:
-        self.children: list[IdleInstance] = []
-
-    def folder(self, version: Version) -> Path:
-        return Path("/nowhere")
-
-    async def load(
-        self, version: Version, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
-    ) -> IdleInstance:
-        self.children.append(IdleInstance())
-        return self.children[-1]
-
-    async def again(self, child: Instance) -> None:
-        pass
-
-    def frees(self, child: Instance) -> float:
-        return 0.0
-
-
 class Running(msgspec.Struct):
     registry: SlowRegistry
-    loading: Loading
+    loads: Loads
     stop: asyncio.Event
     task: "asyncio.Task[None]"
 
@@ -86,27 +58,18 @@ class Running(msgspec.Struct):
         with suppress(asyncio.CancelledError):
             await self.task
         assert not self.registry.endpoints
-        assert all(child.gone.is_set() for child in self.loading.children)
+        assert self.loads.instances["v1"].gone.is_set()
 
 
 @asynccontextmanager
 async def reconciling() -> AsyncIterator[Running]:
     """With `v1` wanted."""
-    registry, loading, stop = SlowRegistry(), Loading(), asyncio.Event()
+    registry, loads, stop = SlowRegistry(), Loads(), asyncio.Event()
     registry.set(version("v1"))
-    thread = RegistryThread(lambda: registry)  # type: ignore[arg-type, return-value]
-    reconciler = Reconciler(
-        EngineSettings(),
-        Identity("local", "http://engine"),
-        loader=loading,  # type: ignore[arg-type]
-        registry=thread,
-        send=lambda event: True,
-        events=Events(),
-        timing=TIMING,
-    )
-    task = asyncio.create_task(reconciler.run(stop))
+    made, thread = reconciler(registry, loads, TIMING, told=[])
+    task = asyncio.create_task(made.run(stop))
     try:
-        yield Running(registry, loading, stop, task)
+        yield Running(registry, loads, stop, task)
     finally:
         registry.go.set()
         registry.refuses = False
@@ -118,7 +81,7 @@ async def reconciling() -> AsyncIterator[Running]:
 async def test_what_dies_while_it_is_published_has_no_endpoint_in_the_end() -> None:
     async with reconciling() as running:
         await until(lambda: running.registry.begun == 1)
-        running.loading.children[0].gone.set()
+        running.loads.instances["v1"].gone.set()
         await asyncio.sleep(0.05)
         running.registry.go.set()
         await until(lambda: ("withdraw", "v1") in running.registry.history)
@@ -156,7 +119,7 @@ async def test_what_is_wanted_again_before_it_was_withdrawn_and_then_taken_out_h
         before = registry.begun
         registry.set(version("v1"))
         await until(lambda: registry.begun > before)  # it serves on, and is published anew, which fails
-        assert len(running.loading.children) == 1
+        assert running.loads.began == ["v1"]
         running.stop.set()
         await asyncio.sleep(0.05)
         registry.refuses = False

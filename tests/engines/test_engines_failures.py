@@ -1,7 +1,10 @@
 """When a version that failed is tried again."""
 
+import errno
 import math
 from pathlib import Path
+
+import pytest
 
 from exporters.models import CorruptArtefact, MissingArtefact
 from gateway.engines.errors import DecodeFailed, NoRoom, NotReady, Unfit, WorkerGone
@@ -39,7 +42,24 @@ def test_what_may_pass_is_tried_again_and_probes_that_break_off_thrice_in_a_row_
     wait = [failed.not_loaded("v1", tmp_path, error) for error in rows]
     assert wait == [5.0] * 5 + [math.inf]
     assert failed.not_loaded("v2", tmp_path, NotReady()) == math.inf
+    rows = [failed.not_loaded("v4", tmp_path, DecodeFailed()) for _ in range(2)]
+    failed.loaded("v4")
+    assert math.inf not in [*rows, *(failed.not_loaded("v4", tmp_path, DecodeFailed()) for _ in range(2))]
     assert failed.not_loaded("v3", tmp_path, CorruptArtefact()) == math.inf
+
+
+def test_a_folder_that_can_not_be_looked_into_is_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = failures(Clock())
+    failed.died("v1", tmp_path)
+
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "rglob", stale)
+    assert failed.blocks("v1", tmp_path)
+    assert failed.died("v1", tmp_path) == 2.0
 
 
 def test_a_broken_artefact_is_left_alone_until_a_file_changes(tmp_path: Path) -> None:

@@ -1,24 +1,18 @@
 """Which version is loaded where not all can be, or not at once."""
 
 import asyncio
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from engine_fakes import FakeRegistry, until, version
-from idle_instance import IdleInstance
+from idle_instance import Loads, reconciler
 
 from exporters.models import MissingArtefact
 from gateway.engines.errors import DecodeFailed, NoRoom, NotReady, Unfit, WorkerGone
-from gateway.engines.instance import Instance
 from gateway.engines.precedence import Precedence, interrupts
-from gateway.engines.reconcile import Identity, Reconciler
-from gateway.engines.registry_thread import RegistryThread
 from gateway.engines.timing import Timing
-from router import EventKind, Events, RouteEvent, Stage
-from router.config_engines import EngineSettings
+from router import EventKind, RouteEvent, Stage
 from router.registry import Version
 
 TIMING = Timing(tick=0.02, grace=0.02, drain=1.0, stop=1.0, first_backoff=0.05, longest_backoff=0.2)
@@ -35,61 +29,13 @@ CANDIDATE, RETIRED = staged("candidate", Stage.CANDIDATE), staged("retired", Sta
 ALL = {one.id: one for one in (LIVE, SHADOW, CANDIDATE, RETIRED)}
 
 
-class Loads:
-    """A loader with room for `most` versions; loads of `slow` ones never end, those of `failing` ones raise."""
-
-    def __init__(self) -> None:
-        self.most = 9
-        self.slow: set[str] = set()
-        self.failing: dict[str, Exception] = {}
-        self.began: list[str] = []
-        self.given_up: list[str] = []
-        self.instances: dict[str, IdleInstance] = {}
-
-    def folder(self, version: Version) -> Path:
-        return Path("/nowhere") / version.artefact
-
-    async def load(
-        self, version: Version, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
-    ) -> IdleInstance:
-        self.began.append(version.id)
-        if version.id in self.failing:
-            raise self.failing[version.id]
-        if version.id in self.slow:
-            try:
-                await asyncio.sleep(60)
-            except asyncio.CancelledError:
-                await asyncio.sleep(0.1)  # a server takes a while to end
-                self.given_up.append(version.id)
-                raise
-        if len(list(loaded())) >= self.most:
-            raise NoRoom("there is none")
-        self.instances[version.id] = IdleInstance()
-        return self.instances[version.id]
-
-    async def again(self, child: Instance) -> None:
-        raise AssertionError
-
-    def frees(self, child: Instance) -> float:
-        return 1.0
-
-
 class Stand:
     def __init__(self) -> None:
         self.registry, self.loads, self.told = FakeRegistry(), Loads(), list[RouteEvent]()
         self._stop = asyncio.Event()
-        self._thread = RegistryThread(lambda: self.registry)  # type: ignore[arg-type, return-value]
 
     async def __aenter__(self) -> "Stand":
-        made = Reconciler(
-            EngineSettings(),
-            Identity("local", "http://127.0.0.1:1"),
-            loader=self.loads,  # type: ignore[arg-type]
-            registry=self._thread,
-            send=lambda event: self.told.append(event) is None,
-            events=Events(),
-            timing=TIMING,
-        )
+        made, self._thread = reconciler(self.registry, self.loads, TIMING, told=self.told)
         self._task = asyncio.create_task(made.run(self._stop))
         return self
 
@@ -209,8 +155,49 @@ def test_nobody_gives_way_in_vain() -> None:
 def test_who_can_not_be_loaded_after_all_keeps_nobody_out() -> None:
     precedence = Precedence()
     assert precedence.give_way(CANDIDATE, ALL, {"retired": 1.0}, lacks=0.0) == "retired"
-    assert precedence.left("candidate") == set(), "it is not tried again itself"
+    precedence.given_up("candidate")
     assert not precedence.stays_out("retired", ALL)
+
+
+def test_where_it_was_in_vain_who_gave_way_is_back_and_does_so_no_more() -> None:
+    precedence = Precedence()
+    assert precedence.give_way(CANDIDATE, ALL, {"retired": 1.0}, lacks=0.0) == "retired"
+    assert precedence.give_way(CANDIDATE, ALL, {}, lacks=0.0) is None
+    assert not precedence.stays_out("retired", ALL)
+    assert precedence.give_way(CANDIDATE, ALL, {"retired": 1.0}, lacks=0.0) is None
+    assert precedence.left("shadow") == {"candidate"}
+    assert precedence.give_way(CANDIDATE, ALL, {"retired": 1.0}, lacks=0.0) == "retired", "there is more room now"
+
+
+async def test_a_version_that_the_machine_can_not_hold_costs_no_other_its_place_for_long() -> None:
+    async with Stand() as stand:
+        stand.registry.set(LIVE, RETIRED)
+        await stand.ready("live", "retired")
+        stand.loads.failing["candidate"] = NoRoom("there is no memory left to load it")
+        stand.registry.set(LIVE, CANDIDATE, RETIRED)
+        await until(lambda: stand.loads.began.count("retired") == 2)
+        await until(lambda: stand.loads.began.count("candidate") == 4)
+        assert set(stand.registry.endpoints) == {"live", "retired"}
+        assert stand.loads.began.count("retired") == 2
+
+
+async def test_nobody_is_sent_away_where_that_is_not_enough() -> None:
+    async with Stand() as stand:
+        stand.loads.most, stand.loads.lacks = 2, 3e9
+        stand.registry.set(LIVE, RETIRED)
+        await stand.ready("live", "retired")
+        stand.registry.set(LIVE, CANDIDATE, RETIRED)
+        await until(lambda: stand.loads.began.count("candidate") == 3)
+        assert set(stand.registry.endpoints) == {"live", "retired"}
+        stand.loads.lacks = 1e9
+        await stand.ready("live", "candidate")
+
+
+async def test_copies_of_what_is_wanted_stay_at_each_load() -> None:
+    async with Stand() as stand:
+        stand.registry.set(LIVE, RETIRED)
+        await stand.ready("live", "retired")
+        assert stand.loads.kept == [{"live", "retired"}] * 2
 
 
 async def test_a_candidate_that_is_rejected_leaves_the_room_to_who_gave_way() -> None:

@@ -13,7 +13,7 @@ from engine_fakes import until
 from fake_vllm import FakeVllm, write_tokenizer
 
 from exporters.models import VLLM, Manifest
-from gateway.engines.errors import NotReady, Unfit, WorkerGone
+from gateway.engines.errors import DecodeFailed, NotReady, Unfit, WorkerGone
 from gateway.engines.protocol import Options, Piece
 from gateway.engines.vllm_child import VllmChild
 from gateway.engines.vllm_environment import ask
@@ -197,7 +197,7 @@ async def test_adapters_are_spread_over_the_found_servers(fleets: Make, tmp_path
             await child.close()
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, NotReady), (404, WorkerGone), (500, WorkerGone)])
+@pytest.mark.parametrize(("status", "kind"), [(400, NotReady), (404, WorkerGone), (500, DecodeFailed)])
 async def test_an_adapter_that_vllm_refuses(fleets: Make, tmp_path: Path, status: int, kind: type[Exception]) -> None:
     async with FakeVllm("base").running() as fake:
         fake.refusal = (status, {"message": "LoRA rank 256 is greater than max_lora_rank 64"})

@@ -126,3 +126,17 @@ async def test_what_a_runtime_says_that_it_needs_and_holds_decides(
     loader = Loader(store, Needing(needed, held), memory_gb=2.0, seconds=5.0)
     with pytest.raises(kind, match=why):
         await loader.load(version("v1"), list, lambda _: None)
+
+
+async def test_who_waits_for_room_has_not_all_its_files_read_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    staging = store.staging("v1")
+    (staging / "config.json").write_text("{}")
+    store.add(staging, manifest())
+    monkeypatch.setattr(store, "verify", None)
+    with pytest.raises(NoRoom):
+        await Loader(store, Needing(2e9, [os.getpid()]), memory_gb=2.0, seconds=5.0).load(
+            version("v1"), list, lambda _: None
+        )

@@ -120,6 +120,7 @@ async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Both]:
     publish(adapters, "one", one, golden(known["one"], base))
     publish(adapters, "two", two, golden(known["two"], base))
     publish(adapters, "wrong", two, golden(known["one"], base))
+    publish(adapters, "large", build_adapter(a, root / "large", seed=3, rank=128), golden(known["one"], base))
     async with AsyncExitStack() as stack:
 
         async def start(state: Path, store: Store, first: str, **vllm: Any) -> Engine:
@@ -214,6 +215,18 @@ async def test_an_adapter_that_is_not_what_was_exported_is_rejected_and_the_othe
     assert unready.data["hopeless"]
     assert "golden answer 0 of wrong has" in unready.data["reason"]
     assert set(engine.registry.endpoints) == {"one", "two"}
+    assert (await engine.ask("two"))[1]["choices"][0]["message"]["content"] == both.says["two"]
+
+
+async def test_an_adapter_that_vllm_can_not_take_is_rejected_with_its_reason(both: Both) -> None:
+    engine = both.adapters
+    await engine.ready("one", "two")
+    engine.registry.set(version("one"), version("two"), version("large"))
+    await until(lambda: any(e.data["hopeless"] for e in engine.collector.of(EventKind.UNREADY, "large")), seconds=60)
+    told = engine.collector.of(EventKind.UNREADY, "large")
+    assert [event.data["hopeless"] for event in told] == [False, False, True]
+    assert "vLLM refuses the adapter (status 500)" in told[0].data["reason"]
+    assert "rank 128" in told[0].data["reason"]
     assert (await engine.ask("two"))[1]["choices"][0]["message"]["content"] == both.says["two"]
 
 

@@ -17,7 +17,7 @@ from vllm_students import GOLDEN, publish
 from collector import socket_path
 from exporters.models import Manifest, Store
 from gateway.engines.agent import Seams, run
-from gateway.engines.errors import NotReady, WorkerGone
+from gateway.engines.errors import DecodeFailed, NotReady, WorkerGone
 from gateway.engines.hosting import Hosted
 from gateway.engines.loading import Loader
 from gateway.engines.protocol import Event, Started
@@ -165,9 +165,11 @@ class Starting:
         return self.child
 
 
-@pytest.mark.parametrize(("beside", "ended"), [(True, "closed"), (False, "killed closed")])
+@pytest.mark.parametrize(
+    ("beside", "ended", "kind"), [(True, "closed", WorkerGone), (False, "killed closed", DecodeFailed)]
+)
 async def test_a_server_that_is_late_with_one_versions_probes_is_not_ended_under_the_others(
-    tmp_path: Path, beside: bool, ended: str
+    tmp_path: Path, beside: bool, ended: str, kind: type[Exception]
 ) -> None:
     store, source, server = Store(tmp_path / "artefacts"), tmp_path / "source", object()
     source.mkdir()
@@ -175,7 +177,7 @@ async def test_a_server_that_is_late_with_one_versions_probes_is_not_ended_under
     publish(store, "new", source, [{"messages": GOLDEN, "answer": "new", "max_tokens": 8}])
     child, other = Beside(server), Beside(server if beside else object())
     loader = Loader(store, Starting(child), memory_gb=None, seconds=0.05)  # type: ignore[arg-type]
-    with pytest.raises(WorkerGone, match="the probes took longer"):
+    with pytest.raises(kind, match="the probes took longer"):
         await loader.load(version("new"), lambda: [other], lambda _: None)  # type: ignore[list-item]
     assert child.ended == ended
     assert not other.ended

@@ -54,14 +54,16 @@ def golden(student: Torch, base: Torch | None = None, messages: Messages = GOLDE
     ]
 
 
-def build_adapter(base: Path, out: Path, *, seed: int) -> Path:
+def build_adapter(base: Path, out: Path, *, seed: int, rank: int = 8) -> Path:
     """A LoRA adapter that changes what the base says."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    config = LoraConfig(
+        r=rank, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False
+    )
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(out)
     (out / "README.md").unlink(missing_ok=True)
     return out

@@ -172,3 +172,13 @@ def test_an_export_says_nothing_of_the_repository_that_it_was_made_in(exported: 
 
     graph = onnx.load(exported / "model.onnx", load_external_data=False)
     assert graph.producer_version in (og.__version__, f"{og.__version__}+{og.__commit__[:7]}")
+
+
+def test_a_full_disk_is_none_of_the_models_faults_although_its_log_can_not_say_so(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    builder = (sys.executable, "-c", "raise SystemExit(1)")
+    with pytest.raises(ExportCutShort, match="ended with status 1"):
+        to_onnx(base, tmp_path, quantization="int8", log=tmp_path / "export.log", builder=builder)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from exporters.models import ExportFailed, Parity
+from exporters.models.errors import ExportCutShort
 from exporters.models.four_bits import Method
 from retrainer.recipes.w4a16 import attempt, remove_others
 
@@ -56,6 +57,14 @@ def test_where_one_method_fails_the_other_is_served_and_it_is_told(tmp_path: Pat
     assert tried.told()["gptq"]["kl"] == 0.3
     write, asked = writing(awq=near(0.2))
     assert (attempt(tmp_path, write).best, asked) == ("awq", ["awq"]), "it is tried again"
+
+
+def test_what_the_machine_cut_short_says_nothing_of_the_method_and_is_tried_again(tmp_path: Path) -> None:
+    write, asked = writing(awq=ExportCutShort("No space left on device"), gptq=near(0.3))
+    with pytest.raises(ExportCutShort) as caught:
+        attempt(tmp_path, write)
+    assert caught.value.retryable
+    assert asked == ["awq"]
 
 
 def test_where_both_fail_both_reasons_are_told(tmp_path: Path) -> None:
