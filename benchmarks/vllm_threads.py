@@ -41,7 +41,7 @@ LOADS = {  # servers that are asked, streams of each, whether somebody else comp
     "a server beside a training, 1 stream": (1, 1, True),
 }
 MOST = 24  # tokens of an answer
-NICE = 10  # of the retrainer
+NICE = 10
 
 Found = dict[str, float]
 

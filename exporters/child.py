@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 PATIENCE = 5.0  # seconds; who ends this process with SIGTERM waits longer, or the group stays
@@ -32,6 +33,14 @@ def ending_with(parent: int, *, by: signal.Signals = signal.SIGKILL) -> Callable
     return ask
 
 
+def remove(folder: str) -> None:
+    """With what those still write into it who are being killed."""
+    until = time.monotonic() + 1.0
+    while Path(folder).exists() and time.monotonic() < until:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.01)
+
+
 def main(arguments: Sequence[str]) -> int:
     """`PARENT_PID COMMAND...`: run the command in a process group of its own, until it ends, this process gets a
     SIGTERM, or the parent is gone; then end the whole group. The command gets a SIGTERM first, and PATIENCE seconds to
@@ -50,13 +59,13 @@ def main(arguments: Sequence[str]) -> int:
                     time.sleep(0.02)
             with suppress(ProcessLookupError):
                 os.killpg(leader, signal.SIGKILL)
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(scratch)
         os._exit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: who started this ends it
     blocked = {signal.SIGTERM}
-    signal.signal(signal.SIGTERM, end)
     signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # until there is a group to end
+    signal.signal(signal.SIGTERM, end)
     ending_with(int(parent), by=signal.SIGTERM)()
     scratch = tempfile.mkdtemp(prefix="retort-")  # short: it may hold sockets
     end_with_this = ending_with(os.getpid())
@@ -78,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(scratch)
     return status if status >= 0 else 128 - status
 
 

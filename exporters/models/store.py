@@ -8,18 +8,18 @@ manifest comes last, then the folder is renamed to its final place. With an obje
 machine: what is added goes there too, and what isn't here is fetched.
 """
 
+import hashlib
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from exporters.models.blobs import checked, digest, remove_unshared, share
 from exporters.models.errors import ArtefactError, CorruptArtefact, MissingArtefact
 from exporters.models.harmless import refuse, refuse_name
 from exporters.models.manifest import NAME, Manifest
@@ -33,7 +33,6 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STAGING, _BLOBS = ".staging", "blobs"
 _NO_LIMIT = 1 << 62
 STAGED_SECONDS = 86_400.0  # after which what is staged can't be on its way any more
-UNUSED_SECONDS = 86_400.0  # after which no cycle here works on a copy any more
 
 
 class Store:
@@ -81,7 +80,7 @@ class Store:
             known = known if self._signing is None else self._signing.signed(known)
             with self._alone():
                 for name, found in digests.items():
-                    share(folder / name, self._root / _BLOBS / found)
+                    _share(folder / name, self._root / _BLOBS / found)
                 self._place(folder, known.id, msgspec.json.format(msgspec.json.encode(known)))
         if self._remote is not None:
             self._remote.put(target, known.id, known.files, (target / NAME).read_bytes())
@@ -124,7 +123,7 @@ class Store:
 
     def verify(self, artefact_id: str, unwanted: Callable[[], bool] = lambda: False) -> Manifest:
         """Have it on this machine, read every file and compare it with the manifest. A fetch ends with ArtefactsAway
-        once `unwanted()`.
+        once it is `unwanted()`.
 
         Raises MissingArtefact where a file is gone, CorruptArtefact (with both digests) where one has changed or the
         signature isn't right, ForbiddenFile where the manifest names, or the folder holds, a file that may run code,
@@ -143,7 +142,6 @@ class Store:
         """The folder of an artefact that has been verified, fetched where it wasn't here. Raises as `verify`."""
         if not (self.path(artefact_id) / NAME).exists():
             self.verify(artefact_id)
-        self._used(self.path(artefact_id))
         return self.path(artefact_id)
 
     def ids(self) -> Iterator[str]:
@@ -167,34 +165,16 @@ class Store:
         """Remove the files that no artefact holds any more, and what was staged by who was killed. Raises
         ArtefactsAway."""
         with self._alone():
-            self._sweep_here()
+            for left in (self._root / _STAGING).glob("*"):
+                with suppress(FileNotFoundError):  # it has been placed meanwhile
+                    if time.time() - left.stat().st_mtime > STAGED_SECONDS:
+                        shutil.rmtree(left, ignore_errors=True)
+            for blob in (self._root / _BLOBS).glob("*"):
+                if blob.stat().st_nlink == 1:
+                    blob.unlink()
         if self._remote is not None:
             remote = self._remote
             remote.sweep(lambda: {found for name in remote.manifests() for found in _named(remote.manifest(name))})
-
-    def forget_copies(self, keep: Collection[str]) -> None:
-        """Of an object store: remove this machine's copies of other artefacts than `keep` that nobody has asked for
-        within a day. They can be fetched again. Raises OSError."""
-        if self._remote is None:
-            return
-        with self._alone():
-            for file in self._root.glob(f"*/{NAME}"):
-                if file.parent.name not in keep and time.time() - file.parent.stat().st_mtime > UNUSED_SECONDS:
-                    file.unlink()
-                    shutil.rmtree(file.parent, ignore_errors=True)
-            self._sweep_here()
-
-    @staticmethod
-    def _used(folder: Path) -> None:
-        with suppress(OSError):  # it is another user's
-            os.utime(folder)  # see `forget_copies`
-
-    def _sweep_here(self) -> None:
-        for left in (self._root / _STAGING).glob("*"):
-            with suppress(FileNotFoundError):  # it has been placed meanwhile
-                if time.time() - left.stat().st_mtime > STAGED_SECONDS:
-                    shutil.rmtree(left, ignore_errors=True)
-        remove_unshared(self._root / _BLOBS)
 
     def _alone(self) -> AbstractContextManager[None]:
         """Nobody else places, fetches or sweeps meanwhile."""
@@ -236,7 +216,7 @@ class Store:
             try:
                 for name, found in self._checked(artefact_id, data).files.items():
                     refuse_name(name)
-                    blob, file = self._root / _BLOBS / checked(found), folder / name
+                    blob, file = self._root / _BLOBS / _hex(found), folder / name
                     if not (blob.is_file() and digest(blob) == found):  # else another artefact has it already
                         blob.unlink(missing_ok=True)
                         self._remote.get(found, blob, most=room, unwanted=unwanted)
@@ -267,8 +247,13 @@ class Store:
             refuse(file, name)
             if name not in manifest.files:
                 raise CorruptArtefact(f"artefact {artefact_id!r}: {file} is not in its manifest; remove it")
-        self._used(folder)
         return manifest
+
+
+def digest(file: Path) -> str:
+    """The sha256 of a file, hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _named(data: bytes) -> Iterable[str]:
@@ -277,3 +262,25 @@ def _named(data: bytes) -> Iterable[str]:
         return msgspec.json.decode(data, type=Manifest).files.values()
     except msgspec.MsgspecError as error:
         raise CorruptArtefact(f"the object store holds what is no manifest: {error}") from error
+
+
+def _hex(found: str) -> str:
+    """A digest, which a foreign manifest may have anything in the place of."""
+    if not re.fullmatch("[0-9a-f]{64}", found):
+        raise CorruptArtefact(f"{found!r} is no sha256")
+    return found
+
+
+def _share(file: Path, blob: Path) -> None:
+    """Let a file and its blob be the same bytes on the disk, which nobody writes to any more; where the file system has
+    no links, the file stays alone."""
+    if blob.exists() and digest(blob) != blob.name:  # somebody has changed it
+        blob.unlink()
+    file.chmod(0o444)
+    with suppress(OSError):
+        if not blob.exists():
+            os.link(file, blob)
+        elif not file.samefile(blob):
+            linked = file.with_name(f".{file.name}.link")
+            os.link(blob, linked)
+            linked.replace(file)

@@ -14,14 +14,14 @@ from gateway.engines.errors import DecodeFailed, EngineError
 Fingerprint = tuple[tuple[str, int, int], ...]
 
 
-TRIES = 3  # of a version whose probes break off: by then that is no accident
+TRIES = 3  # loads that broke off, in a row: by then that is no accident
 
 
 class _Failure(msgspec.Struct, frozen=True):
     attempts: int
     until: float  # monotonic seconds; inf: not before the files change
     fingerprint: Fingerprint
-    broke_off: int = 0  # in how many loads in a row its probes broke off
+    broke_off: int = 0  # how many loads in a row broke off: DecodeFailed
 
 
 class Failures:
@@ -83,8 +83,9 @@ class Failures:
 def fingerprint(folder: Path) -> Fingerprint:
     """Names, sizes and times of the files; empty where there is no folder, or it can't be looked into now."""
     found = []
-    with suppress(OSError):  # gone while it is read, not ours to read, a share that went stale
+    with suppress(OSError):  # not ours to read, or a share that went stale
         for file in sorted(folder.rglob("*")):
-            stat = file.stat()
-            found.append((file.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns))
+            with suppress(OSError):
+                stat = file.stat()
+                found.append((file.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns))
     return tuple(found)

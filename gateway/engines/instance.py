@@ -29,7 +29,7 @@ class Instance(Protocol):
         """For how many seconds nothing has come although something is due."""
 
     def kill(self) -> None:
-        """End it at once, as a fault; `gone` is set when it has ended."""
+        """End it, as a fault; `gone` is set when it has ended."""
 
     def generate(self, messages: Sequence[dict[str, str]], options: Options) -> AsyncGenerator[Event, None]:
         """The events of one answer: Started, Assessed where it is asked for, Pieces, Done. Closing the generator early

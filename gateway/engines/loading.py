@@ -2,9 +2,9 @@
 as it should."""
 
 import asyncio
-import logging
+import signal
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -18,10 +18,9 @@ from gateway.engines.memory import check, resident
 from gateway.engines.probe import probe
 from router.registry import Version
 
-log = logging.getLogger("retort.engine")
-
-
-_KILLED = ("signal 9", "status 137")  # as by a kernel that has no memory left: no word about who was killed
+END_SECONDS = 2.0
+# Of a worker of ours, by what it was given. Any other end may be the machine's, or that of a server that is not ours.
+_CRASHED = tuple(f"signal {one.value}" for one in (signal.SIGILL, signal.SIGFPE, signal.SIGSEGV))
 
 
 class Starter(Protocol):
@@ -57,12 +56,12 @@ class Loader:
     ) -> Instance:
         """`loaded()`: what is in memory now. `changed(child)` is called when it has been loaded, and when it goes
         because it doesn't answer as it should. Raises ArtefactError, EngineError: NotReady, Unfit, NoRoom, WorkerGone,
-        and DecodeFailed where it fails on a probe, ends by itself, or gives no answer."""
+        and DecodeFailed where it fails on a probe, crashes there, or gives no answer."""
         if version.tools not in (None, FORM):
             raise Unfit(f"{version.id} calls tools in the form {version.tools!r}; this engine knows {FORM!r}")
         folder = self.folder(version)
         if folder.exists():
-            with suppress(ArtefactError):  # which is told below, once it has been read
+            with suppress(ArtefactError, Unfit):  # which is told below, once it has been read
                 await self._room(folder, await asyncio.to_thread(self._store.manifest, version.artefact), loaded)
         manifest = await self._verified(version.artefact)
         needed = await self._room(folder, manifest, loaded)
@@ -78,23 +77,25 @@ class Loader:
         self, child: Instance, loaded: Callable[[], Iterable[Instance]], changed: Callable[[Instance], None]
     ) -> None:
         """Probe it; it is ended where it doesn't answer as it should."""
+        alone = not any(other.place is child.place for other in loaded())
         try:
             await self.again(child)
         except BaseException as error:
-            late, ended = isinstance(error, TimeoutError), child.gone.is_set()
-            # A server that serves others may be busy with them; where it hangs, that is seen there.
-            alone = not any(other.place is child.place for other in loaded())
-            if late and alone:
-                child.kill()
-            await child.close()
-            changed(child)
-            if late:
+            if isinstance(error, TimeoutError) and alone:
+                child.kill()  # a server that serves others may be busy with them; where it hangs, that is seen there
+            try:
+                if isinstance(error, WorkerGone):
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(child.gone.wait(), END_SECONDS)  # its last word comes before its end
+                ending = child.ending if child.gone.is_set() else str(error)
+            finally:
+                await child.close()
+                changed(child)
+            if isinstance(error, TimeoutError):
                 said = f"the probes took longer than {self._seconds:.0f} s"
                 raise (DecodeFailed if alone else WorkerGone)(said) from None
             if isinstance(error, WorkerGone):
-                by_itself = ended and not child.ending.startswith(_KILLED)
-                said = f"it was probed, and {child.ending if ended else error}"
-                raise (DecodeFailed if by_itself else WorkerGone)(said) from None
+                raise (DecodeFailed if ending in _CRASHED else WorkerGone)(f"it was probed, and {ending}") from None
             raise
 
     async def _verified(self, artefact: str) -> Manifest:
@@ -113,13 +114,6 @@ class Loader:
         held = self._held({*(child.pid for child in loaded()), *self._starter.pids()})
         check(manifest.id, held, needed=needed, most_gb=self._memory_gb)
         return needed
-
-    async def forget_copies(self, keep: Collection[str]) -> None:
-        """Of an object store's artefacts, but for these. Nothing depends on it: the next load tries again."""
-        try:
-            await asyncio.to_thread(self._store.forget_copies, keep)
-        except OSError as error:
-            log.warning("engine.copies_not_removed", extra={"reason": str(error)})
 
     def frees(self, child: Instance) -> float:
         """Bytes that are free once it has ended; none where its process outlives it."""

@@ -12,7 +12,7 @@ class Precedence:
 
     def __init__(self) -> None:
         self._gave_way: dict[str, str] = {}  # version -> for which
-        self._in_vain: set[str] = set()  # those that found no room although others gave way
+        self._in_vain: dict[str, set[str]] = {}  # version -> which ones gave way to it for nothing
 
     def give_way(
         self, version: Version, wanted: Mapping[str, Version], frees: Mapping[str, float], *, lacks: float
@@ -25,10 +25,11 @@ class Precedence:
             for other in wanted.values()
             if frees.get(other.id, 0.0) > 0 and RANK[other.stage] > RANK[version.stage]
         ]
-        if version.id in self._in_vain or not lesser or sum(frees[other] for other in lesser) < lacks:
-            if version.id in self._gave_way.values():
-                self._in_vain.add(version.id)
-                self.given_up(version.id)
+        in_vain = self._in_vain.get(version.id, set())
+        if not set(lesser) - in_vain or sum(frees[other] for other in lesser) < lacks:
+            gave_way = {other for other, heir in self._gave_way.items() if heir == version.id}
+            self.given_up(version.id)
+            self._in_vain[version.id] = in_vain | gave_way
             return None
         self._gave_way[lesser[-1]] = version.id
         return lesser[-1]
@@ -46,13 +47,14 @@ class Precedence:
         way to none, all that others gave way to, and those others stay out no more."""
         if version_id in self._gave_way:
             return {self._gave_way[version_id]}
-        heirs = set(self._gave_way.values()) | self._in_vain
+        heirs = set(self._gave_way.values()) | self._in_vain.keys()
         self._gave_way.clear()
         self._in_vain.clear()
         return heirs - {version_id}
 
     def given_up(self, version_id: str) -> None:
         """It is not loaded after all: who gave way to it may come back."""
+        self._in_vain.pop(version_id, None)
         self._gave_way = {other: heir for other, heir in self._gave_way.items() if heir != version_id}
 
 

@@ -187,7 +187,6 @@ class Reconciler:
             self._spawn(self._watch(hosted))
             self._failures.loaded(version.id)
             self._events.emit("engine.loaded", version=version.id, seconds=time.monotonic() - began)
-            await self._loader.forget_copies({one.artefact for one in self._wanted.values()})
         finally:
             self._loading = None
             self._wake.set()

@@ -2,12 +2,14 @@
 on with the old adapter's weights, or with prefixes that were read by them."""
 
 import logging
+import re
 import shutil
 import uuid
 from pathlib import Path
 
 from exporters.models import take
-from gateway.engines.errors import DecodeFailed, NotReady, WorkerGone
+from exporters.models.errors import NO_MEMORY
+from gateway.engines.errors import DecodeFailed, EngineError, NotReady, Unfit, WorkerGone
 from gateway.engines.vllm_server import Server
 from gateway.engines.vllm_wire import fault
 
@@ -16,6 +18,7 @@ log = logging.getLogger("retort.engine")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LOAD_SECONDS = 120.0
 _REFUSED, _UNKNOWN, _FAILED = 400, 404, 500
+_NO_MEMORY = re.compile("|".join((*NO_MEMORY, "No space left", "out of memory")), re.IGNORECASE)
 
 
 class Adapters:
@@ -30,8 +33,9 @@ class Adapters:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def load(self, server: Server, artefact: Path) -> str:
-        """Load an artefact's adapter; returns its name there. Raises NotReady where it is refused, DecodeFailed where
-        the server fails on it and is well otherwise, WorkerGone."""
+        """Load an artefact's adapter; returns its name there. Raises NotReady where it is refused, Unfit where it is
+        larger than the server takes them, DecodeFailed where the server fails on it and is well otherwise,
+        WorkerGone."""
         await self._ask_again(server)
         name = f"{self._prefix}{artefact.name}.{uuid.uuid4().hex[:8]}"
         copy = self._folder / name
@@ -46,9 +50,7 @@ class Adapters:
             del self._owed[name]
             if status >= _REFUSED:
                 reason = f"vLLM refuses the adapter (status {status}): {fault(said).message}"
-                if status == _FAILED and await server.well():  # so it tells of whatever it finds wrong with one
-                    raise DecodeFailed(reason)
-                raise NotReady(reason) if status == _REFUSED else WorkerGone(reason)
+                raise await _refused(server, status, reason)
         except BaseException:
             if name not in self._owed:
                 self._forget(name)
@@ -98,3 +100,12 @@ class Adapters:
         self._owed.pop(name, None)
         if self._loaded.pop(name, None) is not None:  # others are the server's word: no folder is touched by that
             shutil.rmtree(self._folder / name, ignore_errors=True)
+
+
+async def _refused(server: Server, status: int, reason: str) -> EngineError:
+    """vLLM answers 500 to whatever it finds wrong with an adapter."""
+    if status == _REFUSED:
+        return NotReady(reason)
+    if status != _FAILED or _NO_MEMORY.search(reason) or not await server.well():
+        return WorkerGone(reason)
+    return Unfit(f"{reason} (--max-lora-rank of vllm.arguments)") if "max_lora_rank" in reason else DecodeFailed(reason)

@@ -11,7 +11,7 @@ from exporters.models import Confidence, Manifest
 from exporters.models.processors import processors
 from exporters.models.vocabulary import Vocabulary
 from gateway.engines import vllm_dense, vllm_environment, vllm_log, vllm_memory
-from gateway.engines.errors import NotReady, Unfit, WorkerGone
+from gateway.engines.errors import DecodeFailed, NotReady, Unfit, WorkerGone
 from gateway.engines.vllm_adapters import CONFIG, WEIGHTS, Adapters
 from gateway.engines.vllm_child import Model, VllmChild
 from gateway.engines.vllm_command import Served, command, environ
@@ -114,8 +114,8 @@ class Fleet:
         server = await self._base(base, timeout)
         try:
             name = await self._adapters.load(server, folder)
-        except WorkerGone:
-            server.failed()
+        except (WorkerGone, DecodeFailed):
+            server.failed()  # another may take it
             raise
         return await self._child(server, folder, name, tokenizer, end=lambda: self._adapters.unload(server, name))
 

@@ -18,6 +18,16 @@ METHODS: tuple[Method, ...] = ("awq", "gptq")
 _RECORD = "w4a16.json"
 
 
+_MOST_CUTS = 3
+
+
+class _Record(msgspec.Struct):
+    """`cut`: how often the machine had no room for a method."""
+
+    near: dict[Method, Parity] = {}
+    cut: dict[Method, int] = {}
+
+
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """`near`: of each method that wrote a model, how near that is to its source. `failed`: of the others, why."""
 
@@ -37,23 +47,24 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
 
 def attempt(folder: Path, write: Callable[[Method], Parity]) -> Tried:
     """Let each method `write` its model, and compare it. What has been compared is noted in `folder`, so that an export
-    that was killed goes on after it. Raises ExportFailed where no method writes one."""
-    record = folder / _RECORD
-    near: dict[Method, Parity] = {}
-    if record.exists():
-        near = msgspec.json.decode(record.read_bytes(), type=dict[Method, Parity])
-    failed: dict[Method, str] = {}
+    that was killed goes on after it. Raises ExportCutShort where the machine had no room for a method, as it may have
+    another time (twice; then the method has failed), ExportFailed where no method writes one."""
+    file = folder / _RECORD
+    record = msgspec.json.decode(file.read_bytes(), type=_Record) if file.exists() else _Record()
+    near, failed, cut = record.near, dict[Method, str](), dict[Method, ExportCutShort]()
     for method in METHODS:
         if method in near:
             continue
         try:
             near[method] = write(method)
-        except ExportCutShort:
-            raise  # another time it may go to its end: nothing is said of the method
         except ExportFailed as error:
             failed[method] = str(error)
-        else:
-            write_atomic(record, msgspec.json.encode(near))
+            if isinstance(error, ExportCutShort):
+                record.cut[method] = record.cut.get(method, 0) + 1
+                cut |= {method: error} if record.cut[method] < _MOST_CUTS else {}
+        write_atomic(file, msgspec.json.encode(record))
+    if cut:
+        raise next(iter(cut.values()))
     if not near:
         raise ExportFailed("neither AWQ nor GPTQ wrote a model: " + "; ".join(failed.values()))
     return Tried(near={method: near[method] for method in METHODS if method in near}, failed=failed)

@@ -1,7 +1,7 @@
 """Instances that nobody has to load, a loader of them, and what reconciles both with a registry."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ class IdleInstance:
 
     def __init__(self) -> None:
         self.gone = asyncio.Event()
-        self.place = self
+        self.place: object = self
         self.pid: int | None = None
         self.stay = 0.0  # seconds that its end takes
 
@@ -38,7 +38,6 @@ class Loads:
 
     def __init__(self) -> None:
         self.most, self.lacks, self.each = 9, 0.0, 1e9  # bytes: of who finds no room, and of a loaded version
-        self.kept: list[set[str]] = []  # artefacts whose copies stay, at each load
         self.slow: set[str] = set()
         self.failing: dict[str, Exception] = {}
         self.began: list[str] = []
@@ -47,9 +46,6 @@ class Loads:
 
     def frees(self, child: Instance) -> float:
         return self.each
-
-    async def forget_copies(self, keep: Collection[str]) -> None:
-        self.kept.append(set(keep))
 
     def folder(self, version: Version) -> Path:
         return Path("/nowhere") / version.artefact

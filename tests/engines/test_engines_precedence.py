@@ -165,8 +165,19 @@ def test_where_it_was_in_vain_who_gave_way_is_back_and_does_so_no_more() -> None
     assert precedence.give_way(CANDIDATE, ALL, {}, lacks=0.0) is None
     assert not precedence.stays_out("retired", ALL)
     assert precedence.give_way(CANDIDATE, ALL, {"retired": 1.0}, lacks=0.0) is None
+    old = ALL | {"candidate": staged("candidate", Stage.LIVE), "live": staged("live", Stage.RETIRED)}
+    assert precedence.give_way(old["candidate"], old, {"live": 1.0, "retired": 1.0}, lacks=0.0) == "retired"
+    assert precedence.give_way(old["candidate"], old, {"live": 1.0}, lacks=0.0) == "live", "who never gave way may"
     assert precedence.left("shadow") == {"candidate"}
     assert precedence.give_way(CANDIDATE, ALL, {"retired": 1.0}, lacks=0.0) == "retired", "there is more room now"
+
+
+def test_who_is_broken_is_not_tried_again_because_another_left() -> None:
+    precedence = Precedence()
+    precedence.give_way(CANDIDATE, ALL, {"retired": 1.0}, lacks=0.0)
+    precedence.give_way(CANDIDATE, ALL, {}, lacks=0.0)
+    precedence.given_up("candidate")
+    assert precedence.left("shadow") == set()
 
 
 async def test_a_version_that_the_machine_can_not_hold_costs_no_other_its_place_for_long() -> None:
@@ -191,13 +202,6 @@ async def test_nobody_is_sent_away_where_that_is_not_enough() -> None:
         assert set(stand.registry.endpoints) == {"live", "retired"}
         stand.loads.lacks = 1e9
         await stand.ready("live", "candidate")
-
-
-async def test_copies_of_what_is_wanted_stay_at_each_load() -> None:
-    async with Stand() as stand:
-        stand.registry.set(LIVE, RETIRED)
-        await stand.ready("live", "retired")
-        assert stand.loads.kept == [{"live", "retired"}] * 2
 
 
 async def test_a_candidate_that_is_rejected_leaves_the_room_to_who_gave_way() -> None:

@@ -197,13 +197,35 @@ async def test_adapters_are_spread_over_the_found_servers(fleets: Make, tmp_path
             await child.close()
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, NotReady), (404, WorkerGone), (500, DecodeFailed)])
-async def test_an_adapter_that_vllm_refuses(fleets: Make, tmp_path: Path, status: int, kind: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (400, "it is loaded already", NotReady),
+        (404, "there is no such file", WorkerGone),
+        (500, "size mismatch", DecodeFailed),
+        (500, "LoRA rank 256 is greater than max_lora_rank 64", Unfit),
+        (500, "CUDA out of memory", WorkerGone),
+    ],
+)
+async def test_an_adapter_that_vllm_refuses(
+    fleets: Make, tmp_path: Path, status: int, said: str, kind: type[Exception]
+) -> None:
     async with FakeVllm("base").running() as fake:
-        fake.refusal = (status, {"message": "LoRA rank 256 is greater than max_lora_rank 64"})
-        with pytest.raises(kind, match=f"refuses the adapter .status {status}.: LoRA rank 256"):
+        fake.refusal = (status, {"message": said})
+        with pytest.raises(kind, match=f"refuses the adapter .status {status}.: {said}"):
             await fleets(urls=[fake.url], adapters_on="/models/base").start(adapter(tmp_path), manifest(), timeout=5)
         assert not list((tmp_path / "state/vllm/local/adapters").iterdir())
+
+
+async def test_an_adapter_that_one_server_fails_on_is_tried_on_another(fleets: Make, tmp_path: Path) -> None:
+    async with FakeVllm("base").running() as one, FakeVllm("base").running() as two:
+        one.refusal = (500, {"message": "its disk broke"})
+        fleet = fleets(urls=[one.url, two.url], adapters_on="/models/base")
+        with pytest.raises(DecodeFailed):
+            await fleet.start(adapter(tmp_path), manifest(), timeout=5)
+        child = await fleet.start(adapter(tmp_path), manifest(), timeout=5)
+        assert len(two.adapters) == 1
+        await child.close()
 
 
 async def test_an_engine_serves_adapters_or_whole_models_and_says_which(fleets: Make, tmp_path: Path) -> None:

@@ -209,24 +209,17 @@ async def test_adapters_come_and_go_on_one_server_always_under_a_new_name(both: 
 async def test_an_adapter_that_is_not_what_was_exported_is_rejected_and_the_others_go_on(both: Both) -> None:
     engine = both.adapters
     await engine.ready("one", "two")
+    engine.registry.set(version("one"), version("two"), version("large"))
+    await until(lambda: bool(engine.collector.of(EventKind.UNREADY, "large")), seconds=60)
+    told = engine.collector.of(EventKind.UNREADY, "large")[0].data
+    assert "vLLM refuses the adapter (status 500): LoRA rank 128" in told["reason"]
+    assert not told["hopeless"], "its --max-lora-rank is the configuration's"
     engine.registry.set(version("one"), version("two"), version("wrong"))
     await until(lambda: bool(engine.collector.of(EventKind.UNREADY, "wrong")), seconds=60)
     [unready] = engine.collector.of(EventKind.UNREADY, "wrong")
     assert unready.data["hopeless"]
     assert "golden answer 0 of wrong has" in unready.data["reason"]
     assert set(engine.registry.endpoints) == {"one", "two"}
-    assert (await engine.ask("two"))[1]["choices"][0]["message"]["content"] == both.says["two"]
-
-
-async def test_an_adapter_that_vllm_can_not_take_is_rejected_with_its_reason(both: Both) -> None:
-    engine = both.adapters
-    await engine.ready("one", "two")
-    engine.registry.set(version("one"), version("two"), version("large"))
-    await until(lambda: any(e.data["hopeless"] for e in engine.collector.of(EventKind.UNREADY, "large")), seconds=60)
-    told = engine.collector.of(EventKind.UNREADY, "large")
-    assert [event.data["hopeless"] for event in told] == [False, False, True]
-    assert "vLLM refuses the adapter (status 500)" in told[0].data["reason"]
-    assert "rank 128" in told[0].data["reason"]
     assert (await engine.ask("two"))[1]["choices"][0]["message"]["content"] == both.says["two"]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,14 @@ import pytest
 from aiohttp import web
 from engine_fakes import FakeCollector, FakeRegistry, until, version
 from fake_vllm import FakeVllm, write_tokenizer
+from idle_instance import IdleInstance
 from vllm_students import GOLDEN, publish
 
 from collector import socket_path
-from exporters.models import Manifest, Store
+from exporters.models import Store
 from gateway.engines.agent import Seams, run
-from gateway.engines.errors import DecodeFailed, NotReady, WorkerGone
+from gateway.engines.errors import NotReady, WorkerGone
 from gateway.engines.hosting import Hosted
-from gateway.engines.loading import Loader
-from gateway.engines.protocol import Event, Started
 from gateway.engines.siblings import Siblings
 from gateway.engines.timing import Timing
 from router import EventKind, Events, parse
@@ -139,50 +138,6 @@ async def test_one_that_answers_otherwise_then_is_taken_out_and_rejected_and_the
     assert not collector.of(EventKind.UNREADY, "three")
 
 
-class Beside:
-    pid = None
-
-    def __init__(self, place: object) -> None:
-        self.place, self.gone = place, asyncio.Event()
-        self.ended = ""
-
-    async def generate(self, messages: object, options: object) -> AsyncGenerator[Event, None]:
-        await asyncio.sleep(60)
-        yield Started(id=1, prompt_tokens=1, queue_seconds=None)
-
-    def kill(self) -> None:
-        self.ended += "killed "
-
-    async def close(self) -> None:
-        self.ended += "closed"
-
-
-class Starting:
-    def __init__(self, child: Beside) -> None:
-        self.child = child
-
-    async def start(self, folder: Path, manifest: Manifest) -> Beside:
-        return self.child
-
-
-@pytest.mark.parametrize(
-    ("beside", "ended", "kind"), [(True, "closed", WorkerGone), (False, "killed closed", DecodeFailed)]
-)
-async def test_a_server_that_is_late_with_one_versions_probes_is_not_ended_under_the_others(
-    tmp_path: Path, beside: bool, ended: str, kind: type[Exception]
-) -> None:
-    store, source, server = Store(tmp_path / "artefacts"), tmp_path / "source", object()
-    source.mkdir()
-    (source / "config.json").write_text("{}")
-    publish(store, "new", source, [{"messages": GOLDEN, "answer": "new", "max_tokens": 8}])
-    child, other = Beside(server), Beside(server if beside else object())
-    loader = Loader(store, Starting(child), memory_gb=None, seconds=0.05)  # type: ignore[arg-type]
-    with pytest.raises(kind, match="the probes took longer"):
-        await loader.load(version("new"), lambda: [other], lambda _: None)  # type: ignore[list-item]
-    assert child.ended == ended
-    assert not other.ended
-
-
 class Played:
     """`outcomes`: what comes of probing a version's child, by its id; `asked` and `failed`: the versions, in order."""
 
@@ -205,7 +160,9 @@ class Played:
 
 
 def hosted(name: str, place: object) -> Hosted:
-    return Hosted(version(name), Beside(place), queue=1)  # type: ignore[arg-type]
+    child = IdleInstance()
+    child.place = place
+    return Hosted(version(name), child, queue=1)  # type: ignore[arg-type]
 
 
 async def test_a_probe_that_takes_too_long_or_a_server_that_ends_rejects_nobody(

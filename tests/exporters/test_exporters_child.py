@@ -114,3 +114,19 @@ def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         below(told)
         parent.kill()
     assert nothing_left(told)
+
+
+def test_the_program_ends_with_a_runner_that_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    program = "import os\nopen(__import__('sys').argv[1] + '-own', 'w').write(str(os.getpid()))\n" + PROGRAM
+    with subprocess.Popen(
+        [sys.executable, child.__file__, str(os.getpid()), sys.executable, "-c", program, told]
+    ) as run:
+        sleeper = below(told)
+        own = int(Path(f"{told}-own").read_text())
+        run.kill()
+    deadline = time.monotonic() + 10
+    while alive(own) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(own)
+    os.kill(sleeper, signal.SIGKILL)  # what it had started is nobody's now

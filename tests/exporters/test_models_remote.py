@@ -162,33 +162,6 @@ def test_a_changed_file_is_not_taken_and_a_half_fetched_artefact_goes_on(tmp_pat
     assert two.verify("v-1") == made
 
 
-def test_copies_that_nobody_needs_go_after_a_day_and_come_again(url: str, tmp_path: Path) -> None:
-    one, two = machine(url, tmp_path / "one"), machine(url, tmp_path / "two")
-    first, second, third = (publish(one, f"v-{n}", f"{n}".encode()) for n in (1, 2, 3))
-    for name in ("v-1", "v-2", "v-3"):
-        two.verify(name)
-    for name in ("v-1", "v-2"):
-        os.utime(two.path(name), (time.time() - 2 * 86_400,) * 2)
-    two.forget_copies({"v-1"})
-    assert [two.path(f"v-{n}").exists() for n in (1, 2, 3)] == [True, False, True], "the last was asked for today"
-    blobs = {blob.name for blob in (tmp_path / "two" / "blobs").glob("*")}
-    assert second.files["model.onnx"] not in blobs
-    assert set(first.files.values()) | set(third.files.values()) <= blobs
-    assert two.verify("v-2") == second
-    os.utime(two.path("v-1"), (time.time() - 2 * 86_400,) * 2)
-    two.local("v-1")
-    two.forget_copies(set())
-    assert two.path("v-1").exists()
-
-
-def test_artefacts_without_an_object_store_are_no_copies(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    publish(store, "v-1")
-    os.utime(store.path("v-1"), (time.time() - 2 * 86_400,) * 2)
-    store.forget_copies(set())
-    assert store.verify("v-1").id == "v-1"
-
-
 def test_a_fetch_that_nobody_waits_for_ends(url: str, tmp_path: Path) -> None:
     publish(machine(url, tmp_path / "one"), "v-1")
     two = machine(url, tmp_path / "two")

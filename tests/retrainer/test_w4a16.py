@@ -64,7 +64,19 @@ def test_what_the_machine_cut_short_says_nothing_of_the_method_and_is_tried_agai
     with pytest.raises(ExportCutShort) as caught:
         attempt(tmp_path, write)
     assert caught.value.retryable
-    assert asked == ["awq"]
+    assert asked == ["awq", "gptq"]
+    write, asked = writing(awq=near(0.2))
+    assert (attempt(tmp_path, write).best, asked) == ("awq", ["awq"])
+
+
+def test_a_method_that_the_machine_never_has_room_for_has_failed(tmp_path: Path) -> None:
+    for _ in range(2):
+        write, _ = writing(awq=ExportCutShort("no memory"), gptq=near(0.3))
+        with pytest.raises(ExportCutShort):
+            attempt(tmp_path, write)
+    write, _ = writing(awq=ExportCutShort("no memory"))
+    tried = attempt(tmp_path, write)
+    assert (tried.best, tried.failed) == ("gptq", {"awq": "no memory"})
 
 
 def test_where_both_fail_both_reasons_are_told(tmp_path: Path) -> None:
