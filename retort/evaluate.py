@@ -88,7 +88,7 @@ def evaluate(config: Config, route: str, options: EvaluateOptions, *, as_json: b
         changes["selective"] = {"max_risk": options.max_risk}
     if options.examples is not None:
         changes["retrain"] = {"max_examples": options.examples}
-    study = study_config(config, route, name="evaluate", changes=changes)
+    study = study_config(config, route, name="evaluate", changes=changes, steps=options.max_steps)
     began = time.monotonic()
     with at_work(config, study, route) as unwanted:
         try:

@@ -29,9 +29,11 @@ POLL_SECONDS = 0.2
 _ERASED = "ended by retort erase, which removed the records that it worked on"
 
 
-def study_config(config: Config, route: str, *, name: str, changes: Mapping[str, Mapping[str, Any]]) -> Config:
+def study_config(
+    config: Config, route: str, *, name: str, changes: Mapping[str, Mapping[str, Any]], steps: int | None = None
+) -> Config:
     """The configuration of a study: a state folder of its own (the log and the registry stay the same), with the route
-    changed: `{"student": {"base": ...}}`. Raises StartError."""
+    changed: `{"student": {"base": ...}}`. `steps`: that its trainings are cut off after. Raises StartError."""
     if route not in config.routes:
         raise StartError(f"no route {route!r}; the configuration has: {', '.join(sorted(config.routes))}")
     given = config.model_dump(mode="json")
@@ -44,7 +46,7 @@ def study_config(config: Config, route: str, *, name: str, changes: Mapping[str,
     given["engines"] = given["engines"] or {"local": {}}
     for engine in given["engines"].values():
         engine.pop("max_loaded", None)  # a study loads nothing there, and what it changes may need more
-    said = hashlib.sha256(repr([name, sorted(policy.items())]).encode()).hexdigest()[:12]
+    said = hashlib.sha256(repr([name, steps, sorted(policy.items())]).encode()).hexdigest()[:12]
     given["state"] = str(folder_of(config, route) / f"{name}-{said}")
     try:
         return Config.model_validate(given)

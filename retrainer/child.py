@@ -53,6 +53,11 @@ async def run_child(
 
 async def _listen(output: asyncio.StreamReader, tell: Tell) -> str | None:
     error = None
-    async for line in output:
+    while True:
+        try:
+            line = await output.readline()
+        except ValueError:  # longer than what is held: a library's, no word of ours
+            continue
+        if not line:
+            return error
         error = tell(line) or error
-    return error

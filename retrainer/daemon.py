@@ -22,7 +22,7 @@ from retrainer.audit import note
 from retrainer.cancel import cancelled, end
 from retrainer.counting import Count
 from retrainer.cycle import begin
-from retrainer.errors import CycleBusy, RetrainerError
+from retrainer.errors import CycleBusy, CycleError, RetrainerError
 from retrainer.lease import LEASE_SECONDS, Leases, Lost
 from retrainer.pause import Pause
 from retrainer.state import BUILDING, Cycles, Request, new_id
@@ -65,7 +65,7 @@ async def run(
                 request = daemon.next()
                 if request is not None:
                     await daemon.work(request)
-            except OSError as error:  # a full disk: what is unfinished waits in its files until there is room
+            except (OSError, CycleError) as error:  # a full disk, say: what is unfinished waits in its files
                 log.error("retrainer.state_not_written", extra={"error": str(error)})
                 await _sleep(stop, retry[0])
             await _sleep(stop, poll)

@@ -159,7 +159,12 @@ class Job:
                     "could not be told apart; take another base, or retrain.data.reasoning: drop"
                 )
             return render(
-                self.tokenizer, example.messages, example.answer, reasoning=example.reasoning, weight=example.weight
+                self.tokenizer,
+                example.messages,
+                example.answer,
+                reasoning=example.reasoning,
+                weight=example.weight,
+                settled=example.corrected,
             )
         except (TemplateError, ValueError) as error:
             raise BaseModelError(

@@ -70,12 +70,13 @@ def frame(foreign: Foreign, to: Target) -> tuple[Exchange, bytes, bytes]:
 
 
 def _teacher(models: Sequence[str], to: Target) -> str | None:
-    """Which teacher a record's answer is from; None for another model, where any may be. (A model's name is the
-    source's text: it is not in a frame's header, which nobody scrubs.)"""
+    """Which teacher a record's answer is from; None for another model, where any may be. The most exact name decides:
+    another may be what was asked for, and did not answer. (A model's name is the source's text: it is not in a frame's
+    header, which nobody scrubs.)"""
     if not models or any(model in to.aliases for model in models):
         found: str | None = to.teacher
     else:
-        found = next((t for t in to.policy.teachers if any(_same(model, t) for model in models)), None)
+        found = next((t for t in to.policy.teachers if _same(models[-1], t)), None)
         if found is None and not to.any_model:
             raise Unusable("other_model")
     if found is not None and found not in to.allowed:

@@ -36,6 +36,11 @@ def sweep(config: Config, route: str, options: SweepOptions, *, as_json: bool = 
     if policy is None or policy.student is None:
         known = [name for name, p in sorted(config.routes.items()) if p.student]
         raise StartError(f"no route {route!r} with a student; the configuration has: {', '.join(known) or 'none'}")
+    if policy.retrain.launch is not None:
+        raise StartError(
+            f"routes.{route}.retrain.launch: a sweep trains in one process; leave it out, and take a smaller base or "
+            "--examples for the sweep"
+        )
     changes: dict[str, dict[str, object]] = {"student": {}, "retrain": {}}
     if options.recipe is not None:
         changes["student"] = {"recipe": options.recipe}

@@ -1,8 +1,8 @@
 """What is compared of a prompt: its texts, without what an app writes around all of its users' words.
 
 The frames of a route are learnt while its log is read, always from the same records: those of a whole page, where most
-of them stand in no frame that is known, for the pages that follow; so what comes later changes nothing of what was
-compared before. (An app that changes its instruction gets another.)
+of them stand in no frame that is known, for itself and the pages that follow; so what comes later changes nothing of
+what was compared before. (A log that fills no page has none. An app that changes its instruction gets another.)
 """
 
 from collections.abc import Mapping, Sequence

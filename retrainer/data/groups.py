@@ -3,7 +3,7 @@
 A record's side never changes: groups are formed in the log's order, each record joining the earliest one that it
 resembles, and a group's side is a hash of its first record's conversation. What may or may not be learnt from is
 decided later and has no say in it. (After erasure or retention has removed a group's first record, the next one gives
-the key; every cycle trains from the base, so nothing leaks by it.)
+the key, and the group may change side: between two data sets, never within one.)
 
 Prompts that share a band of their sketches are compared; of a band that very many share the earliest MOST_COMPARED are
 (a pair has 18 bands to be found by). One that would join two sides is kept out of the index, and leads nobody across.

@@ -41,7 +41,14 @@ def read_examples(path: Path, what: str) -> list[Example]:
         name = line.id or f"{prefix}-{number}"
         found.append(
             Example(
-                id=name, offset=number, at=0.0, cluster=name, messages=line.messages, answer=line.answer, group=name
+                id=name,
+                offset=number,
+                at=0.0,
+                cluster=name,
+                messages=line.messages,
+                answer=line.answer,
+                group=name,
+                corrected=what == "safety",  # an operator's word; a file to judge by may hold the teacher's
             )
         )
     if not found:

@@ -94,6 +94,8 @@ class Reading:
                 unserved=self._options.unserved,
             )
             found.append((record, offset, kept))
+        if len(page) == PAGE:
+            self._frames.learn([kept.messages for _, _, kept in found if kept.messages is not None])
         vectors = self._vectors([kept.messages for _, _, kept in found if kept.messages is not None])
         for record, offset, kept in found:
             if kept.messages is None:
@@ -108,8 +110,6 @@ class Reading:
                 tally.drop(kept.reason or reason or "", record.id, offset, part=part)
             else:
                 self._keep(record, kept.example, place, key, kept_out=kept_out)
-        if len(page) == PAGE:
-            self._frames.learn([kept.messages for _, _, kept in found if kept.messages is not None])
 
     def _place(self, key: bytes, messages: Messages, cluster: str, vector: Vectors | None) -> tuple[Place, str]:
         """Where a prompt stands, and to what that is too near to be learnt from, "" to nothing."""

@@ -17,11 +17,12 @@ from router.thinking import CLOSE, opens, written
 
 class Row(msgspec.Struct, frozen=True):
     """One training example as token ids; the loss is taken on `completion` alone, its end token included, and counts
-    `weight` times."""
+    `weight` times. `settled`: somebody has said that it is right, and no teacher has a say in it."""
 
     prompt: list[int]
     completion: list[int]
     weight: float = 1.0
+    settled: bool = False
 
 
 def plain_messages(request: Mapping[str, Any], *, tools: bool = False) -> list[dict[str, str]] | None:
@@ -64,14 +65,20 @@ def opens_thinking(tokenizer: Any) -> bool:
 
 
 def render(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], answer: str, *, reasoning: str = "", weight: float = 1.0
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    answer: str,
+    *,
+    reasoning: str = "",
+    weight: float = 1.0,
+    settled: bool = False,
 ) -> Row:
     """One example's token ids: the templated prompt, and the answer with the end token; before it the thinking, where
-    there is any."""
+    there is any. `settled`: see Row."""
     asked = prompt_text(tokenizer, messages)
     text = _completion(tokenizer, messages, asked, answer, reasoning)
     prompt, completion = (tokenizer.encode(t, add_special_tokens=False) for t in (asked, text))
-    return Row(list(prompt), [*completion, tokenizer.eos_token_id], weight)
+    return Row(list(prompt), [*completion, tokenizer.eos_token_id], weight, settled)
 
 
 def _completion(tokenizer: Any, messages: Sequence[Mapping[str, str]], asked: str, answer: str, reasoning: str) -> str:

@@ -26,7 +26,10 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     """The teachers answer every prompt; then one LoRA stage on the majority's texts and the mixture's targets."""
     distil, names = job.policy.retrain.distil, _names(job)
     said, weights = votes(job, names), distil.weights or (1.0,) * len(names)
-    texts = [majority(e.answer, found, weights) for e, found in zip(job.learnt, said, strict=True)]
+    texts = [
+        e.answer if e.corrected else majority(e.answer, found, weights)
+        for e, found in zip(job.learnt, said, strict=True)
+    ]
     voted = [  # another answer has other thinking, which nobody knows
         msgspec.structs.replace(e, answer=text, reasoning=e.reasoning if text == e.answer else "")
         for e, text in zip(job.learnt, texts, strict=True)
@@ -39,7 +42,7 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     def objective(step: Step) -> torch.Tensor:
         targets = mixture([taught(teacher, step) for teacher in teachers], weights, distil.temperature)
         soft = divergence(step.logits, targets, distil.temperature)
-        return distil.alpha * soft + (1 - distil.alpha) * step.hard()
+        return step.mixed(soft, distil.alpha)
 
     stage = Stage(name="student", start=job.base.folder, out=merged, rows=rows)
     facts = train_stage(job, stage, on_completions(job, objective))

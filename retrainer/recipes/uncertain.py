@@ -20,7 +20,7 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
 
     def objective(step: Step) -> torch.Tensor:
         targets = uncertain_targets(taught(teacher, step), step.labels, temperature=distil.temperature)
-        return distil.alpha * divergence(step.logits, targets) + (1 - distil.alpha) * step.hard()
+        return step.mixed(divergence(step.logits, targets), distil.alpha)
 
     stage = Stage(name="student", start=job.base.folder, out=merged)
     return train_stage(job, stage, on_completions(job, objective))

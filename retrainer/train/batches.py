@@ -27,14 +27,15 @@ IGNORED = -100
 class Batch(msgspec.Struct, frozen=True):
     """`prefix` [1, P]: the tokens that all examples begin with. `ids`, `labels` [B, S]: what follows it, right-padded;
     a label is the token to predict at its place, or IGNORED. `owners` [B, S]: whose token it is, by the example's place
-    among those given; -1: padding. `weights` [N]: of each token to predict, its example's. `positions` [B, S]: of
-    packed examples, each from 0."""
+    among those given; -1: padding. `weights`, `settled` [N]: of each token to predict, its example's, see Row.
+    `positions` [B, S]: of packed examples, each from 0."""
 
     prefix: torch.Tensor
     ids: torch.Tensor
     labels: torch.Tensor
     owners: torch.Tensor
     weights: torch.Tensor
+    settled: torch.Tensor
     positions: torch.Tensor | None = None
 
     @property
@@ -82,8 +83,13 @@ def collate(rows: Sequence[Row], *, pad: int, device: Any, width: int | None = N
         first = len(row.prompt) - shared - 1  # the prompt's last token predicts the first of the completion
         labels[i, first : first + len(row.completion)] = torch.tensor(row.completion)
     prefix = torch.tensor([rows[0].prompt[:shared]], dtype=torch.long)
-    weights = torch.tensor([row.weight for row in rows])[owners[labels != IGNORED]]
-    return Batch(prefix.to(device), ids.to(device), labels.to(device), owners.to(device), weights.to(device))
+    return Batch(*(tensor.to(device) for tensor in (prefix, ids, labels, owners, *_of_tokens(rows, owners, labels))))
+
+
+def _of_tokens(rows: Sequence[Row], owners: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and what is settled, see Batch."""
+    whose = owners[labels != IGNORED]
+    return torch.tensor([row.weight for row in rows])[whose], torch.tensor([row.settled for row in rows])[whose]
 
 
 def collate_packed(rows: Sequence[Row], *, pad: int, width: int, device: Any) -> Batch:
@@ -117,8 +123,7 @@ def collate_packed(rows: Sequence[Row], *, pad: int, width: int, device: Any) ->
         if at < longest:
             positions[i, at:] -= positions[i, at].item()  # padding sees itself alone
     prefix = torch.zeros((1, 0), dtype=torch.long)
-    weights = torch.tensor([row.weight for row in rows])[owners[labels != IGNORED]]
-    made = (prefix, ids, labels, owners, weights, positions)
+    made = (prefix, ids, labels, owners, *_of_tokens(rows, owners, labels), positions)
     return Batch(*(tensor.to(device) for tensor in made))
 
 

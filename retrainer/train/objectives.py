@@ -36,13 +36,19 @@ class Step(msgspec.Struct, frozen=True):
         """The cross-entropy of the logged answers, [N]."""
         return cross_entropy(self.logits.float(), self.labels, reduction="none")
 
+    def mixed(self, soft: torch.Tensor, alpha: float) -> torch.Tensor:
+        """alpha `soft` [N], what a teacher says, + (1 - alpha) of the logged answers, [N]; what is settled has the
+        logged answers' loss alone."""
+        hard = self.hard()
+        return torch.where(self.batch.settled, hard, alpha * soft + (1 - alpha) * hard)
+
 
 def soft_and_hard(teacher: Any, distil: DistilPolicy) -> Objective:
-    """alpha T^2 KL(teacher || student) at T + (1 - alpha) cross-entropy of the logged answers, [N]."""
+    """alpha T^2 KL(teacher || student) at T + (1 - alpha) cross-entropy of the logged answers, [N]; see Step.mixed."""
 
     def objective(step: Step) -> torch.Tensor:
         soft = divergence(step.logits, soften(taught(teacher, step), distil.temperature), distil.temperature)
-        return distil.alpha * soft + (1 - distil.alpha) * step.hard()
+        return step.mixed(soft, distil.alpha)
 
     return objective
 

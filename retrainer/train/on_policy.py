@@ -22,7 +22,8 @@ from retrainer.train.step import Loss
 def on_own_samples(job: Job, teacher: Any, *, most: int) -> Build:
     """The generalised JSD at T = 1, on sampled answers in a share `distil.on_policy` of the batches (of those
     that are only watched none): of each answer, of at most `most` tokens, the mean over its tokens, as Agarwal et al.
-    take it, so that a student's long ramblings don't outweigh the others."""
+    take it, so that a student's long ramblings don't outweigh the others. What is settled is not sampled, and has the
+    cross-entropy of its answer."""
     distil = job.policy.retrain.distil
 
     def build(student: Any, rows: Sequence[Row]) -> tuple[torch.nn.Module, Loss]:
@@ -30,11 +31,13 @@ def on_own_samples(job: Job, teacher: Any, *, most: int) -> Build:
             chosen = [rows[i] for i in numbers]
             # The checkpoint keeps the random state: it draws the same again.
             if numbers[0] < len(job.rows) and float(torch.rand(())) < distil.on_policy:
-                chosen = sample(student, chosen, most=most, tokenizer=job.tokenizer)
+                drawn = sample(student, chosen, most=most, tokenizer=job.tokenizer)
+                chosen = [row if row.settled else one for row, one in zip(chosen, drawn, strict=True)]
             batch = batch_of(job, chosen)
             labels = batch.labels[batch.labels != IGNORED]
             step = Step(numbers, batch, completion_logits(causal(student), batch), labels)
-            each = generalised_jsd(step.logits, taught(teacher, step), beta=distil.beta) * batch.weights
+            apart = generalised_jsd(step.logits, taught(teacher, step), beta=distil.beta)
+            each = torch.where(batch.settled, step.hard(), apart) * batch.weights
             return (batch.summed(each) / batch.owner.bincount()).sum(), batch.tokens
 
         return student, loss

@@ -212,7 +212,7 @@ async def test_an_adapter_that_is_not_what_was_exported_is_rejected_and_the_othe
     engine.registry.set(version("one"), version("two"), version("large"))
     await until(lambda: bool(engine.collector.of(EventKind.UNREADY, "large")), seconds=60)
     told = engine.collector.of(EventKind.UNREADY, "large")[0].data
-    assert "vLLM refuses the adapter (status 500): LoRA rank 128" in told["reason"]
+    assert "vLLM refuses the adapter (status 500): Call to add_lora method failed: LoRA rank 128" in told["reason"]
     assert not told["hopeless"], "its --max-lora-rank is the configuration's"
     engine.registry.set(version("one"), version("two"), version("wrong"))
     await until(lambda: bool(engine.collector.of(EventKind.UNREADY, "wrong")), seconds=60)

@@ -96,6 +96,10 @@ def test_the_teacher_is_known_by_its_names(models: tuple[str, ...], teacher: str
     assert json.loads(answer)["model"] == (models[-1] if models else "gpt-4o")
 
 
+def test_what_was_asked_for_and_did_not_answer_is_no_teacher() -> None:
+    assert unusable(foreign(models=("gpt-4o", "claude-3-haiku"))) == "other_model"
+
+
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "gpt-4o-mini-2024-07-18", "model", "gpt-4", "prod", "gpt-4o-2024"])
 def test_another_models_answer_is_left_out_unless_any_may_be(model: str) -> None:
     assert unusable(foreign(models=(model,))) == "other_model"

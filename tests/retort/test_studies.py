@@ -133,6 +133,11 @@ def test_a_study_that_was_to_go_and_was_killed_is_begun_anew(config: Config, wor
         assert not list(folder_of(config, "r").rglob("texts"))
 
 
+def test_a_training_that_is_cut_off_is_a_study_of_its_own(config: Config) -> None:
+    short, whole = (study_config(config, "r", name="evaluate", changes={}, steps=steps) for steps in (10, None))
+    assert short.state != whole.state, "or a repeated evaluation would go on with it"
+
+
 def test_a_study_is_kept_apart_from_the_routes_suite_and_fills_up_a_copy_of_it(config: Config) -> None:
     own = suite_file(config.state, "r")
     grow(own, [example("old")], 5)

@@ -4,6 +4,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import tensor
@@ -60,7 +61,7 @@ class Knowing:
 def test_soft_and_hard_targets_have_their_shares_token_by_token() -> None:
     """alpha 0.7 of T^2 KL at T = 2, 0.3 of the cross-entropy: the student knows nothing, and the teacher two tokens."""
     labels = tensor([[0, 1]])
-    batch = Batch(torch.zeros(1, 0), labels, labels, torch.zeros_like(labels), torch.ones(2))
+    batch = Batch(torch.zeros(1, 0), labels, labels, torch.zeros_like(labels), torch.ones(2), tensor([False, False]))
     teacher = Knowing(torch.cat([THREE_TO_ONE, EVEN]))
     objective = soft_and_hard(teacher, DistilPolicy(temperature=2.0, alpha=0.7))
     found = objective(Step([0], batch, torch.cat([EVEN, THREE_TO_ONE]), labels[0]))
@@ -68,6 +69,9 @@ def test_soft_and_hard_targets_have_their_shares_token_by_token() -> None:
     first = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
     second = 4 * 0.5 * (math.log(0.5 / p) + math.log(0.5 / (1 - p)))
     assert found.tolist() == [near(0.7 * first + 0.3 * LN2), near(0.7 * second + 0.3 * math.log(4))]
+    settled = msgspec.structs.replace(batch, settled=tensor([False, True]))
+    found = objective(Step([0], settled, torch.cat([EVEN, THREE_TO_ONE]), labels[0]))
+    assert found.tolist() == [near(0.7 * first + 0.3 * LN2), near(math.log(4))], "no teacher has a say in what is right"
 
 
 def test_at_a_high_temperature_divergence_is_the_squared_distance_of_centred_logits() -> None:

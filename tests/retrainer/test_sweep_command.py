@@ -188,6 +188,8 @@ def test_a_sweep_that_can_not_be_says_what_would_be_right(tmp_path: Path) -> Non
         sweep(config, "colours", SweepOptions(out=str(tmp_path / "out")))
     with pytest.raises(StartError, match=r"--out /proc/none: the report can't be written there"):
         sweep(config, "colours", SweepOptions(out="/proc/none"))
+    with pytest.raises(StartError, match=r"routes\.colours\.retrain\.launch: a sweep trains in one process"):
+        sweep(configured(tmp_path / "shared", launch="fsdp.yaml"), "colours", SweepOptions())
     log_exchanges(config, range(3))
     with pytest.raises(StartError, match="examples"):
         sweep(config, "colours", SweepOptions(out=str(tmp_path / "out"), recipe="linear"))
