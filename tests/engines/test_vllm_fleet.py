@@ -217,17 +217,6 @@ async def test_an_adapter_that_vllm_refuses(
         assert not list((tmp_path / "state/vllm/local/adapters").iterdir())
 
 
-async def test_an_adapter_that_one_server_fails_on_is_tried_on_another(fleets: Make, tmp_path: Path) -> None:
-    async with FakeVllm("base").running() as one, FakeVllm("base").running() as two:
-        one.refusal = (500, {"message": "its disk broke"})
-        fleet = fleets(urls=[one.url, two.url], adapters_on="/models/base")
-        with pytest.raises(DecodeFailed):
-            await fleet.start(adapter(tmp_path), manifest(), timeout=5)
-        child = await fleet.start(adapter(tmp_path), manifest(), timeout=5)
-        assert len(two.adapters) == 1
-        await child.close()
-
-
 async def test_an_engine_serves_adapters_or_whole_models_and_says_which(fleets: Make, tmp_path: Path) -> None:
     with pytest.raises(Unfit, match=r"set vllm.adapters_on of this engine, or merge it"):
         await fleets(urls=["http://127.0.0.1:9"]).start(adapter(tmp_path, "v1"), manifest(), timeout=5)

@@ -10,7 +10,7 @@ import pytest
 from fake_vllm import FakeVllm
 from test_vllm_fleet import adapter, manifest, says, whole
 
-from gateway.engines.errors import WorkerGone
+from gateway.engines.errors import DecodeFailed, WorkerGone
 from gateway.engines.protocol import Options
 from gateway.engines.vllm_fleet import Fleet
 from gateway.engines.vllm_found import SUSPECT_SECONDS, Found
@@ -115,7 +115,7 @@ async def test_a_base_that_takes_no_adapter_is_passed_over(pair: Pair, tmp_path:
     fleet, artefact = pair.fleet(**BASE), adapter(tmp_path)
     if how == "refuses adapters":
         pair.first.refusal = (500, {"message": "it broke"})
-        with pytest.raises(WorkerGone, match="it broke"):
+        with pytest.raises(DecodeFailed, match="it broke"):
             await fleet.start(artefact, manifest(), timeout=5)
     pair.first.tells = how == "refuses adapters"
     child = await fleet.start(artefact, manifest(), timeout=5)
