@@ -72,10 +72,11 @@ def build(
 
 
 def _files(options: Options) -> dict[str, str | Path]:
-    """The operator's files that have a say in a data set."""
+    """The files that have a say in a data set: the operator's, and the frozen suite as it is before this one."""
     policy = options.policy
     safety = policy.safety.file if policy.safety else None
     named = {"corrections": policy.corrections, "safety": safety, "held_out": options.held_out}
+    named |= {"suite": options.suite} if options.suite is not None and options.suite.is_file() else {}
     return {name: file for name, file in named.items() if file is not None}
 
 
