@@ -86,7 +86,7 @@ async def load(client: aiohttp.ClientSession, asked: list[Server], streams: int,
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Somebody computes on every core, as nice as a training is."""
+    """Somebody computes on every core, at a niceness of NICE; a training has more."""
     line = ["nice", "-n", str(NICE), sys.executable, "-c", "while True: pass"]
     working = [subprocess.Popen(line) for _ in range(processors())]
     try:
