@@ -39,7 +39,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     `status`: HTTP, or None where no answer came. `error`: a short constant (connect, timeout, http_500, empty,
     stream_error, cut, cancelled), or None. Times in milliseconds since the call began. `body_bytes`: length of the
     response body in the frame. `deferred`: a student's finished answer that its confidence was too low for; the call
-    stands among the exchange's shadows, and no error.
+    stands among the exchange's shadows, and no error. `along`: it was in flight when another call of its version was
+    lost with the version's process: that end is one failure, which the other tells.
     """
 
     arm: Arm
@@ -52,6 +53,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None = None
     body_bytes: int = 0
     deferred: bool = False
+    along: bool = False
 
 
 _ABOUT_THE_REQUEST = (400, 413, 422)

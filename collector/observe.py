@@ -93,6 +93,7 @@ def observation(
         confidence=seen.call.confidence,
         cluster=exchange.cluster,
         deferred=seen.deferred,
+        along=seen.call.along,
         inclusion=inclusion,
         measure=measure,
     )

@@ -94,7 +94,7 @@ def create_app(
     parts = Parts(
         upstream=upstream,
         capture=capture,
-        shadows=Shadows(upstream, capture, events),
+        shadows=Shadows(upstream, capture, hard_stop, events),
         hard_stop=hard_stop,
         events=events,
         clock=clock,

@@ -37,7 +37,7 @@ class Attempt:
     """One call. Use: `begin`, and then for a stream `piece` until it is empty. `end` in any case.
 
     `threshold`: the confidence that a student must say for its answer to be used; None asks for none. `audited`: a
-    stream that is deferred stays open, to be read to its end besides (`read_on`) and compared.
+    stream that is deferred stays open, to be read to its end besides (`read_on`) and compared. `along`: see Call.
     """
 
     def __init__(self, callee: Callee, *, threshold: float | None = None, audited: bool = False) -> None:
@@ -45,6 +45,7 @@ class Attempt:
         self.threshold = threshold
         self.audited = audited
         self.deferred = False
+        self.along = False
         self.status: int | None = None
         self.error: str | None = None
         self.ttft_ms: float | None = None
@@ -187,6 +188,7 @@ class Attempt:
             confidence=self.confidence,
             body_bytes=body_bytes,
             deferred=self.deferred,
+            along=self.along,
         )
 
     async def _whole(self, reply: Reply) -> None:

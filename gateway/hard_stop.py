@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from collector import Happened
+from gateway.attempt import Attempt
 from gateway.capture import Sender
 from gateway.errors import ConnectFailed, Cut, ErrorInStream
 from router import EventKind, Events, Rollout, RouteEvent, Snapshot
@@ -39,10 +40,11 @@ class HardStop:
 
     A process that ends takes all requests with it that it holds, however many these are, and one that starts may refuse
     many at once: of what was in flight when a request was lost (LOST_ERRORS) nothing more is counted, neither failures
-    nor answers.
+    nor answers. (`over` says so, for others that count.)
 
-    A version that is not where the registry says is left alone for AWAY_SECONDS after each try: an engine that starts
-    again is back before ten of them have failed, one that stays away is not.
+    A version that is not where the registry says is left alone for AWAY_SECONDS after each try, and until it has
+    answered one call there is only one try at a time, since an engine that starts may take long to refuse: it is back
+    before ten of them have failed, one that stays away is not.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class HardStop:
         self._records: dict[str, _Record] = {}
         self._seen: dict[str, Rollout] = {}  # by route: the latest
         self._held: dict[str, int] = {}  # by version: the revision that was in force
-        self._away: dict[str, float] = {}  # by version: until when
+        self._away: dict[str, float] = {}  # by version that has not answered since it was away: until when to leave it
         self._untold: deque[Happened] = deque()  # the sender had no room for them
 
     def ready(self, snapshot: Snapshot, rollout: Rollout) -> Collection[str]:
@@ -69,31 +71,42 @@ class HardStop:
             self._see(rollout)
         if self._untold:
             self._tell()
-        if self._away:
-            now = self._monotonic()
-            self._away = {version: until for version, until in self._away.items() if until > now}
         if not self._held and not self._away:
             return snapshot.endpoints.keys()
-        return snapshot.endpoints.keys() - self._held.keys() - self._away.keys()
+        now = self._monotonic()
+        away = {version for version, until in self._away.items() if until > now}
+        return snapshot.endpoints.keys() - self._held.keys() - away
 
-    def missed(self, version: str, error: str) -> None:
-        """Note at once, while the request goes on to the teacher, how a version failed (an error's constant)."""
-        if error in AWAY_ERRORS:
+    def calling(self, version: str | None) -> None:
+        """A call begins. If its version was away it is the one try. (None: a teacher's, which is not watched.)"""
+        if version in self._away:
             self._away[version] = self._monotonic() + AWAY_SECONDS
 
-    def count(
-        self, route: str, version: str, revision: int, *, error: str | None, began: float = 0.0, ended: float = 0.0
-    ) -> None:
-        """Note an outcome of a version that was to serve a user: an error's constant, or None. `revision`: of the
-        rollout that the request saw. `began`, `ended`: the call, in seconds of one clock."""
+    def answers(self, version: str | None) -> None:
+        """A call has begun to be answered: its version is there."""
+        if version in self._away:
+            del self._away[version]
+
+    def over(self, attempt: Attempt) -> None:
+        """A call has ended, just now: notes in it whether it was in flight when another of its version was lost."""
+        version = attempt.callee.version
+        if version is None or attempt.error == "cancelled":
+            return
+        if attempt.error in AWAY_ERRORS:
+            self._away[version] = self._monotonic() + AWAY_SECONDS
+        record = self._records.get(version) or self._new_record(version, since=0)
+        attempt.along = attempt.began < record.lost
+        if attempt.error in LOST_ERRORS and not attempt.along:
+            record.lost = attempt.began + (attempt.total_ms or 0.0) / 1000.0
+
+    def count(self, route: str, version: str, revision: int, *, failed: bool) -> None:
+        """Note an outcome of a version that was to serve a user, and was not in flight when another was lost.
+        `revision`: of the rollout that the request saw."""
         if self._untold:
             self._tell()
         record = self._records.get(version) or self._new_record(version, since=0)
-        if revision < record.since or began < record.lost:
+        if revision < record.since:
             return
-        failed = error is not None
-        if error in LOST_ERRORS:
-            record.lost = ended
         record.outcomes.append(failed)
         errors = sum(record.outcomes) if failed else 0
         if errors >= ERRORS and version not in self._held:

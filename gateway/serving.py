@@ -135,9 +135,11 @@ class Serving:
             threshold = decision.threshold if callee.version is not None else None
             audited = any(shadow.arm is Arm.TEACHER for shadow in decision.shadows)
             attempt = self.current = Attempt(callee, threshold=threshold, audited=audited)
+            self.parts.hard_stop.calling(callee.version)
             try:
                 await attempt.begin(self.parts.upstream, self.plan.outgoing(callee), seconds=seconds)
             except Deferred:
+                self.parts.hard_stop.answers(callee.version)
                 self.deferred = (attempt,)
                 self.parts.events.emit("gateway.deferred", route=self.plan.route.name, version=callee.version)
                 continue
@@ -147,14 +149,14 @@ class Serving:
                 if isinstance(failure, NotMasked):
                     break  # nor would the next teacher be sent anything
                 continue
+            self.parts.hard_stop.answers(callee.version)
             return attempt
         return error or UpstreamTimeout()
 
     def _missed(self, attempt: Attempt, error: UpstreamError) -> None:
         self.failed.append(attempt)
         callee = attempt.callee
-        if callee.version is not None:
-            self.parts.hard_stop.missed(callee.version, error.constant)
+        self.parts.hard_stop.over(attempt)
         told = {"request_id": self.id, "route": self.plan.route.name, "error": error.constant}
         log.warning("gateway.attempt_failed", extra={**told, "callee": callee.version or callee.upstream})
 
@@ -264,17 +266,15 @@ class Serving:
     def _count(self, before: list[Attempt], last: Attempt) -> None:
         """Tell the hard stop. A deferral is none of its business: the engine has answered, and as it should."""
         decision = self.plan.decision
+        if last not in self.failed:
+            self.parts.hard_stop.over(last)
         for tried in (*before, last):
-            if tried.callee.version is None or tried.error == "cancelled":
+            version = tried.callee.version
+            if version is None or tried.along or tried.error == "cancelled":
                 continue
             if tried is last or not refused_by_both(tried.status, last.status):
                 self.parts.hard_stop.count(
-                    decision.route,
-                    tried.callee.version,
-                    decision.rollout_revision,
-                    error=tried.error,
-                    began=tried.began,
-                    ended=tried.began + (tried.total_ms or 0.0) / 1000.0,
+                    decision.route, version, decision.rollout_revision, failed=tried.error is not None
                 )
 
     def _told(self, attempt: Attempt, outcome: str, seconds: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from gateway.attempt import Attempt, Outgoing
 from gateway.capture import Capture, Finished
 from gateway.errors import UpstreamError
+from gateway.hard_stop import HardStop
 from gateway.routes import Callee
 from gateway.upstream import Upstream
 from router import Events
@@ -28,6 +29,7 @@ class Shadows:
         self,
         upstream: Upstream,
         capture: Capture,
+        hard_stop: HardStop,
         events: Events,
         *,
         most: int = MOST_AT_ONCE,
@@ -35,6 +37,7 @@ class Shadows:
     ) -> None:
         self._upstream = upstream
         self._capture = capture
+        self._hard_stop = hard_stop
         self._events = events
         self._most = most
         self._seconds = seconds
@@ -89,9 +92,11 @@ class Shadows:
 
     async def _call(self, attempt: Attempt, prepare: Prepare, route: str) -> None:
         callee = attempt.callee
+        self._hard_stop.calling(callee.version)
         try:
             async with asyncio.timeout(self._seconds):
                 await attempt.begin(self._upstream, prepare(callee), seconds=callee.timeout)
+                self._hard_stop.answers(callee.version)
                 while attempt.streams and await attempt.piece():
                     pass
         except TimeoutError:
@@ -100,5 +105,6 @@ class Shadows:
             pass  # noted by the attempt
         finally:
             attempt.end("cancelled")
+            self._hard_stop.over(attempt)
             outcome = attempt.error or "ok"
             self._events.emit("gateway.shadow", route=route, arm=callee.arm, outcome=outcome)

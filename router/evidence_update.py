@@ -131,9 +131,11 @@ def _watch_loss(loss: Floats, margin: float) -> Floats:
 def _errors(
     guard: Guard, trial: Trial | None, errors: Sequence[Observation], policy: RoutePolicy, stage: Stage
 ) -> tuple[Guard, Trial | None]:
-    failed = np.array([one.value for one in errors])
-    guard = replace(guard, errors=guard.errors.fold(error_rate.watch(failed, policy.errors.rollback_above)))
-    guard = against_level(guard, "errors", failed, stage, error_rate.watch)
+    """One end of a process is one failure to what watches; to what promotes, every request that it cost counts."""
+    failed = np.array([one.value for one in errors if not one.along])
+    if len(failed):
+        guard = replace(guard, errors=guard.errors.fold(error_rate.watch(failed, policy.errors.rollback_above)))
+        guard = against_level(guard, "errors", failed, stage, error_rate.watch)
     served = np.array([one.value for one in errors if one.arm is Arm.STUDENT])
     if trial and len(served):
         trial = replace(

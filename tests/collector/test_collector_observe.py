@@ -81,6 +81,13 @@ def test_a_student_that_a_fallback_rescued_is_charged_with_the_failure() -> None
     assert {(o.arm, o.propensity) for o in found} == {(Arm.STUDENT, 0.25)}
 
 
+def test_what_was_lost_with_another_call_says_so() -> None:
+    lost = (call(Arm.STUDENT, status=None, error="connect", along=True), None)
+    found = observations(exchange(served=TEACHER[0], failed=[lost[0]], decision=BY_STUDENT), [TEACHER], POLICY)
+    assert {one.metric: one.along for one in found} == {Metric.ERROR: True, Metric.LATENCY: True}
+    assert {decode_evidence(encode_evidence(one)) == one for one in found} == {True}
+
+
 def test_a_request_that_both_arms_refuse_says_nothing_of_the_student() -> None:
     refused = call(Arm.STUDENT, status=400, error="http_400")
     for status, counted in ((400, 0), (422, 0), (200, 2), (502, 2), (401, 2)):

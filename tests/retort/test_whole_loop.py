@@ -63,7 +63,7 @@ async def test_the_loop_turns_and_survives_kills_faults_and_a_stop(loop: Loop) -
     await loop.traffic(lambda: sum(e.kind is EventKind.READY for e in route_events(log)) > ready, most=600)
     loop.served.clear()
     await loop.traffic(lambda: version in loop.served, most=100)
-    assert registry.version(version).stage is Stage.LIVE, registry.transitions("colours")[-1]
+    assert registry.version(version).stage is Stage.LIVE, "\n".join(map(str, registry.transitions("colours")))
     assert loop.failed == []
     assert version in loop.served
     # Wrong answers are noticed and taken out.

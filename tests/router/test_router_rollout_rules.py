@@ -26,6 +26,20 @@ def test_labels_that_stop_coming_while_there_is_traffic_are_an_alarm() -> None:
     assert story.causes() == ["ready"]
 
 
+def test_one_end_of_a_process_is_one_failure_to_what_watches_and_many_to_what_promotes() -> None:
+    alone, together = Story(), Story()
+    for story, along in ((alone, False), (together, True)):
+        story.to_canary()
+        before = story.state.trial.errors
+        for n in range(40):
+            story.seen(Metric.ERROR, 1.0, arm=Arm.STUDENT, along=along and n > 0)
+        story.tick()
+        assert story.state.trial.errors.n == before.n + (0 if story is alone else 40)  # out, its trial is over
+    assert alone.stage() is Stage.ROLLED_BACK
+    assert together.stage() is Stage.CANARY
+    assert together.state.trial.errors.log_value < before.log_value
+
+
 def test_presets_give_their_steps_and_dwells() -> None:
     cautious, fast = policy(rollout="cautious").rollout, policy(rollout={"preset": "fast", "holdback": 0.1}).rollout
     days, begins = [], 1
