@@ -9,7 +9,7 @@ ArtefactError
     └── ExportCutShort the machine ended it, or had no memory or disk left for it; may be retried
 """
 
-# What NumPy, ONNX Runtime and the loader of shared libraries say where there is no memory left.
+# What NumPy, ONNX Runtime, the loader of shared libraries and Python's threads say where there is no memory left.
 NO_MEMORY = (
     "bad_alloc",
     "bad allocation",
@@ -17,6 +17,7 @@ NO_MEMORY = (
     "Cannot allocate memory",
     "Failed to allocate memory",
     "Unable to allocate",
+    "can't start new thread",
 )
 
 

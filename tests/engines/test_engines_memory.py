@@ -105,7 +105,7 @@ async def test_a_version_that_the_machine_has_no_memory_for_is_worth_another_try
     peak = int(Path(f"/proc/{child.pid}/status").read_text().partition("VmPeak:")[2].split()[0])
     await child.close()
     found: list[NoRoom | WorkerGone] = []
-    for share in (0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.66):
+    for share in (0.9, 0.87, 0.84, 0.81, 0.78, 0.75, 0.72, 0.69, 0.66):
         limited = tmp_path / f"limited-{share}"
         limited.write_text(f'#!/bin/sh\nulimit -v {int(peak * share)}\nexec {sys.executable} "$@"\n')
         limited.chmod(0o755)
