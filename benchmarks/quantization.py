@@ -5,9 +5,10 @@
 
 A cell is `model; format`. The student of `smollm2` has all its weights trained for twice the steps, as the local
 teacher of `scripts/bench recipes`; `aware` is as many steps of the recipe `quantized`, which learns with its weights
-rounded and has the former as its teacher. `rtn` rounds to nearest; `@32` and `@64` are the groups; all but `rtn@64`
-have zero points. In every 4-bit graph the head has 8 bits; k-quant is `k_quant_mixed`, which gives 8 to more. AWQ and
-GPTQ are calibrated on the training part as a cycle's export does it, and `folder` is the size of what vLLM reads.
+rounded as the recipe rounds, and has the former as its teacher. `rtn` rounds to nearest; `@32` and `@64` are the
+groups; all but `rtn@64` have zero points. In every 4-bit graph the head has 8 bits; k-quant is `k_quant_mixed`, which
+gives 8 to more. AWQ and GPTQ are calibrated on the training part as a cycle's export does it, and `folder` is the size
+of what vLLM reads.
 
 Agreement is the task's score on examples that none has seen; KL and top-1 are against the student before the export, on
 their answers' tokens (`exporters.models.parity`; an encoder's, on its values). `speed` is how often a form answers in
@@ -64,6 +65,8 @@ CELLS = {  # with about how many seconds each takes
     **{f"smollm2; {how}@{group}": 500.0 for how in ("awq", "gptq") for group in (32, 64)},
     "smollm2; int8 aware": 1400.0,
     "smollm2; k-quant@32 aware": 1400.0,
+    "smollm2; awq@32 aware": 500.0,  # the student of the one before
+    "smollm2; gptq@32 aware": 500.0,
     "minilm; fp32": 300.0,
     "minilm; int8": 100.0,
 }

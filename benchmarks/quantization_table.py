@@ -17,12 +17,12 @@ HEAD = """# What rounding costs
 
 SmolLM2-135M with all its weights trained on the sample task ({steps} x 2 steps of 16), and MiniLM with heads for it,
 rounded and judged by {judged} examples that none has seen. `aware`: learnt with its weights rounded (the recipe
-[`quantized`](distillation.md#rounding), which knows int8 and k-quant); `@32`, `@64`: the groups. Encoders are exported
-in int8 alone ([why](decisions/0022-int8-by-token.md)). 4-bit graphs have 8 bits in the head, and zero points, but for
-`rtn@64`: ONNX Runtime's own rounding packs those in pairs, and fails on rows of 9 groups, as SmolLM2's are at 64; so
-there is no `k-quant@64`, either. KL (nats a token) and top-1 are against the student before its export, on these
-examples' answers: an aware one's weights are rounded by then. `speed` is how often a form answers in the time of one of
-fp32's answers, by turns. The rates beside it are not to be compared: the machine was not quiet. From
+[`quantized`](distillation.md#rounding), which rounds as int8 or as k-quant does); `@32`, `@64`: the groups. Encoders
+are exported in int8 alone ([why](decisions/0022-int8-by-token.md)). 4-bit graphs have 8 bits in the head, and zero
+points, but for `rtn@64`: ONNX Runtime's own rounding packs those in pairs, and fails on rows of 9 groups, as SmolLM2's
+are at 64; so there is no `k-quant@64`, either. KL (nats a token) and top-1 are against the student before its export,
+on these examples' answers: an aware one's weights are rounded by then. `speed` is how often a form answers in the time
+of one of fp32's answers, by turns; the rates beside it are each cell's own. From
 [benchmarks/results/quantization.json](../benchmarks/results/quantization.json), which `scripts/bench quantization`
 writes; [how to choose](students.md#quantization).
 """
