@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 import tiny_model
 from engine_fakes import FakeCollector, FakeRegistry, until, version
+from vllm_engine import START, Engine, settings
 from vllm_service import python
 from vllm_students import MOST, QUESTION, Torch, build_adapter, golden, publish
 
@@ -22,7 +23,7 @@ from collector import socket_path
 from exporters.models import Store
 from gateway.engines.agent import Seams, run
 from gateway.engines.reconcile import Timing
-from router import Config, EventKind, Events, parse
+from router import EventKind, Events
 
 pytestmark = [
     pytest.mark.service,
@@ -31,8 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),  # peft's use of transformers
 ]
 
-TIMING = Timing(tick=0.05, grace=0.4, drain=20.0, first_backoff=0.3, longest_backoff=2.0)
-START = 400.0  # seconds: 30 to 45 for each server on a quiet machine
+TIMING = Timing(tick=0.05, grace=0.4, drain=20.0, hang=30.0, first_backoff=0.3, longest_backoff=2.0)
 SCHEMA = {
     "type": "object",
     "properties": {"colour": {"enum": ["red", "green"]}, "sure": {"type": "boolean"}},
@@ -41,67 +41,12 @@ SCHEMA = {
 }
 
 
-class Engine(msgspec.Struct):
-    """One engine process's agent in this process, with what it serves."""
-
-    registry: FakeRegistry
-    collector: FakeCollector
-    client: aiohttp.ClientSession
-    store: Store
-    state: Path
-
-    async def ask(self, version_id: str, **fields: Any) -> tuple[int, dict[str, Any]]:
-        body = {"messages": QUESTION, "temperature": 0, "max_tokens": MOST, **fields}
-        url = self.registry.endpoints[version_id] + "/chat/completions"
-        async with self.client.post(url, json=body) as response:
-            return response.status, await response.json()
-
-    async def stream(self, url: str, *, heard: list[str] | None = None, **fields: Any) -> tuple[str, str, str]:
-        """Model, text and how it ended: a finish reason, or an error's code. `heard` gets each piece as it comes."""
-        body = {"messages": QUESTION, "temperature": 0, "max_tokens": MOST, "stream": True, **fields}
-        model = text = ended = ""
-        async with self.client.post(f"{url}/chat/completions", json=body) as response:
-            if response.status != 200:
-                return model, text, (await response.json())["error"]["code"]
-            async for line in response.content:
-                if not line.startswith(b"data: {"):
-                    continue
-                data = json.loads(line[6:])
-                if "error" in data:
-                    return model, text, data["error"]["code"]
-                model = data["model"]
-                for choice in data["choices"]:
-                    text += choice["delta"].get("content") or ""
-                    ended = choice["finish_reason"] or ended
-                    if heard is not None and choice["delta"].get("content"):
-                        heard.append(choice["delta"]["content"])
-        return model, text, ended
-
-    async def ready(self, *names: str) -> None:
-        await until(lambda: set(self.registry.endpoints) == set(names), seconds=START)
-
-
 class Both(msgspec.Struct):
     """`says`: what torch says to QUESTION as each version."""
 
     whole: Engine
     adapters: Engine
     says: dict[str, str]
-
-
-def settings(state: Path, store: Store, **vllm: Any) -> Config:
-    given = {"python": python(), "max_num_seqs": 8, "arguments": ["--dtype", "float32"], **vllm}
-    engine = {"runtime": "vllm", "threads": 1, "vllm": given}
-    return parse(
-        f"""
-state: {state}
-artefacts: {store.path("x").parent}
-upstreams: {{up: {{base_url: "http://127.0.0.1:9/v1", distillation_allowed: true}}}}
-engines: {{local: {json.dumps(engine)}}}
-routes: {{support: {{teachers: [up/big], student: {{engine: local}}}}}}
-""",
-        {},
-    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -242,7 +187,7 @@ async def test_a_swap_under_streams_fails_and_mixes_none(both: Both) -> None:
     await asyncio.gather(*clients)
     assert {model for model, _, _ in seen} == {"a", "b"}
     assert all((text, ended) == (both.says[model], "length") for model, text, ended in seen)
-    await until(lambda: len(_cores(engine)) == 1, seconds=30)
+    await until(lambda: len(engine.cores()) == 1, seconds=30)
 
 
 async def test_a_server_that_is_killed_in_a_stream_is_an_honest_error_and_is_back(both: Both) -> None:
@@ -264,7 +209,7 @@ async def test_a_server_that_is_killed_in_a_stream_is_an_honest_error_and_is_bac
 
     async def killed_in_a_stream() -> None:
         """Held until what is under way has arrived, the core is killed if that left a stream in its middle."""
-        [core] = _cores(engine)
+        [core] = engine.cores()
         while True:
             await until(lambda: any(heard), seconds=60)
             os.kill(core, signal.SIGSTOP)
@@ -286,15 +231,16 @@ async def test_a_server_that_is_killed_in_a_stream_is_an_honest_error_and_is_bac
     assert (await engine.ask(name))[1]["choices"][0]["message"]["content"] == both.says[name]
 
 
-def _cores(engine: Engine) -> list[int]:
-    """Process ids of vLLM's engine cores that serve this engine's models."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
-            parent = Path(f"/proc/{fields['PPid']}/cmdline").read_text()
-        except OSError:
-            continue
-        if fields["Name"].startswith("VLLM::Engine") and str(engine.store.path("x").parent) in parent:
-            found.append(int(fields["Pid"]))
-    return found
+async def test_a_core_that_hangs_while_its_server_answers_that_it_is_well_is_seen(both: Both) -> None:
+    engine = both.adapters
+    await until(lambda: bool(engine.registry.endpoints), seconds=START)
+    name, url = next(iter(engine.registry.endpoints.items()))
+    told = len(engine.collector.of(EventKind.UNREADY, name))
+    assert (await engine.ask(name))[0] == 200
+    [core] = engine.cores()
+    os.kill(core, signal.SIGSTOP)
+    _, _, ended = await asyncio.wait_for(engine.stream(url), 90)
+    assert ended == "worker_gone"
+    await until(lambda: len(engine.collector.of(EventKind.UNREADY, name)) > told, seconds=60)
+    assert not engine.collector.of(EventKind.UNREADY, name)[-1].data["hopeless"]
+    await until(lambda: not Path(f"/proc/{core}").exists(), seconds=30)
