@@ -75,11 +75,11 @@ class Count:
 
     def _known(self, made: Dataset) -> Sequence[Messages]:
         """What was asked where the data set's examples come from, as far as the log still has it. Where older ones were
-        left out, from its oldest on that weren't drawn to be replayed."""
+        left out, from its oldest on that weren't drawn to be replayed, and aren't kept for somebody's correction."""
         manifest, start = made.manifest, made.manifest.first
         if "too_old" in manifest.dropped:
-            offsets = sorted(e.offset for e in chain(made.train, made.held_out))
-            start = offsets[sum(manifest.added.values()) + manifest.replayed]
+            offsets = sorted(e.offset for e in chain(made.train, made.held_out) if not e.corrected)
+            start = offsets[manifest.replayed] if manifest.replayed < len(offsets) else start
         records = self._interactions.spread(self._route, start=start, end=manifest.end, most=MOST_KNOWN)
         asked = [plain_messages(record.request, tools=self._policy.learns_tools) for record in records]
         known = [messages for messages in asked if messages is not None]

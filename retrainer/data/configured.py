@@ -10,6 +10,7 @@ from collector.judge import GatewayClient, gateway_url
 from exporters.models.encoder_onnx import ensure_encoder
 from retrainer.data.consistency import Again, Second
 from retrainer.data.curate import unserved
+from retrainer.data.joined import joined_file
 from retrainer.data.meanings import Encode
 from retrainer.data.options import Options
 from retrainer.data.suite import suite_file
@@ -32,6 +33,7 @@ def options(
         tools=policy.learns_tools,
         unserved=unserved(policy),
         suite=suite_file(config.state, route) if data.regression else None,
+        joined=joined_file(config.state, route),
         held_out=Path(held_out) if held_out is not None else None,
         encode=_encode(config) if data.semantic is not None else None,
         second=_second(config, route, policy, progress),

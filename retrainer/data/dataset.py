@@ -12,6 +12,7 @@ from collector.interactions import Interactions
 from collector.log import Stream
 from retrainer.data.filters import Fits
 from retrainer.data.held_out import digest_of
+from retrainer.data.joined import Joined
 from retrainer.data.options import PLAIN, Options
 from retrainer.data.reading import Reading
 from retrainer.data.selection import select
@@ -46,19 +47,22 @@ def build(
     settings |= {"tools": True} if options.tools else {}
     settings |= {"teachers": sorted(options.teachers)} if options.teachers is not None else {}
     files = {name: digest_of(name, Path(file)) for name, file in _files(options).items()}
-    work = Work(
-        folder / "work.db",
-        settings=[route, settings, files],
-        ends=(end, feedback_end),
-        log_ends=(interactions.end(route), interactions.log.end(Stream.FEEDBACK, key=route)),
-    )
-    try:
-        Reading(work, options, fits).all(interactions, route)
-        selected = select(work.db, policy, max_examples=max_examples, second=options.second)
-        made = Writing(work, options, folder, owner).all(selected, route=route, settings=settings, files=files)
-        end = work.tally.end
-    finally:
-        work.close()  # what was read is kept; the selection, which wasn't committed, is made anew next time
+    with Joined(options.joined) as joined:
+        work = Work(
+            folder / "work.db",
+            settings=[route, settings, files],
+            ends=(end, feedback_end),
+            log_ends=(interactions.end(route), interactions.log.end(Stream.FEEDBACK, key=route)),
+            joined=joined,
+        )
+        try:
+            Reading(work, options, fits).all(interactions, route)
+            selected = select(work.db, policy, max_examples=max_examples, second=options.second)
+            made = Writing(work, options, folder, owner).all(selected, route=route, settings=settings, files=files)
+            work.groups.remember()
+            end = work.tally.end
+        finally:
+            work.close()  # what was read is kept; the selection, which wasn't committed, is made anew next time
     if len(made.train) < LEAST or len(made.validation) + len(made.test) < LEAST:
         lineage = made.manifest
         raise NotEnoughExamples(
@@ -72,11 +76,13 @@ def build(
 
 
 def _files(options: Options) -> dict[str, str | Path]:
-    """The files that have a say in a data set: the operator's, and the frozen suite as it is before this one."""
+    """The files that have a say in a data set: the operator's, and as they are before this one the frozen suite and
+    what conversations have joined."""
     policy = options.policy
     safety = policy.safety.file if policy.safety else None
     named = {"corrections": policy.corrections, "safety": safety, "held_out": options.held_out}
-    named |= {"suite": options.suite} if options.suite is not None and options.suite.is_file() else {}
+    kept = {"suite": options.suite, "joined": options.joined}
+    named |= {name: file for name, file in kept.items() if file is not None and file.is_file()}
     return {name: file for name, file in named.items() if file is not None}
 
 

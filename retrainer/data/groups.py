@@ -1,9 +1,9 @@
 """Which prompts belong together, found one after the other and kept on disk: a conversation, and near-duplicates.
 
 A record's side never changes: groups are formed in the log's order, each record joining the earliest one that it
-resembles, and a group's side is a hash of its first record's conversation. What may or may not be learnt from is
-decided later and has no say in it. (After erasure or retention has removed a group's first record, the next one gives
-the key, and the group may change side: between two data sets, never within one.)
+resembles, and a group's side is a hash of its first record's conversation. Which group a conversation has joined is
+remembered, for when that record has gone (see retrainer.data.joined). What may or may not be learnt from is decided
+later and has no say in it.
 
 Prompts that share a band of their sketches are compared; of a band that very many share the earliest MOST_COMPARED are
 (a pair has 18 bands to be found by). One that would join two sides is kept out of the index, and leads nobody across.
@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from retrainer.data.curate import Side
+from retrainer.data.joined import Joined
 from retrainer.data.minhash import BANDS, Sketch
 
 MOST_COMPARED = 64
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS prompts (
     torn INTEGER NOT NULL, marks BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS hashes (hash INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS joined (spoken INTEGER PRIMARY KEY, grp TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS bands (hash INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (hash, seq)) WITHOUT ROWID;
 """
 _NEW = "CREATE TABLE new.bands (hash INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (hash, seq)) WITHOUT ROWID"
@@ -51,22 +53,30 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Groups:
-    """The groups of a work file, which whoever has opened it commits, after a `flush`."""
+    """The groups of a work file, which whoever has opened it commits, after a `flush`. `joined`: the route's."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, joined: Joined) -> None:
         self._db = db
+        self._joined = joined
         db.executescript(_TABLES)
         db.execute("ATTACH ':memory:' AS new")
         db.execute(_NEW)
         self._next = db.execute("SELECT coalesce(max(seq) + 1, 0) FROM prompts").fetchone()[0]
         self._new: dict[int, int] = {}
+        self._new_joined: dict[int, str] = {}
 
     def flush(self) -> None:
         """Write what is only in memory yet."""
         self._db.executemany("INSERT INTO hashes VALUES (?, ?)", sorted(self._new.items()))
         self._new.clear()
+        self._db.executemany("INSERT INTO joined VALUES (?, ?)", sorted(self._new_joined.items()))
+        self._new_joined.clear()
         self._db.execute("INSERT INTO main.bands SELECT hash, seq FROM new.bands")
         self._db.execute("DELETE FROM new.bands")
+
+    def remember(self) -> None:
+        """Keep beyond this work file who has joined which group. To be called after a `flush`."""
+        self._joined.keep(self._db.execute("SELECT spoken, grp FROM joined"))
 
     def known(self, key: bytes) -> Place | None:
         """Where a prompt already stands. `key`: its digest, 16 bytes."""
@@ -80,8 +90,8 @@ class Groups:
         """A prompt that is known came in this conversation. One that begins with it joins its group; one that stands
         elsewhere stays there (what many say in the middle of theirs must not draw them all together)."""
         spoken = _hash(b"conversation", cluster.encode())
-        if not place.torn and self._find(spoken) is None:
-            self._new[spoken] = place.seq
+        if not place.torn and self._find(spoken) is None and self._joined.group(spoken) in (None, place.group):
+            self._stands(spoken, cluster, place)
 
     def place(self, key: bytes, cluster: str, sketch: Sketch, *, near: Iterable[int] = ()) -> Place:
         """Give a prompt that isn't known its group. `near`: prompts that mean the same."""
@@ -90,8 +100,9 @@ class Groups:
         candidates = [row[3] for row in alike]
         spoken = _hash(b"conversation", cluster.encode())
         talk = self._find(spoken)
-        if talk is not None:
-            candidates.insert(0, self._row(talk)[3])
+        before = self._joined.group(spoken) if talk is None else self._row(talk)[3]
+        if before is not None:
+            candidates.insert(0, before)
         seq, self._next = self._next, self._next + 1
         torn = len({side(group) for group in candidates}) > 1
         group = candidates[0] if candidates else _group_of(cluster)
@@ -101,7 +112,7 @@ class Groups:
         self._new.setdefault(_hash(b"prompt", key), seq)
         if not torn:
             if talk is None:
-                self._new[spoken] = seq
+                self._stands(spoken, cluster, place)
             full = Counter(band for band, _ in shared)
             fresh = [(band, seq) for band in sketch.bands if full[band] < MOST_COMPARED]
             self._db.executemany("INSERT INTO new.bands VALUES (?, ?)", fresh)
@@ -110,6 +121,12 @@ class Groups:
     def sides(self, sketch: Sketch) -> set[Side]:
         """Where the prompts stand that are near-duplicates of one with this sketch."""
         return {side(self._row(seq)[3]) for seq in self._alike(sketch, self._shared(sketch))}
+
+    def _stands(self, spoken: int, cluster: str, place: Place) -> None:
+        """A conversation, by its hash, has its group."""
+        self._new[spoken] = place.seq
+        if place.group != _group_of(cluster):
+            self._new_joined[spoken] = place.group
 
     def _shared(self, sketch: Sketch) -> list[tuple[int, int]]:
         """The bands that it shares, with whom."""

@@ -30,6 +30,12 @@ _OLD = """
 UPDATE examples SET dropped = 'too_old' WHERE dropped IS NULL AND seq NOT IN (SELECT seq FROM newest)
     AND seq NOT IN (SELECT seq FROM replayed)
 """
+# By its own chance alone a correction would count for little among those that stand for what the student has served.
+_PRIORITY = """
+UPDATE examples SET weight = (
+    SELECT coalesce(max(avg(weight), 1.0), 1.0) FROM examples WHERE dropped IS NULL AND side = 'train' AND NOT corrected
+) WHERE dropped IS NULL AND side = 'train' AND corrected
+"""
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -50,7 +56,9 @@ def select(db: sqlite3.Connection, policy: DataPolicy, *, max_examples: int, sec
         db.execute(_ALIKE, (policy.most_alike,))
     if policy.balance is not None:
         balance(db, policy.balance)
-    return Selected(_newest(db, max_examples, policy.replay), summary)
+    replayed = _newest(db, max_examples, policy.replay)
+    db.execute(_PRIORITY)
+    return Selected(replayed, summary)
 
 
 def _consistent(db: sqlite3.Connection, policy: ConsistencyPolicy, second: Second) -> dict[str, Any]:

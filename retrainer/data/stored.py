@@ -42,7 +42,7 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     read; `feedback_end`: up to where that of what clients reported was. `upstreams`: which teachers' answers it holds,
     `scrubbers`: by which scrubber versions they went.
 
-    `settings`: of every filter. `files`: sha256 of the operator's files that went in. `newest_from`: the offset from
+    `settings`: of every filter. `files`: sha256 of the files that had a say. `newest_from`: the offset from
     which traffic is the newest, `newest`: how many held-out examples are of it. `imported`: examples of no traffic of
     this gateway. `added`: examples that are not of the log. `labels`: how far the answers are from production's, see
     retrainer.data.labels. `consistency`, `weights` (`held_out_*`: of what is measured with), `replayed`: see

@@ -13,6 +13,7 @@ from collector.newest import NewestRight
 from retrainer.data.curate import HELD_OUT, Example, Side
 from retrainer.data.frames import Frames
 from retrainer.data.groups import Groups, Place, side
+from retrainer.data.joined import Joined
 from retrainer.data.labels import Labels
 from retrainer.data.stored import SAMPLES, Dropped
 
@@ -55,7 +56,9 @@ class Tally(msgspec.Struct, kw_only=True):
 class Work:
     """One work file. A file that was begun with other settings, or that can't be read, is begun anew."""
 
-    def __init__(self, path: Path, *, settings: Any, ends: tuple[int | None, int | None], log_ends: Ends) -> None:
+    def __init__(
+        self, path: Path, *, settings: Any, ends: tuple[int | None, int | None], log_ends: Ends, joined: Joined
+    ) -> None:
         """`ends`: where reading ends, of interactions and of feedback. None: where an earlier attempt said, else at the
         log's end, `log_ends`."""
         self._path = path
@@ -68,7 +71,7 @@ class Work:
             self.db = self._open()
         end, feedback_end = (here if wanted is None else wanted for wanted, here in zip(ends, log_ends, strict=True))
         self.tally = begun or Tally(end=end, feedback_end=feedback_end)
-        self.groups = Groups(self.db)
+        self.groups = Groups(self.db, joined)
         self.right = NewestRight(self.db)
         self.commit()
 

@@ -14,6 +14,8 @@ from retrainer.train.preference import Pair, preferring
 from retrainer.train.stage import Stage, train_stage
 from router import split_thinking
 
+RATE = 1 / 40  # trl's own examples of an adapter: 5e-6 for DPO (trl/scripts/dpo.py), 2e-4 for texts (trl/scripts/sft.py)
+
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
     """A LoRA stage on the texts; then one on the lost pairs, where there are any: a route's first student has none."""
@@ -23,7 +25,9 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
     stages = [train_stage(job, texts, on_completions(job, Step.hard))]
     if pairs:
         chosen = [pair.chosen for pair in pairs]
-        stage = Stage(name="pairs", start=texts.out, out=merged, rows=chosen, watched=(), share=0.5, mean="answers")
+        stage = Stage(
+            name="pairs", start=texts.out, out=merged, rows=chosen, watched=(), share=0.5, rate=RATE, mean="answers"
+        )
         stages.append(train_stage(job, stage, preferring(job, pairs)))
     return {**stages[-1], "pairs": len(pairs), "stages": stages}
 

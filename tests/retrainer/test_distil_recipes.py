@@ -286,6 +286,8 @@ def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
     assert len(pairs) == 64
     facts = learnt(made)
     assert facts["pairs"] == 64
+    texts, lost = (stage["settings"]["learning_rate"] for stage in facts["stages"])
+    assert lost == pytest.approx(texts / 40)
 
     def margin(folder: Path) -> float:
         from retrainer.train.objectives import batch_of

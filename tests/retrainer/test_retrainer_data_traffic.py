@@ -2,6 +2,7 @@
 record."""
 
 import random
+from statistics import mean
 from typing import Any
 
 import msgspec
@@ -75,20 +76,25 @@ def test_what_no_student_may_answer_is_neither_learnt_nor_judged(route: Route) -
     assert not unserved(RoutePolicy.model_validate({"teachers": ["up/m"]}))({**body, "n": 2}), "no student, no rule"
 
 
-def test_what_is_corrected_is_there_whoever_answered_and_stands_for_itself(route: Route) -> None:
+PARTS = range(200), range(200, 280), range(280, 360)
+
+
+def test_what_is_corrected_measures_for_itself_and_is_learnt_like_the_mean_of_others(
+    route: Route,
+) -> None:
     fill(route.log, [interaction(n) for n in range(200)])
     served: dict[str, Any] = {"arm": Arm.STUDENT, "version": "v", "propensity": 0.95, "answered": 0.0975}
     fill(route.log, [interaction(n, answers=(STUDENT, teacher("red")), **served) for n in range(200, 300)])
     fill(route.log, [interaction(n, answers=(STUDENT,), **served) for n in range(300, 360)])
     report(route.log, *((f"x{n}", "right") for n in (*range(280, 300), *range(300, 360))))
     made = route.made()
-    weights = {e.id: e.weight for e in made.train}
-    plain = {weights[f"x{n}"] for n in range(200) if f"x{n}" in weights}
-    corrected = {weights[f"x{n}"] for n in range(280, 360) if f"x{n}" in weights}
-    audited = {weights[f"x{n}"] for n in range(200, 280) if f"x{n}" in weights}
-    assert len(plain) == 1
-    assert plain == corrected
-    assert audited.pop() / plain.pop() == pytest.approx(10.0, rel=1e-3)
+    for name, part in (("train", made.train), ("held out", made.held_out)):
+        weights = {int(e.id[1:]): e.weight for e in part}
+        plain, audited, corrected = ({weights[n] for n in weights if n in told} for told in PARTS)
+        assert (len(plain), len(audited), len(corrected)) == (1, 1, 1)
+        assert max(audited) / max(plain) == pytest.approx(10.0, rel=1e-3)
+        others = mean(weight for n, weight in weights.items() if n < 280)
+        assert max(corrected) == pytest.approx(others if name == "train" else max(plain), rel=1e-5)
 
 
 WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "su", "te") for b in ("ran", "bor", "cit", "dul", "fen", "gap")]

@@ -1,8 +1,10 @@
 """Drift: the population stability index against hand-computed values, its level, and a cycle that it starts."""
 
+import json
 import math
 import random
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +119,21 @@ def test_what_a_student_has_served_is_no_shift_though_the_data_set_lacks_it(tmp_
         assert count.drifted
 
 
-@pytest.mark.parametrize(("most", "replay", "oldest"), [(5000, 0.1, 1), (100, 0.0, 301), (100, 0.2, 321)])
+@pytest.mark.parametrize(
+    ("most", "replay", "corrected", "oldest"),
+    [(5000, 0.1, 0, 1), (100, 0.0, 0, 301), (100, 0.2, 0, 321), (100, 0.2, 5, 326), (100, 0.0, 200, 1)],
+)
 def test_a_window_is_compared_with_what_the_data_set_was_made_of(
-    tmp_path: Path, most: int, replay: float, oldest: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, most: int, replay: float, corrected: int, oldest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(tmp_path / "s", drift={"window": 100})
     log_exchanges(settings, range(400))
     cycles, asked = Cycles(settings.state), []
     with open_interactions(settings) as interactions:
-        how = Options(policy=DataPolicy(replay=replay))
+        first = [record.id for _, record in islice(interactions.of("colours"), corrected)]
+        right = tmp_path / "right.jsonl"
+        right.write_text("".join(json.dumps({"id": name, "answer": "right"}) + "\n" for name in first))
+        how = Options(policy=DataPolicy(replay=replay, corrections=str(right) if first else None))
         made = build(interactions, "colours", max_examples=most, options=how)
         cycles.save(finished(settings, made))
         write(made, cycles.folder("before") / "dataset")

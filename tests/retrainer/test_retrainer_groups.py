@@ -9,11 +9,12 @@ from retrainer_fakes import example
 from retrainer.data.curate import Example, Side
 from retrainer.data.frames import prompt_text
 from retrainer.data.groups import Groups, Place, side
+from retrainer.data.joined import Joined
 from retrainer.data.minhash import least_hashes, similarity, sketch
 
 
 def placed(examples: Sequence[Example]) -> list[Place]:
-    groups = Groups(sqlite3.connect(":memory:"))
+    groups = Groups(sqlite3.connect(":memory:"), Joined(None))
     return [place(groups, e) for e in examples]
 
 
@@ -50,7 +51,7 @@ def test_pairs_are_found_from_the_stated_index_on(index: float, least: float, mo
     """Pairs of texts, of which one is other words after a common beginning, among prompts of one pattern."""
     draw = np.random.default_rng(7)
     found, made = 0, 0
-    groups = Groups(sqlite3.connect(":memory:"))
+    groups = Groups(sqlite3.connect(":memory:"), Joined(None))
     while made < 400:
         kept, other = (" ".join(f"{n:06x}" for n in draw.integers(0, 1 << 24, size=60)) for _ in range(2))
         cut = int(len(kept) * 2 * index / (1 + index)) + int(draw.integers(-4, 5))
