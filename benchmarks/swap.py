@@ -241,6 +241,7 @@ class Measured:
             *(goal(f"answers {verdict}", counts[verdict], "==", 0) for verdict in ("failed", "cut", "mixed")),
             goal("answers by another arm than the conversation's", changed, "==", 0),
             *(goal(f"{k}: p99 during swaps, times steady", r, "<=", RATIO_GOAL) for k, r in p99["swaps"].items()),
+            *(goal(f"{k}: p99 {LOADING}, times steady", r, "<=", RATIO_GOAL) for k, r in p99[LOADING].items()),
             goal("streams open at a swap", many["open at the swap"], ">=", OPEN_GOAL),
             goal("memory after, times before", round(_total(memory[1]) / _total(memory[0]), 3), "<=", MEMORY_GOAL),
         ]

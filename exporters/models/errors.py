@@ -4,6 +4,7 @@ ArtefactError
 ├── MissingArtefact    no such artefact, or one of its files is gone; not worth retrying
 ├── CorruptArtefact    a file or the manifest is not what was written; not worth retrying
 ├── ForbiddenFile      a file of a kind that may run code when it is loaded; not worth retrying
+├── ArtefactTooLarge   more bytes than this machine's configuration takes; may be retried
 ├── ArtefactsAway      the object store can't be reached, or refuses; may be retried
 └── ExportFailed       merging or exporting produced nothing usable; not worth retrying with the same input
     └── ExportCutShort the machine ended it, or had no memory or disk left for it; may be retried
@@ -40,6 +41,12 @@ class CorruptArtefact(ArtefactError):
 
 class ForbiddenFile(ArtefactError):
     """A file of this kind may not be in an artefact."""
+
+
+class ArtefactTooLarge(ArtefactError):
+    """It has more bytes than artefact_policy.max_gb allows here."""
+
+    retryable = True
 
 
 class ArtefactsAway(ArtefactError):

@@ -6,6 +6,7 @@ from exporters.models.errors import ForbiddenFile
 
 # Data only. A pickle (.bin, .pt, .pkl) or Python source runs code when it is loaded, so it never gets in.
 ALLOWED = frozenset({".onnx", ".data", ".safetensors", ".json", ".jinja", ".txt", ".md", ".png", ".html"})
+TOKENIZERS = frozenset({"tokenizer.model"})  # SentencePiece's protobuf, or tiktoken's text; other .model may be pickles
 
 # How a page must begin: under this policy no browser runs a script of it, or loads anything.
 INERT_HTML = (
@@ -30,8 +31,8 @@ def refuse_name(name: str) -> None:
     path = Path(name)
     if path.is_absolute() or ".." in path.parts:
         raise ForbiddenFile(f"{name}: leads out of the artefact")
-    if path.suffix not in ALLOWED:
+    if path.suffix not in ALLOWED and path.name not in TOKENIZERS:
         raise ForbiddenFile(
             f"{name}: files of this kind are refused, because loading them may run code; "
-            f"an artefact holds only {', '.join(sorted(ALLOWED))}"
+            f"an artefact holds only {', '.join(sorted(ALLOWED | TOKENIZERS))}"
         )

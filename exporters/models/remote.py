@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from exporters.models.errors import ArtefactError, ArtefactsAway, CorruptArtefact, MissingArtefact
+from exporters.models.errors import ArtefactError, ArtefactsAway, ArtefactTooLarge, CorruptArtefact, MissingArtefact
 
 PIECE = 1 << 22  # bytes
 GRACE_SECONDS = 86_400.0
@@ -50,20 +50,22 @@ class Remote:
                     self._files.put_file(str(file), blob)
             self._files.pipe_file(self._manifest(artefact_id), manifest)
 
-    def get(self, digest: str, target: Path, *, most: int, unwanted: Callable[[], bool]) -> None:
-        """Write one file, of at most `most` bytes; it appears whole. Raises MissingArtefact, CorruptArtefact,
-        ArtefactError (too large), ArtefactsAway (also once it is `unwanted()`)."""
+    def get(self, digest: str, target: Path, *, size: int | None, most: int, unwanted: Callable[[], bool]) -> None:
+        """Write one file, of `size` bytes if that is known, and of at most `most`; it appears whole. Raises
+        MissingArtefact, CorruptArtefact, ArtefactTooLarge, ArtefactsAway (also once it is `unwanted()`)."""
         part = target.with_name(f"{target.name}.part")
         try:
-            found = self._copied(digest, part, most, unwanted)
+            found, copied = self._copied(digest, part, most, unwanted)
+            if found != digest and size is not None and copied < size:
+                raise ArtefactsAway(f"of {self._url}/blobs/{digest} only {copied:,} of {size:,} bytes came")
             if found != digest:
                 raise CorruptArtefact(f"{self._url}/blobs/{digest} has sha256 {found}; train it again")
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)  # a full disk would stay full
 
-    def _copied(self, digest: str, part: Path, most: int, unwanted: Callable[[], bool]) -> str:
-        """Copy a file's bytes; returns their sha256."""
+    def _copied(self, digest: str, part: Path, most: int, unwanted: Callable[[], bool]) -> tuple[str, int]:
+        """Copy a file's bytes; returns their sha256 and how many they are."""
         whole, size = hashlib.sha256(), 0
         with (
             self._asked(f"{self._url}/blobs/{digest} is missing"),
@@ -75,7 +77,9 @@ class Remote:
                     raise ArtefactsAway(f"{self._url}/blobs/{digest} was not fetched to its end: nobody waits for it")
                 size += len(piece)
                 if size > most:
-                    raise ArtefactError(f"with {digest} the artefact has more bytes than artefact_policy.max_gb allows")
+                    raise ArtefactTooLarge(
+                        f"with {digest} the artefact has more bytes than artefact_policy.max_gb allows"
+                    )
                 whole.update(piece)
                 with _writing(part):
                     left = memoryview(piece)
@@ -83,7 +87,7 @@ class Remote:
                         left = left[file.write(left) :]
             with _writing(part):
                 os.fsync(file.fileno())
-        return whole.hexdigest()
+        return whole.hexdigest(), size
 
     def remove(self, artefact_id: str) -> None:
         """Its manifest; its files go with `sweep`. Raises ArtefactsAway."""

@@ -42,6 +42,7 @@ from gateway.engines.protocol import (
     Scores,
     Unloadable,
     Vectors,
+    Working,
     pack,
     report,
 )
@@ -222,7 +223,7 @@ class Child:
         try:
             while (event := await self._receive()) is not None:
                 self._heard = time.monotonic()
-                if isinstance(event, Loaded | Unloadable):
+                if isinstance(event, Loaded | Unloadable | Working):
                     continue
                 if isinstance(event, Done | Vectors | Scores | Refused):
                     self._owed.discard(event.id)

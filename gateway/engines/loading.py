@@ -2,11 +2,12 @@
 as it should."""
 
 import asyncio
-import signal
+import re
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from signal import SIGFPE, SIGILL, SIGSEGV
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -19,8 +20,9 @@ from gateway.engines.probe import probe
 from router.registry import Version
 
 END_SECONDS = 2.0
-# Of a worker of ours, by what it was given. Any other end may be the machine's, or that of a server that is not ours.
-_CRASHED = tuple(f"signal {one.value}" for one in (signal.SIGILL, signal.SIGFPE, signal.SIGSEGV))
+# Of a process of ours, by what it was given: it ended by itself, or by a signal that its own code has raised. Any other
+# end may be the machine's, or that of a server that is not ours.
+_CRASHED = re.compile("|".join([*(f"signal {n.value}$" for n in (SIGILL, SIGFPE, SIGSEGV)), r"status (?!137\b|143\b)"]))
 
 
 class Starter(Protocol):
@@ -95,7 +97,9 @@ class Loader:
                 said = f"the probes took longer than {self._seconds:.0f} s"
                 raise (DecodeFailed if alone else WorkerGone)(said) from None
             if isinstance(error, WorkerGone):
-                raise (DecodeFailed if ending in _CRASHED else WorkerGone)(f"it was probed, and {ending}") from None
+                raise (DecodeFailed if alone and _CRASHED.match(ending) else WorkerGone)(
+                    f"it was probed, and {ending}"
+                ) from None
             raise
 
     async def _verified(self, artefact: str) -> Manifest:

@@ -156,6 +156,10 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
     batch: float
 
 
+class Working(msgspec.Struct, frozen=True, tag="working"):
+    """Requests wait, and a turn has ended since the last word: nothing hangs."""
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """No (further) answer. `code`: context_length_exceeded | invalid_request | queue_full | decode_failed | cancelled.
     `param`: what of the request was wrong; by default its messages, where it was the request."""
@@ -169,7 +173,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 Order = Generate | Cancel  # of a worker that generates
 Encode = Embed | Rank
 Event = Started | Assessed | Piece | Done | Vectors | Scores | Refused
-Report = Loaded | Unloadable | Event
+Report = Loaded | Unloadable | Working | Event
 
 _encoder = msgspec.msgpack.Encoder()
 _orders: msgspec.msgpack.Decoder[Order | Encode] = msgspec.msgpack.Decoder(Order | Encode)

@@ -231,23 +231,19 @@ class Reconciler:
         await self._lost(hosted, f"its process ended ({hosted.child.ending}; again in {wait:.0f} s)")
 
     def _failed_beside(self, hosted: Hosted, reason: str) -> None:
-        """A version no longer answers as it should: it is as one whose probes fail when it is loaded."""
-        self._failures.broken(hosted.version.id, self._loader.folder(hosted.version))
-        self._spawn(self._lost(hosted, reason, hopeless=True))
+        """A version no longer answers as it should, as it did before: it is loaded anew, under another name."""
+        wait = self._failures.died(hosted.version.id, self._loader.folder(hosted.version))
+        self._spawn(self._lost(hosted, f"{reason} (again in {wait:.0f} s)"))
 
-    async def _lost(self, hosted: Hosted, reason: str, *, hopeless: bool = False) -> None:
+    async def _lost(self, hosted: Hosted, reason: str) -> None:
         """A version answers no more, from now on."""
         self.hosts.remove(hosted)
         self._publish.pop(hosted.version.id, None)
         self._withdraw.add(hosted.version.id)
-        self._reports.refused(hosted.version, reason, hopeless=hopeless)
+        self._reports.refused(hosted.version, reason)
         self._wake.set()
         await hosted.child.close()
-        if hopeless:
-            self._precedence.given_up(hosted.version.id)
-            self._ended(hosted)
-        else:
-            self._siblings.changed(hosted.child)
+        self._siblings.changed(hosted.child)
 
     def _ended(self, hosted: Hosted) -> None:
         """A version takes no memory any more."""

@@ -14,16 +14,19 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 from exporters.child import ending_with
 from exporters.models import ArtefactError
 from gateway.engines.errors import NotReady, Unfit
 from gateway.engines.memory import FirstToGo, lacking
-from gateway.engines.protocol import LENGTH, Cancel, Encode, Order, Refused, Report, Unloadable, order, pack
+from gateway.engines.protocol import LENGTH, Cancel, Encode, Order, Refused, Report, Unloadable, Working, order, pack
 from gateway.engines.turns import load
 
 log = logging.getLogger("retort.engine")
+
+WORD_SECONDS = 5.0  # between two words of a worker whose turns end, and whose answers don't
 
 
 def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int, cache_gb: float) -> int:
@@ -55,6 +58,7 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
         if isinstance(order, Cancel):  # an engine that hears nothing takes this process to hang
             send(Refused(id=order.id, code="cancelled", message="It was given up."))
 
+    told = time.monotonic()
     try:
         while True:
             if turns.idle:
@@ -63,6 +67,9 @@ def serve(connection: socket.socket, folder: Path, *, runtime: str, threads: int
                 while True:
                     take(orders.get_nowait())
             turns.turn()
+            if time.monotonic() - told > WORD_SECONDS and not turns.idle:
+                told = time.monotonic()
+                send(Working())
     except (BrokenPipeError, ConnectionResetError):
         return 0
 

@@ -77,7 +77,15 @@ async def test_a_server_that_is_late_with_one_versions_probes_is_not_ended_under
 
 @pytest.mark.parametrize(
     ("ending", "kind"),
-    [("signal 11", DecodeFailed), ("signal 9", WorkerGone), ("it was no longer well", WorkerGone), ("", WorkerGone)],
+    [
+        ("signal 11", DecodeFailed),
+        ("signal 9", WorkerGone),
+        ("status 1, see the log", DecodeFailed),
+        ("status 139, see the log", DecodeFailed),
+        ("status 137, see the log", WorkerGone),
+        ("it was no longer well", WorkerGone),
+        ("", WorkerGone),
+    ],
 )
 async def test_a_worker_that_crashes_at_the_probes_is_to_blame_and_one_that_ends_otherwise_is_not(
     tmp_path: Path, ending: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch

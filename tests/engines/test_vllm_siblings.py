@@ -28,9 +28,11 @@ TIMING = Timing(tick=0.05, grace=0.1, first_backoff=0.2, longest_backoff=0.5)
 
 
 class Mixing(FakeVllm):
-    """When the adapter `by` is loaded, or unloaded, the adapter `one` answers as another does."""
+    """When the adapter `by` is loaded, or unloaded, the adapter `one` answers as another does. `cures`: until it is
+    loaded anew."""
 
     by: tuple[str, str] | None = None
+    cures = False
 
     async def _load(self, request: web.Request) -> web.Response:
         response = await super()._load(request)
@@ -45,6 +47,8 @@ class Mixing(FakeVllm):
     def _mix(self, how: str) -> None:
         if self.by is not None and self.by[0] == how and self.calls[-1][1].startswith(f"local.{self.by[1]}."):
             self.answers["one"] = b"two"
+        elif self.cures and how == "load" and self.calls[-1][1].startswith("local.one."):
+            self.answers["one"] = b"one"
 
     def asked(self, name: str) -> int:
         return sum(body["model"].startswith(f"local.{name}.") for body in self.bodies)
@@ -110,31 +114,48 @@ async def test_those_beside_are_asked_again_when_one_comes_or_goes_and_never_bet
     assert not running.collector.of(EventKind.UNREADY, "one")
 
 
-@pytest.mark.parametrize(
-    ("by", "before", "after", "left"),
-    [
-        (("load", "two"), ["one", "three"], ["one", "three", "two"], {"three", "two"}),
-        (("unload", "two"), ["one", "three", "two"], ["one", "three"], {"three"}),
-        (("load", "wrong"), ["one", "three"], ["one", "three", "wrong"], {"three"}),
-        (("unload", "wrong"), ["one", "three"], ["one", "three", "wrong"], {"three"}),
-    ],
-)
-async def test_one_that_answers_otherwise_then_is_taken_out_and_rejected_and_the_others_go_on(
+CHANGES = [
+    (("load", "two"), ["one", "three"], ["one", "three", "two"], {"three", "two"}),
+    (("unload", "two"), ["one", "three", "two"], ["one", "three"], {"three"}),
+    (("load", "wrong"), ["one", "three"], ["one", "three", "wrong"], {"three"}),
+    (("unload", "wrong"), ["one", "three"], ["one", "three", "wrong"], {"three"}),
+]
+
+
+@pytest.mark.parametrize(("by", "before", "after", "left"), CHANGES)
+async def test_one_that_answers_otherwise_then_is_loaded_anew_under_another_name_and_serves_again(
+    running: Running, by: tuple[str, str], before: list[str], after: list[str], left: set[str]
+) -> None:
+    fake, collector = running.fake, running.collector
+    fake.by, fake.cures = by, True
+    await running.serve(*before)
+    running.registry.set(*(version(name) for name in after))
+    await until(lambda: bool(collector.of(EventKind.UNREADY, "one")))
+    await until(lambda: set(running.registry.endpoints) == {"one", *left})
+    [unready] = collector.of(EventKind.UNREADY, "one")
+    assert not unready.data["hopeless"]
+    assert "golden answer 0 of one comes out different" in str(unready.data["reason"])
+    loads = [name for kind, name in fake.calls if kind == "load" and name.startswith("local.one.")]
+    assert len(set(loads)) == len(loads) == 2
+    assert [name for name in fake.adapters if name.startswith("local.one.")] == loads[1:]
+    assert not collector.of(EventKind.UNREADY, "three")
+
+
+@pytest.mark.parametrize(("by", "before", "after", "left"), CHANGES)
+async def test_one_that_is_still_another_when_it_is_loaded_anew_is_rejected_and_the_others_go_on(
     running: Running, by: tuple[str, str], before: list[str], after: list[str], left: set[str]
 ) -> None:
     fake, collector = running.fake, running.collector
     fake.by = by
     await running.serve(*before)
     running.registry.set(*(version(name) for name in after))
-    await until(lambda: bool(collector.of(EventKind.UNREADY, "one")))
-    [unready] = collector.of(EventKind.UNREADY, "one")
-    assert unready.data["hopeless"]
-    assert "golden answer 0 of one comes out different" in str(unready.data["reason"])
+    await until(lambda: len(collector.of(EventKind.UNREADY, "one")) == 2)
+    assert [told.data["hopeless"] for told in collector.of(EventKind.UNREADY, "one")] == [False, True]
     await until(lambda: set(running.registry.endpoints) == left)
     await until(lambda: not any(name.startswith("local.one.") for name in fake.adapters))
     await asyncio.sleep(10 * TIMING.tick)
     loads = [name for kind, name in fake.calls if kind == "load" and name.startswith("local.one.")]
-    assert len(loads) == 1, "it is wanted, and not loaded again"
+    assert len(loads) == 2, "it is wanted, and not loaded again"
     assert not collector.of(EventKind.UNREADY, "three")
 
 

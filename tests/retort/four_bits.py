@@ -10,6 +10,7 @@ from whole_loop import EXAMPLES, running, stage, swap
 from exporters.models import Manifest, Store, to_onnx
 from gateway.engines.child import Child
 from gateway.engines.probe import probe
+from gateway.engines.vllm_environment import ask
 from router import Stage, open_registry
 
 START = 400.0  # seconds: a vLLM server takes 30 to 45 on a quiet machine, and a GPU's compiles
@@ -39,6 +40,9 @@ async def from_nf4_to_awq(
         assert now is Stage.LIVE, loop.output.read_text()[-4000:]
         assert loop.failed == []
         await swap(loop, registry, version, seconds=START)
+        # four bits are served where they can be
+        served_dense = "engine.four_bits_unsupported" in loop.output.read_text()
+        assert served_dense is not (await ask(vllm_service.python())).four_bits
         artefact = registry.version(version).artefact
         registry.close()
 
