@@ -50,14 +50,14 @@ class Remote:
                     self._files.put_file(str(file), blob)
             self._files.pipe_file(self._manifest(artefact_id), manifest)
 
-    def get(self, digest: str, target: Path, *, size: int | None, most: int, unwanted: Callable[[], bool]) -> None:
-        """Write one file, of `size` bytes if that is known, and of at most `most`; it appears whole. Raises
-        MissingArtefact, CorruptArtefact, ArtefactTooLarge, ArtefactsAway (also once it is `unwanted()`)."""
+    def get(self, digest: str, target: Path, *, most: int, unwanted: Callable[[], bool]) -> None:
+        """Write one file, of at most `most` bytes; it appears whole. Raises MissingArtefact, CorruptArtefact,
+        ArtefactTooLarge, ArtefactsAway (also once it is `unwanted()`)."""
         part = target.with_name(f"{target.name}.part")
         try:
             found, copied = self._copied(digest, part, most, unwanted)
-            if found != digest and size is not None and copied < size:
-                raise ArtefactsAway(f"of {self._url}/blobs/{digest} only {copied:,} of {size:,} bytes came")
+            if found != digest and copied < (stored := self._size(digest)):
+                raise ArtefactsAway(f"of {self._url}/blobs/{digest} only {copied:,} of {stored:,} bytes came")
             if found != digest:
                 raise CorruptArtefact(f"{self._url}/blobs/{digest} has sha256 {found}; train it again")
             part.replace(target)
@@ -88,6 +88,11 @@ class Remote:
             with _writing(part):
                 os.fsync(file.fileno())
         return whole.hexdigest(), size
+
+    def _size(self, digest: str) -> int:
+        with self._asked(f"{self._url}/blobs/{digest} is missing"):
+            self._files.invalidate_cache()
+            return int(self._files.info(self._blob(digest))["size"])
 
     def remove(self, artefact_id: str) -> None:
         """Its manifest; its files go with `sweep`. Raises ArtefactsAway."""

@@ -214,13 +214,12 @@ class Store:
             data = self._stored(artefact_id)
             folder, room = self.staging(artefact_id), self._most
             try:
-                manifest = self._checked(artefact_id, data)
-                for name, found in manifest.files.items():
+                for name, found in self._checked(artefact_id, data).files.items():
                     refuse_name(name)
                     blob, file = self._root / _BLOBS / _hex(found), folder / name
                     if not (blob.is_file() and digest(blob) == found):  # else another artefact has it already
                         blob.unlink(missing_ok=True)
-                        self._remote.get(found, blob, size=manifest.sizes.get(name), most=room, unwanted=unwanted)
+                        self._remote.get(found, blob, most=room, unwanted=unwanted)
                         blob.chmod(0o444)
                     room -= blob.stat().st_size
                     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Artefacts in an object store: a real S3 client against a server on loopback, and a mounted folder."""
 
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -162,6 +163,20 @@ def test_a_changed_file_is_not_taken_and_a_half_fetched_artefact_goes_on(tmp_pat
     assert two.verify("v-1") == made
 
 
+def test_a_fetch_that_ends_early_is_worth_another_try(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(machine(url, tmp_path / "one"), "v-1")
+    two = machine(url, tmp_path / "two")
+    assert two._remote is not None
+    files = two._remote._files
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open", lambda name, _: io.BytesIO(files.cat_file(name)[:-1]))
+        with pytest.raises(ArtefactsAway, match=r"only [0-9,]+ of [0-9,]+ bytes came"):
+            two.verify("v-1")
+    assert two.verify("v-1").id == "v-1"
+
+
 def test_a_fetch_that_nobody_waits_for_ends(url: str, tmp_path: Path) -> None:
     publish(machine(url, tmp_path / "one"), "v-1")
     two = machine(url, tmp_path / "two")
@@ -176,8 +191,9 @@ def test_an_artefact_above_the_limit_is_neither_added_nor_fetched(url: str, tmp_
         publish(machine(url, tmp_path / "one", most_bytes=1000), "v-1")
     publish(machine(url, tmp_path / "two"), "v-1")
     small = machine(url, tmp_path / "three", most_bytes=1000)
-    with pytest.raises(ArtefactError, match=r"artefact_policy\.max_gb"):
+    with pytest.raises(ArtefactError, match=r"artefact_policy\.max_gb") as caught:
         small.verify("v-1")
+    assert caught.value.retryable, "it is this machine's configuration"
     assert not small.path("v-1").exists()
 
 

@@ -123,7 +123,9 @@ def test_an_artefact_under_another_name_is_corrupt(store: Store) -> None:
         store.verify("v-2")
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt", "state.pkl", "modeling.py", "model"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "weights.pt", "state.pkl", "modeling.py", "model", "weights.model"]
+)
 def test_files_that_may_run_code_never_get_in(store: Store, name: str) -> None:
     folder = store.staging("v-1")
     (folder / name).write_bytes(b"x")
@@ -134,6 +136,14 @@ def test_files_that_may_run_code_never_get_in(store: Store, name: str) -> None:
     (path / name).write_bytes(b"x")
     with pytest.raises(ForbiddenFile):
         store.verify("v-1")
+
+
+def test_a_sentencepiece_tokenizer_may_be_there(store: Store) -> None:
+    folder = store.staging("v-1")
+    for name in ("model.safetensors", "tokenizer.model"):
+        (folder / name).write_bytes(b"x")
+    store.add(folder, manifest())
+    assert set(store.verify("v-1").files) == {"model.safetensors", "tokenizer.model"}
 
 
 def test_a_link_out_of_the_artefact_is_refused(store: Store, tmp_path: Path) -> None:
