@@ -17,35 +17,44 @@ HEAD = """# What rounding costs
 
 SmolLM2-135M with all its weights trained on the sample task ({steps} x 2 steps of 16), and MiniLM with heads for it,
 rounded and judged by {judged} examples that none has seen. `aware`: learnt with its weights rounded (the recipe
-[`quantized`](distillation.md#rounding), which rounds as int8 or as k-quant does); `@32`, `@64`: the groups. Encoders
-are exported in int8 alone ([why](decisions/0022-int8-by-token.md)). 4-bit graphs have 8 bits in the head, and zero
-points, but for `rtn@64`: ONNX Runtime's own rounding packs those in pairs, and fails on rows of 9 groups, as SmolLM2's
-are at 64; so there is no `k-quant@64`, either. KL (nats a token) and top-1 are against the student before its export,
-on these examples' answers: an aware one's weights are rounded by then. `speed` is how often a form answers in the time
-of one of fp32's answers, by turns; the rates beside it are each cell's own. From
-[benchmarks/results/quantization.json](../benchmarks/results/quantization.json), which `scripts/bench quantization`
-writes; [how to choose](students.md#quantization).
+[`quantized`](distillation.md#rounding), which rounds as int8 or as k-quant does); `@32`, `@64`: the groups. A cycle
+exports encoders in int8 alone ([why](decisions/0022-int8-by-token.md)): their 4-bit rows are ONNX Runtime's own
+quantizers on that student's graph (k-quant leaves its table of tokens as it is); AWQ and GPTQ are llm-compressor's, for
+decoders. SmolLM2's 4-bit graphs have 8 bits in the head, and zero points, but for `rtn@64`: ONNX Runtime's own rounding
+packs those in pairs, and fails on rows of 9 groups, as SmolLM2's are at 64; so there is no `k-quant@64`, either. KL
+(nats a token) and top-1 are against the student before its export, on these examples' answers: an aware one's weights
+are rounded by then. `speed` is how often a form answers in the time of one of fp32's answers, by turns; the rates
+beside it are each cell's own. From [benchmarks/results/quantization.json](../benchmarks/results/quantization.json),
+which `scripts/bench quantization` writes; [how to choose](students.md#quantization).
 """
 
 
 def goals(cells: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Both of every form in 4 bits: choosing the best one on the very records that judge it would flatter it."""
-    exact = cells.get("smollm2; fp32")
-    four = {part.removeprefix("smollm2; "): cell for part, cell in cells.items() if "@" in part}
+    """Of each model, both of every form in 4 bits: choosing the best one on the very records that judge it would
+    flatter it."""
+    return [*_goals(cells, "smollm2", "int4"), *_goals(cells, "minilm", "MiniLM in int4")]
+
+
+def _goals(cells: Mapping[str, Mapping[str, Any]], model: str, name: str) -> list[dict[str, Any]]:
+    exact = cells.get(f"{model}; fp32")
+    own = {part.removeprefix(f"{model}; "): cell for part, cell in cells.items() if part.startswith(f"{model}; ")}
+    four = {form: cell for form, cell in own.items() if "@" in form}
     if exact is None or not four:
         return []
-    worst = min(four, key=lambda part: four[part]["agreement"])
-    largest = max(four, key=lambda part: four[part]["bytes"])
+    worst = min(four, key=lambda form: four[form]["agreement"])
+    largest = max(four, key=lambda form: four[form]["bytes"])
     lost = round(exact["agreement"] - four[worst]["agreement"], 4)
     share = round(four[largest]["bytes"] / exact["bytes"], 4)
     found = [
-        results_file.goal(f"int4, the form that loses most ({worst}): agreement lost against fp32", lost, "<=", LOST),
-        results_file.goal(f"int4, the largest ({largest}): of fp32's bytes", share, "<=", SHARE),
+        results_file.goal(f"{name}, the form that loses most ({worst}): agreement lost against fp32", lost, "<=", LOST),
+        results_file.goal(f"{name}, the largest ({largest}): of fp32's bytes", share, "<=", SHARE),
     ]
-    if folders := {part: size for part, cell in four.items() if (size := cell.get("folder_bytes"))}:
-        largest = max(folders, key=lambda part: folders[part])
+    if folders := {form: size for form, cell in four.items() if (size := cell.get("folder_bytes"))}:
+        largest = max(folders, key=lambda form: folders[form])
         share = round(folders[largest] / exact["bytes"], 4)
-        found.append(results_file.goal(f"int4, the largest for vLLM ({largest}): of fp32's bytes", share, "<=", SHARE))
+        found.append(
+            results_file.goal(f"{name}, the largest for vLLM ({largest}): of fp32's bytes", share, "<=", SHARE)
+        )
     return found
 
 
