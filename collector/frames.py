@@ -39,8 +39,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     `status`: HTTP, or None where no answer came. `error`: a short constant (connect, timeout, http_500, empty,
     stream_error, cut, cancelled), or None. Times in milliseconds since the call began. `body_bytes`: length of the
     response body in the frame. `deferred`: a student's finished answer that its confidence was too low for; the call
-    stands among the exchange's shadows, and no error. `along`: it was in flight when another call of its version was
-    lost with the version's process: that end is one failure, which the other tells.
+    stands among the exchange's shadows, and no error. `along`: it was lost along with another call of its version, as
+    when their process ends: that is one failure, which the other tells.
     """
 
     arm: Arm

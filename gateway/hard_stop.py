@@ -16,6 +16,7 @@ WINDOW = 20
 ERRORS = 10
 MOST_VERSIONS = 64
 AWAY_SECONDS = 1.0
+LOST_SECONDS = 5.0  # within which what was in flight is lost together
 AWAY_ERRORS = (ConnectFailed.constant, "http_404")  # nobody is there, or an engine that has not loaded it yet
 # What a process's end does to the requests that it holds, and its next one's start to those that wait for it.
 LOST_ERRORS = (*AWAY_ERRORS, Cut.constant, ErrorInStream.constant, "http_502")
@@ -23,7 +24,7 @@ LOST_ERRORS = (*AWAY_ERRORS, Cut.constant, ErrorInStream.constant, "http_502")
 
 class _Record(msgspec.Struct):
     """A version's last outcomes in one time of service, of requests decided under revision `since` or a later one.
-    `lost`: when a request was last lost, and with it what else was in flight."""
+    `lost`: when a request was lost that had none to be lost along with."""
 
     outcomes: deque[bool]
     since: int = 0
@@ -39,12 +40,12 @@ class HardStop:
     count; rescued requests do.
 
     A process that ends takes all requests with it that it holds, however many these are, and one that starts may refuse
-    many at once: of what was in flight when a request was lost (LOST_ERRORS) nothing more is counted, neither failures
-    nor answers. (`over` says so, for others that count.)
+    many at once: what was in flight when a request was lost (LOST_ERRORS), and is lost too within LOST_SECONDS, is not
+    counted. (`over` says so, for others that count.)
 
     A version that is not where the registry says is left alone for AWAY_SECONDS after each try, and until it has
-    answered one call there is only one try at a time, since an engine that starts may take long to refuse: it is back
-    before ten of them have failed, one that stays away is not.
+    answered a call there is one try in that time at most, since an engine that starts may take long to refuse: it is
+    back before ten of them have failed, one that stays away is not.
     """
 
     def __init__(
@@ -73,12 +74,15 @@ class HardStop:
             self._tell()
         if not self._held and not self._away:
             return snapshot.endpoints.keys()
-        now = self._monotonic()
-        away = {version for version, until in self._away.items() if until > now}
-        return snapshot.endpoints.keys() - self._held.keys() - away
+        self._away = {version: until for version, until in self._away.items() if version in snapshot.endpoints}
+        return snapshot.endpoints.keys() - self._held.keys() - {version for version in self._away if self.away(version)}
+
+    def away(self, version: str | None) -> bool:
+        """Whether it is to be left alone now. (None: a teacher, who is not watched.)"""
+        return version in self._away and self._away[version] > self._monotonic()
 
     def calling(self, version: str | None) -> None:
-        """A call begins. If its version was away it is the one try. (None: a teacher's, which is not watched.)"""
+        """A call begins. If its version was away it is the one try."""
         if version in self._away:
             self._away[version] = self._monotonic() + AWAY_SECONDS
 
@@ -88,20 +92,21 @@ class HardStop:
             del self._away[version]
 
     def over(self, attempt: Attempt) -> None:
-        """A call has ended, just now: notes in it whether it was in flight when another of its version was lost."""
+        """A call has ended, just now: notes in it whether it was lost along with another of its version."""
         version = attempt.callee.version
         if version is None or attempt.error == "cancelled":
             return
         if attempt.error in AWAY_ERRORS:
             self._away[version] = self._monotonic() + AWAY_SECONDS
         record = self._records.get(version) or self._new_record(version, since=0)
-        attempt.along = attempt.began < record.lost
-        if attempt.error in LOST_ERRORS and not attempt.along:
-            record.lost = attempt.began + (attempt.total_ms or 0.0) / 1000.0
+        if attempt.error in LOST_ERRORS:
+            ended = attempt.began + (attempt.total_ms or 0.0) / 1000.0
+            attempt.along = attempt.began < record.lost and ended < record.lost + LOST_SECONDS
+            record.lost = record.lost if attempt.along else ended
 
     def count(self, route: str, version: str, revision: int, *, failed: bool) -> None:
-        """Note an outcome of a version that was to serve a user, and was not in flight when another was lost.
-        `revision`: of the rollout that the request saw."""
+        """Note an outcome of a version that was to serve a user, not lost along with another. `revision`: of the
+        rollout that the request saw."""
         if self._untold:
             self._tell()
         record = self._records.get(version) or self._new_record(version, since=0)

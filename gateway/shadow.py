@@ -45,14 +45,17 @@ class Shadows:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, done: Finished, planned: Sequence[Callee], prepare: Prepare) -> None:
-        """Never waits. What finds no room is dropped, with an event, and the exchange goes without it.
+        """Never waits. What finds no room, or whose version has gone away since, is dropped, with an event, and the
+        exchange goes without it.
 
         `prepare`: what a callee is sent.
         """
-        room = max(0, self._most - self._calls)
-        for callee in planned[room:]:
-            self._events.emit("gateway.shadow", route=done.decision.route, arm=callee.arm, outcome="dropped")
-        planned = planned[:room]
+        there = [callee for callee in planned if not self._hard_stop.away(callee.version)]
+        there = there[: max(0, self._most - self._calls)]
+        for callee in planned:
+            if callee not in there:
+                self._events.emit("gateway.shadow", route=done.decision.route, arm=callee.arm, outcome="dropped")
+        planned = there
         reading = [attempt for attempt in done.deferred if attempt.open]
         if not planned and not reading:
             self._capture.report(done)

@@ -20,7 +20,7 @@ from retort.errors import StartError
 from retrainer import Cycles, CycleState, Request
 from retrainer.audit import AUDIT, note
 from retrainer.cycle import begin
-from retrainer.data.joined import joined_file
+from retrainer.data.joined import Joined, joined_file
 from retrainer.data.suite import suite_file
 from retrainer.state import new_id
 from router import Config, complaints
@@ -85,7 +85,7 @@ def at_work(config: Config, study: Config, route: str) -> Iterator[Callable[[], 
 def _furnish(config: Config, study: Config, route: str) -> None:
     """What a study shares with the route's own cycles: base models, the teacher's second answers, what was fetched from
     an object store, the audit log; and copies of the regression suite, which its data set is kept apart from, and fills
-    up, as a cycle's would, and of what conversations have joined."""
+    up, as a cycle's would, and of which groups conversations stand in."""
     state, folder = Path(config.state), Path(study.state)
     folder.mkdir(parents=True, exist_ok=True)
     shared = ["models"] + ["consistency"] * (study.routes[route].retrain.data.consistency is not None)
@@ -96,12 +96,13 @@ def _furnish(config: Config, study: Config, route: str) -> None:
         if not (folder / name).is_symlink():
             (folder / name).symlink_to((state / name).absolute())
     if not any(folder.rglob("dataset/dataset.json")):
-        for file in (suite_file, joined_file):
-            kept, copy = file(state, route), file(folder, route)
-            copy.unlink(missing_ok=True)
-            if kept.exists():
-                copy.parent.mkdir(exist_ok=True)
-                shutil.copyfile(kept, copy)
+        suite, copy = suite_file(state, route), suite_file(folder, route)
+        copy.unlink(missing_ok=True)
+        if suite.exists():
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(suite, copy)
+        with Joined(joined_file(state, route)) as joined:
+            joined.copy(joined_file(folder, route))
 
 
 def begun(study: Config, route: str, *, reason: str, who: str, max_steps: int | None = None) -> CycleState:

@@ -40,8 +40,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation"):
     was not sure enough, so that the teacher answered. `inclusion`: of a quality pair, the probability that a request
     like this one, with this arm and this confidence, became a pair. `request_id`: of an exposure, by which its outcome
     will be reported. `measure`: of a quality pair, RoutePolicy.measure by which it was scored: pairs of another
-    measure than the fold's policy has are left out. Empty: of any. `along`: of a call that was in flight when another
-    was lost with the version's process; of that end the other tells.
+    measure than the fold's policy has are left out. Empty: of any. `along`: of a call that was lost along with
+    another, as when the version's process ends: that is one failure, which the other tells.
     """
 
     id: str

@@ -55,8 +55,11 @@ class Remote:
         ArtefactTooLarge, ArtefactsAway (also once it is `unwanted()`)."""
         part = target.with_name(f"{target.name}.part")
         try:
-            found, copied = self._copied(digest, part, most, unwanted)
-            if found != digest and copied < (stored := self._size(digest)):
+            stored = self._size(digest)
+            if stored > most:
+                raise ArtefactTooLarge(f"with {digest} the artefact has more bytes than artefact_policy.max_gb allows")
+            found, copied = self._copied(digest, part, unwanted)
+            if found != digest and copied < stored:
                 raise ArtefactsAway(f"of {self._url}/blobs/{digest} only {copied:,} of {stored:,} bytes came")
             if found != digest:
                 raise CorruptArtefact(f"{self._url}/blobs/{digest} has sha256 {found}; train it again")
@@ -64,7 +67,7 @@ class Remote:
         finally:
             part.unlink(missing_ok=True)  # a full disk would stay full
 
-    def _copied(self, digest: str, part: Path, most: int, unwanted: Callable[[], bool]) -> tuple[str, int]:
+    def _copied(self, digest: str, part: Path, unwanted: Callable[[], bool]) -> tuple[str, int]:
         """Copy a file's bytes; returns their sha256 and how many they are."""
         whole, size = hashlib.sha256(), 0
         with (
@@ -76,10 +79,6 @@ class Remote:
                 if unwanted():
                     raise ArtefactsAway(f"{self._url}/blobs/{digest} was not fetched to its end: nobody waits for it")
                 size += len(piece)
-                if size > most:
-                    raise ArtefactTooLarge(
-                        f"with {digest} the artefact has more bytes than artefact_policy.max_gb allows"
-                    )
                 whole.update(piece)
                 with _writing(part):
                     left = memoryview(piece)

@@ -22,6 +22,7 @@ class _Failure(msgspec.Struct, frozen=True):
     until: float  # monotonic seconds; inf: not before the files change
     fingerprint: Fingerprint
     broke_off: int = 0  # how many loads in a row broke off: DecodeFailed
+    harmed: int = 0  # how often it no longer answered as it should beside another
 
 
 class Failures:
@@ -55,7 +56,20 @@ class Failures:
         before = self._failed.get(version_id)
         attempts = before.attempts + 1 if before else 1
         wait = min(self._first * 2.0 ** (attempts - 1), self._most)
-        self._failed[version_id] = _Failure(attempts, self._clock() + wait, fingerprint(folder))
+        harmed = before.harmed if before else 0
+        self._failed[version_id] = _Failure(attempts, self._clock() + wait, fingerprint(folder), harmed=harmed)
+        return wait
+
+    def harmed(self, version_id: str, folder: Path) -> float:
+        """It no longer answers as it should beside another. Returns the seconds to wait, infinity where that has come
+        TRIES times before it was well for a while."""
+        before = self._failed.get(version_id)
+        times = 1 + (before.harmed if before else 0)
+        if times >= TRIES:
+            self.broken(version_id, folder)
+            return math.inf
+        wait = self.died(version_id, folder)
+        self._failed[version_id] = msgspec.structs.replace(self._failed[version_id], harmed=times)
         return wait
 
     def loaded(self, version_id: str) -> None:

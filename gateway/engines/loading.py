@@ -22,7 +22,7 @@ from router.registry import Version
 END_SECONDS = 2.0
 # Of a process of ours, by what it was given: it ended by itself, or by a signal that its own code has raised. Any other
 # end may be the machine's, or that of a server that is not ours.
-_CRASHED = re.compile("|".join([*(f"signal {n.value}$" for n in (SIGILL, SIGFPE, SIGSEGV)), r"status (?!137\b|143\b)"]))
+_CRASHED = re.compile(rf"signal ({SIGILL:d}|{SIGFPE:d}|{SIGSEGV:d})$|status (?!0\b|137\b|143\b)")
 
 
 class Starter(Protocol):
@@ -97,9 +97,8 @@ class Loader:
                 said = f"the probes took longer than {self._seconds:.0f} s"
                 raise (DecodeFailed if alone else WorkerGone)(said) from None
             if isinstance(error, WorkerGone):
-                raise (DecodeFailed if alone and _CRASHED.match(ending) else WorkerGone)(
-                    f"it was probed, and {ending}"
-                ) from None
+                crashed = alone and _CRASHED.match(ending) and "memory" not in ending.lower()
+                raise (DecodeFailed if crashed else WorkerGone)(f"it was probed, and {ending}") from None
             raise
 
     async def _verified(self, artefact: str) -> Manifest:

@@ -232,18 +232,23 @@ class Reconciler:
 
     def _failed_beside(self, hosted: Hosted, reason: str) -> None:
         """A version no longer answers as it should, as it did before: it is loaded anew, under another name."""
-        wait = self._failures.died(hosted.version.id, self._loader.folder(hosted.version))
-        self._spawn(self._lost(hosted, f"{reason} (again in {wait:.0f} s)"))
+        wait = self._failures.harmed(hosted.version.id, self._loader.folder(hosted.version))
+        hopeless = wait == math.inf
+        self._spawn(self._lost(hosted, reason if hopeless else f"{reason} (again in {wait:.0f} s)", hopeless=hopeless))
 
-    async def _lost(self, hosted: Hosted, reason: str) -> None:
+    async def _lost(self, hosted: Hosted, reason: str, *, hopeless: bool = False) -> None:
         """A version answers no more, from now on."""
         self.hosts.remove(hosted)
         self._publish.pop(hosted.version.id, None)
         self._withdraw.add(hosted.version.id)
-        self._reports.refused(hosted.version, reason)
+        self._reports.refused(hosted.version, reason, hopeless=hopeless)
         self._wake.set()
         await hosted.child.close()
-        self._siblings.changed(hosted.child)
+        if hopeless:
+            self._precedence.given_up(hosted.version.id)
+            self._ended(hosted)
+        else:
+            self._siblings.changed(hosted.child)
 
     def _ended(self, hosted: Hosted) -> None:
         """A version takes no memory any more."""

@@ -180,7 +180,7 @@ class Server:
 
     async def _see_end(self, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
-        self._end(f"status {status}, see {self._log}")
+        self._end(f"status {status}: {vllm_log.reason(self._log)}; see {self._log}")
 
     async def _look(self) -> None:
         missed = 0

@@ -50,7 +50,7 @@ def build(
     with Joined(options.joined) as joined:
         work = Work(
             folder / "work.db",
-            settings=[route, settings, files],
+            settings=[route, settings, {name: found for name, found in files.items() if name != "joined"}],
             ends=(end, feedback_end),
             log_ends=(interactions.end(route), interactions.log.end(Stream.FEEDBACK, key=route)),
             joined=joined,
@@ -77,7 +77,7 @@ def build(
 
 def _files(options: Options) -> dict[str, str | Path]:
     """The files that have a say in a data set: the operator's, and as they are before this one the frozen suite and
-    what conversations have joined."""
+    which groups conversations stand in."""
     policy = options.policy
     safety = policy.safety.file if policy.safety else None
     named = {"corrections": policy.corrections, "safety": safety, "held_out": options.held_out}

@@ -91,7 +91,7 @@ class Groups:
         elsewhere stays there (what many say in the middle of theirs must not draw them all together)."""
         spoken = _hash(b"conversation", cluster.encode())
         if not place.torn and self._find(spoken) is None and self._joined.group(spoken) in (None, place.group):
-            self._stands(spoken, cluster, place)
+            self._stands(spoken, place)
 
     def place(self, key: bytes, cluster: str, sketch: Sketch, *, near: Iterable[int] = ()) -> Place:
         """Give a prompt that isn't known its group. `near`: prompts that mean the same."""
@@ -112,7 +112,7 @@ class Groups:
         self._new.setdefault(_hash(b"prompt", key), seq)
         if not torn:
             if talk is None:
-                self._stands(spoken, cluster, place)
+                self._stands(spoken, place)
             full = Counter(band for band, _ in shared)
             fresh = [(band, seq) for band in sketch.bands if full[band] < MOST_COMPARED]
             self._db.executemany("INSERT INTO new.bands VALUES (?, ?)", fresh)
@@ -122,11 +122,10 @@ class Groups:
         """Where the prompts stand that are near-duplicates of one with this sketch."""
         return {side(self._row(seq)[3]) for seq in self._alike(sketch, self._shared(sketch))}
 
-    def _stands(self, spoken: int, cluster: str, place: Place) -> None:
+    def _stands(self, spoken: int, place: Place) -> None:
         """A conversation, by its hash, has its group."""
         self._new[spoken] = place.seq
-        if place.group != _group_of(cluster):
-            self._new_joined[spoken] = place.group
+        self._new_joined[spoken] = place.group
 
     def _shared(self, sketch: Sketch) -> list[tuple[int, int]]:
         """The bands that it shares, with whom."""

@@ -1,14 +1,13 @@
-"""Which groups a route's conversations have joined, kept beyond the log, so that none changes side.
+"""Which groups a route's conversations stand in, kept beyond the log, so that none changes side.
 
 A group's key is its first record's. Once retention or an erasure has removed that record, those that had joined it
-would be groups of their own, and might stand on other sides. No text is kept, only hashes: 64 bits of a conversation's
-keyed hash, and the group's.
+would be groups of their own, or join others, and might stand on other sides. No text is kept, only hashes: 64 bits of a
+conversation's keyed hash, and the group's.
 """
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import chain
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -23,8 +22,8 @@ def joined_file(state: str | Path, route: str) -> Path:
 
 
 class Joined:
-    """One route's file; there is none before a conversation has joined another's group. Without a path nothing lasts.
-    Use: as a context. Raises CycleError where the file can't be used."""
+    """One route's file; there is none before its first data set. Without a path nothing lasts. Use: as a context.
+    Raises CycleError where the file can't be used."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -37,7 +36,7 @@ class Joined:
         self._db.close()
 
     def group(self, spoken: int) -> str | None:
-        """The group that a conversation has joined, if it is known to have joined another's. `spoken`: its hash."""
+        """The group that a conversation stands in, if that is known. `spoken`: its hash."""
         try:
             row = self._db.execute("SELECT grp FROM joined WHERE spoken = ?", (spoken,)).fetchone()
         except sqlite3.Error as error:
@@ -45,21 +44,32 @@ class Joined:
         return None if row is None else row[0]
 
     def keep(self, rows: Iterator[tuple[int, str]]) -> None:
-        """Conversations' hashes, and the groups that they have joined; what is known already stays."""
-        first = next(rows, None)
-        if self._path is None or first is None:
+        """Conversations' hashes, and their groups; what is known already stays."""
+        if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._open(self._path)) as db:
             try:
                 db.execute("BEGIN IMMEDIATE")
-                db.executemany("INSERT OR IGNORE INTO joined VALUES (?, ?)", chain([first], rows))
+                db.executemany("INSERT OR IGNORE INTO joined VALUES (?, ?)", rows)
                 db.execute("COMMIT")
             except sqlite3.Error as error:
                 self._fail(error)
 
+    def copy(self, path: Path) -> None:
+        """Write another file of the same, whole also while somebody keeps more."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(self._open(path)) as db:
+            try:
+                self._db.backup(db)
+            except sqlite3.Error as error:
+                self._fail(error)
+
     def _open(self, path: Path | str) -> sqlite3.Connection:
-        db = sqlite3.connect(path, timeout=60, isolation_level=None)
+        try:
+            db = sqlite3.connect(path, timeout=60, isolation_level=None)
+        except sqlite3.Error as error:
+            self._fail(error)
         try:
             db.execute(_TABLE)
         except sqlite3.Error as error:
@@ -69,7 +79,7 @@ class Joined:
 
     def _fail(self, error: sqlite3.Error) -> NoReturn:
         raise CycleError(
-            f"{self._path} can't be used ({error}); it holds which groups the route's conversations have joined. "
+            f"{self._path} can't be used ({error}); it holds which groups the route's conversations stand in. "
             "Remove it if it is lost: then those whose group's first record has gone may change side between training "
             "and test"
         ) from error

@@ -14,9 +14,8 @@ from retrainer.train.preference import Pair, preferring
 from retrainer.train.stage import Stage, train_stage
 from router import split_thinking
 
-RATE = (
-    1 / 40
-)  # trl's own examples of an adapter: 5e-6 for DPO (trl/scripts/dpo.py), 2e-4 for texts (trl/scripts/sft.py)
+# trl's own examples of an adapter: 5e-6 for DPO (trl/scripts/dpo.py), 2e-4 for texts (trl/scripts/sft.py)
+RATE = 1 / 40
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:

@@ -22,6 +22,18 @@ def failures(clock: Clock) -> Failures:
     return Failures(first=1.0, most=5.0, clock=clock)
 
 
+def test_a_version_that_others_harm_is_tried_again_until_that_has_come_three_times(tmp_path: Path) -> None:
+    failed = Failures(first=1.0, most=5.0)
+    for wait in (1.0, 2.0):
+        assert failed.harmed("v1", tmp_path) == wait
+        failed.loaded("v1")
+    assert failed.harmed("v1", tmp_path) == math.inf
+    assert failed.blocks("v1", tmp_path)
+    assert failed.harmed("v2", tmp_path) == 1.0
+    failed.forget("v2")  # it was well for a while
+    assert [failed.harmed("v2", tmp_path) for _ in range(2)] == [1.0, 2.0]
+
+
 def test_a_version_that_died_waits_twice_as_long_each_time_up_to_a_limit(tmp_path: Path) -> None:
     clock = Clock()
     failed = failures(clock)

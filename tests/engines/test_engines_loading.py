@@ -83,6 +83,7 @@ async def test_a_server_that_is_late_with_one_versions_probes_is_not_ended_under
         ("status 1, see the log", DecodeFailed),
         ("status 139, see the log", DecodeFailed),
         ("status 137, see the log", WorkerGone),
+        ("status 1: ValueError: No available memory for the cache blocks; see the log", WorkerGone),
         ("it was no longer well", WorkerGone),
         ("", WorkerGone),
     ],

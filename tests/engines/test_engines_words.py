@@ -34,6 +34,7 @@ def test_a_worker_says_now_and_then_that_its_passes_end(monkeypatch: pytest.Monk
     monkeypatch.setattr(worker, "_receive", lambda *_: None)
     monkeypatch.setattr(worker, "WORD_SECONDS", 0.05)
     ours, theirs = socket.socketpair()
+    ours.settimeout(10)
     status: list[int] = []
 
     def serve() -> None:

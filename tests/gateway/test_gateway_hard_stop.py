@@ -9,7 +9,7 @@ from gateway_fakes import REQUEST, STUDENT, FakeSender, FakeUpstream, error, gat
 
 from gateway.attempt import Attempt
 from gateway.errors import ConnectFailed
-from gateway.hard_stop import AWAY_SECONDS, ERRORS, LOST_ERRORS, WINDOW, HardStop
+from gateway.hard_stop import AWAY_SECONDS, ERRORS, LOST_ERRORS, LOST_SECONDS, WINDOW, HardStop
 from gateway.routes import Callee
 from gateway.upstream import Target
 from router import Arm, EventKind, Events, Rollout, Snapshot
@@ -77,15 +77,24 @@ def test_what_one_end_of_a_process_takes_with_it_counts_once(error: str) -> None
     assert not outcome(stop, error, began=1.0, ended=2.0)
     for _ in range(3 * WINDOW):
         assert outcome(stop, error, began=1.9, ended=2.1)
-        assert outcome(stop, None, began=1.9, ended=3.0)
+        assert outcome(stop, error, began=0.0, ended=2.0 + LOST_SECONDS - 0.1)
     now[0] += AWAY_SECONDS
     assert STUDENT in stop.ready(SEEN, live(1))
     assert sender.happened == []
-    for number in range(ERRORS - 1):  # each began when the one before was lost
-        assert STUDENT in stop.ready(SEEN, live(1))
-        assert not outcome(stop, error, began=2.0 + number, ended=3.0 + number)
+    assert not outcome(stop, error, began=1.9, ended=2.0 + LOST_SECONDS), "of another end"
+    for number in range(ERRORS - 2):  # each began when the one before was lost
         now[0] += AWAY_SECONDS
+        assert STUDENT in stop.ready(SEEN, live(1))
+        assert not outcome(stop, error, began=10.0 + number, ended=11.0 + number)
+    now[0] += AWAY_SECONDS
     assert STUDENT not in stop.ready(SEEN, live(1))
+
+
+@pytest.mark.parametrize("error", [None, "timeout", "http_500"])
+def test_what_was_in_flight_and_not_lost_with_it_counts(error: str | None) -> None:
+    stop, _ = hard_stop()
+    assert not outcome(stop, ConnectFailed.constant, began=1.0, ended=2.0)
+    assert not outcome(stop, error, began=1.9, ended=2.1)
 
 
 def test_a_full_queue_now_and_then_hides_no_good_answers() -> None:
@@ -206,7 +215,7 @@ async def test_an_engine_that_is_not_there_is_asked_once_a_moment(teacher: FakeU
 async def test_an_engine_that_starts_and_refuses_slowly_costs_one_call_at_a_time_and_is_one_failure_to_the_log(
     teacher: FakeUpstream, student: FakeUpstream
 ) -> None:
-    student.will(error(404, delay=0.3))
+    student.will(error(404, delay=1.0))
     async with gateway(settings(teacher.url)) as running:
         await running.roll_out(live(3), url=student.url)
 

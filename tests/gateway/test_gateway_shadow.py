@@ -124,6 +124,38 @@ async def test_a_failing_shadow_is_reported_and_does_not_count_towards_the_hard_
     assert len(student.asked) == 21
 
 
+async def test_a_shadow_call_of_a_version_that_has_gone_away_meanwhile_is_dropped(
+    teacher: FakeUpstream, student: FakeUpstream
+) -> None:
+    came, gone = asyncio.Event(), asyncio.Event()
+
+    async def when_it_has_gone(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await gone.wait()
+        await plain("late")(asked, writer)
+
+    teacher.will(when_it_has_gone, plain("hello"))
+    student.will(error(404))
+    async with gateway(settings(teacher.url)) as running:
+        await running.roll_out(shadowing(), url=student.url)
+
+        async def late() -> bytes:
+            async with running.post(REQUEST) as got:
+                return await got.read()
+
+        planned = asyncio.create_task(late())
+        await came.wait()
+        async with running.post(REQUEST) as got:
+            assert await got.read() == completion("hello")
+        assert (await running.sender.exchange())[0].shadows[0].error == "http_404"
+        gone.set()
+        assert await planned == completion("late")
+        exchange, _ = await running.sender.exchange(1)
+        assert exchange.shadows == ()
+        assert running.events("gateway.shadow")[-1]["outcome"] == "dropped"
+    assert len(student.asked) == 1
+
+
 async def test_a_shadow_stream_that_breaks_is_reported_as_broken(teacher: FakeUpstream, student: FakeUpstream) -> None:
     student.will(stream(STREAM[:3], end="cut"), stream([*STREAM[:3], ERROR_EVENT]))
     teacher.will(stream(STREAM))

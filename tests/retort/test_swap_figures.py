@@ -181,7 +181,7 @@ def test_a_short_run_loads_anew_then_flips_what_is_warm_and_no_answer_is_bad(
     finally:
         stand.stop()
     assert found["verdicts"] == {"ok": found["answers"]}, found["bad"]
-    assert found["many streams"]["verdicts"] == {"ok": found["many streams"]["streams"]}
+    assert found["many streams"]["verdicts"] == {"ok": swap.STREAMS}
     assert found["by another arm than the conversation's"] == 0
     assert {memory["versions"] for memory in found["memory, bytes"].values()} == {3}
     times: dict[str, dict[str, Any]] = found["times"]

@@ -59,11 +59,37 @@ def test_no_record_changes_side_when_the_first_of_its_group_has_gone(
     assert {name for name in there if remembered[name] != whole[name]} == set()
 
 
-def test_nothing_is_written_where_none_has_joined_another(log: CountedLog, keys: SubjectKeys, tmp_path: Path) -> None:
+def test_what_resembled_two_sides_draws_nobody_across_when_one_of_them_has_gone(
+    log: CountedLog, keys: SubjectKeys, tmp_path: Path
+) -> None:
+    """A conversation whose first words stand alone, then resemble another's on the other side, then stand alone."""
     file = joined_file(tmp_path, "colours")
-    fill(log, [asked(n, words(n)) for n in range(300)])
-    Route(log, keys).made(joined=file)
-    assert not file.exists()
+    records = [asked(n, words(n)) for n in range(200)]
+    talks = [(1000 + n, n) for n in range(200)]
+    for talk, other in talks:
+        records += [asked(talk, words(talk)), asked(2000 + talk, f"{words(other)}!", talk)]
+        records.append(asked(4000 + talk, words(4000 + talk), talk))
+    fill(log, records)
+    whole = sides(Route(log, keys).made(joined=file))
+    later = CountedLog()
+    fill(later, [r for r in records if not 1000 <= int(r.id[1:]) < 2000])
+    alone, remembered = (sides(Route(later, keys).made(joined=path)) for path in (None, file))
+    later.close()
+    there = whole.keys() & remembered.keys() & alone.keys()
+    assert sum(alone[name] != whole[name] for name in there) > 10, "or nothing had to be remembered"
+    assert {name for name in there if remembered[name] != whole[name]} == set()
+
+
+def test_a_copy_is_a_file_of_its_own(tmp_path: Path) -> None:
+    with Joined(tmp_path / "joined.db") as joined:
+        joined.copy(tmp_path / "nothing.db")
+        joined.keep(iter([(1, "a")]))
+    with Joined(tmp_path / "joined.db") as joined:
+        joined.copy(tmp_path / "copy.db")
+        joined.keep(iter([(2, "b")]))
+    for name, known in (("nothing.db", []), ("copy.db", [1]), ("joined.db", [1, 2])):
+        with Joined(tmp_path / name) as joined:
+            assert [n for n in (1, 2) if joined.group(n)] == known
 
 
 def test_what_has_a_say_is_in_the_lineage(log: CountedLog, keys: SubjectKeys, tmp_path: Path) -> None:
