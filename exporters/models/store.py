@@ -168,7 +168,7 @@ class Store:
             for left in (self._root / _STAGING).glob("*"):
                 with suppress(FileNotFoundError):  # it has been placed meanwhile
                     if time.time() - left.stat().st_mtime > STAGED_SECONDS:
-                        shutil.rmtree(left, ignore_errors=True)
+                        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
             for blob in (self._root / _BLOBS).glob("*"):
                 if blob.stat().st_nlink == 1:
                     blob.unlink()
@@ -177,7 +177,7 @@ class Store:
             remote.sweep(lambda: {found for name in remote.manifests() for found in _named(remote.manifest(name))})
 
     def _alone(self) -> AbstractContextManager[None]:
-        """Nobody else places, fetches or sweeps meanwhile."""
+        """Nobody else places or sweeps meanwhile."""
         (self._root / _BLOBS).mkdir(parents=True, exist_ok=True)
         return alone(self._root / _BLOBS)
 
@@ -208,25 +208,39 @@ class Store:
 
     def _fetch(self, artefact_id: str, unwanted: Callable[[], bool]) -> None:
         assert self._remote is not None  # noqa: S101 - its only caller has asked
-        with self._alone():
+        with alone(self.path(artefact_id)):  # others are placed and fetched meanwhile
             if (self.path(artefact_id) / NAME).exists():  # another process has fetched it
                 return
             data = self._stored(artefact_id)
             folder, room = self.staging(artefact_id), self._most
+            coming = folder.with_name(f"{folder.name}.blob")
             try:
                 for name, found in self._checked(artefact_id, data).files.items():
                     refuse_name(name)
-                    blob, file = self._root / _BLOBS / _hex(found), folder / name
-                    if not (blob.is_file() and digest(blob) == found):  # else another artefact has it already
-                        blob.unlink(missing_ok=True)
-                        self._remote.get(found, blob, most=room, unwanted=unwanted)
-                        blob.chmod(0o444)
-                    room -= blob.stat().st_size
+                    file = folder / name
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    take(blob, file)
-                self._place(folder, artefact_id, data)
+                    if not self._taken(found, file):  # by another artefact it is here already
+                        self._remote.get(found, coming, most=room, unwanted=unwanted)
+                        self._taken(found, file, coming)
+                    room -= file.stat().st_size
+                with self._alone():
+                    self._place(folder, artefact_id, data)
             finally:
+                coming.unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)  # but for the blobs: they need not come again
+
+    def _taken(self, found: str, file: Path, coming: Path | None = None) -> bool:
+        """Whether a blob is here, or has come as `coming`: `file` is it now."""
+        blob = self._root / _BLOBS / _hex(found)
+        with self._alone():
+            if not (blob.is_file() and digest(blob) == found):
+                blob.unlink(missing_ok=True)
+                if coming is None:
+                    return False
+                coming.chmod(0o444)
+                coming.replace(blob)
+            take(blob, file)
+            return True
 
     def _whole(self, artefact_id: str) -> Manifest:
         manifest = self.manifest(artefact_id)

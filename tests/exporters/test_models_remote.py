@@ -183,6 +183,24 @@ def test_a_fetch_that_ends_early_is_worth_another_try(
     assert two.verify("v-1").id == "v-1"
 
 
+def test_while_one_is_fetched_another_is_and_what_was_trained_is_placed(url: str, tmp_path: Path) -> None:
+    one = machine(url, tmp_path / "one")
+    made = [publish(one, f"v-{n}") for n in (1, 2)]
+    two = machine(url, tmp_path / "two")
+    meanwhile: list[Manifest] = []
+
+    def unwanted() -> bool:
+        if not meanwhile:
+            meanwhile.append(two.verify("v-2"))
+            meanwhile.append(publish(two, "v-3"))
+            two.sweep()
+        return False
+
+    assert two.verify("v-1", unwanted) == made[0]
+    assert meanwhile[0] == made[1]
+    assert [two.verify(f"v-{n}").id for n in (1, 2, 3)] == ["v-1", "v-2", "v-3"]
+
+
 def test_a_fetch_that_nobody_waits_for_ends(url: str, tmp_path: Path) -> None:
     publish(machine(url, tmp_path / "one"), "v-1")
     two = machine(url, tmp_path / "two")
