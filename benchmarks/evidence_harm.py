@@ -162,11 +162,11 @@ def _until_held_out(rng: Generator, rate: float, rested: int) -> int:
     rollout = Rollout(route="route", revision=1, live=version)
     snapshot = Snapshot(rollouts={"route": rollout}, endpoints={version: "http://127.0.0.1"})
     for _ in range(rested):
-        stop.count("route", version, 1, error=None)
+        stop.count("route", version, 1, failed=False)
     got = 0
     while version in stop.ready(snapshot, rollout):
         got += 1
-        stop.count("route", version, 1, error="http_500" if rng.random() < rate else None)
+        stop.count("route", version, 1, failed=rng.random() < rate)
     if told.kinds != ["hard_stop"]:
         raise RuntimeError(f"the hard stop told the promoter {told.kinds}, not of itself once")
     return got

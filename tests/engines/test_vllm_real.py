@@ -68,7 +68,7 @@ async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Both]:
     publish(adapters, "large", build_adapter(a, root / "large", seed=3, rank=128), golden(known["one"], base))
     async with AsyncExitStack() as stack:
 
-        async def start(state: Path, store: Store, first: str, **vllm: Any) -> Engine:
+        async def start(state: Path, store: Store, first: str, named: Path, **vllm: Any) -> Engine:
             config, registry, stop = settings(state, store, **vllm), FakeRegistry(), asyncio.Event()
             registry.set(version(first))
             collector = await stack.enter_async_context(FakeCollector(socket_path(config.state)))
@@ -81,11 +81,11 @@ async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Both]:
 
             stack.push_async_callback(end)
             client = await stack.enter_async_context(aiohttp.ClientSession())
-            return Engine(registry, collector, client, store, state)
+            return Engine(registry, collector, client, store, state, named)
 
         made = Both(
-            whole=await start(root / "w", whole, "a"),
-            adapters=await start(root / "l", adapters, "one", adapters_on=str(a)),
+            whole=await start(root / "w", whole, "a", root / "whole"),
+            adapters=await start(root / "l", adapters, "one", a, adapters_on=str(a)),
             says=says,
         )
         await asyncio.gather(made.whole.ready("a"), made.adapters.ready("one"))

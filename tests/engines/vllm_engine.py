@@ -17,13 +17,15 @@ START = 400.0  # seconds: 30 to 45 for each server on a quiet machine
 
 
 class Engine(msgspec.Struct):
-    """One engine process's agent in this process, with what it serves."""
+    """One engine process's agent in this process, with what it serves. `named`: what the command lines of its servers
+    name."""
 
     registry: FakeRegistry
     collector: FakeCollector
     client: aiohttp.ClientSession
     store: Store
     state: Path
+    named: Path
 
     async def ask(self, version_id: str, **fields: Any) -> tuple[int, dict[str, Any]]:
         body = {"messages": QUESTION, "temperature": 0, "max_tokens": MOST, **fields}
@@ -64,7 +66,7 @@ class Engine(msgspec.Struct):
                 parent = Path(f"/proc/{fields['PPid']}/cmdline").read_text()
             except OSError:
                 continue
-            if fields["Name"].startswith("VLLM::Engine") and str(self.store.path("x").parent) in parent:
+            if fields["Name"].startswith("VLLM::Engine") and str(self.named) in parent:
                 found.append(int(fields["Pid"]))
         return found
 
