@@ -93,7 +93,7 @@ def _smollm2(form: str, bench: Bench, samples: int | None) -> dict[str, Any]:
     if not floats.exists():
         with staged(floats) as staging:
             _export(exact, staging, "fp32", [], log=job.folder / "export.log")
-    graph, folder = job.folder / ("quantization_" + re.sub(r"\W+", "_", form)), None
+    graph, folder = _graph(job, form), None
     if form == "fp32":
         graph = floats
     else:
@@ -156,7 +156,7 @@ def _minilm(form: str, bench: Bench) -> dict[str, Any]:
     train, judged = bench.examples(TASK)
     job = bench.job(f"{TASK}; encoder; 0", train)
     recipe = Encoder(job)
-    rounded, floats = job.folder / "quantization_int8", job.folder / "quantization_fp32"
+    rounded, floats = _graph(job, "int8"), _graph(job, "fp32")
     if not floats.exists():
         recipe.prepare()
         recipe.train()
@@ -165,7 +165,7 @@ def _minilm(form: str, bench: Bench) -> dict[str, Any]:
         with staged(floats) as staging:
             shutil.copytree(rounded, staging, dirs_exist_ok=True)
             recipe.write_floats(staging / GRAPH)
-    graph = {"fp32": floats, "int8": rounded}.get(form, job.folder / ("quantization_" + re.sub(r"\W+", "_", form)))
+    graph = _graph(job, form)
     if not graph.exists():
         with staged(graph) as staging:
             shutil.copytree(floats, staging, dirs_exist_ok=True)
@@ -178,6 +178,11 @@ def _minilm(form: str, bench: Bench) -> dict[str, Any]:
     speed, rate = _texts(rounding, exact, texts=texts)
     size = sum(f.stat().st_size for f in graph.iterdir() if f.name.startswith(GRAPH))
     return {**report, **_told(near), "bytes": size, "speed": speed, "texts_per_second": rate}
+
+
+def _graph(job: Job, form: str) -> Path:
+    """Where a form of the job's student is."""
+    return job.folder / ("quantization_" + re.sub(r"\W+", "_", form))
 
 
 def _four_bits(floats: Path, out: Path, form: str) -> None:

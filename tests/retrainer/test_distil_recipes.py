@@ -41,12 +41,12 @@ from router.scores import Asked
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 
 
-def learnt(made: Any, *, fell: float = 0.7) -> dict[str, Any]:
-    """Run the recipe; its student's loss fell (to that share), and it answers what it never saw."""
+def learnt(made: Any) -> dict[str, Any]:
+    """Run the recipe; its student's loss fell, and it answers what it never saw."""
     recipe, facts = trained(made)
     losses = facts["losses"]
     assert all(math.isfinite(loss) for loss in losses)
-    assert sum(losses[-3:]) < fell * sum(losses[:3])
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     (answer,) = recipe.trained().generate([tiny_model.messages(7000)], max_new_tokens=10)
     assert answer.text
     return facts
@@ -281,10 +281,10 @@ def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
 ) -> None:
     wrong = [msgspec.structs.replace(example(n), rejected='{"colour": null}') for n in range(64)]
     same = [msgspec.structs.replace(example(n), rejected=example(n).answer) for n in range(64, 96)]
-    made = job(tmp_path, tiny_base, "preference", examples=[*wrong, *same], retrain={"epochs": 4})
+    made = job(tmp_path, tiny_base, "preference", examples=[*wrong, *same], retrain={"epochs": 8})
     pairs = lost_pairs(made)
     assert len(pairs) == 64
-    facts = learnt(made, fell=0.85)
+    facts = learnt(made)
     assert facts["pairs"] == 64
     texts, lost = (stage["settings"]["learning_rate"] for stage in facts["stages"])
     assert lost == pytest.approx(texts / 40)
