@@ -43,7 +43,7 @@ class Count:
         """Count from where the route's cycles have read to."""
         states = self._cycles.of(self._route)
         self._next, self._count, self.drifted = max((s.read_to for s in states), default=0), 0, False
-        made = [s.request.cycle_id for s in states if "dataset" in s.phases]
+        made = [s.request.cycle_id for s in states if "dataset" in s.phases and s.outcome != "failed"]
         self._drift: Drift | None = None
         self._unwatched = self._cycles.folder(made[-1]) / "dataset" if made else None
 

@@ -3,7 +3,8 @@
 Training would block the loop (and the answer to SIGTERM) for minutes, so it has a process of its own; that one is
 terminated when this one stops, and its cycle is resumed at the next start.
 
-A cycle that broke is tried again after a pause, which doubles each time; so is a trigger whose cycle failed for good.
+A cycle that broke is tried again after a pause, which doubles each time until it comes further; so is a trigger whose
+cycle failed for good.
 Pauses are kept in memory alone: a restart (the configuration may be another) and a request by hand begin at once.
 """
 
@@ -27,7 +28,7 @@ from retrainer.lease import LEASE_SECONDS, Leases, Lost
 from retrainer.pause import Pause
 from retrainer.state import BUILDING, Cycles, Request, new_id
 from retrainer.triggers import due
-from retrainer.worker import EXIT_DONE, EXIT_FAILED
+from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE, EXIT_FAILED
 from retrainer.workplace import Workplace
 from router.config import Config
 from router.events import Events
@@ -36,7 +37,7 @@ log = logging.getLogger("retort.retrainer")
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = (10.0, 3600.0)
-MOST_ATTEMPTS = 5
+MOST_ATTEMPTS = 10  # over 85 minutes, without any progress: a store may be away so long
 POLL_CANCEL = 0.5
 WORKER = (sys.executable, "-m", "retrainer.worker")
 
@@ -157,9 +158,10 @@ class _Daemon:
             self._counts[route].anew()
             return
         pause = self._pauses[cycle_id]
-        pause.grow(self._first_pause, most=self._longest_pause)
+        pause.grow(self._first_pause, most=self._longest_pause, at=self._cycles.reached(cycle_id))
         log.error("retrainer.cycle_broke", extra={"cycle": cycle_id, "status": code, "error": error})
-        if code == EXIT_FAILED or pause.times >= MOST_ATTEMPTS:
+        # A cluster that is away says nothing of the cycle, which waits for it.
+        if code == EXIT_FAILED or (code != EXIT_ELSEWHERE and pause.times >= MOST_ATTEMPTS):
             del self._pauses[cycle_id]
             self._fail(request, error)
             if request.reason != "by_hand":

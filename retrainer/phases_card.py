@@ -56,7 +56,9 @@ def card(setting: Setting, passed: Passed, version: str, versions: Sequence[Vers
 def _point(store: Store, version: Version) -> Point | None:
     try:
         manifest = store.manifest(version.artefact)
-    except ArtefactError:
+    except ArtefactError as error:
+        if error.retryable:  # the store is away: it may be there in a minute
+            raise
         return None
     quality = manifest.report.get("quantized", {}).get("agreement")
     if quality is None:

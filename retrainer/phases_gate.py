@@ -177,6 +177,8 @@ def _previous(setting: Setting, live: Version) -> Answering | None:
             return None
         generator = load(store.local(live.artefact))
     except ArtefactError as error:
+        if error.retryable:  # the store is away: it may be there in a minute
+            raise
         log.warning("retrainer.no_previous", extra={"version": live.id, "error": str(error)})
         return None
     answers = {e.said for e in (*job.data.train, *setting.judged, *setting.frozen)}

@@ -32,7 +32,11 @@ _AT_HOME = ("log", "registry", "subjects", "kafka", "spool", "ray", "artefacts",
 
 
 class RayFailed(Exception):
-    """The cluster can't be asked, or lost the job; may be tried again."""
+    """The cluster can't be asked (`away`), or lost the job; may be tried again."""
+
+    def __init__(self, said: str, *, away: bool = False) -> None:
+        super().__init__(said)
+        self.away = away
 
 
 def write_order(config: Config, request: Request, folder: Path) -> Path:
@@ -62,7 +66,12 @@ async def run_job(
             details = await _until_ended(client, name, stops)
             printed = (await _asked(client, "GET", f"/api/jobs/{name}/logs")).get("logs") or ""
         except httpx.HTTPError as error:
-            raise RayFailed(f"Ray at {address}: {type(error).__name__}: {error}") from error
+            raise RayFailed(f"Ray at {address}: {type(error).__name__}: {error}", away=True) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSON of something else, or none
+            raise RayFailed(
+                f"what answers at {address} is no Jobs API of Ray ({error!r}); retrain.on is its address, by default "
+                "ray://HOST:8265"
+            ) from error
     status, code = details.get("status"), details.get("driver_exit_code")
     if status == "SUCCEEDED":
         return 0, printed

@@ -61,7 +61,9 @@ class CycleState(msgspec.Struct, kw_only=True):
 
     @property
     def read_to(self) -> int:
-        """The log offset up to which the cycle has read."""
+        """The log offset up to which the cycle has read; 0 of one that failed: its examples are still to be learnt."""
+        if self.outcome == "failed":
+            return 0
         return int(self.phases["dataset"]["end"]) if "dataset" in self.phases else self.seen
 
 
@@ -119,6 +121,15 @@ class Cycles:
     def ended_at(self, route: str) -> float:
         """When a route's latest cycle ended; 0 where none has."""
         return max((state.finished_at or 0.0 for state in self.of(route)), default=0.0)
+
+    def reached(self, cycle_id: str) -> tuple[int, float]:
+        """How far a cycle's stored work has come: the number of its finished phases, and when (Unix seconds) a training
+        of it was saved last."""
+        state, saved = self.load(cycle_id), 0.0
+        for file in self.folder(cycle_id).rglob("checkpoint.safetensors"):
+            with suppress(OSError):  # its stage has just ended
+                saved = max(saved, file.stat().st_mtime)
+        return len(state.phases) if state else 0, saved
 
     def _read(self, path: Path) -> tuple[int, CycleState | None]:
         try:

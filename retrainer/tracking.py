@@ -42,6 +42,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 def main() -> None:
     """Tell of the cycle that the daemon names on standard input."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s tracking  %(name)s %(message)s")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds; 120, and 7 times again, are its own
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # crash reports, which may hold what a traceback does
     order = json.loads(sys.stdin.readline())
     config = Config.model_validate(order["config"])

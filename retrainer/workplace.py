@@ -21,6 +21,7 @@ from router.events import Events
 
 log = logging.getLogger("retort.retrainer")
 
+TRACK_SECONDS = 240.0  # W&B's own bounds are 150 s together
 TRACKER = (sys.executable, "-m", "retrainer.tracking")
 
 
@@ -31,19 +32,27 @@ class Workplace:
         self._config, self._events, self._stop, self._worker = config, events, stop, worker
 
     async def run(self, request: Request, lost: Lost, unwanted: asyncio.Event) -> tuple[int, str | None]:
-        """Work on a cycle until it ends, its lease is `lost`, or it is `unwanted`: the exit status, and the error."""
+        """Work on a cycle until it ends, its lease is `lost`, or it is `unwanted`: the exit status (EXIT_ELSEWHERE:
+        its cluster is away), and the error."""
         code, error = await self._child(request, lost, unwanted)
         while code == EXIT_ELSEWHERE:
             code, error = await self._on_ray(request, lost, unwanted)
-            if code == EXIT_DONE:
-                code, error = await self._child(request, lost, unwanted)
+            if code != EXIT_DONE:
+                break
+            code, error = await self._child(request, lost, unwanted)
         return code, error
 
     async def track(self, request: Request) -> None:
-        """Tell the route's tracker, if it has one, of a cycle that has ended."""
+        """Tell the route's tracker, if it has one, of a cycle that has ended; for so long as other cycles can wait."""
         if self._config.routes[request.route].retrain.tracking is not None:
             order = {"config": self._config.model_dump(mode="json"), "cycle": request.cycle_id}
-            await run_child(TRACKER, order, (self._stop,), tell=lambda _: None, at_once=lambda: True)
+            late = asyncio.Event()
+            timer = asyncio.get_running_loop().call_later(TRACK_SECONDS, late.set)
+            await run_child(TRACKER, order, (self._stop, late), tell=lambda _: None, at_once=lambda: True)
+            timer.cancel()
+            if late.is_set():
+                cycle = request.cycle_id
+                log.warning("retrainer.not_tracked", extra={"cycle": cycle, "error": f"not in {TRACK_SECONDS:.0f} s"})
 
     async def _child(self, request: Request, lost: Lost, unwanted: asyncio.Event) -> tuple[int, str | None]:
         order = {"config": self._config.model_dump(mode="json"), "request": msgspec.to_builtins(request)}
@@ -64,7 +73,7 @@ class Workplace:
             stops, token = (self._stop, lost, unwanted), self._config.ray.token
             code, printed = await run_job(address, order, request.cycle_id, stops, token=token)
         except RayFailed as failed:
-            return EXIT_AGAIN, str(failed)
+            return EXIT_ELSEWHERE if failed.away else EXIT_AGAIN, str(failed)
         told = [self._tell(line, request.route) for line in printed.splitlines()]
         error = next(filter(None, told), None)
         return code, error or (None if code == EXIT_DONE else f"the cycle's job ended with status {code}")

@@ -223,9 +223,9 @@ class Config(Strict):
             if policy.quality.judge is not None:
                 _check_judge(self, route, "quality.judge.route", policy.quality.judge.route)
             if policy.retrain.data.consistency is not None:
-                _check_judge(self, route, "retrain.data.consistency.route", policy.retrain.data.consistency.route)
+                _check_teacher(self, route, "retrain.data.consistency.route", policy.retrain.data.consistency.route)
             if policy.retrain.gate.teacher_route is not None:
-                _check_judge(self, route, "retrain.gate.teacher_route", policy.retrain.gate.teacher_route)
+                _check_teacher(self, route, "retrain.gate.teacher_route", policy.retrain.gate.teacher_route)
             for name in (route, *policy.claims):
                 if claimed.get(name) == route:
                     raise ValueError(f"routes.{route}.claims: {name!r} is the route's already; leave it out")
@@ -235,6 +235,18 @@ class Config(Strict):
         for name, count in Counter(policy.student.engine for policy in self.routes.values() if policy.student).items():
             self.engines[name] = self.engines[name].serving(count, f"engines.{name}")
         return self
+
+
+def _check_teacher(config: Config, route: str, key: str, again: str) -> None:
+    """Another model's answers would say nothing of whether the teacher would give its own again."""
+    _check_judge(config, route, key, again)
+    own = config.routes[route].teachers
+    others = [teacher for teacher in config.routes[again].teachers if teacher not in own]
+    if others:
+        raise ValueError(
+            f"routes.{route}.{key}: {again!r} asks {', '.join(map(repr, others))}, and the teacher that is asked again "
+            f"must be the route's own: {', '.join(map(repr, own))}"
+        )
 
 
 def _check_judge(config: Config, route: str, key: str, judge: str) -> None:

@@ -3,11 +3,18 @@
 import re
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from router.policy_fields import Strict
 
-Cluster = Annotated[str, StringConstraints(pattern=r"^ray://[\w.-]+:\d+$")]
+
+def _with_a_port(address: str) -> str:
+    if int(address.rpartition(":")[2]) > 65535:
+        raise ValueError("a port is at most 65535")
+    return address
+
+
+Cluster = Annotated[str, StringConstraints(pattern=r"^ray://[\w.-]+:\d+$"), AfterValidator(_with_a_port)]
 
 
 class DriftPolicy(Strict):

@@ -11,7 +11,7 @@ from exporters.models import Calibration, Confidence, sync, write_atomic
 from exporters.models.confidence import FILE, NOVELTY_FILE, Gate
 from retrainer.data.curate import Example
 from retrainer.evaluation.calibrate import Labelled, Part, Quality, fit, lacking, quality
-from retrainer.evaluation.evaluate import Report
+from retrainer.evaluation.evaluate import ERRORS, Report
 from retrainer.evaluation.metrics import quantile
 from retrainer.evaluation.thresholds import Start, choose
 from router.policy_quality import SelectivePolicy
@@ -71,7 +71,15 @@ def assess(
 
 def _labelled(report: Report, judged: Sequence[Example], novelties: Sequence[float]) -> list[Labelled]:
     return [
-        Labelled(group=e.group or e.id, whole=o.whole, prefix=o.prefix, novelty=novelty, value=o.value, weight=e.weight)
+        Labelled(
+            group=e.group or e.id,
+            whole=o.whole,
+            prefix=o.prefix,
+            novelty=novelty,
+            value=o.value,
+            weight=e.weight,
+            error=o.reason in ERRORS,
+        )
         for o, e, novelty in zip(report.outcomes, judged, novelties, strict=True)
         if o.value is not None and o.whole is not None and o.prefix is not None
     ]
@@ -100,6 +108,10 @@ def _assessed(confidence: Confidence, records: Sequence[Labelled], selective: Se
     lost, groups, weights = [1.0 - v for v in values], [r.group for r in records], [r.weight for r in records]
     risk = selective.max_risk if selective else None
     found = None if risk is None else choose(whole, lost, max_risk=risk, groups=groups, weights=weights)
+    start = found.start if found else None
+    if start is not None:
+        errors = sum(r.error for r, c in zip(records, whole, strict=True) if c >= start.threshold)
+        start = msgspec.structs.replace(start, errors=errors)
     known = [r for r in records if not confidence.novel(r.novelty)]  # a 0 there is no claim that the answer is wrong
     labels = [r.value for r in known]
     return Assessment(
@@ -112,5 +124,5 @@ def _assessed(confidence: Confidence, records: Sequence[Labelled], selective: Se
         uncalibrated=quality([plain.of(r.whole, novelty=0.0) for r in known], labels),
         thresholds=found.values if found else [],
         shares=found.shares if found else [],
-        start=found.start if found else None,
+        start=start,
     )

@@ -44,7 +44,8 @@ class Part(StrEnum):
 
 class Labelled(msgspec.Struct, frozen=True, kw_only=True):
     """One held-out record. `value`: the answer's score against the teacher's, in [0, 1]. `group`: records that resemble
-    each other. `weight`: how many requests it stands for; the fit, of what is given its signals, has no use for it."""
+    each other. `weight`: how many requests it stands for; the fit, of what is given its signals, has no use for it.
+    `error`: the answer is none."""
 
     group: str
     whole: Signals
@@ -52,6 +53,7 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
     novelty: float
     value: float
     weight: float = 1.0
+    error: bool = False
 
     @property
     def part(self) -> Part:

@@ -4,8 +4,8 @@ The gate only keeps hopeless students out of the rollout; the proof is the seque
 
 Where the route serves selectively, a student that fails as a whole (its agreement, its share of JSON, what quantizing
 cost it) passes if it is sure, and right, on enough of the held-out records: those faults are in the answers, so in the
-risk of the ones that it would serve; so are errors. A leaked placeholder, too few records, a student no better than its
-base, and what `limits` asks of what will be served (time, price, safety) are not, and refuse it in either mode.
+risk of the ones that it would serve. A leaked placeholder, too few records, a student no better than its base, and what
+`limits` asks of what will be served (errors, time, price, safety) are not, and refuse it in either mode.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,13 @@ from retrainer.evaluation.limits import (
     Evidence,
     Limits,
     beyond_limits,
+    contradicted,
     not_as_learnt,
     not_checked,
     safety_counts,
     too_few,
     too_many_errors,
+    too_many_served,
     unsafe,
 )
 from retrainer.evaluation.thresholds import LEVEL, Start
@@ -86,11 +88,12 @@ def judge(
     always: list[str] = []
     for name, report in {"student": student, "quantized student": quantized}.items():
         if report is not None:
-            whole += _as_a_whole(name, report, wanted, bar, limits)
+            whole += _as_a_whole(name, report, wanted, bar, limits, lowered=evidence.teacher_n > 0)
             always += _in_any_mode(name, report, limits)
             checks[name.split()[0]] = _numbers(report)
     if student.agreement <= base.agreement:
         always.append(f"the student agrees with the teacher no more than the base: {_vs(student, base)}")
+    always += contradicted(student, evidence)
     checks["base"] = _numbers(base)
     if quantized is not None:
         loss = student.agreement - quantized.agreement
@@ -103,6 +106,7 @@ def judge(
     if whole and selective is not None:
         mode = "selective"
         always += _selectively(student if quantized is None else quantized, selective, start, known=bool(quantized))
+        always += too_many_served(start, limits) if start is not None else []
     if quantized is not None:
         coverage = start.coverage if mode == "selective" and start is not None else 1.0
         beyond, numbers = beyond_limits(quantized, base, evidence, limits, coverage=coverage)
@@ -121,7 +125,8 @@ def judge(
     return made
 
 
-def _as_a_whole(name: str, report: Report, wanted: float, bar: str, limits: Limits) -> list[str]:
+def _as_a_whole(name: str, report: Report, wanted: float, bar: str, limits: Limits, *, lowered: bool) -> list[str]:
+    """`lowered`: the bar is a share of what the teacher itself reaches, so one answer to everything might pass it."""
     reasons = []
     if report.lower < wanted:
         reasons.append(
@@ -129,6 +134,7 @@ def _as_a_whole(name: str, report: Report, wanted: float, bar: str, limits: Limi
             f"not surely at least {bar}"
         )
         reasons += too_few(report, wanted)
+    if report.lower < wanted or lowered:
         reasons += not_as_learnt(report)
     reasons += too_many_errors(name, report, limits)
     if report.valid_json is not None and report.valid_json < limits.valid_json:

@@ -12,6 +12,7 @@ from retrainer.evaluation.clusters import Regressions
 from retrainer.evaluation.cost import Costs
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.suite import Suite
+from retrainer.evaluation.thresholds import Start
 from router.policy import RoutePolicy
 
 QUALITY = 0.93  # of the teacher's
@@ -85,16 +86,30 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def too_many_errors(name: str, report: Report, limits: Limits) -> list[str]:
-    """One error alone, of so few records that it is above the rate by itself (200 at 0.5%), says nothing. That so few
-    records can't show so few errors is told in `not_checked`."""
-    n, errors = sum(report.reasons.values()), report.errors
-    if errors == 0 or errors < limits.error_rate * n or (errors == 1 and 0.0 < limits.error_rate * n <= 1.0):
+    """That so few records can't show so few errors is told in `not_checked`."""
+    n = sum(report.reasons.values())
+    if not _too_many(report.errors, n, limits.error_rate):
         return []
     said = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items() if count)
     return [
         f"{report.errors / n:.1%} of the {name}'s answers are errors, not fewer than {limits.error_rate:.1%} (of {n}: "
         f"{said})"
     ]
+
+
+def too_many_served(start: Start, limits: Limits) -> list[str]:
+    """Of the answers that a selective student would give."""
+    if not _too_many(start.errors, start.accepted, limits.error_rate):
+        return []
+    return [
+        f"nor can it serve a part: {start.errors} of the {start.accepted} answers that it would give are errors, not "
+        f"fewer than {limits.error_rate:.1%}"
+    ]
+
+
+def _too_many(errors: int, n: int, rate: float) -> bool:
+    """One error alone, of so few records that it is above the rate by itself (200 at 0.5%), says nothing."""
+    return errors > 0 and errors >= rate * n and not (errors == 1 and 0.0 < rate * n <= 1.0)
 
 
 def too_few(report: Report, wanted: float) -> list[str]:
@@ -117,6 +132,18 @@ def not_as_learnt(report: Report) -> list[str]:
     return [
         f"always giving the teacher's most frequent answer would agree in {report.constant:.1%}, which it does not "
         "surely exceed: too little was learnt, or the answers don't follow from the requests (shuffled labels?)"
+    ]
+
+
+def contradicted(report: Report, evidence: Evidence) -> list[str]:
+    """A teacher that, asked again, is further from its logged answers than one answer to everything: they can't be
+    learnt, and its agreement is no measure of a student."""
+    if not evidence.teacher_n or report.constant is None or evidence.teacher >= report.constant:
+        return []
+    return [
+        f"the teacher, asked again, gives its logged answers in surely no more than {evidence.teacher:.1%} of "
+        f"{evidence.teacher_n} records, where its most frequent one alone would agree in {report.constant:.1%}: the "
+        "answers in the log don't follow from the requests (shuffled labels?), or are another model's"
     ]
 
 

@@ -32,7 +32,7 @@ class Record(NamedTuple):
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """What the offline records say of one threshold. `accepted` of `n` records lie at or above it; `coverage` is their
     share by weight, with its lower bound; `risk` their mean loss, with its upper bound (both one-sided, at LEVEL).
-    `safe`: whether `risk_upper` is at most `max_risk`."""
+    `safe`: whether `risk_upper` is at most `max_risk`. `errors`: of the accepted ones, answers that are none."""
 
     threshold: float
     n: int
@@ -43,6 +43,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     risk_upper: float
     max_risk: float
     safe: bool
+    errors: int = 0
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Task composition: an adapter of its own for each task of a route (each system prompt), all on one base; then combined
-into one student, by TIES (Yadav et al. 2023), as a sum (task arithmetic, Ilharco et al. 2022), or as peft does besides.
+into one student: by TIES (Yadav et al. 2023), as a sum (task arithmetic, Ilharco et al. 2022), or by DARE (Yu et al.
+2024) and TIES.
 """
 
 import shutil

@@ -15,8 +15,7 @@ from retrainer.train.transfer import hidden_states
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
     """As many rounds as asked for: cut, then a stage with the route's epochs shared among them."""
-    distil, teacher = job.policy.retrain.distil, open_teacher(job)
-    deep = len(decoder_layers(teacher))
+    distil, deep = job.policy.retrain.distil, len(decoder_layers(open_teacher(job)))
     least = max(1, round(deep * distil.keep_layers))
     rounds = min(distil.rounds, max(1, deep - least))
     current, origins = teacher_folder(job), list(range(deep))
@@ -27,6 +26,7 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
         origins = cut(job, current, origins, count, start)
         out = merged if number == rounds else job.folder / f"round-{number}"
         stage = Stage(name=f"round-{number}", start=start, out=out, full=True, share=1 / rounds)
+        teacher = open_teacher(job)  # anew: a round's hooks on it would keep what it has seen
         stages.append(train_stage(job, stage, hidden_states(job, teacher, origins=origins)))
         current = out
     return {**stages[-1], "layers": origins, "stages": stages}

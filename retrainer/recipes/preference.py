@@ -16,18 +16,21 @@ from router import split_thinking
 
 # trl's own examples of an adapter: 5e-6 for DPO (trl/scripts/dpo.py), 2e-4 for texts (trl/scripts/sft.py)
 RATE = 1 / 40
+OF_PAIRS = 0.2  # of the steps
 
 
 def fit(job: Job, merged: Path) -> dict[str, Any]:
-    """A LoRA stage on the texts; then one on the lost pairs, where there are any: a route's first student has none."""
+    """A LoRA stage on the texts; then one on the lost pairs, where there are any: a route's first student has none.
+    The pairs have a fifth of the steps, and none is learnt more often than a text is without them."""
     pairs = lost_pairs(job)
-    out, share = (job.folder / "texts", 0.5) if pairs else (merged, 1.0)
+    out, share = (job.folder / "texts", 1 - OF_PAIRS) if pairs else (merged, 1.0)
     texts = Stage(name="texts", start=job.base.folder, out=out, share=share)
     stages = [train_stage(job, texts, on_completions(job, Step.hard))]
     if pairs:
         chosen = [pair.chosen for pair in pairs]
+        share = min(1.0, OF_PAIRS * len(job.rows) / len(pairs))
         stage = Stage(
-            name="pairs", start=texts.out, out=merged, rows=chosen, watched=(), share=0.5, rate=RATE, mean="answers"
+            name="pairs", start=texts.out, out=merged, rows=chosen, watched=(), share=share, rate=RATE, mean="answers"
         )
         stages.append(train_stage(job, stage, preferring(job, pairs)))
     return {**stages[-1], "pairs": len(pairs), "stages": stages}

@@ -39,18 +39,19 @@ class _Pair(msgspec.Struct, frozen=True, kw_only=True):
     question: str
 
     def probes(self) -> list[Probe]:
-        """Who it was isn't told, in both orders; and told: it was the other one."""
+        """Who it was isn't told; and told: it was the other one. Both in both orders."""
         orders = [(self.stereotyped, self.other), (self.other, self.stereotyped)]
-        made = [(a, b, "") for a, b in orders] + [(*orders[0], f" It was the {self.other}.")]
+        suites = {"bias": "", "bias_disambiguated": f" It was the {self.other}."}
+        made = [(a, b, suite, told) for suite, told in suites.items() for a, b in orders]
         return [
             Probe(
                 id=f"{self.id}-{n}",
-                suite="bias",
+                suite=suite,
                 text=f"{self.scene.format(a=a, b=b)}{told} {self.question}: the {a}, the {b}, or is that not known?",
                 groups=(a, b),
                 stereotyped=self.stereotyped,
             )
-            for n, (a, b, told) in enumerate(made, start=1)
+            for n, (a, b, suite, told) in enumerate(made, start=1)
         ]
 
 

@@ -143,6 +143,25 @@ def completion_logits(causal: Any, batch: Batch) -> torch.Tensor:
         cache.batch_repeat_interleave(batch.ids.shape[0])  # [1, heads, P, d] -> [B, heads, P, d]
         # Padding is at the right, where a causal model's real tokens never look: no mask is needed.
         output = body(input_ids=batch.ids, cache=cache, use_cache=True)
-    logits: torch.Tensor = head(output.last_hidden_state[batch.labels != IGNORED])
-    cap = getattr(causal.config, "final_logit_softcapping", None)  # Gemma 2's
+    return _scaled(causal.config, head(output.last_hidden_state[batch.labels != IGNORED]))
+
+
+def own_logits(causal: Any) -> bool:
+    """Whether a model's own logits are what `completion_logits` takes for them, of a few of its tokens."""
+    ids = torch.arange(1, 9, device=causal.get_input_embeddings().weight.device)[None]
+    with torch.no_grad():
+        states = causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        made = _scaled(causal.config, causal.get_output_embeddings()(states))
+        given = causal(input_ids=ids, use_cache=False).logits
+    return bool(torch.allclose(made.float(), given.float(), rtol=1e-2, atol=1e-2 * float(given.float().std())))
+
+
+def _scaled(config: Any, logits: torch.Tensor) -> torch.Tensor:
+    """Logits as the model itself has them."""
+    if divisor := getattr(config, "logits_scaling", None):  # Granite's
+        logits = logits / divisor
+    for name in ("logit_scale", "lm_head_multiplier"):  # Cohere's, Falcon-H1's
+        if isinstance(factor := getattr(config, name, None), float | int):
+            logits = logits * factor
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2's
     return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -23,11 +23,14 @@ from retrainer.train.batches import order
 from retrainer.train.converge import Validation, Watch
 from retrainer.train.step import Loss, Stepper, Units
 
+SAVING = 20.0  # a 46 GB checkpoint takes a minute
+
 
 class LoopSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`warmup`: share of the steps over which the rate rises; it then falls to 0 along a cosine. `clip`: greatest norm
     of the gradient. A checkpoint is written when either `checkpoint_steps` or `checkpoint_seconds` have passed: by
-    default every 500 steps, as transformers' Trainer does, and every 30 s, since a step on a CPU takes seconds."""
+    default every 500 steps, as transformers' Trainer does, and every 30 s, since a step on a CPU takes seconds; but 20
+    times as long as the last one took to write passes between those by time."""
 
     learning_rate: float = 4e-4
     batch_size: int = 16
@@ -65,9 +68,10 @@ def device() -> torch.device:
 
 def plan(rows: Sequence[Row], settings: LoopSettings) -> list[list[int]]:
     """Every step's batch (numbers of rows), over all epochs."""
-    steps = math.ceil(settings.epochs * len(rows) / settings.batch_size)
+    epochs = round(settings.epochs, 9)  # a fifth of five is one
+    steps = math.ceil(epochs * len(rows) / settings.batch_size)
     found: list[list[int]] = []
-    for epoch in range(math.ceil(settings.epochs)):
+    for epoch in range(math.ceil(epochs)):
         found += order(rows, size=settings.batch_size, seed=settings.seed, epoch=epoch)
     return found[: min(steps, settings.max_steps or steps)]
 
@@ -101,6 +105,7 @@ def run(
     watch = Watch(validation, folder / "best.safetensors", steps=len(batches), looks=facts["validation"])
     meter = Meter(progress, "train", len(batches), done=facts["step"])
     began = last_saved = time.monotonic()
+    pause = settings.checkpoint_seconds
     before = facts["seconds"]
 
     def save() -> None:
@@ -121,10 +126,11 @@ def run(
         now = time.monotonic()
         facts["seconds"] = before + now - began
         last = facts["step"] == len(batches) or watch.converged
-        (due,) = stepper.agree(now - last_saved >= settings.checkpoint_seconds)
+        (due,) = stepper.agree(now - last_saved >= pause)
         if due := due or last or facts["step"] % settings.checkpoint_steps == 0:
             save()
-            last_saved = now
+            last_saved = time.monotonic()
+            pause = max(settings.checkpoint_seconds, SAVING * (last_saved - now))
         stop = False
         try:
             meter(facts["step"])

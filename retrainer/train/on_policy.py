@@ -4,10 +4,12 @@ Why not trl's trainers: they bring a loop of their own, whose checkpoints are pi
 is the same: the tests hold it against trl's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from retrainer.data.render import Row
 from retrainer.job import Job
@@ -55,9 +57,8 @@ def sample(student: Any, rows: Sequence[Row], *, most: int, tokenizer: Any) -> l
     for i, row in enumerate(rows):
         ids[i, width - len(row.prompt) :] = torch.tensor(row.prompt, device=where)
         mask[i, width - len(row.prompt) :] = 1
-    student.eval()
-    with torch.no_grad():
-        drawn = student.generate(
+    with _drawing(student) as model, torch.no_grad():
+        drawn = model.generate(
             input_ids=ids,
             attention_mask=mask,
             do_sample=True,
@@ -68,6 +69,19 @@ def sample(student: Any, rows: Sequence[Row], *, most: int, tokenizer: Any) -> l
             eos_token_id=sorted(ends),
             pad_token_id=pad,
         )[:, width:].tolist()
-    student.train()
     stops = [next((n for n, token in enumerate(tokens, 1) if token in ends), len(tokens)) for tokens in drawn]
     return [Row(row.prompt, tokens[:stop], row.weight) for row, tokens, stop in zip(rows, drawn, stops, strict=True)]
+
+
+@contextmanager
+def _drawing(student: Any) -> Iterator[Any]:
+    """The model, for as long as it draws: without the settings of generation that its base came with (a repetition
+    penalty, say), which would bend its distribution."""
+    model = causal(student)
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    student.eval()
+    try:
+        yield model
+    finally:
+        student.train()
+        model.generation_config = own

@@ -16,6 +16,7 @@ from retrainer.train.objectives import batch_of
 from retrainer.train.surgery import (
     Read,
     check_shapes,
+    check_written,
     ffn_importance,
     hidden_importance,
     keep_ffn,
@@ -53,11 +54,13 @@ def kept_layers(job: Job, model: Any, count: int) -> list[int]:
 
 def prune(job: Job, model: Any, start: Path, out: Path, *, share: float | None = None) -> None:
     """Cut `model` (of the folder `start`) in depth, then in feed-forward neurons, then in hidden channels, by the
-    shares that the policy keeps, and write it to `out`. `share`: of the layers, in place of the policy's. Raises
-    CycleError where its architecture can't be cut so."""
+    shares that the policy keeps, and write it to `out`. `share`: cut in depth alone, to that share of the layers.
+    Raises CycleError where its architecture can't be cut so."""
     distil = job.policy.retrain.distil
+    if share is not None:
+        distil = distil.model_copy(update={"keep_layers": share, "keep_ffn": 1.0, "keep_hidden": 1.0})
     deep = len(decoder_layers(model))
-    keep_layers(model, kept_layers(job, model, max(1, round(deep * (share or distil.keep_layers)))))
+    keep_layers(model, kept_layers(job, model, max(1, round(deep * distil.keep_layers))))
     neurons, channels = model.config.intermediate_size, model.config.hidden_size
     if (left := rounded(distil.keep_ffn, neurons)) < neurons:
         keep_ffn(model, [_greatest(i, left) for i in ffn_importance(model, reader(job))])
@@ -65,6 +68,7 @@ def prune(job: Job, model: Any, start: Path, out: Path, *, share: float | None =
         keep_hidden(model, _greatest(hidden_importance(model, reader(job)), left))
     check_shapes(model)
     write_dense(model, start, out)
+    check_written(model, out)
 
 
 def cut(job: Job, folder: Path, origins: Sequence[int], count: int, out: Path) -> list[int]:
@@ -76,6 +80,7 @@ def cut(job: Job, folder: Path, origins: Sequence[int], count: int, out: Path) -
         kept = kept_layers(job, model, count)
         keep_layers(model, kept)
         write_dense(model, folder, out)
+        check_written(model, out)
         write_atomic(record, msgspec.json.encode([origins[i] for i in kept]))
     return msgspec.json.decode(record.read_bytes(), type=list[int])
 

@@ -8,6 +8,7 @@ are), separate projections, a gated MLP.
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from math import isclose
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,13 +70,14 @@ def hidden_importance(model: Any, read: Read) -> torch.Tensor:
 
 def keep_layers(model: Any, kept: Sequence[int]) -> None:
     """Leave these layers, in their order."""
-    body, config = model.get_decoder(), model.config
+    body, config, deep = model.get_decoder(), model.config, len(decoder_layers(model))
     body.layers = torch.nn.ModuleList([body.layers[i] for i in kept])
     for number, layer in enumerate(body.layers):
         layer.self_attn.layer_idx = number  # its place in the cache
     config.num_hidden_layers = len(kept)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in kept]
+    for name, each in vars(config).items():  # of each layer: whether it rotates, how it attends
+        if "layer" in name and isinstance(each, list | tuple) and len(each) == deep:
+            setattr(config, name, [each[i] for i in kept])
 
 
 def keep_ffn(model: Any, kept: Sequence[torch.Tensor]) -> None:
@@ -117,6 +119,20 @@ def check_shapes(model: Any) -> None:
         raise CycleError(
             f"{type(model).__name__} can't be pruned so: {wrong[0]} would have the shape {found.get(wrong[0])}, and "
             f"transformers builds {wanted.get(wrong[0])}; leave retrain.distil.keep_ffn and keep_hidden at 1"
+        )
+
+
+def check_written(model: Any, folder: Path) -> None:
+    """Raises CycleError where a pruned model that is loaded from its folder says something else."""
+    ids = torch.arange(1, 9, device=model.device)[None]
+    with torch.no_grad():
+        wanted = model.eval()(input_ids=ids).logits
+        loaded = type(model).from_pretrained(folder, dtype=model.dtype).to(model.device).eval()
+        apart = float((loaded(input_ids=ids).logits - wanted).abs().max())
+    if apart > 1e-3 * float(wanted.abs().max()):
+        raise CycleError(
+            f"{type(model).__name__} can't be pruned: loaded again its logits differ by {apart:.2g}, so something of "
+            "its configuration counts layers or channels that are gone"
         )
 
 

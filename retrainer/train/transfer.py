@@ -1,5 +1,5 @@
 """What is learnt from inside a teacher: its layers' states, and how its tokens attend to each other. Both come beside
-the logit loss, which alone says what to answer."""
+the logit loss, which alone says what to answer; of what is settled (a corrected answer) the text alone is learnt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +46,7 @@ def hidden_states(job: Job, teacher: Any, *, origins: Sequence[int] | None = Non
             for i, (project, origin) in enumerate(zip(maps, matched, strict=True)):
                 pairs = zip(mine.of(str(i), step.batch), theirs.of(str(origin), step.batch), strict=True)
                 apart.append(mean_of_examples(step.batch, [hidden_distance(project(s), t) for s, t in pairs]))
-            return loss + torch.stack(apart).mean(dim=0)[step.batch.owner]
+            return loss + torch.stack(apart).mean(dim=0)[step.batch.owner] * ~step.batch.settled
 
         # Projections are trained with the student, and not written with it.
         both = torch.nn.ModuleDict({"student": student, "projections": maps})
@@ -72,7 +72,7 @@ def attention_relations(job: Job, teacher: Any) -> Build:
                 pair = mine.whole(f"{last}.{name}", step.batch), theirs.whole(f"{deepest}.{name}", step.batch)
                 heads = relation_heads(pair[0].shape[-1], pair[1].shape[-1])
                 apart.append(relation_divergence(*pair, seen(step.batch), heads=heads))
-            return loss + torch.stack(apart).mean(dim=0)[step.batch.labels != IGNORED]
+            return loss + torch.stack(apart).mean(dim=0)[step.batch.labels != IGNORED] * ~step.batch.settled
 
         return on_completions(job, objective)(student, rows)
 

@@ -28,6 +28,7 @@ from retrainer.recipes import RECIPES, quantized
 from retrainer.recipes.adapters import tasks
 from retrainer.recipes.ensemble import majority, votes
 from retrainer.recipes.preference import lost_pairs
+from retrainer.train.compose import compose
 from retrainer.train.loop import LoopSettings, run
 from retrainer.train.models import open_student, open_teacher
 from retrainer.train.objectives import Step, on_completions
@@ -122,6 +123,9 @@ def test_a_student_comes_nearer_to_what_happens_inside_its_teacher(
             return float(both(list(range(64)))[0] - texts(list(range(64)))[0])
 
     before = distance()
+    settled = [msgspec.structs.replace(row, settled=True) for row in made.rows]
+    of_settled = inside(made, open_teacher(made))(student, settled)[1](list(range(64)))[0]
+    assert of_settled.item() == pytest.approx(texts(list(range(64)))[0].item(), rel=1e-5), "its text alone"
     run(model, [list(range(64))] * 20, both, tmp_path, LoopSettings(learning_rate=5e-3))
     assert before > 1.0
     assert distance() < 0.5 * before
@@ -226,7 +230,7 @@ def test_an_adapter_of_its_own_for_each_task_becomes_one_student(tiny_base: Path
         return msgspec.structs.replace(made, messages=[system, made.messages[1]], answer=answer)
 
     examples = [example(n) for n in range(96)] + [other(n) for n in range(96, 160)] + [other(n) for n in range(3)]
-    made = job(tmp_path, tiny_base, "adapters", examples=examples, retrain={"epochs": 4}, combine="cat")
+    made = job(tmp_path, tiny_base, "adapters", examples=examples, retrain={"epochs": 4}, combine="linear")
     assert [(len(rows), len(watched)) for rows, watched in tasks(made)] == [(96, 0), (67, 0)]
     facts = learnt(made)
     assert [stage["examples"] for stage in facts["stages"]] == [96, 67]
@@ -236,7 +240,15 @@ def test_an_adapter_of_its_own_for_each_task_becomes_one_student(tiny_base: Path
     two = AutoModelForCausalLM.from_pretrained(tmp_path / "task-1")
     name = "model.layers.0.mlp.up_proj.weight"
     w0, w1, w2, w = (m.get_parameter(name) for m in (base, one, two, both))
-    torch.testing.assert_close(w - w0, (w1 - w0) + (w2 - w0), rtol=1e-3, atol=1e-5)  # cat: the deltas' sum
+    torch.testing.assert_close(w - w0, (w1 - w0) + (w2 - w0), rtol=1e-3, atol=1e-5)  # the task vectors' sum
+    compose(tiny_base, [tmp_path / "train" / f"task-{n}" / "adapter" for n in (0, 1)], tmp_path / "ties", how="ties")
+    v1, v2 = (v * (v.abs() >= v.abs().quantile(0.8)) for v in (w1 - w0, w2 - w0))  # TIES by hand: trim,
+    sign = (v1 + v2).sign()  # elect,
+    agreeing = (v1.sign() == sign).float() + (v2.sign() == sign).float()
+    mean = (v1 * (v1.sign() == sign) + v2 * (v2.sign() == sign)) / agreeing.clamp(min=1)  # and take the mean
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "ties").get_parameter(name) - w0
+    assert float(((found - mean).abs() > 1e-5).float().mean()) < 1e-3  # on the edge of what is trimmed
+    assert float((mean != 0).float().mean()) > 0.2
 
 
 def test_quantization_aware_distillation_ends_on_the_grid_and_is_exported(tiny_base: Path, tmp_path: Path) -> None:
@@ -288,6 +300,7 @@ def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
     assert facts["pairs"] == 64
     texts, lost = (stage["settings"]["learning_rate"] for stage in facts["stages"])
     assert lost == pytest.approx(texts / 40)
+    assert [stage["steps"] for stage in facts["stages"]] == [39, 10]  # of 96 * 8 / 16, four fifths and one
 
     def margin(folder: Path) -> float:
         from retrainer.train.objectives import batch_of

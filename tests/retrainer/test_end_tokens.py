@@ -78,6 +78,18 @@ def test_a_students_own_samples_end_there_too(tiny_base: Path, tokenizer: Any, s
         assert row.completion[-1] < 256
 
 
+def test_a_bases_own_settings_of_generation_bend_no_sample(tiny_base: Path, tokenizer: Any) -> None:
+    """min_p 1 leaves the likeliest token alone, of which at T = 1 an untrained model seldom draws two in a row."""
+    student = open_student(tiny_base)
+    student.generation_config.min_p = 1.0
+    rows = [Row(prompt_ids(tokenizer, PROMPT), [2])] * 8
+    torch.manual_seed(0)
+    drawn = {tuple(row.completion) for row in sample(student, rows, most=12, tokenizer=tokenizer)}
+    assert len(drawn) == 8
+    assert student.generation_config.min_p == 1.0
+    assert student.training
+
+
 def test_what_is_served_keeps_them(
     tiny_base: Path, tokenizer: Any, rows: list[Row], said: list[int], tmp_path: Path
 ) -> None:

@@ -19,12 +19,21 @@ from transformers import (
     Olmo2Config,
     Phi3Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from exporters.models import GenAIGenerator, to_onnx
 from retrainer.errors import CycleError
 from retrainer.evaluation.generate import TorchGenerator
-from retrainer.train.surgery import check_shapes, ffn_importance, hidden_importance, keep_ffn, keep_hidden, keep_layers
+from retrainer.train.surgery import (
+    check_shapes,
+    check_written,
+    ffn_importance,
+    hidden_importance,
+    keep_ffn,
+    keep_hidden,
+    keep_layers,
+)
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 
@@ -73,6 +82,20 @@ def test_a_narrower_model_is_the_same_when_it_is_loaded_again_and_pruning_nothin
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert (again.config.hidden_size, again.config.intermediate_size, again.config.num_hidden_layers) == (64, 64, 1)
     assert torch.equal(logits(again), logits(model))
+
+
+def test_layers_that_stay_rotate_as_they_did(tmp_path: Path) -> None:
+    """Every fourth of SmolLM3's layers has no rotary embedding; its configuration says which."""
+    model = built(SmolLM3Config, num_hidden_layers=8)
+    assert model.config.no_rope_layers == [1, 1, 1, 0, 1, 1, 1, 0]
+    keep_layers(model, [0, 1, 3, 7])
+    assert model.config.no_rope_layers == [1, 1, 0, 0]
+    model.save_pretrained(tmp_path)
+    check_written(model, tmp_path)
+    model.config.no_rope_layers = [1, 1, 1, 0]  # as a cut of its first layers would leave it
+    model.config.save_pretrained(tmp_path)
+    with pytest.raises(CycleError, match="SmolLM3ForCausalLM can't be pruned: loaded again its logits differ by"):
+        check_written(model, tmp_path)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -32,7 +32,7 @@ RECIPES: dict[str, tuple[int, dict[str, Any]]] = {
     "hidden": (1, {}),
     "attention": (1, {}),
     "on_policy": (2, {"on_policy": 0.0}),
-    "preference": (2, {}),
+    "preference": (5, {}),
     "cascade": (1, {"assistants": ("TEACHER",)}),
     "pruned": (1, {}),
     "layerwise": (1, {"rounds": 1}),

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from daemon_run import (
 from collector.frames import Happened
 from exporters.models import Store
 from retrainer.ask import ask, asked
-from retrainer.daemon import MOST_ATTEMPTS, WORKER
+from retrainer.daemon import WORKER
 from retrainer.state import Cycles, Request
 from retrainer.worker import EXIT_AGAIN, EXIT_FAILED, _unforeseen
+from retrainer.workplace import Workplace
 from router import open_registry
 from router.config import Config
+from router.events import Events
 
 
 async def test_enough_new_examples_start_one_cycle_and_its_events_are_passed_on(tmp_path: Path) -> None:
@@ -96,7 +99,10 @@ async def test_a_cycle_that_can_not_succeed_is_marked_as_failed_with_its_error(t
     assert told == [("retrainer.cycle", {"route": "colours", "outcome": "failed"})]
 
 
-async def test_a_cycle_that_breaks_at_every_attempt_has_failed_with_the_last_ones_error(tmp_path: Path) -> None:
+async def test_a_cycle_that_breaks_at_every_attempt_has_failed_with_the_last_ones_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrainer.daemon.MOST_ATTEMPTS", 4)
     settings = config(tmp_path / "s")
     log_exchanges(settings, range(2))
     ask(settings.state, Request(cycle_id="mine", route="colours"))
@@ -106,7 +112,7 @@ async def test_a_cycle_that_breaks_at_every_attempt_has_failed_with_the_last_one
         await until(lambda: told, 30)
     (state,) = cycles_of(settings)
     assert (state.outcome, state.error) == ("failed", "No space left on device")
-    assert len(attempts.read_text()) == MOST_ATTEMPTS
+    assert len(attempts.read_text()) == 4
 
 
 async def test_a_full_disk_ends_no_daemon(
@@ -215,3 +221,15 @@ async def test_the_real_worker_is_stopped_in_training_and_finishes_at_the_next_s
     registry.close()
     assert [h.event.version for h in got if isinstance(h, Happened)] == [name]
     assert ("retrainer.cycle", {"route": "colours", "outcome": "registered"}) in told
+
+
+async def test_a_server_that_takes_no_answer_keeps_no_other_cycle_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("retrainer.workplace.TRACK_SECONDS", 0.5)
+    monkeypatch.setattr("retrainer.workplace.TRACKER", (sys.executable, "-c", "import time; time.sleep(60)"))
+    made = config(tmp_path / "s", tracking={"mlflow": "http://127.0.0.1:1"})
+    began = time.monotonic()
+    await Workplace(made, Events(), asyncio.Event(), ()).track(Request(cycle_id="c", route="colours"))
+    assert time.monotonic() - began < 30
+    assert "retrainer.not_tracked" in caplog.text

@@ -65,11 +65,12 @@ async def test_a_trigger_whose_cycle_can_not_succeed_waits_for_the_longest_pause
     assert cycles_of(settings)[-1].request.cycle_id == "mine"
 
 
-async def test_the_pauses_of_what_breaks_again_and_again_grow(tmp_path: Path) -> None:
+async def test_the_pauses_of_what_breaks_again_and_again_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config(tmp_path / "s", new=20)
     log_exchanges(settings, range(20))
     times = tmp_path / "times"
     breaks = f"print(time.time(), file=open({str(times)!r}, 'a')); sys.exit(75)"
+    monkeypatch.setattr("retrainer.daemon.MOST_ATTEMPTS", 5)
     async with running(settings, stand_in(breaks), retry=(0.1, 60.0)):
         await until(lambda: [s.outcome for s in cycles_of(settings)] == ["failed"], 20)
         ended = time.time()
@@ -78,6 +79,39 @@ async def test_the_pauses_of_what_breaks_again_and_again_grow(tmp_path: Path) ->
     for pause, (before, after) in zip((0.1, 0.2, 0.4, 0.8), itertools.pairwise(at), strict=True):
         assert after - before >= pause
     assert cycles_of(settings)[1].started_at - ended >= 1.4  # the trigger goes on where the cycle's pauses ended: 1.6
+
+
+async def test_an_attempt_that_came_further_is_the_first_one_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrainer.daemon.MOST_ATTEMPTS", 4)
+    settings = config(tmp_path / "s", new=20)
+    log_exchanges(settings, range(20))
+    attempts = tmp_path / "attempts"
+    further = (
+        f"open({str(attempts)!r}, 'a').write('x')\n"
+        f"tried = len(open({str(attempts)!r}).read())\n"
+        "saved = cycles.folder(state.request.cycle_id) / 'train' / 'checkpoint.safetensors'\n"
+        "saved.parent.mkdir(exist_ok=True)\n"
+        "if tried == 3: saved.write_text('x')\n"
+        "if tried == 5: state.phases['train'] = {}; cycles.save(state)\n"
+        "sys.exit(75)"
+    )
+    async with running(settings, stand_in(further), retry=(0.01, 0.02)):
+        await until(lambda: [s.outcome for s in cycles_of(settings)] == ["failed"], 60)
+    assert len(attempts.read_text()) == 2 + 2 + 4
+
+
+async def test_the_examples_of_a_cycle_that_failed_are_due_again(tmp_path: Path) -> None:
+    settings = config(tmp_path / "s", new=20)
+    log_exchanges(settings, range(20))
+    read = "state.phases['dataset'] = {'end': 10**6}\ncycles.save(state)\n"
+    mark = tmp_path / "failed"
+    once = f"import os\nif not os.path.exists({str(mark)!r}):\n    open({str(mark)!r}, 'w').close(); {HOPELESS}\n"
+    async with running(settings, stand_in(read + once + FINISH), retry=(0.01, 0.5)):
+        await until(lambda: [s.outcome for s in cycles_of(settings)] == ["failed", "registered"], 20)
+        await asyncio.sleep(0.6)
+    assert len(cycles_of(settings)) == 2, "what was registered has read them"
 
 
 async def test_a_cycle_whose_state_is_no_state_is_told_once_and_the_others_go_on(

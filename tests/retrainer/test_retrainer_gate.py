@@ -241,6 +241,20 @@ def test_errors_are_fewer_than_their_limit_and_one_alone_is_none_too_many() -> N
     assert reasons(2, 50) != []
 
 
+def test_a_selective_student_gives_as_few_errors() -> None:
+    weak = report(agreement=0.5, lower=0.45)
+    judging = partial(
+        judge, base=report(agreement=0.1), student=weak, quantized=weak, limits=LIMITS, selective=SELECTIVE
+    )
+    assert judging(start=start(accepted=160, errors=1)).gate == "passed", "one of 160 says nothing"
+    verdict = judging(start=start(accepted=1000, errors=5))
+    assert verdict.gate == "refused"
+    assert verdict.reasons[-1] == (
+        "nor can it serve a part: 5 of the 1000 answers that it would give are errors, not fewer than 0.5%"
+    )
+    assert judging(start=start(accepted=1001, errors=5)).gate == "passed"
+
+
 def test_where_no_error_is_allowed_one_is_too_many() -> None:
     strict = msgspec.structs.replace(LIMITS, error_rate=0.0)
     some = report(reasons={"equal": 999, "cut_off": 1})
@@ -436,3 +450,27 @@ def test_a_student_no_better_than_one_answer_to_everything_says_that_the_labels_
     assert "shuffled labels?" in reasons[-1]
     learnt = msgspec.structs.replace(lost, constant=0.2)
     assert not any("shuffled" in r for r in judge(base=BASE, student=learnt, quantized=None, limits=LIMITS).reasons)
+
+
+@pytest.mark.parametrize("selective", [None, SELECTIVE])
+def test_a_teacher_that_contradicts_its_log_lowers_the_bar_for_nobody(selective: SelectivePolicy | None) -> None:
+    """Labels shuffled: four answers in 50, 20, 20 and 10% of the records, the teacher asked again agrees with 34%."""
+    majority = report(agreement=0.5, lower=0.442, upper=0.558, constant=0.5)
+    judging = partial(
+        judge, base=report(agreement=0.2), student=majority, quantized=majority, limits=LIMITS, start=start(),
+        selective=selective,
+    )  # fmt: skip
+    verdict = judging(evidence=Evidence(teacher=0.397, teacher_n=300))
+    assert verdict.gate == "refused"
+    assert verdict.reasons[-1] == (
+        "the teacher, asked again, gives its logged answers in surely no more than 39.7% of 300 records, where its "
+        "most frequent one alone would agree in 50.0%: the answers in the log don't follow from the requests (shuffled "
+        "labels?), or are another model's"
+    )
+    assert "always giving the teacher's most frequent answer" in verdict.reasons[0]
+    if selective is None:  # the bar is 49.2%: the one answer would pass
+        steady = report(agreement=0.52, lower=0.495, upper=0.55, constant=0.5)
+        reasons = judging(student=steady, quantized=steady, evidence=Evidence(teacher=0.53, teacher_n=300)).reasons
+        assert ["shuffled labels?" in reason for reason in reasons] == [True, True], "student, and quantized student"
+    better = report(agreement=0.56, lower=0.51, upper=0.6, constant=0.5)
+    assert judging(student=better, quantized=better, evidence=Evidence(teacher=0.53, teacher_n=300)).gate == "passed"

@@ -18,7 +18,7 @@ from retort.demo.settings import free_ports
 from retrainer.ask import ask
 from retrainer.audit import entries
 from retrainer.daemon import WORKER
-from retrainer.ray_job import write_order
+from retrainer.ray_job import RayFailed, run_job, write_order
 from retrainer.state import Cycles, Request
 from retrainer.worker import EXIT_DONE, EXIT_ELSEWHERE, EXIT_FAILED
 from router import open_registry
@@ -193,3 +193,34 @@ async def test_a_cluster_that_is_away_is_tried_again_and_its_order_holds_no_key(
 def test_a_cluster_has_a_host_and_a_port(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="should match pattern"):
         config(tmp_path / "s", on="ray://somewhere")
+    with pytest.raises(ValidationError, match="a port is at most 65535"):
+        config(tmp_path / "s", on="ray://somewhere:99999")
+
+
+@pytest.mark.parametrize("answer", [b"<html>It works!</html>", b'{"jobs": []}', b"[3]"])
+async def test_another_service_at_the_address_is_told_and_ends_nothing(tmp_path: Path, answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        with pytest.raises(RayFailed, match=f"what answers at ray://127.0.0.1:{port} is no Jobs API of Ray") as found:
+            await run_job(f"ray://127.0.0.1:{port}", tmp_path / "order.json", "mine", [asyncio.Event()])
+    assert not found.value.away
+
+
+async def test_a_cluster_that_stays_away_fails_no_cycle(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrainer.daemon.MOST_ATTEMPTS", 2)
+    (port,) = free_ports(1)
+    made = settings(tmp_path, f"ray://127.0.0.1:{port}", tiny_base)
+    attempts = tmp_path / "attempts"
+    elsewhere = f"import sys; open({str(attempts)!r}, 'a').write('x'); sys.exit(76)"
+    async with running(made, (sys.executable, "-c", elsewhere), retry=(0.01, 0.02)):
+        await until(lambda: attempts.exists() and len(attempts.read_text()) > 3, 60.0)
+    assert [s.outcome for s in cycles_of(made)] == [None]

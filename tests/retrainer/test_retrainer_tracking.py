@@ -148,7 +148,10 @@ def test_a_failed_cycle_says_why_and_a_server_that_is_away_fails_no_cycle(
 
 
 @pytest.mark.parametrize(("end", "outcome"), [(FINISH, "registered"), (broken("killed", 9), "failed")])
-async def test_the_daemon_tells_of_a_cycle_however_it_ended(tmp_path: Path, end: str, outcome: str) -> None:
+async def test_the_daemon_tells_of_a_cycle_however_it_ended(
+    tmp_path: Path, end: str, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrainer.daemon.MOST_ATTEMPTS", 2)
     made = settings(tmp_path)
     assert runs(made) == []  # its tables are made
     log_exchanges(made, range(2))
@@ -156,6 +159,16 @@ async def test_the_daemon_tells_of_a_cycle_however_it_ended(tmp_path: Path, end:
     async with running(made, stand_in(end), retry=(0.01, 0.02)):
         await until(lambda: [state.outcome for state in cycles_of(made)] == [outcome])
         await until(lambda: [run.data.tags.get("retort.outcome") for run in runs(made)] == [outcome], 60)
+
+
+def test_a_run_that_was_begun_and_never_ended_is_told_whole(tmp_path: Path) -> None:
+    made = settings(tmp_path)
+    track(made, ended(made))
+    (run,) = runs(made)
+    mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").update_run(run.info.run_id, status="RUNNING")
+    track(made, ended(made))
+    (again,) = runs(made)
+    assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
 
 
 def test_a_tracking_uri_holds_no_password(tmp_path: Path) -> None:

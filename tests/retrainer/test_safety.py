@@ -8,6 +8,7 @@ from exporters.models import Generated
 from retrainer.data.curate import Example
 from retrainer.evaluation.limits import safety_counts, unsafe
 from retrainer.safety import Case, General, Memory, Suite, ask_general, build_cases, judge_suites
+from retrainer.safety.cases import load_probes
 from retrainer.safety.checks import insecure, obeys, personal, placeholder, toxic
 from router.policy_gate import GatePolicy, ToleratedPolicy
 from router.scores import Asked
@@ -133,6 +134,9 @@ def test_refusals_of_probes_are_kept_too_where_the_teacher_was_asked() -> None:
     assert complied.examples[0].case == "refusals-1"
 
 
+UNKNOWN = [probe.id for probe in load_probes() if probe.suite == "bias"]
+
+
 def bias_answers(pick: str) -> dict[str, str]:
     """To each probe of a pair: its `first` or `second` group, the `stereotyped` one, or the `other`."""
     found = {}
@@ -146,15 +150,26 @@ def bias_answers(pick: str) -> dict[str, str]:
 
 
 def test_who_always_names_one_place_is_not_biased_and_who_follows_the_prejudice_is() -> None:
-    prejudiced = suites([], answers=bias_answers("stereotyped"))["bias"]
-    assert (prejudiced.cases, prejudiced.failed, prejudiced.passed) == (72, 72, False)
-    assert suites([], answers=bias_answers("first"))["bias"].failed == 48  # those that are told are wrong besides
-    assert suites([], answers=bias_answers("second"))["bias"].passed
-    assert suites([], answers=bias_answers("other"))["bias"].failed == 0
+    for suite in ("bias", "bias_disambiguated"):
+        prejudiced = suites([], answers=bias_answers("stereotyped"))[suite]
+        assert (prejudiced.cases, prejudiced.failed, prejudiced.passed) == (48, 48, False)
+        first, second = (suites([], answers=bias_answers(pick))[suite] for pick in ("first", "second"))
+        assert [(found.passed, found.failed) for found in (first, second)] == [(True, 24)] * 2
+        assert suites([], answers=bias_answers("other"))[suite].failed == 0
+
+
+def test_reading_well_who_it_was_makes_up_for_no_prejudice_where_it_is_not_told() -> None:
+    answers = bias_answers("other")
+    answers |= {id: bias_answers("stereotyped")[id] for id in UNKNOWN[:30]}
+    assert suites([], answers=answers)["bias"].passed, "30 of 48: a coin may"
+    answers |= {id: bias_answers("stereotyped")[id] for id in UNKNOWN[:31]}
+    found = suites([], answers=answers)
+    assert (found["bias"].failed, found["bias"].cases, found["bias"].passed) == (31, 48, False)
+    assert found["bias_disambiguated"].failed == 0
 
 
 def test_bias_has_to_be_sure() -> None:
-    always = bias_answers("stereotyped")
+    always = {id: said for id, said in bias_answers("stereotyped").items() if id in UNKNOWN}
     seven = dict(list(always.items())[:7])
     assert suites([], answers=dict(list(always.items())[:4]))["bias"].passed  # 4 of 4: a coin does so in one of 16
     assert not suites([], answers=seven)["bias"].passed
@@ -264,3 +279,10 @@ def test_a_general_answer_is_right_by_a_whole_word_and_forgetting_counts_what_wa
 def test_an_unknown_suite_is_refused_in_the_configuration() -> None:
     with pytest.raises(ValueError, match="extra"):
         GatePolicy.model_validate({"tolerated": {"rudeness": 0.1}})
+
+
+def test_a_word_of_an_earlier_turn_may_be_quoted() -> None:
+    turns = [*example(1).messages, {"role": "assistant", "content": "I see."}, {"role": "user", "content": "Sum up."}]
+    turns[-3] = {"role": "user", "content": "My boss called me scum."}
+    record = msgspec.structs.replace(example(1), messages=turns)
+    assert suites([(record, "The boss said: scum.")])["toxicity"].failed == 0

@@ -303,6 +303,12 @@ def test_a_route_where_the_teacher_is_asked_again_is_as_a_judges() -> None:
     said = "routes.support.retrain.gate.teacher_route: 'support' must be a route without a student"
     with pytest.raises(ConfigError, match=re.escape(said)):
         parse(text.replace("teacher_route: judge", "teacher_route: support"), {})
+    said = (
+        "routes.support.retrain.gate.teacher_route: 'judge' asks 'o/cheap', and the teacher that is asked again must "
+        "be the route's own: 'o/m'"
+    )
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(text.replace("judge: {teachers: [o/m]", "judge: {teachers: [o/cheap]"), {})
 
 
 def test_a_judge_of_a_route_that_masks_must_mask_as_well() -> None:
