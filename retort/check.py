@@ -66,7 +66,7 @@ def _named(route: str, policy: RoutePolicy) -> Iterator[tuple[str, str]]:
     if policy.student.recipe not in CLOSED:
         yield f"{student}.base", policy.student.base
     if policy.student.recipe == "auto":
-        yield from ((f"{student}.ladder[{n}]", base) for n, base in enumerate(policy.student.ladder))
+        yield from ((f"{student}.ladder[{n}]", rung.base) for n, rung in enumerate(policy.student.ladder))
     given = policy.retrain.distil
     if given.teacher is not None:
         yield f"{distil}.teacher", given.teacher

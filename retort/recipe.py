@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from exporters.models.devices import SPARE
 from retort.errors import StartError
 from retrainer.errors import BaseModelError
 from retrainer.recipes.check import TRAINED, Checked, check
@@ -57,18 +58,21 @@ def _report(found: Checked, made: Estimate, *, device: int, main: int) -> dict[s
         lacks.append(f"training takes {_gb(made.least)} with one example at a time, and this machine has {_gb(device)}")
     if made.merging > main:
         lacks.append(f"merging takes {_gb(made.merging)} of main memory, and this machine has {_gb(main)}")
+    notes = [*found.notes]
+    if device != main and device < SPARE * 2 * found.shape.weights:
+        notes.append("the GPU has no room for it in bf16: it is evaluated on the processors, which takes long")
     whole = {"least": made.least, "whole": made.whole}
+    found = msgspec.structs.replace(found, notes=notes)
     return {**msgspec.to_builtins(found), "estimate": {**msgspec.to_builtins(made), **whole}, "lacks": lacks}
 
 
-def _print(name: str, method: str, report: dict[str, Any], load: Load) -> None:
+def _print(name: str, recipe: str, report: dict[str, Any], load: Load) -> None:
     shape, made, chosen = report["shape"], report["estimate"], report["settings"]
     here = "" if report["here"] else "; its weights are not on this machine"
     print(f"{name}: {report['base']} ({report['architecture']}, {shape['weights'] / 1e9:.2f} billion weights){here}")
-    rank = (
-        "" if method == "full" else f", r {chosen['rank']}, alpha {chosen['alpha']} on {', '.join(report['targets'])}"
-    )
-    print(f"  recipe    {method}{rank}; rate {chosen['learning_rate']:.2g}, batch {chosen['batch_size']}")
+    whole = chosen["method"] == "full"
+    how = "all weights" if whole else f"r {chosen['rank']}, alpha {chosen['alpha']} on {', '.join(report['targets'])}"
+    print(f"  recipe    {recipe}, {how}; rate {chosen['learning_rate']:.2g}, batch {chosen['batch_size']}")
     print(f"  trains    {shape['trainable']:,} weights ({shape['trainable'] / shape['weights']:.2%})")
     parts = ("weights", "adapters", "gradients", "optimizer", "activations_least")
     sums = ", ".join(f"{part.replace('_least', '')} {_gb(made[part])}" for part in parts)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from retort.errors import StartError
 from retrainer import Cycles, CycleState, Request
 from retrainer.audit import AUDIT, note
-from retrainer.cycle import begin
+from retrainer.begin import begin
 from retrainer.data.joined import Joined, joined_file
 from retrainer.data.suite import suite_file
 from retrainer.state import new_id

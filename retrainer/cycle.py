@@ -18,14 +18,16 @@ import msgspec
 
 from collector import Interactions
 from collector.judge import Ask
+from exporters.models import ArtefactError
 from retrainer.audit import note
-from retrainer.errors import CycleError, NotEnoughExamples, PhaseElsewhere
+from retrainer.begin import begin
+from retrainer.errors import CycleError, NotEnoughExamples, PhaseElsewhere, RetrainerError
 from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict, judge
 from retrainer.evaluation.limits import Evidence, Limits
-from retrainer.generations import earlier, needed, taught_by
-from retrainer.ladder import Rung, Step, ladder_of, rungs
+from retrainer.generations import taught_by
+from retrainer.ladder import BROKEN, Rung, Step, broken, ladder_of, rungs
 from retrainer.phases import Phases
 from retrainer.phases_card import Passed
 from retrainer.phases_gate import Compared
@@ -112,29 +114,6 @@ def run_request(
             raise
 
 
-def begin(config: Config, cycles: Cycles, request: Request) -> CycleState:
-    """A cycle's stored state, written first where it has none: from then on it is found after a restart.
-
-    Raises CycleError for a route without a student.
-    """
-    state = cycles.load(request.cycle_id) or _first(config, cycles, request)
-    note(config.state, cycles.of(request.route))
-    return state
-
-
-def _first(config: Config, cycles: Cycles, request: Request) -> CycleState:
-    policy = config.routes.get(request.route)
-    if policy is None or policy.student is None:
-        known = ", ".join(sorted(n for n, p in config.routes.items() if p.student)) or "none"
-        raise CycleError(f"no route {request.route!r} with a student; there is: {known}")
-    before = earlier(cycles, request.route, policy)
-    given = policy.model_dump(mode="json")
-    state = CycleState(request=request, policy=given, started_at=time.time(), earlier=before)
-    cycles.save(state)
-    cycles.trim(request.route, needed=needed(config, cycles))
-    return state
-
-
 class _Cycle:
     """The order of the phases, and what is stored of each."""
 
@@ -168,12 +147,23 @@ class _Cycle:
         self._phase("dataset", dict[str, Any], lambda: work.dataset(interactions))
         closed = self._phase("closed", dict[str, Any], work.closed)
         again = self._phase("teacher", dict[str, Report], lambda: work.teacher(scorer))
-        tried = rungs(self._student, closed=closed["closed"])
+        tried, climbed = rungs(self._student, closed=closed["closed"]), None
         for rung in tried:
-            climbed = self._climb(rung, interactions, scorer, seams, again, last=rung == tried[-1])
+            if rung.key(BROKEN) in self._state.phases:
+                continue
+            try:
+                climbed = self._climb(rung, interactions, scorer, seams, again, last=rung == tried[-1])
+            except (RetrainerError, ArtefactError) as error:
+                if error.retryable or not rung.name:
+                    raise
+                self._state.phases[rung.key(BROKEN)] = str(error)
+                self._cycles.save(self._state)
+                continue
             if climbed.verdict.lets_through and climbed.assessed is not None:
                 self._publish(climbed, climbed.assessed, seams.send)
                 break
+        if climbed is None:
+            raise CycleError("; ".join(f"{rung}: {why}" for rung, why in broken(self._state).items()))
         return self._result(climbed)
 
     def _work(self, rung: Rung, seams: Seams) -> Phases:
@@ -287,6 +277,7 @@ class _Cycle:
         registered = "register" in self._state.phases
         ladder = ladder_of(self._state)
         refused = [f"{step.rung}: {why}" if len(ladder) > 1 else why for step in ladder for why in step.why]
+        refused += [f"{rung}: could not be made: {why}" for rung, why in broken(self._state).items()]
         reasons = climbed.verdict.reasons if registered else refused
         self.end("registered" if registered else "refused", error="; ".join(reasons) or None)
         return CycleResult(

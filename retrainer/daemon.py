@@ -20,9 +20,9 @@ from contextlib import suppress
 from collector import open_interactions
 from retrainer.ask import answered, asked, waits
 from retrainer.audit import note
+from retrainer.begin import begin
 from retrainer.cancel import cancelled, end
 from retrainer.counting import Count
-from retrainer.cycle import begin
 from retrainer.errors import CycleBusy, CycleError, RetrainerError
 from retrainer.lease import LEASE_SECONDS, Leases, Lost
 from retrainer.pause import Pause

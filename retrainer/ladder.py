@@ -1,9 +1,10 @@
 """The ladder (`student.recipe: auto`): students from cheap to dear, each made only if the one below misses the gate.
 Pure.
 
-    linear -> encoder -> lora on the route's base -> lora on each of `student.ladder`
+    linear -> encoder -> lora on the route's base -> each of `student.ladder`, by lora, qlora or full
 
-The first two are left out where the answers aren't few. What a rung's phases came to is stored under `RUNG.PHASE`, so
+The first two are left out where the answers aren't few. A rung that can't be made (it doesn't fit into memory, its
+export is not its source) is passed over. What a rung's phases came to is stored under `RUNG.PHASE`, so
 that a killed cycle goes on at the phase of the rung where it was.
 """
 
@@ -23,6 +24,7 @@ from router.policy_student import CLOSED, StudentPolicy
 
 AUTO = "auto"
 FOLDER = "rungs"  # in a cycle's folder
+BROKEN = "broken"  # in the place of a phase: why the rung could not be made
 
 
 class Rung(msgspec.Struct, frozen=True):
@@ -87,8 +89,11 @@ def rungs(student: StudentPolicy, *, closed: bool) -> list[Rung]:
     if student.recipe != AUTO:
         return [Rung("", student.recipe, student.base)]
     few = [Rung(name, name, student.base) for name in CLOSED] if closed else []
-    bases = dict.fromkeys((student.base, *student.ladder))
-    return [*few, *(Rung(f"lora-{number}-{_plain(base)}", "lora", base) for number, base in enumerate(bases, 1))]
+    writing = dict.fromkeys([("lora", student.base), *((rung.recipe, rung.base) for rung in student.ladder)])
+    named = [
+        Rung(f"{recipe}-{number}-{_plain(base)}", recipe, base) for number, (recipe, base) in enumerate(writing, 1)
+    ]
+    return few + named
 
 
 def frontier(stored: Mapping[str, Any], *, alone: str) -> list[Step]:
@@ -121,10 +126,16 @@ def ladder_of(state: CycleState) -> list[Step]:
     return frontier(state.phases, alone=state.policy["student"]["recipe"])
 
 
+def broken(state: CycleState) -> dict[str, str]:
+    """By rung, why it could not be made."""
+    return {k.removesuffix(f".{BROKEN}"): why for k, why in state.phases.items() if k.endswith(f".{BROKEN}")}
+
+
 def told_of(state: CycleState) -> list[str]:
     """What a cycle has found of its data, its answers and its students so far."""
     lines = [f"{name}: {said}" for name, said in data_told(state.phases.get("dataset", {})).items()]
-    return lines + (told(state.phases["closed"], ladder_of(state)) if "closed" in state.phases else [])
+    lines += told(state.phases["closed"], ladder_of(state)) if "closed" in state.phases else []
+    return lines + [f"{rung}: could not be made: {why}" for rung, why in broken(state).items()]
 
 
 def told(closed: Mapping[str, Any], ladder: Sequence[Step]) -> list[str]:
@@ -132,7 +143,9 @@ def told(closed: Mapping[str, Any], ladder: Sequence[Step]) -> list[str]:
     if closed["closed"]:
         values = ", ".join(f"{name} ({len(counts)} values)" for name, counts in closed["fields"].items())
         held_out = f", {closed['held_out_covered']} of {closed['held_out']} held out" if closed["held_out"] else ""
-        lines = [f"answers are few: {values}; cover {closed['covered']} of {closed['answers']} learnt from{held_out}"]
+        verbatim = f", {closed['verbatim']} to the byte" if closed["verbatim"] < closed["covered"] else ""
+        covered = f"{closed['covered']} of {closed['answers']} learnt from{verbatim}"
+        lines = [f"answers are few: {values}; cover {covered}{held_out}"]
         lines.append(f"written as {json.dumps(closed['template'], ensure_ascii=False)}")
     else:
         lines = [f"answers are not few: {closed['reason']}"]

@@ -1,8 +1,8 @@
 """What an operator says about a route's student, and about how it learns."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from router.policy_closed import ClosedPolicy
 from router.policy_cycle import Cluster, DriftPolicy, TrackingPolicy
@@ -14,13 +14,27 @@ from router.policy_gate import GatePolicy
 CLOSED = ("linear", "encoder")  # recipes whose student chooses among few answers, from cheap to dear
 
 
+class LadderPolicy(Strict):
+    """A rung of a ladder: a base, and how it learns. A base's name alone learns by LoRA."""
+
+    base: str
+    recipe: Literal["lora", "qlora", "full"] = "lora"
+
+
+LadderRung = Annotated[
+    LadderPolicy, BeforeValidator(lambda given: {"base": given} if isinstance(given, str) else given)
+]
+
+
 class StudentPolicy(Strict):
     """Which model learns, how, and where it is served."""
 
     base: str = "SmolLM2-135M-Instruct"
     engine: str = "local"
     recipe: Literal["lora", "qlora", "full", "linear", "encoder", "auto"] | Recipe = "lora"
-    ladder: tuple[str, ...] = Field((), description="of recipe auto: larger bases, tried after the base, cheap to dear")
+    ladder: tuple[LadderRung, ...] = Field(
+        (), description="of recipe auto: larger bases, tried after the base, cheap to dear"
+    )
     max_prompt_bytes: int = Field(6000, gt=0, description="longer prompts are not eligible for the student")
 
     @model_validator(mode="before")

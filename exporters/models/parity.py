@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from exporters.models.devices import reading_device
 from exporters.models.errors import ExportFailed
 
 # Of answers: what is kept of the source, 200 KB a token at a vocabulary of 50,000. Of one answer: or one would fill it.
@@ -93,12 +94,13 @@ def require(found: Parity, max_kl: float, min_top1: float) -> None:
 
 
 def hf_reader(folder: Path) -> Read:
-    """Reads a dense Hugging Face folder, in float32."""
+    """Reads a dense Hugging Face folder, in float32: on the processors where the GPU has no room for that."""
     import torch  # noqa: PLC0415 - heavy: only an export pays for it
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    device = reading_device(model.get_memory_footprint())
+    model.to(device)
 
     def read(prompt: Tokens, answer: Tokens) -> Any:
         ids = torch.tensor([[*prompt, *answer[:-1]]], device=device)

@@ -117,7 +117,8 @@ def whole(answer: str) -> Parsed:
 
 def _tried(answers: Sequence[str], alike: Sequence[Parsed]) -> Closed:
     """The form of answers of one shape, with their commonest pieces; and how much of all answers it covers."""
-    (pieces, _), *_ = Counter(p.pieces for p in alike).most_common(1)
+    (words, _), *_ = Counter(map(_words, alike)).most_common(1)
+    (pieces, _), *_ = Counter(p.pieces for p in alike if _words(p) == words).most_common(1)
     counts = [Counter(p.values[n] for p in alike) for n in range(len(alike[0].names))]
     kept = [[(v, c) for v, c in counter.most_common() if c >= LEAST_TIMES] for counter in counts]
     names = alike[0].names
@@ -142,7 +143,16 @@ def _tried(answers: Sequence[str], alike: Sequence[Parsed]) -> Closed:
     if found.share < LEAST_SHARE:
         reason = f"values that occur at least twice cover {found.share:.1%} of the answers, less than {LEAST_SHARE:.0%}"
         return msgspec.structs.replace(found, form=None, reason=reason, counts=[])
+    share = sum(_words(p) == words for p in inside) / len(answers)
+    if share < LEAST_SHARE:
+        reason = f"what stands beside the values differs: the same words in {share:.1%}, less than {LEAST_SHARE:.0%}"
+        return msgspec.structs.replace(found, form=None, reason=reason, counts=[])
     return found
+
+
+def _words(parsed: Parsed) -> str:
+    """What stands beside the values, however it is spaced."""
+    return "\0".join("".join(piece.split()) for piece in parsed.pieces)
 
 
 def _open(answers: Sequence[str], reason: str) -> Closed:

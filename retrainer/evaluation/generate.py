@@ -1,32 +1,39 @@
 """Greedy answers from a Hugging Face model, in batches: how the base and the unquantized student are evaluated."""
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from exporters.models import Generated, Messages
+from exporters.models.devices import reading_device
 from exporters.models.genai import Tick
 from retrainer.data.render import Row, common_prefix, opens_thinking, prompt_ids
+from retrainer.errors import OutOfMemory
 from retrainer.evaluation.generator import with_room
 from retrainer.train.batches import IGNORED, collate, completion_logits
 from retrainer.train.ends import end_tokens
+from retrainer.train.step import want_of_memory
 from router import split_thinking
 
 # Measured on the sample task, 2 cores, 256 records: 28 s at 32 a batch, 24 at 64, 20 at 128, 23 at 256.
 MOST_ROWS = 128
 MOST_TOKENS = 8192  # of a batch, so that long prompts fit into memory
+MOST_LOGITS = 2**28  # of a batch, 1 GB: large vocabularies
 
 
 class TorchGenerator:
-    """A causal language model in fp32, from a folder. Batches are sorted by length; a prefix that all prompts share
-    (the system prompt) is computed once."""
+    """A causal language model from a folder, in fp32; in bf16 on a GPU that has room for that alone, and on the
+    processors where it hasn't.
+    Batches are sorted by length, and halved where one doesn't fit into memory; a prefix that all prompts share (the
+    system prompt) is computed once."""
 
     def __init__(self, folder: Path, *, rows: int = MOST_ROWS) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+        self._model = _opened(folder)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._ends = end_tokens(self._model, self._tokenizer)
         self._opened = opens_thinking(self._tokenizer)
@@ -42,7 +49,8 @@ class TorchGenerator:
         drafts: Sequence[str] | None = None,
         tick: Tick | None = None,
     ) -> list[Generated]:
-        """See Generator. With drafts, a first pass keeps those that the model would have given itself."""
+        """See Generator. With drafts, a first pass keeps those that the model would have given itself. Raises
+        OutOfMemory where not even one fits."""
         answers: dict[int, Generated] = {}
 
         def keep(chosen: Sequence[int], found: Sequence[Generated | None]) -> None:
@@ -59,13 +67,15 @@ class TorchGenerator:
                     for i, row in enumerate(rows)
                     if len(row.completion) <= max_new_tokens and self._ends.isdisjoint(row.completion[:-1])
                 ]
-                self._in_batches(fitting, encoded, lambda some: keep(some, self._check([rows[i] for i in some])))
+                said = [len(row.completion) for row in rows]
+                self._in_batches(fitting, encoded, said, lambda some: keep(some, self._check([rows[i] for i in some])))
             open_ = [i for i in range(len(encoded)) if i not in answers]
             if open_:
                 self._share([encoded[i] for i in open_])
                 self._in_batches(
                     open_,
                     encoded,
+                    [1] * len(encoded),
                     lambda some: keep(some, self._answer([encoded[i] for i in some], max_new_tokens)),
                 )
         return [answers[i] for i in range(len(encoded))]
@@ -75,13 +85,36 @@ class TorchGenerator:
         return len(self._tokenizer.encode(answer, add_special_tokens=False))
 
     def _in_batches(
-        self, chosen: Sequence[int], encoded: Sequence[list[int]], work: Callable[[list[int]], None]
+        self,
+        chosen: Sequence[int],
+        encoded: Sequence[list[int]],
+        predicted: Sequence[int],
+        work: Callable[[list[int]], None],
     ) -> None:
+        """`predicted`: of how many tokens of each there are logits at once."""
         by_length = sorted(chosen, key=lambda i: len(encoded[i]), reverse=True)
         while by_length:
-            size = max(1, min(self._rows, MOST_TOKENS // len(encoded[by_length[0]])))
-            work(by_length[:size])
-            by_length = by_length[size:]
+            size = min(self._rows, MOST_TOKENS // len(encoded[by_length[0]]))
+            most = max(predicted[i] for i in by_length[: max(1, size)])
+            size = max(1, min(size, MOST_LOGITS // (most * self._model.config.get_text_config().vocab_size)))
+            if self._worked(work, by_length[:size]):
+                by_length = by_length[size:]
+
+    def _worked(self, work: Callable[[list[int]], None], some: list[int]) -> bool:
+        """Whether they fitted into memory; else batches are smaller from now on."""
+        try:
+            work(some)
+        except RuntimeError as error:
+            if not want_of_memory(error):
+                raise
+            if len(some) == 1:
+                raise OutOfMemory("one example doesn't fit into memory while it is evaluated") from error
+        else:
+            return True
+        self._rows = len(some) // 2  # outside of the handler: its traceback holds the tensors that are too many
+        gc.collect()
+        clear_device_cache()
+        return False
 
     def _draft(self, text: str) -> list[int]:
         return [*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id]
@@ -174,7 +207,15 @@ class TorchGenerator:
 
 def _greatest(logits: torch.Tensor) -> torch.Tensor:
     """The natural log probability of the likeliest token, [...] of [..., vocabulary]."""
-    return logits.max(dim=-1).values - logits.logsumexp(dim=-1)
+    return logits.max(dim=-1).values.float() - logits.float().logsumexp(dim=-1)
+
+
+def _opened(folder: Path) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    for dtype in (torch.float32, torch.bfloat16):
+        if reading_device(model.num_parameters() * dtype.itemsize) == "cuda":
+            return model.to("cuda", dtype)
+    return model
 
 
 def longest_answer(tokenizer: Any, answers: Sequence[str]) -> int:

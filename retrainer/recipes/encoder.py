@@ -22,6 +22,7 @@ from retrainer.evaluation.generator import Generator
 from retrainer.job import Job
 from retrainer.recipes import linear
 from retrainer.recipes.closed import ClosedRecipe, Task, fields_of, settings_of, temperatures
+from router.policy_closed import ClosedPolicy
 
 DENSE = "dense.safetensors"
 MOST_COMPARED = 256  # texts that an export is compared on
@@ -126,7 +127,7 @@ def fit(task: Task, folder: Path) -> dict[str, Any]:
     return {
         **told,
         "settings": {
-            **settings_of(job, *type(job.policy.retrain.closed).model_fields),
+            **settings_of(job, *ClosedPolicy.model_fields),
             **msgspec.to_builtins(settings),
         },
         "temperatures": list(found),

@@ -28,6 +28,11 @@ Units = Callable[[int], float]
 T = TypeVar("T")
 
 
+def want_of_memory(error: RuntimeError) -> bool:
+    """Whether it says that something didn't fit into memory, a GPU's or the main one."""
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+
+
 class Stepper:
     """`parts`: pieces of a batch, doubled when one doesn't fit. `main`: whether this process writes files."""
 
@@ -107,7 +112,7 @@ class Stepper:
             try:
                 return work(numbers)
             except RuntimeError as error:
-                if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+                if not want_of_memory(error):
                     raise
                 if self.parts >= len(numbers) or self.processes > 1:
                     raise OutOfMemory(

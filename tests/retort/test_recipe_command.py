@@ -108,6 +108,19 @@ def test_what_is_too_large_for_this_machine_says_so(
     assert "TOO LARGE merging takes 564 GB" in capsys.readouterr().out
 
 
+def test_a_recipe_that_trains_all_weights_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = str(tiny_model.build(tmp_path / "base"))
+    for name, how in (("hidden", "all weights"), ("logits", "r 16, alpha 32 on ")):
+        file = config(tmp_path, base)
+        made = json.loads(file.read_text())
+        made["routes"]["r"]["student"]["recipe"] = name
+        made["routes"]["r"]["retrain"] = {"distil": {"teacher": base}}
+        file.write_text(json.dumps(made))
+        with pytest.raises(SystemExit, match="0"):
+            main(["recipe", str(file)])
+        assert f"recipe    {name}, {how}" in capsys.readouterr().out
+
+
 def config(folder: Path, base: str, **retrain: Any) -> Path:
     made = {
         "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "distillation_allowed": True}},

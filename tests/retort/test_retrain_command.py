@@ -14,7 +14,7 @@ from retort.errors import StartError
 from retort.retrain import retrain
 from retrainer import Cycles, CycleState, Request, Standing, ask, asked
 from retrainer.ask import answered
-from retrainer.cycle import begin
+from retrainer.begin import begin
 from retrainer.lease import Leases, at_work
 from router import Config, parse
 

@@ -58,6 +58,14 @@ def test_an_answer_in_other_words_is_covered_and_not_verbatim_and_an_unknown_val
     assert known.of('{"b": "x"}') is None
 
 
+def test_answers_that_are_spaced_in_many_ways_are_few_all_the_same() -> None:
+    answers = [json.dumps({"a": "xy"[n % 2]}, indent=n % 5) for n in range(50)]
+    found = detect([*answers, *(f"Sure!\n{answer}" for answer in answers[:5])])
+    assert found.form is not None
+    assert found.form.pieces[0].startswith("{")
+    assert (found.covered, found.verbatim) == (55, 10)
+
+
 def test_a_field_that_is_sometimes_missing_makes_few_whole_answers() -> None:
     answers = ['{"a": "x"}', '{"a": "x", "b": 1}', '{"a": "y"}'] * 10
     found = detect(answers)
@@ -75,6 +83,10 @@ def test_a_field_that_is_sometimes_missing_makes_few_whole_answers() -> None:
         ([json.dumps({"kind": "a", "summary": f"text {n}"}) for n in range(50)], "occurs twice"),
         (["a"] * 40 + [f"b{n}" for n in range(10)], "cover 80.0% of the answers, less than 90%"),
         ([str(n // 2) for n in range(2400)], "an answer takes 1200 values"),
+        (
+            [json.dumps({"label": "ab"[n % 2]}) + f"\nIt is about number {n}." for n in range(200)],
+            "what stands beside the values differs: the same words in 0.5%, less than 90%",
+        ),
     ],
 )
 def test_open_answers_are_told_with_the_reason(answers: list[str], reason: str) -> None:

@@ -19,9 +19,10 @@ from exporters.models import Store
 from exporters.models.encoder_onnx import packaged_encoder
 from gateway.engines.child import Child
 from gateway.engines.probe import probe
-from retrainer.errors import CycleError
-from retrainer.ladder import rungs, told
+from retrainer.errors import CycleError, OutOfMemory
+from retrainer.ladder import rungs, told, told_of
 from retrainer.progress import silent
+from retrainer.state import Cycles
 from retrainer.train import encoder
 from retrainer.train.loop import LoopSettings
 from router.policy_student import StudentPolicy
@@ -124,6 +125,32 @@ def test_a_killed_ladder_goes_on_at_the_rung_where_it_was(tmp_path: Path) -> Non
     assert "; refused: the student's agreement is " in refused
     assert passed.endswith("; passed (whole)")
     assert "  not looked at: saving: no price of the teacher's answers (upstreams.NAME.prices) is known" in unknown
+
+
+def test_a_rung_that_can_not_be_made_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bench(tmp_path, "auto", records=320, closed={"strength": 1e-6, "epochs": 0})
+    monkeypatch.setattr("retrainer.recipes.linear.fit", refuse)
+    with pytest.raises(Killed):
+        made.run("climb", progress=kill_in("encoder.train"))
+    result = made.run("climb")
+    assert (result.outcome, [step.rung for step in result.ladder]) == ("registered", ["encoder"])
+    state = Cycles(made.config.state).load("climb")
+    assert state is not None
+    assert told_of(state)[-1] == "linear: could not be made: too many n-grams"
+
+
+def test_a_ladder_of_which_no_rung_can_be_made_fails_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bench(tmp_path, "auto", records=320)
+    for name in ("linear", "encoder"):
+        monkeypatch.setattr(f"retrainer.recipes.{name}.fit", refuse)
+    with pytest.raises(CycleError, match="linear: too many n-grams; encoder: too many n-grams; lora-1-none: "):
+        made.run("climb")
+
+
+def refuse(*given: Any, **named: Any) -> Any:
+    raise OutOfMemory("too many n-grams")
 
 
 def test_where_cheap_rungs_fail_the_ladder_climbs_to_a_language_model(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from daemon_run import config
 
 from retort.cycles import cycles
 from retrainer.audit import note
-from retrainer.cycle import begin, run_request
+from retrainer.begin import begin
+from retrainer.cycle import run_request
 from retrainer.errors import PhaseElsewhere
 from retrainer.evaluation.assess import Assessment
 from retrainer.evaluation.cost import Costs

@@ -12,7 +12,8 @@ from retort.cycles import cycles
 from retort.errors import StartError
 from retrainer.ask import ask
 from retrainer.audit import entries, note
-from retrainer.cycle import begin, run_request
+from retrainer.begin import begin
+from retrainer.cycle import run_request
 from retrainer.errors import NotEnoughExamples
 from retrainer.evaluation.gate import Override
 from retrainer.state import Cycles, CycleState, Request, Standing

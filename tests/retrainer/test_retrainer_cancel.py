@@ -10,7 +10,7 @@ from retort.cancel import cancel_cycle
 from retort.errors import StartError
 from retrainer import Cycles, Request, ask
 from retrainer.audit import entries
-from retrainer.cycle import begin
+from retrainer.begin import begin
 
 
 async def test_a_running_cycle_is_ended_for_good_and_the_next_has_its_turn(

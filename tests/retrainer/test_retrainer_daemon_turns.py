@@ -8,7 +8,7 @@ from daemon_run import config, log_exchanges, running, stand_in, until
 from retrainer_fakes import interaction
 
 from retrainer.ask import ask
-from retrainer.cycle import begin
+from retrainer.begin import begin
 from retrainer.state import Cycles, CycleState, Request
 from router.config import Config
 

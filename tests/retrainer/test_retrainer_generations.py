@@ -9,7 +9,7 @@ import tiny_model
 from test_retrainer_cycle import Bench, Killed, kill_in
 
 from exporters.models import Store, digest
-from retrainer.cycle import begin
+from retrainer.begin import begin
 from retrainer.generations import earlier
 from retrainer.state import Cycles, Request
 from router.config import Config

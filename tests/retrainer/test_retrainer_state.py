@@ -5,7 +5,7 @@ from pathlib import Path
 from daemon_run import broken, config, cycles_of, log_exchanges, running, stand_in, until
 
 from retrainer.ask import ask
-from retrainer.cycle import begin
+from retrainer.begin import begin
 from retrainer.state import Cycles, Request
 from retrainer.worker import EXIT_FAILED
 from router.config import Config

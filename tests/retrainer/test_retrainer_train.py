@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from exporters.models import ExportFailed, merge
 from retrainer.data.render import Row, common_prefix
-from retrainer.errors import CycleError, TrainingDiverged
+from retrainer.errors import CycleError, OutOfMemory, TrainingDiverged
 from retrainer.evaluation.generate import TorchGenerator, longest_answer
 from retrainer.train.batches import IGNORED, collate, order
 from retrainer.train.chat import Settings, adapted, train
@@ -194,6 +194,38 @@ def test_batched_answers_equal_the_models_own_greedy_generation(tiny_base: Path,
     for drafts in (right, right[::-1], ["wrong"] * 12):
         told = TorchGenerator(tiny_base, rows=5).generate(prompts, max_new_tokens=6, drafts=drafts)
         assert [msgspec.structs.replace(answer, drafted=False) for answer in told] == answers
+
+
+def test_batches_that_do_not_fit_into_memory_are_halved(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [tiny_model.messages(n) for n in range(12)]
+    whole = TorchGenerator(tiny_base, rows=8).generate(prompts, max_new_tokens=6)
+    answer, sizes = TorchGenerator._answer, []
+
+    def scarce(self: TorchGenerator, encoded: Any, most: int) -> Any:
+        sizes.append(len(encoded))
+        if len(encoded) > room:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return answer(self, encoded, most)
+
+    monkeypatch.setattr(TorchGenerator, "_answer", scarce)
+    room = 3
+    found = TorchGenerator(tiny_base, rows=8).generate(prompts, max_new_tokens=6)
+    assert [one.text for one in found] == [one.text for one in whole]
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2]
+    room = 0
+    with pytest.raises(OutOfMemory, match="one example doesn't fit into memory while it is evaluated"):
+        TorchGenerator(tiny_base, rows=8).generate(prompts, max_new_tokens=6)
+
+
+def test_a_batch_has_no_more_logits_than_fit(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, sizes = TorchGenerator(tiny_base), []
+    check = generator._check
+    monkeypatch.setattr(generator, "_check", lambda rows: sizes.append(len(rows)) or check(rows))  # type: ignore[func-returns-value]
+    monkeypatch.setattr("retrainer.evaluation.generate.MOST_LOGITS", 3 * 10 * 512)
+    prompts, drafts = [tiny_model.messages(n) for n in range(9)], ["a b c d e f g h i"] * 9
+    generator.generate(prompts, max_new_tokens=40, drafts=drafts)
+    tokens = generator.length(drafts[0]) + 1
+    assert sizes[0] == 30 * 512 // (tokens * generator._model.config.vocab_size)
 
 
 def test_the_longest_answer_leaves_room_to_tell_rambling_from_stopping(tokenizer: Any) -> None:

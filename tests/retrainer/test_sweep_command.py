@@ -10,6 +10,7 @@ import optuna
 import pytest
 from daemon_run import config as configured
 from daemon_run import log_exchanges
+from distil_jobs import job
 from optuna.trial import TrialState
 
 from collector import open_interactions
@@ -22,6 +23,7 @@ from retort.sweep.study import Sweep
 from retort.training_bar import TrainingBar
 from retrainer import Report
 from retrainer.audit import entries
+from retrainer.recipes import RECIPES
 from router import Config, RoutePolicy, open_registry
 
 pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
@@ -43,6 +45,14 @@ def test_what_a_recipe_reads_is_varied_around_what_it_is_now() -> None:
     assert as_yaml("colours", {"lora_rank": 8, "distil.temperature": 4.0, "distil.alpha": 0.7}) == (
         "routes:\n  colours:\n    retrain:\n      lora_rank: 8\n      distil: {temperature: 4, alpha: 0.7}"
     )
+
+
+def test_what_a_student_of_closed_answers_reads_is_seen_while_it_trains(tmp_path: Path) -> None:
+    made = job(tmp_path, tmp_path, "encoder", retrain={"closed": {"epochs": 0}})
+    reads: set[str] = set()
+    made.policy = made.policy.model_copy(update={"retrain": Reads(made.policy.retrain, reads)})
+    settings = RECIPES["encoder"](made).train()["settings"]
+    assert set(present(made.policy, reads, settings)) == {"closed.epochs", "closed.learning_rate", "closed.strength"}
 
 
 class Killed(BaseException):
