@@ -17,6 +17,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import httpx
@@ -25,6 +26,7 @@ import msgspec
 from collector.errors import CollectorError, JudgeFailed, Overloaded
 from router import Config, JudgePolicy, answer_text, split_thinking
 
+PLAINLY: Mapping[str, Any] = MappingProxyType({})  # a request's parameters: none
 SECONDS = 30.0  # for a pair, its wait included: the sender keeps the frame until then
 MOST_WAITING = 16  # pairs of a route, for each call that may run at once
 MOST_REMEMBERED = 4096
@@ -51,9 +53,9 @@ class Ask(Protocol):
     """Where questions go; GatewayClient is the real one."""
 
     async def __call__(
-        self, route: str, messages: Sequence[Mapping[str, str]], *, response_format: Mapping[str, Any] | None = None
+        self, route: str, messages: Sequence[Mapping[str, str]], *, parameters: Mapping[str, Any] = PLAINLY
     ) -> str:
-        """The reply's text. Raises JudgeFailed."""
+        """The reply's text. `parameters`: what the request holds besides. Raises JudgeFailed."""
 
 
 class GatewayClient:
@@ -64,25 +66,27 @@ class GatewayClient:
         self._client = httpx.AsyncClient(base_url=base_url, timeout=SECONDS, trust_env=False, transport=transport)
 
     async def __call__(
-        self, route: str, messages: Sequence[Mapping[str, str]], *, response_format: Mapping[str, Any] | None = None
+        self, route: str, messages: Sequence[Mapping[str, str]], *, parameters: Mapping[str, Any] = PLAINLY
     ) -> str:
-        """See Ask. Neither a temperature nor a length is asked for: some models refuse either."""
-        shape = {} if response_format is None else {"response_format": response_format}
+        """See Ask. By itself it asks for neither a temperature nor a length: some models refuse either."""
         try:
             reply = await self._client.post(
                 "/v1/chat/completions",
-                json={"model": route, "messages": list(messages), **shape},
+                json={**parameters, "model": route, "messages": list(messages)},
                 headers={"x-retort-consent": "no"},
             )
             if reply.status_code != 200:
                 raise JudgeFailed(f"http_{reply.status_code // 100}xx")
-            message = reply.json()["choices"][0]["message"]
+            choice = reply.json()["choices"][0]
+            message, ended = choice["message"], choice.get("finish_reason")
         except httpx.TimeoutException as error:
             raise JudgeFailed("timeout") from error
         except httpx.HTTPError as error:
             raise JudgeFailed("unreachable") from error
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise JudgeFailed("no_completion") from error
+        if ended not in (None, "stop"):  # cut off, or withheld: it says nothing
+            raise JudgeFailed("unfinished")
         return split_thinking(answer_text(message if isinstance(message, Mapping) else None))[1]
 
     async def close(self) -> None:

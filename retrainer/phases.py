@@ -20,7 +20,7 @@ from exporters.models.tool_text import FORM
 from retrainer.data.closed import Choices
 from retrainer.data.configured import options
 from retrainer.data.curate import Example
-from retrainer.data.dataset import build, write
+from retrainer.data.dataset import build, load, write
 from retrainer.data.held_out import digest_of, read_held_out
 from retrainer.data.suite import grow, keep_taught, read_suite, suite_file
 from retrainer.errors import CycleError, NotEnoughExamples
@@ -78,17 +78,21 @@ class Phases:
         building = self._job.dataset.with_name(BUILDING)
         given = self._request.held_out
         how = options(self._config, route, self._policy, building, self._job.progress, held_out=given)
-        if how.suite is not None and how.teachers is not None:
-            keep_taught(how.suite, how.teachers)
-        try:
-            made = build(interactions, route, max_examples=retrain.max_examples, fits=self._recipe.fits, options=how)
-        except NotEnoughExamples:
-            shutil.rmtree(building)  # the cycle ends here
-            raise
-        write(made, self._job.dataset)
+        if self._job.dataset.is_dir():  # of an attempt that was killed before it was noted
+            made = load(self._job.dataset)
+        else:
+            if how.suite is not None and how.teachers is not None:
+                keep_taught(how.suite, how.teachers)
+            try:
+                most = retrain.max_examples
+                made = build(interactions, route, max_examples=most, fits=self._recipe.fits, options=how)
+            except NotEnoughExamples:
+                shutil.rmtree(building)  # the cycle ends here
+                raise
+            write(made, self._job.dataset)
         if how.suite is not None:
             grow(how.suite, made.test, retrain.data.regression)
-        shutil.rmtree(building)
+        shutil.rmtree(building, ignore_errors=True)
         return dict(msgspec.to_builtins(made.manifest))
 
     def closed(self) -> dict[str, Any]:

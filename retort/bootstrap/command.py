@@ -9,6 +9,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -49,25 +50,35 @@ def bootstrap(config: Config, route: str, file: str, options: BootstrapOptions, 
     ask = options.ask or _ask(config, target)
     _check(config, target, ask)
     asked = tasks(file, options)
-    done = Done(Path(config.state) / "bootstrap" / f"{route.encode().hex()}.done")
+    with closing(Done(Path(config.state) / "bootstrap" / f"{route.encode().hex()}.done")) as done:
+        told = _labelled(config, target, ask, asked, done, options)
+    if told is None:
+        return 1
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(told)).decode())
+    else:
+        print("\n".join(told.lines()))
+    return int(bool(told.left_out))
+
+
+def _labelled(
+    config: Config, target: Target, ask: str, asked: Sequence[Task], done: Done, options: BootstrapOptions
+) -> Told | None:
+    """What came of it; None where the user said no. Raises StartError."""
     keys = [key_of(task, target.teacher, target.salt) for task in asked]
     new = {key: task for key, task in zip(keys, asked, strict=True) if key not in done}
-    told = Told(route=route, teacher=target.teacher, tasks=len(set(keys)), before=len(set(keys)) - len(new))
+    told = Told(route=target.route, teacher=target.teacher, tasks=len(set(keys)), before=len(set(keys)) - len(new))
     if new:
         found = estimate(config, target, list(new.values()), options.answer_tokens)
         if not _agreed(found, told, yes=options.yes):
-            return 1
+            return None
         url = options.gateway or _gateway(config)
         try:
             asyncio.run(_run(config, target, new, done, told, url=url, ask=ask, options=options))
         except KeyboardInterrupt:
             print("interrupted: what was labelled is kept; repeat the command to go on", file=sys.stderr)
             raise
-    if as_json:
-        print(msgspec.json.format(msgspec.json.encode(told)).decode())
-    else:
-        print("\n".join(told.lines()))
-    return int(bool(told.left_out))
+    return told
 
 
 async def _run(
@@ -155,4 +166,7 @@ def _agreed(found: Estimate, told: Told, *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise StartError("nobody is here to agree to that; say --yes")
-    return input("Ask? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("Ask? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -2,6 +2,7 @@
 on where this one ended."""
 
 import asyncio
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.progress import MofNCompleteColumn
 
 from collector.record import Usage
 from retort.bar import open_bar
-from retort.bootstrap.prompts import Task
+from retort.bootstrap.prompts import CutShort, Task
 from retort.bootstrap.teacher import Teacher
 from retort.errors import StartError
 from retort.imports import Foreign, Unusable
@@ -19,6 +20,7 @@ from retort.imports.exchange import Target, frame
 from retort.imports.intake import Intake
 
 FAILED_IN_A_ROW = 20  # after so many without an answer between them, something is wrong that asking on won't mend
+_OF_ONE = ("http_400", "http_413", "http_422", "no_user")  # what is wrong with one prompt alone
 
 
 class Told(msgspec.Struct, kw_only=True):
@@ -51,23 +53,33 @@ class Told(msgspec.Struct, kw_only=True):
 
 
 class Done:
-    """Keyed digests of what has been labelled, a line each; no text."""
+    """Keyed digests of what has been labelled, a line each; no text. Raises StartError where another process labels the
+    same route: both would pay for the same."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._keys = set(path.read_text().split("\n")) if path.exists() else set()
+        self._file = path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise StartError("another `retort bootstrap` labels this route; wait for its end") from None
+        self._file.seek(0)
+        self._keys = set(self._file.read().split("\n"))
 
     def __contains__(self, key: str) -> bool:
         return key in self._keys
 
     def add(self, keys: list[str]) -> None:
         """Durably. A line that a crash cut in two is a digest of nothing."""
-        with self._path.open("a") as file:
-            file.write("\n".join(["", *keys, ""]))
-            file.flush()
-            os.fsync(file.fileno())
+        self._file.write("\n".join(["", *keys, ""]))
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._keys.update(keys)
+
+    def close(self) -> None:
+        """Let another process label the route."""
+        self._file.close()
 
 
 class Labelling:
@@ -79,8 +91,9 @@ class Labelling:
         self._teacher, self._target, self._done, self._told = teacher, target, done, told
         self._temperature, self._most = temperature, most
         # Whoever asks waits for the collector: what isn't durable when this process is killed is asked for again.
-        self._answered: asyncio.Queue[tuple[str, list[Foreign]] | None] = asyncio.Queue(most)
+        self._answered: asyncio.Queue[tuple[str | None, list[Foreign]] | None] = asyncio.Queue(most)
         self._failures = 0
+        self._broke: StartError | None = None
 
     async def run(self, state: str, tasks: Mapping[str, Task]) -> None:
         """Ask for all. Raises StartError, Unreachable, CollectorUnavailable."""
@@ -96,6 +109,8 @@ class Labelling:
                         await self._answered.put(None)
                 except* Exception as errors:  # the first says what happened; the others were ended by it
                     raise errors.exceptions[0] from None
+        if self._broke is not None:  # what had been answered is kept
+            raise self._broke
 
     @property
     def _settled(self) -> int:
@@ -103,13 +118,18 @@ class Labelling:
 
     async def _ask(self, waiting: Iterator[tuple[str, Task]]) -> None:
         for key, task in waiting:
+            if self._broke is not None:
+                return
             try:
                 found = await task.run(self._teacher, self._temperature, f"bootstrap-{key}")
             except Unusable as error:
                 self._leave_out(error)
-                self._failures += 1
+                self._failures += str(error) not in _OF_ONE
                 if self._failures >= FAILED_IN_A_ROW:
-                    raise StartError(f"{self._failures} in a row were not answered, the last one: {error}") from error
+                    said = f"{self._failures} in a row were not answered, the last one: {error}"
+                    self._broke = self._broke or StartError(said)
+                if isinstance(error, CutShort):  # what it has said is kept; it is asked for again
+                    await self._answered.put((None, error.exchanges))
             else:
                 self._failures = 0
                 await self._answered.put((key, found))
@@ -125,8 +145,8 @@ class Labelling:
             for item in batch:
                 if item is None:
                     last = True
-                elif await self._send(intake, item[1]):
-                    keys.append(item[0])
+                else:
+                    keys += await self._send(intake, *item)
             await intake.settle()
             self._told.exchanges = intake.durable
             if keys:
@@ -134,16 +154,24 @@ class Labelling:
                 self._told.labelled += len(keys)
             show()
 
-    async def _send(self, intake: Intake, found: list[Foreign]) -> bool:
-        try:
-            # Whatever the provider calls the model that answered: it was asked for this one, and nobody else.
-            made = [frame(one, msgspec.structs.replace(self._target, aliases=one.models)) for one in found]
-        except Unusable as error:
-            self._leave_out(error)
-            return False
-        for exchange in made:
-            await intake.send(exchange)
-        return True
+    async def _send(self, intake: Intake, key: str | None, found: list[Foreign]) -> list[str]:
+        """The key, where it is labelled now: where one exchange of its conversation can be kept."""
+        kept, why = 0, None
+        for one in found:
+            try:
+                # Whatever the provider calls the model that answered: it was asked for this one, and nobody else.
+                made = frame(one, msgspec.structs.replace(self._target, aliases=one.models))
+            except Unusable as error:
+                why = error
+                continue
+            await intake.send(made)
+            kept += 1
+        if key is None:
+            return []
+        if not kept and why is not None:
+            self._leave_out(why)
+            return []
+        return [key]
 
     def _leave_out(self, why: Unusable) -> None:
         self._told.left_out[str(why)] = self._told.left_out.get(str(why), 0) + 1

@@ -16,6 +16,7 @@ from retort.imports.reading import WRONG, Broken, Value, opened, values
 
 Form = Literal["lines", "messages", "scenarios"]
 RECORD = '{"messages": [...]}, the user\'s last'
+_DELIVERY = ("stream", "n")
 CHARACTERS_A_TOKEN = 4.0  # OpenAI's rule of thumb for English
 
 
@@ -43,11 +44,21 @@ class Task(Protocol):
         """About what it costs."""
 
     async def run(self, teacher: Teacher, temperature: float | None, session: str) -> list[Foreign]:
-        """Ask; returns an exchange for every answer. `session` names the conversation. Raises Unusable, Unreachable."""
+        """Ask; returns an exchange for every answer. `session` names the conversation. Raises Unusable (CutShort after
+        the first answer), Unreachable."""
+
+
+class CutShort(Unusable):
+    """A conversation broke off. `exchanges`: before that."""
+
+    def __init__(self, why: Unusable, exchanges: list[Foreign]) -> None:
+        super().__init__(str(why))
+        self.exchanges = exchanges
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """Messages, the user's last, and what else the request holds (tools, response_format, ...)."""
+    """Messages, the user's last, and what else the request holds (tools, response_format, ...): a temperature of its
+    own, too, but not how it was delivered, and one answer."""
 
     messages: list[dict[str, Any]]
     parameters: dict[str, Any] = {}
@@ -80,13 +91,17 @@ def exchange(
         messages=list(messages),
         answer=reply.message,
         parameters=parameters_of(parameters),
-        id=f"{session}:{number}",
+        id=f"{session}:{number}:{_digest(reply.message)}",  # who has it labelled anew gets new exchanges
         models=(reply.model,) if reply.model else (),
         finish_reason=reply.finish_reason,
         usage=reply.usage,
         system_fingerprint=reply.system_fingerprint,
         session=session,
     )
+
+
+def _digest(message: dict[str, Any]) -> str:
+    return blake2b(msgspec.json.encode(message), digest_size=8).hexdigest()
 
 
 def warmth(temperature: float | None) -> dict[str, Any]:
@@ -144,7 +159,8 @@ def _prompt(value: Value, system: str | None) -> Prompt:
     messages = messages_of(value.data.get("messages"))
     if messages[-1]["role"] not in ("user", "tool"):
         raise Unusable("not_the_users_last")
-    return Prompt(_begun(messages, system), parameters_of(value.data))
+    parameters = {name: given for name, given in parameters_of(value.data).items() if name not in _DELIVERY}
+    return Prompt(_begun(messages, system), parameters)
 
 
 def _begun(messages: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:

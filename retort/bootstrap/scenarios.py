@@ -13,7 +13,7 @@ import msgspec
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from retort.bootstrap.prompts import Size, exchange, tokens_of, warmth
+from retort.bootstrap.prompts import CutShort, Size, exchange, tokens_of, warmth
 from retort.bootstrap.teacher import Teacher
 from retort.errors import StartError
 from retort.imports import Foreign, Unusable
@@ -119,9 +119,10 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
         found: list[Foreign] = []
         try:
             await self._talk(teacher, messages, found, parameters, turns=turns, tone=tone, session=session)
-        except Unusable:
+        except Unusable as error:
             if not found:
                 raise
+            raise CutShort(error, found) from error
         if not found:
             raise Unusable("no_user")
         return found

@@ -57,13 +57,14 @@ def _second(config: Config, route: str, policy: RoutePolicy, progress: Progress)
     async def asking() -> AsyncIterator[Again]:
         client = GatewayClient(url)
         try:
-            yield lambda e: client(consistency.route, e.messages, response_format=e.asked.response_format)
+            yield lambda e: client(consistency.route, e.messages, parameters=e.parameters)
         finally:
             await client.close()
 
     return Second(
         asking=asking,
         score=scorer(policy.quality.score, config.state),
+        teacher=config.routes[consistency.route].teachers[0],
         kept=Path(config.state) / "consistency" / f"{route.encode().hex()}.db",
         named=f"{consistency.route} {policy.measure}",
         progress=progress,

@@ -28,14 +28,19 @@ LEAST_WEIGHT = 0.1
 
 
 class Second(msgspec.Struct, frozen=True):
-    """How second answers are had and compared. `kept`: the file of what is known. `named`: says what an agreement
-    depends on besides the texts (the score, the route that is asked)."""
+    """How second answers are had and compared. `teacher`: who gives them. `kept`: the file of what is known. `named`:
+    says what an agreement depends on besides the texts (the score, the route that is asked)."""
 
     asking: Callable[[], AbstractAsyncContextManager[Again]]
     score: Scorer
+    teacher: str
     kept: Path
     named: str
     progress: Progress = silent
+
+    def asks(self, example: Example) -> bool:
+        """Whether it can be asked the same: tools aren't offered again, and another's answer is not its own."""
+        return not example.asked.tools and example.teacher in ("", self.teacher)
 
 
 def agreements(
@@ -47,10 +52,10 @@ def agreements(
     with closing(sqlite3.connect(second.kept, isolation_level=None)) as db:
         db.execute("CREATE TABLE IF NOT EXISTS agreements (key BLOB PRIMARY KEY, value REAL) WITHOUT ROWID")
         failed = asyncio.run(_ask_all(db, second, policy.concurrency, examples))
-        found = [_known(db, second, example) for example in examples]
+        found = [_known(db, second, example) if second.asks(example) else None for example in examples]
     values = [row[0] for row in found if row is not None and row[0] is not None]
     summary = {
-        "asked": len(examples),
+        "asked": sum(map(second.asks, examples)),
         "compared": len(values),
         "agreement": round(sum(values) / len(values), 6) if values else None,
         "contradicted": sum(value < policy.agree_from for value in values),
@@ -65,9 +70,7 @@ async def _ask_all(
     failed: Counter[str] = Counter()
     in_a_row = 0
     meter = Meter(second.progress, "consistency", len(examples))
-    waiting: Iterator[Example] = (
-        e for e in _told(examples, meter) if not e.asked.tools and _known(db, second, e) is None
-    )
+    waiting: Iterator[Example] = (e for e in _told(examples, meter) if second.asks(e) and _known(db, second, e) is None)
 
     async def work(ask: Again) -> None:
         nonlocal in_a_row
@@ -116,5 +119,5 @@ def _known(db: sqlite3.Connection, second: Second, example: Example) -> tuple[fl
 
 
 def _key(second: Second, example: Example) -> bytes:
-    said = msgspec.json.encode([second.named, example.messages, example.answer, example.asked])
+    said = msgspec.json.encode([second.named, example.messages, example.answer, example.parameters])
     return hashlib.sha256(said).digest()

@@ -32,6 +32,11 @@ PLACEHOLDER = re.compile(masking("|".join(ENTITIES)))
 
 Unserved = Callable[[Mapping[str, Any]], bool]  # of a request's body
 
+# What of a request says how its answer is drawn; a seed would draw the same again.
+SAMPLING = (
+    "temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "frequency_penalty", "presence_penalty",
+    "reasoning_effort",
+)  # fmt: skip
 _INVALID = ("invalid_json", "schema", "unknown_tool")
 
 
@@ -58,6 +63,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     teacher's answer, but what somebody said is right. `reasoning`: what the teacher thought before it, to be learnt
     with it; "" where there is none, or it isn't kept. `teacher`: UPSTREAM/MODEL whose answer it is; "" where it is
     nobody's of the route (corrected, imported). `imported`: another system has logged it, or it was made from nothing.
+    `sampling`: how the request wanted its answer drawn, by the API's names.
     """
 
     id: str
@@ -76,11 +82,18 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reasoning: str = ""
     teacher: str = ""
     imported: bool = False
+    sampling: dict[str, Any] = {}
 
     @property
     def said(self) -> str:
         """All that a student learns to say."""
         return written(self.reasoning, self.answer)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a request says besides its messages that asks for an answer such as this one."""
+        form = self.asked.response_format
+        return {**self.sampling, **({} if form is None else {"response_format": form})}
 
     def is_of(self, subject: str, ids: Collection[str]) -> bool:
         """Whether it is of this hashed subject, or was made of one of these records."""
@@ -130,6 +143,8 @@ def _kept(
     teachers: Collection[str] | None,
 ) -> Kept:
     text, refused, reasoning, teacher = correction, False, "", ""
+    if correction is not None and (reason := _invalid(record.request, {"content": correction})):
+        return Kept(None, reason)
     wanted = asked(record.request)
     calls = tools and bool(wanted.tools)
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -170,6 +185,7 @@ def _kept(
         reasoning=reasoning,
         teacher=teacher,
         imported=record.source != "",
+        sampling={name: record.request[name] for name in SAMPLING if record.request.get(name) is not None},
     )
     return Kept(example, None, refused)
 

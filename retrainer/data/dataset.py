@@ -60,7 +60,7 @@ def build(
             selected = select(work.db, policy, max_examples=max_examples, second=options.second)
             made = Writing(work, options, folder, owner).all(selected, route=route, settings=settings, files=files)
             work.groups.remember()
-            end = work.tally.end
+            end, largest = work.tally.end, work.groups.largest()
         finally:
             work.close()  # what was read is kept; the selection, which wasn't committed, is made anew next time
     if len(made.train) < LEAST or len(made.validation) + len(made.test) < LEAST:
@@ -68,7 +68,7 @@ def build(
         raise NotEnoughExamples(
             f"route {route!r}: {len(made.train)} examples to train on and {len(made.validation) + len(made.test)} held "
             f"out, of {lineage.read} records; at least {LEAST} of each are needed (in {lineage.groups} groups of "
-            "conversations and near-duplicates, each on one side; dropped: "
+            f"conversations and near-duplicates, each on one side, the largest of {largest} distinct prompts; dropped: "
             f"{', '.join(f'{k} {v.count}' for k, v in lineage.dropped.items()) or 'none'})",
             end=end,
         )

@@ -2,7 +2,8 @@
 
 A record's side never changes: groups are formed in the log's order, each record joining the earliest one that it
 resembles, and a group's side is a hash of its first record's conversation. Which group a conversation has joined is
-remembered, for when that record has gone (see retrainer.data.joined). What may or may not be learnt from is decided
+remembered, and where one of its prompts stands that stands elsewhere, for when that record has gone (see
+retrainer.data.joined). What may or may not be learnt from is decided
 later and has no say in it.
 
 Prompts that share a band of their sketches are compared; of a band that very many share the earliest MOST_COMPARED are
@@ -69,7 +70,7 @@ class Groups:
         """Write what is only in memory yet."""
         self._db.executemany("INSERT INTO hashes VALUES (?, ?)", sorted(self._new.items()))
         self._new.clear()
-        self._db.executemany("INSERT INTO joined VALUES (?, ?)", sorted(self._new_joined.items()))
+        self._db.executemany("INSERT OR IGNORE INTO joined VALUES (?, ?)", sorted(self._new_joined.items()))
         self._new_joined.clear()
         self._db.execute("INSERT INTO main.bands SELECT hash, seq FROM new.bands")
         self._db.execute("DELETE FROM new.bands")
@@ -86,12 +87,18 @@ class Groups:
             return None
         return Place(row[0], row[2], row[3], row[4], bool(row[5]), False)
 
-    def again(self, place: Place, cluster: str) -> None:
+    def again(self, place: Place, key: bytes, cluster: str) -> None:
         """A prompt that is known came in this conversation. One that begins with it joins its group; one that stands
-        elsewhere stays there (what many say in the middle of theirs must not draw them all together)."""
+        elsewhere stays there (what many say in the middle of theirs must not draw them all together), but for the
+        prompt itself."""
+        if place.torn:
+            return
         spoken = _hash(b"conversation", cluster.encode())
-        if not place.torn and self._find(spoken) is None and self._joined.group(spoken) in (None, place.group):
+        talk, before = self._find(spoken), self._joined.group(spoken)
+        if talk is None and before in (None, place.group):
             self._stands(spoken, place)
+        elif (before if talk is None else self._row(talk)[3]) != place.group:
+            self._new_joined[_said(key, cluster)] = place.group
 
     def place(self, key: bytes, cluster: str, sketch: Sketch, *, near: Iterable[int] = ()) -> Place:
         """Give a prompt that isn't known its group. `near`: prompts that mean the same."""
@@ -101,8 +108,9 @@ class Groups:
         spoken = _hash(b"conversation", cluster.encode())
         talk = self._find(spoken)
         before = self._joined.group(spoken) if talk is None else self._row(talk)[3]
-        if before is not None:
-            candidates.insert(0, before)
+        stood = self._joined.group(_said(key, cluster))
+        if stood is not None or before is not None:
+            candidates.insert(0, stood or before or "")
         seq, self._next = self._next, self._next + 1
         torn = len({side(group) for group in candidates}) > 1
         group = candidates[0] if candidates else _group_of(cluster)
@@ -111,12 +119,17 @@ class Groups:
         self._db.execute("INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         self._new.setdefault(_hash(b"prompt", key), seq)
         if not torn:
-            if talk is None:
+            if talk is None and before in (None, group):
                 self._stands(spoken, place)
             full = Counter(band for band, _ in shared)
             fresh = [(band, seq) for band in sketch.bands if full[band] < MOST_COMPARED]
             self._db.executemany("INSERT INTO new.bands VALUES (?, ?)", fresh)
         return place
+
+    def largest(self) -> int:
+        """How many distinct prompts the largest group has."""
+        counts = "SELECT count(*) FROM prompts GROUP BY grp ORDER BY 1 DESC LIMIT 1"
+        return int((self._db.execute(counts).fetchone() or (0,))[0])
 
     def sides(self, sketch: Sketch) -> set[Side]:
         """Where the prompts stand that are near-duplicates of one with this sketch."""
@@ -158,6 +171,11 @@ class Groups:
 def _hash(kind: bytes, value: bytes) -> int:
     """64 bits, signed. Should two conversations ever share them, they are one group."""
     return int.from_bytes(hashlib.blake2b(value, digest_size=8, person=kind).digest(), signed=True)
+
+
+def _said(key: bytes, cluster: str) -> int:
+    """A prompt in a conversation."""
+    return _hash(b"said", key + cluster.encode())
 
 
 def side(group_key: str) -> Side:

@@ -1,6 +1,7 @@
 """What an operator brings along, as JSON lines: records to judge candidates by, safety data ({"messages": [...],
 "answer": "..."}), and right answers to logged requests ({"id": "...", "answer": "..."})."""
 
+import codecs
 import hashlib
 from pathlib import Path
 from typing import TypeVar
@@ -37,7 +38,9 @@ def read_examples(path: Path, what: str) -> list[Example]:
     wrong."""
     prefix = what.replace("_", "-")
     found = []
-    for number, line in enumerate(_read(path, what, _Line, _EXAMPLE), start=1):
+    for number, line in _read(path, what, _Line, _EXAMPLE):
+        if wrong := _wrong(line.messages):
+            raise CycleError(f"{what}: {path} line {number}: {wrong}; a line is {_EXAMPLE}")
         name = line.id or f"{prefix}-{number}"
         found.append(
             Example(
@@ -59,7 +62,7 @@ def read_examples(path: Path, what: str) -> list[Example]:
 def read_corrections(path: Path) -> dict[str, str]:
     """Right answers by request id; of several to one request the last counts. Raises CycleError."""
     lines = _read(path, "corrections", _Correction, '{"id": "...", "answer": "..."}')
-    return {line.id: line.answer for line in lines}
+    return {line.id: line.answer for _, line in lines}
 
 
 def digest_of(what: str, path: Path) -> str:
@@ -71,16 +74,26 @@ def digest_of(what: str, path: Path) -> str:
         raise CycleError(f"{what}: {path} can't be read: {error.strerror}") from error
 
 
-def _read(path: Path, what: str, kind: type[T], form: str) -> list[T]:
+def _wrong(messages: list[dict[str, str]]) -> str:
+    for message in messages:
+        if message.keys() != {"role", "content"} or message["role"] not in ("system", "user", "assistant"):
+            return "a message has a role (system, user or assistant) and a content"
+    return "" if messages and messages[-1]["role"] == "user" else "the last message is the user's"
+
+
+def _read(path: Path, what: str, kind: type[T], form: str) -> list[tuple[int, T]]:
+    """By their numbers; empty lines are none."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     except OSError as error:
         raise CycleError(f"{what}: {path} can't be read: {error.strerror}") from error
     decoder = msgspec.json.Decoder(kind)
     found = []
     for number, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
         try:
-            found.append(decoder.decode(text))
+            found.append((number, decoder.decode(text)))
         except msgspec.MsgspecError as error:
             raise CycleError(f"{what}: {path} line {number}: {error}; a line is {form}") from error
     return found

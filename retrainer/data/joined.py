@@ -2,7 +2,7 @@
 
 A group's key is its first record's. Once retention or an erasure has removed that record, those that had joined it
 would be groups of their own, or join others, and might stand on other sides. No text is kept, only hashes: 64 bits of a
-conversation's keyed hash, and the group's.
+conversation's keyed hash, of that with a prompt of it which stands in another's group, and the group's.
 """
 
 import sqlite3

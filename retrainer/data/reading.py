@@ -11,6 +11,7 @@ from collector.interactions import Interactions
 from collector.record import Interaction
 from retrainer.data.curate import Example, Kept, example_of
 from retrainer.data.filters import Filters, Fits
+from retrainer.data.frames import Frames
 from retrainer.data.groups import Place, side
 from retrainer.data.held_out import read_corrections
 from retrainer.data.meanings import Meanings, Vectors
@@ -38,7 +39,9 @@ class Reading:
         self._work, self._options = work, options
         self._filters = Filters(policy, fits)
         self._corrections = read_corrections(Path(policy.corrections)) if policy.corrections else {}
-        self._frames = work.tally.frames
+        if self._corrections:
+            work.tally.corrections = {"found": 0, **work.tally.corrections, "given": len(self._corrections)}
+        self._frames = Frames(work.tally.frames)
         self._guards = guards(options.suite, options.held_out, self._frames)
         self._meanings: Meanings | None = None
         if policy.semantic is not None:
@@ -82,6 +85,8 @@ class Reading:
         keeps = self._options.policy.reasoning == "keep"
         for offset, record in page:
             tally.read += 1
+            if record.id in self._corrections:
+                tally.corrections["found"] += 1
             if record.answers and record.answers[0].status == 200 and not record.source:
                 tally.production.add(answer_text(record.answers[0].message))
             kept = example_of(
@@ -95,7 +100,7 @@ class Reading:
             )
             found.append((record, offset, kept))
         if len(page) == PAGE:
-            self._frames.learn([kept.messages for _, _, kept in found if kept.messages is not None])
+            self._frames.learn({r.cluster: kept.messages for r, _, kept in found if kept.messages is not None})
         vectors = self._vectors([kept.messages for _, _, kept in found if kept.messages is not None])
         for record, offset, kept in found:
             if kept.messages is None:
@@ -116,7 +121,7 @@ class Reading:
         groups = self._work.groups
         place = groups.known(key)
         if place is not None:
-            groups.again(place, cluster)
+            groups.again(place, key, cluster)
             if not self._guards:
                 return place, ""
         found = sketch(self._frames.text(messages))
@@ -129,9 +134,6 @@ class Reading:
 
     def _keep(self, record: Interaction, example: Example, place: Place, key: bytes, *, kept_out: str) -> None:
         tally = self._work.tally
-        if not example.corrected:
-            teacher = example.teacher or "?"
-            tally.upstreams[teacher] = tally.upstreams.get(teacher, 0) + 1
         tally.scrubbers[record.scrubber] = tally.scrubbers.get(record.scrubber, 0) + 1
         self._work.put(
             example,

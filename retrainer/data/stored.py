@@ -40,11 +40,12 @@ class Dropped(msgspec.Struct, kw_only=True):
 class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Lineage of a data set. `digest`: sha256 over the three files. `first`, `end`: the range of log offsets that was
     read; `feedback_end`: up to where that of what clients reported was. `upstreams`: which teachers' answers it holds,
-    `scrubbers`: by which scrubber versions they went.
+    `scrubbers`: by which scrubber versions went what could be learnt from.
 
     `settings`: of every filter. `files`: sha256 of the files that had a say. `newest_from`: the offset from
     which traffic is the newest, `newest`: how many held-out examples are of it. `imported`: examples of no traffic of
-    this gateway. `added`: examples that are not of the log. `labels`: how far the answers are from production's, see
+    this gateway. `corrections`: of the operator's file, how many are `given`, and how many `found` in the log.
+    `added`: examples that are not of the log. `labels`: how far the answers are from production's, see
     retrainer.data.labels. `consistency`, `weights` (`held_out_*`: of what is measured with), `replayed`: see
     retrainer.data. There is no clock in it.
     """
@@ -67,6 +68,7 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     newest: int = 0
     replayed: int = 0
     corrected: int = 0
+    corrections: dict[str, int] = {}
     imported: int = 0
     feedback_end: int = 0
     added: dict[str, int] = {}

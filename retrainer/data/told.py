@@ -6,13 +6,17 @@ from typing import Any
 
 def told(manifest: Mapping[str, Any]) -> dict[str, str]:
     """By what it is about: how far the answers are from production's, how unevenly examples weigh, whether the teacher
-    says the same again, which answers were left out for their secrets. What there is nothing to say of is left out.
+    says the same again, what became of the operator's files, which answers were left out for their secrets, and how
+    many for what else. What there is nothing to say of is left out.
     `manifest`: as `dataset.json` holds it."""
     said = {
         "answers against production's": _labels(manifest),
         "weights": _weights(manifest.get("weights") or {}),
         "teacher asked again": _consistency(manifest.get("consistency") or {}),
+        "corrections": _corrections(manifest.get("corrections") or {}),
+        "safety examples": _safety(manifest),
         "answers with secrets": _secrets((manifest.get("dropped") or {}).get("secret") or {}),
+        "left out": ", ".join(f"{name} {left['count']}" for name, left in (manifest.get("dropped") or {}).items()),
     }
     return {name: text for name, text in said.items() if text}
 
@@ -24,7 +28,7 @@ def _labels(manifest: Mapping[str, Any]) -> str:
     parts: Mapping[str, Mapping[str, Any]] = manifest.get("labels") or {}
     learnt = parts.get("train") or {}
     if not learnt:
-        return ""
+        return "open text, not compared" if "train" in parts else ""
     field = max(learnt, key=lambda name: (learnt[name]["distance"], name))
     known = {part: found[field] for part, found in parts.items() if field in found}
     told_ = ", ".join(f"{found['distance']:.1%} apart in {part}" for part, found in known.items())
@@ -56,6 +60,21 @@ def _consistency(found: Mapping[str, Any]) -> str:
         f"agrees with itself by {found['agreement']:.1%} on {found['compared']} of {found['asked']} prompts, "
         f"{found['contradicted']} contradicted{lost}"
     )
+
+
+def _corrections(found: Mapping[str, int]) -> str:
+    """Where some name no record that was read."""
+    lost = found.get("given", 0) - found.get("found", 0)
+    return f"{lost} of {found['given']} name no record of the route's that was read" if lost else ""
+
+
+def _safety(manifest: Mapping[str, Any]) -> str:
+    """How many joined, where the route has a file of them."""
+    given = (manifest.get("settings") or {}).get("safety")
+    if not given:
+        return ""
+    learnt = manifest["counts"]["train"]
+    return f"{manifest['added'].get('safety', 0)} beside {learnt} of the log, of the {given['share']:.0%} asked for"
 
 
 def _secrets(found: Mapping[str, Any]) -> str:

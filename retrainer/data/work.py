@@ -11,7 +11,6 @@ import msgspec
 
 from collector.newest import NewestRight
 from retrainer.data.curate import HELD_OUT, Example, Side
-from retrainer.data.frames import Frames
 from retrainer.data.groups import Groups, Place, side
 from retrainer.data.joined import Joined
 from retrainer.data.labels import Labels
@@ -33,7 +32,8 @@ Ends = tuple[int, int]  # offsets, of interactions and of feedback
 class Tally(msgspec.Struct, kw_only=True):
     """What is counted while the log is read. `next`: the offset to go on from; `end`: where reading ends.
     `feedback_next`, `feedback_end`: the same of what clients reported. `production`: what this gateway has
-    served, whoever answered. `frames`: what its prompts stand in."""
+    served, whoever answered. `corrections`: of the operator's file, how many are `given`, and how many `found` in the
+    log. `frames`: what its prompts stand in, see retrainer.data.frames."""
 
     end: int
     feedback_end: int = 0
@@ -41,12 +41,11 @@ class Tally(msgspec.Struct, kw_only=True):
     feedback_next: int = 0
     first: int = 0
     read: int = 0
-    corrected: int = 0
+    corrections: dict[str, int] = {}
     dropped: dict[str, Dropped] = {}
-    upstreams: dict[str, int] = {}
     scrubbers: dict[str, int] = {}
     production: Labels = msgspec.field(default_factory=Labels)
-    frames: Frames = msgspec.field(default_factory=Frames)
+    frames: list[int] = []
 
     def drop(self, reason: str, record_id: str, offset: int, *, part: Side | None) -> None:
         """Count one record that gives no example. `part`: where it would stand, if that is known."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 
 from retrainer.data.curate import SIMILAR, Example, Side
+from retrainer.data.frames import Frames
 from retrainer.data.held_out import read_examples
 from retrainer.data.labels import Labels, shift
 from retrainer.data.minhash import Sketch, sketch
@@ -32,6 +34,7 @@ class Writing:
         self._made = {part: Labels() for part in Side}
         self._newest_from = self._newest_offset()
         self._newest = 0
+        self._upstreams: Counter[str] = Counter()
 
     def all(self, selected: Selected, *, route: str, settings: dict[str, Any], files: dict[str, str]) -> Dataset:
         """Write what was selected. Raises CycleError."""
@@ -59,7 +62,7 @@ class Writing:
             counts={part.value: len(parts[part]) - (part is Side.TRAIN) * added.get("safety", 0) for part in Side},
             groups=self._one(f"SELECT count(DISTINCT grp) {_KEPT}"),
             dropped=self._work.dropped(),
-            upstreams=dict(sorted(tally.upstreams.items())),
+            upstreams=dict(sorted(self._upstreams.items())),
             scrubbers=dict(sorted(tally.scrubbers.items())),
             similar=SIMILAR,
             settings=settings,
@@ -68,6 +71,7 @@ class Writing:
             newest=self._newest,
             replayed=selected.replayed,
             corrected=self._one(f"SELECT count(*) {_KEPT} AND corrected"),
+            corrections=tally.corrections,
             imported=self._one(f"SELECT count(*) {_KEPT} AND imported"),
             feedback_end=tally.feedback_end,
             added=added,
@@ -85,14 +89,16 @@ class Writing:
             example = msgspec.structs.replace(kept, weight=round(raw / mean, 6))
             if part is not Side.TRAIN and not example.imported and example.offset >= self._newest_from:
                 self._newest += 1
+            if not example.corrected:
+                self._upstreams[example.teacher or "?"] += 1
             self._made[part].add(example.answer, example.weight)
             yield example
 
     def _newest_offset(self) -> int:
-        """From where the newest share of the examples of this gateway's own traffic begins."""
-        own = self._one("SELECT count(*) FROM examples WHERE NOT imported")
+        """From where the newest share of the chosen examples of this gateway's own traffic begins."""
+        own = self._one(f"SELECT count(*) {_KEPT} AND NOT imported")
         skipped = own - round(self._options.policy.newest * own)
-        query = "SELECT log_offset FROM examples WHERE NOT imported ORDER BY log_offset LIMIT 1 OFFSET ?"
+        query = f"SELECT log_offset {_KEPT} AND NOT imported ORDER BY log_offset LIMIT 1 OFFSET ?"
         found = self._work.db.execute(query, (skipped,)).fetchone()
         return self._work.tally.end if found is None else int(found[0])
 
@@ -111,11 +117,11 @@ class Writing:
     def _safety(self, policy: SafetyPolicy, count: int) -> list[Example]:
         """So many that they are that share of all; none that is near to what is measured with, or holds a secret."""
         wanted = int(count * policy.share / (1.0 - policy.share))
-        frames = self._work.tally.frames
+        frames = Frames(self._work.tally.frames)
         apart = guards(self._options.suite, self._options.held_out, frames).values()
         given = read_examples(Path(policy.file), "safety")
         drawn = sorted(given, key=lambda e: hashlib.sha256(msgspec.json.encode([e.messages, e.answer])).digest())
-        taken = (e for e in drawn if self._is_apart(sketch(frames.text(e.messages)), apart))
+        taken = (e for e in drawn if self._is_apart(e, sketch(frames.text(e.messages)), apart))
         return list(itertools.islice(filter(self._is_safe, taken), wanted))
 
     def _is_safe(self, example: Example) -> bool:
@@ -125,8 +131,11 @@ class Writing:
         self._work.tally.drop("secret", example.id, example.offset, part=Side.TRAIN)
         return False
 
-    def _is_apart(self, found: Sketch, apart: Collection[Guard]) -> bool:
-        return not any(guard.near(found) for guard in apart) and self._work.groups.sides(found) <= {Side.TRAIN}
+    def _is_apart(self, example: Example, found: Sketch, apart: Collection[Guard]) -> bool:
+        if not any(guard.near(found) for guard in apart) and self._work.groups.sides(found) <= {Side.TRAIN}:
+            return True
+        self._work.tally.drop("near_measured", example.id, example.offset, part=Side.TRAIN)
+        return False
 
     def _one(self, query: str) -> int:
         return int(self._work.db.execute(query).fetchone()[0])

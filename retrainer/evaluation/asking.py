@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,7 +17,6 @@ from retrainer.evaluation.metrics import Metric, bootstrap
 from retrainer.scoring import Scorer
 from router.config import Config
 from router.policy_quality import JudgePolicy
-from router.scores import Asked
 
 T = TypeVar("T")
 CONCURRENCY = 4
@@ -63,20 +62,22 @@ class Gateway:
 
         return asyncio.run(with_client())
 
-    def answers(self, route: str, prompts: Sequence[Messages], asked: Sequence[Asked] = ()) -> list[str | None]:
-        """What a route answers to each, in the form that its request `asked` for; None where no answer came."""
+    def answers(
+        self, route: str, prompts: Sequence[Messages], parameters: Sequence[Mapping[str, Any]] = ()
+    ) -> list[str | None]:
+        """What a route answers to each, with what its request holds besides; None where no answer came."""
 
         async def all_of(ask: Ask) -> list[str | None]:
             limit = asyncio.Semaphore(CONCURRENCY)
 
-            async def one(messages: Messages, form: Asked) -> str | None:
+            async def one(messages: Messages, more: Mapping[str, Any]) -> str | None:
                 async with limit:
                     try:
-                        return await ask(route, messages, response_format=form.response_format)
+                        return await ask(route, messages, parameters=more)
                     except JudgeFailed:
                         return None
 
-            return list(await asyncio.gather(*map(one, prompts, asked or [Asked()] * len(prompts))))
+            return list(await asyncio.gather(*map(one, prompts, parameters or [{}] * len(prompts))))
 
         return self.run(all_of) or [None] * len(prompts)
 
@@ -88,7 +89,7 @@ def teacher_again(gateway: Gateway, route: str | None, judged: Sequence[Example]
     if route is None:
         return None
     judged = [e for e in judged if not e.asked.tools]
-    said = gateway.answers(route, [e.messages for e in judged], [e.asked for e in judged])
+    said = gateway.answers(route, [e.messages for e in judged], [e.parameters for e in judged])
     known = [(e, text) for e, text in zip(judged, said, strict=True) if text is not None]
     if not known:
         return None

@@ -94,14 +94,14 @@ def test_prompts_are_lines_or_messages_and_get_the_system_prompt_that_they_lack(
     lines, messages = tmp_path / "p.txt", tmp_path / "p.jsonl"
     lines.write_text("one\n\n  two \n")
     messages.write_text(
-        '{"messages": [{"role": "system", "content": "own"}, {"role": "user", "content": "a"}], "n": 1, "x": 1}\n'
+        '{"messages": [{"role": "system", "content": "own"}, {"role": "user", "content": "a"}], "seed": 1, "x": 1}\n'
         '{"messages": [{"role": "user", "content": "b"}]}\n'
     )
     assert (form_of("p.txt"), form_of("p.jsonl.gz"), form_of("p.yml")) == ("lines", "messages", "scenarios")
     found = list(read_prompts(str(lines), "lines", "S"))
     assert [[m["content"] for m in p.messages] for p in found] == [["S", "one"], ["S", "two"]]
     own, other = read_prompts(str(messages), "messages", "S")
-    assert ([m["content"] for m in own.messages], own.parameters) == (["own", "a"], {"n": 1})
+    assert ([m["content"] for m in own.messages], own.parameters) == (["own", "a"], {"seed": 1})
     assert [m["content"] for m in other.messages] == ["S", "b"]
     messages.write_text('{"messages": [{"role": "assistant", "content": "b"}]}\n')
     with pytest.raises(StartError, match="line 1: not_the_users_last"):
@@ -249,3 +249,13 @@ def test_scenarios_that_can_not_be_say_what_is_wrong(text: str, says: str, tmp_p
     file.write_text(text)
     with pytest.raises(StartError, match=says):
         list(read_scenarios(str(file)))
+
+
+async def test_how_a_recorded_request_was_delivered_is_not_asked_for_again(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "n": 2, "temperature": 0.9}
+    file.write_text(json.dumps(asked) + "\n")
+    gateway = Gateway("yes")
+    (prompt,) = read_prompts(str(file), "messages", None)
+    await prompt.run(gateway.teacher(), 0.3, "s")
+    assert gateway.asked == [{"model": "labels", "messages": asked["messages"], "temperature": 0.9}]

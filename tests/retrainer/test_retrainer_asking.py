@@ -10,6 +10,7 @@ from retrainer_fakes import CountedLog, example, fill, interaction, teacher
 
 from collector import LATEST, Interactions, Stream, open_subjects
 from collector.errors import JudgeFailed
+from collector.judge import PLAINLY
 from exporters.models.processors import processors
 from retrainer.data.curate import Example
 from retrainer.evaluation.asking import Gateway, judged_pairs, teacher_again
@@ -32,12 +33,12 @@ class Says:
 
     def __init__(self, replies: Mapping[str, str]) -> None:
         self._replies = replies
-        self.shapes: list[Mapping[str, Any] | None] = []
+        self.parameters: list[Mapping[str, Any]] = []
 
     async def __call__(
-        self, route: str, messages: Sequence[Mapping[str, str]], *, response_format: Mapping[str, Any] | None = None
+        self, route: str, messages: Sequence[Mapping[str, str]], *, parameters: Mapping[str, Any] = PLAINLY
     ) -> str:
-        self.shapes.append(response_format)
+        self.parameters.append(parameters)
         whole = "\n".join(m["content"] for m in messages)
         for key, reply in self._replies.items():
             if key in whole:
@@ -58,7 +59,7 @@ def test_the_teacher_is_scored_on_what_it_answers_again_and_silence_lowers_nothi
     assert teacher_again(gateway({}), "again", judged, scorer("json_fields", ".")) is None
 
 
-def test_the_teacher_is_asked_again_for_the_form_that_the_request_asked_for() -> None:
+def test_the_teacher_is_asked_again_for_what_the_request_asked_for() -> None:
     schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
     shapes = [
         None,
@@ -66,11 +67,16 @@ def test_the_teacher_is_asked_again_for_the_form_that_the_request_asked_for() ->
         {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
     ]
     judged = [msgspec.structs.replace(example(n), asked=asked({"response_format": s})) for n, s in enumerate(shapes)]
+    judged[1] = msgspec.structs.replace(judged[1], sampling={"temperature": 0.0, "max_tokens": 9})
     says = Says({e.messages[-1]["content"]: e.answer for e in judged})
     again = Gateway(Config.model_validate(CONFIG), says)
     report = teacher_again(again, "again", judged, scorer("json_fields", "."))
     assert report is not None
-    assert says.shapes == shapes
+    assert says.parameters == [
+        {},
+        {"temperature": 0.0, "max_tokens": 9, "response_format": shapes[1]},
+        {"response_format": shapes[2]},
+    ]
 
 
 def test_where_the_gateway_is_on_a_port_that_only_it_knows_nothing_is_asked() -> None:

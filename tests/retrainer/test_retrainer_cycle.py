@@ -324,7 +324,7 @@ def test_a_student_need_not_be_surer_than_the_teacher_is_of_itself(tiny: Path, t
     """No student is surely right in 999 of 1,000 by a hundred records. The teacher is asked once, before training."""
     asked: list[str] = []
 
-    async def ask(route: str, messages: Sequence[Mapping[str, str]], *, response_format: Any = None) -> str:
+    async def ask(route: str, messages: Sequence[Mapping[str, str]], *, parameters: Any = None) -> str:
         asked.append(route)
         return "something else" if len(asked) % 3 == 0 else tiny_model.answer(messages[-1]["content"])
 

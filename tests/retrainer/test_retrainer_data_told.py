@@ -19,7 +19,8 @@ CONSISTENCY = {"asked": 12, "compared": 10, "agreement": 0.925, "contradicted": 
 def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
     even = {"mean": 1.0, "least": 1.0, "most": 1.0, "effective": 1.0}
     assert told({}) == {}
-    assert told({"labels": {"train": {}, "test": {}}, "weights": even, "consistency": None}) == {}
+    assert told({"weights": even, "consistency": None, "dropped": {}, "corrections": {"given": 2, "found": 2}}) == {}
+    assert told({"labels": {"train": {}, "test": {}}}) == {"answers against production's": "open text, not compared"}
 
 
 def test_the_most_shifted_field_the_weights_and_the_teachers_word_are_told() -> None:
@@ -77,4 +78,4 @@ def test_what_was_left_out_for_a_secret_is_told_with_samples_and_what_to_do() ->
     said = told({"dropped": dropped})["answers with secrets"]
     assert said.startswith("3 dropped, which hold a key, password or login that their request doesn't (r4, r9, ...)")
     assert "retrain.data.secrets: keep" in said
-    assert told({"dropped": {"duplicate": dropped["secret"]}}) == {}
+    assert told({"dropped": {"duplicate": dropped["secret"]}}) == {"left out": "duplicate 3"}

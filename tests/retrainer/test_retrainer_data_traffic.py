@@ -1,7 +1,6 @@
 """What a data set is of: whose traffic, which of it students may serve, and that nothing which comes later moves a
 record."""
 
-import random
 from statistics import mean
 from typing import Any
 
@@ -95,26 +94,3 @@ def test_what_is_corrected_measures_for_itself_and_is_learnt_like_the_mean_of_ot
         assert max(audited) / max(plain) == pytest.approx(10.0, rel=1e-3)
         others = mean(weight for n, weight in weights.items() if n < 280)
         assert max(corrected) == pytest.approx(others if name == "train" else max(plain), rel=1e-5)
-
-
-WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "su", "te") for b in ("ran", "bor", "cit", "dul", "fen", "gap")]
-INSTRUCTION = "You read messages of our customers and decide which team they are for. " * 14
-
-
-def framed(number: int, instruction: str = INSTRUCTION) -> list[dict[str, str]]:
-    said = " ".join(random.Random(number).choices(WORDS, k=12))
-    return [{"role": "user", "content": f"{instruction}Message: {said}\nAnswer with the team's name."}]
-
-
-def test_an_instruction_in_the_users_message_does_not_make_requests_alike(route: Route) -> None:
-    fill(route.log, [interaction(n, request={"messages": framed(n)}) for n in range(1200)])
-    changed = "Which team is this message of a customer for? Take care, since many were sent on. " * 10
-    fill(route.log, [interaction(n, request={"messages": framed(n, changed)}) for n in range(1200, 2400)])
-    made = route.made()
-    assert made.manifest.counts["train"] == pytest.approx(0.8 * 2400, rel=0.1)
-    assert made.manifest.groups > 2400 - 30
-    part, whole = sides(route.made(end=2130)), sides(made)
-    assert all(whole[name] == side for name, side in part.items() if name in whole)
-    again = [interaction(3000 + n, request={"messages": framed(n)}, cluster=f"other{n}") for n in range(2)]
-    fill(route.log, [msgspec.structs.replace(r, id=f"again{r.id}") for r in again])
-    assert route.made().manifest.dropped["duplicate"].count == 2

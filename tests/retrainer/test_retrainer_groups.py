@@ -23,7 +23,7 @@ def place(groups: Groups, e: Example) -> Place:
     key = hashlib.sha256(text.encode()).digest()
     known = groups.known(key)
     if known is not None:
-        groups.again(known, e.cluster)
+        groups.again(known, key, e.cluster)
     return known or groups.place(key, e.cluster, sketch(prompt_text(e.messages)))
 
 

@@ -59,6 +59,26 @@ def test_no_record_changes_side_when_the_first_of_its_group_has_gone(
     assert {name for name in there if remembered[name] != whole[name]} == set()
 
 
+def test_a_prompt_in_a_later_conversation_stays_where_it_stood_when_whoever_said_it_first_has_gone(
+    log: CountedLog, keys: SubjectKeys, tmp_path: Path
+) -> None:
+    """Word for word, in conversations that begin with words of their own."""
+    file = joined_file(tmp_path, "colours")
+    records = []
+    for n in range(0, 300, 3):
+        records += [asked(n, words(n)), asked(n + 1, words(n + 1)), asked(2000 + n, words(n), n + 1)]
+    fill(log, records)
+    made = Route(log, keys).made(joined=file)
+    whole = sides(made)
+    later = CountedLog()
+    fill(later, [r for r in records if int(r.id[1:]) % 3 or int(r.id[1:]) >= 2000])
+    alone, remembered = (sides(Route(later, keys).made(joined=path)) for path in (None, file))
+    later.close()
+    there = whole.keys() & remembered.keys() & alone.keys()
+    assert sum(alone[name] != whole[name] for name in there) > 10, "or nothing had to be remembered"
+    assert {name for name in there if remembered[name] != whole[name]} == set()
+
+
 def test_what_resembled_two_sides_draws_nobody_across_when_one_of_them_has_gone(
     log: CountedLog, keys: SubjectKeys, tmp_path: Path
 ) -> None:
