@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import results_file
-from closed_plot import show_all
+from closed_plot import CORE_USD, RUNGS_UP, show_all
 from closed_served import DEFERRED, serve
 from closed_tasks import OUT, Made, intents, make, section
 from selective_replays import LAST
@@ -43,11 +43,11 @@ RELATIVE = {"banking77": 0.617, "clinc150": 0.651}
 AGREEMENT, RISK = 0.994, 0.05
 OF_THE_ORACLE = 0.8
 TIMES = 100.0
-RUNGS, SECTION_RUNGS = CLOSED, (*CLOSED, "lora")
+RUNGS, SECTION_RUNGS = CLOSED, RUNGS_UP
 ONE_BY_ONE = "one by one"
 SIZES = [1200, 5000, 15800]  # examples of the section task
 REQUESTS, SEEDS = 20_000, 3
-ASKED_USD, CORE_USD = (60 * 0.15 + 8 * 0.60) / 1e6, 0.04 / 3600  # of a teacher's answer, of a second on one core
+ASKED_USD = (60 * 0.15 + 8 * 0.60) / 1e6  # of a teacher's answer
 ROOT = Path(__file__).resolve().parent
 
 

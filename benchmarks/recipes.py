@@ -15,7 +15,8 @@ page says by how much.
 
 A killed cell goes on where it was. Cells that benchmarks/results/recipes.json has, made with the same settings, are not
 made again without --anew: all of them take longer than a machine is at hand. `made_by` is a digest of the code that
-made a cell. FOLDER holds packages.jsonl.gz. The table and the picture are docs/recipes.md and docs/recipes.png.
+made a cell, `date` and `cpu` say when and where (earlier ones don't know; the file's own are of when it was last
+written). FOLDER holds packages.jsonl.gz. The table and the picture are docs/recipes.md and docs/recipes.png.
 """
 
 import argparse
@@ -32,7 +33,7 @@ import msgspec
 import results_file
 from recipes_lessons import lost, told
 from recipes_plot import show_all
-from recipes_table import calibration_error, goals, known, table
+from recipes_table import asked_for, calibration_error, goals, known, table
 from recipes_tasks import TASKS, draw
 
 from retrainer.data.curate import Example
@@ -56,7 +57,6 @@ MADE_BY = (
     Path(__file__),
 )
 LEARNT = 1200
-SEEDED, SEEDS = ("lora", "topk", "pruned", "linear", "encoder"), 3
 # SmolLM2's head is a fifth of it and stays: to be 1.8 times as fast, half the layers lose half of their neurons.
 HALF = {"keep_layers": 0.5, "keep_ffn": 0.5}
 WHOLE = (
@@ -179,6 +179,7 @@ def make(part: str, *, bench: Bench) -> dict[str, Any]:
         "speed": speed,
         "steps": sum(stage.get("steps", 0) for stage in stages),
         "train_seconds": sum(stage.get("seconds", 0.0) for stage in stages),
+        **results_file.made(),
     }
 
 
@@ -231,13 +232,7 @@ def times(served: Exported, teacher: Exported, judged: list[Example], most: int)
 
 def costs(only: str) -> dict[str, float]:
     """Every cell, with about how many seconds it takes; a task's teacher first."""
-    found = {}
-    for task in TASKS:
-        found[f"{task}; teacher; 0"] = 900.0
-        for name in (*RECIPES, "lora@int4", "quantized@int4", "unrounded@int4"):
-            if name != "quantized":  # it is `quantized@int4`
-                found |= {f"{task}; {name}; {seed}": 480.0 for seed in range(SEEDS if name in SEEDED else 1)}
-    return {part: cost for part, cost in found.items() if re.search(only, part)}
+    return {part: 900.0 if "; teacher; " in part else 480.0 for part in asked_for() if re.search(only, part)}
 
 
 def show(phase: str, done: int, total: int, left: float | None) -> None:

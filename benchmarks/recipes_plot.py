@@ -12,7 +12,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import results_file
-from recipes_table import goals, known, table, twins, versions
+from recipes_table import asked_for, goals, known, table, twins, versions
 from recipes_tasks import TASKS
 from sklearn.isotonic import IsotonicRegression
 
@@ -32,11 +32,11 @@ SMALLER = ("pruned", "layerwise", "cascade")
 COLOURS = {"closed answers": "#2e8b57", "a smaller model": "#e08214", "a model of the teacher's size": "#1f5fbf"}
 HEAD = """# What the recipes came to
 
-Every recipe with 1,200 examples, judged by {judged} that none has seen. Those that write have {steps} steps of 16 of
-the student's own. What else they train comes on top and is in the seconds: an assistant (`cascade`), a second teacher
-(`ensemble`), an adapter a task (`adapters`, a third of the steps each). Those that choose have a budget of their own:
-`encoder` fits its heads and then has {steps} steps of 32; `linear` is fitted to its optimum and is deterministic: the
-same code gives the same student for every seed.
+{there} of {wanted} cells are measured (a recipe, a task, a seed): with 1,200 examples, judged by {judged} that none has
+seen. Those that write have {steps} steps of 16 of the student's own. What else they train comes on top and is in the
+seconds: an assistant (`cascade`), a second teacher (`ensemble`), an adapter a task (`adapters`, a third of the steps
+each). Those that choose have a budget of their own: `encoder` fits its heads and then has {steps} steps of 32; `linear`
+is fitted to its optimum and is deterministic: the same code gives the same student for every seed.
 
 The teacher is {base} with all its weights trained for twice the steps. `@int4` is served in int4, all
 others in int8. `speed` is how often the student answers in the time of one of the teacher's answers, both taken by
@@ -45,9 +45,9 @@ the seconds of training, are of one core that had other work, too. Agreement (of
 right) is a mean over the seeds, with the lowest and the highest where there are several. Calibration is the expected
 calibration error of an answer's own probability, against whether the whole answer is right.
 {noise}
-Cells were made as time on a machine allowed, while the code went on; below each table is by how many versions of it
-(`made_by`). Each version trained its local teacher anew, so seeds of two versions differ by the teacher, too.
-From [benchmarks/results/recipes.json](../benchmarks/results/recipes.json), which `scripts/bench recipes` writes;
+Cells were made as time on a machine allowed, on several, while the code went on; below each table is by how many
+versions of it (`made_by`). Each version trained its local teacher anew, so seeds of two versions differ by the teacher,
+too. From [benchmarks/results/recipes.json](../benchmarks/results/recipes.json), which `scripts/bench recipes` writes;
 [what each recipe is](distillation.md).
 
 ![Agreement against speed, by task](recipes.png)
@@ -65,7 +65,7 @@ def document(result: Mapping[str, Any]) -> str:
     figures = result["figures"]
     same = twins(figures["cells"])
     noise = NOISE.format(count=len(same), low=same[0], high=same[-1]) if same else ""
-    text = HEAD.format(**figures, noise=noise)
+    text = HEAD.format(**figures, noise=noise, there=len(figures["cells"]), wanted=len(asked_for()))
     for task in TASKS:
         if task not in figures["rows"]:
             continue

@@ -19,11 +19,25 @@ from recipes_tasks import TASKS
 
 from retrainer.evaluation.calibrate import quality
 from retrainer.evaluation.evaluate import Report
+from retrainer.recipes import RECIPES
 from router.policy_student import CLOSED
 
 Rows = dict[str, dict[str, dict[str, float]]]
 
+SEEDED, SEEDS = ("lora", "topk", "pruned", "linear", "encoder"), 3
+ORIGIN = ("made_by", "date", "cpu")  # of a cell, beside its figures
 CANDIDATES, LEAST_SEEDS = ("encoder", "topk", "linear", "pruned", "logits"), 3
+
+
+def asked_for() -> list[str]:
+    """Every cell, `task; recipe; seed`; a task's teacher first."""
+    found = []
+    for task in TASKS:
+        found.append(f"{task}; teacher; 0")
+        for name in (*RECIPES, "lora@int4", "quantized@int4", "unrounded@int4"):
+            if name != "quantized":  # it is `quantized@int4`
+                found += [f"{task}; {name}; {seed}" for seed in range(SEEDS if name in SEEDED else 1)]
+    return found
 
 
 def calibration_error(report: Report) -> float | None:
@@ -53,7 +67,7 @@ def table(cells: Mapping[str, Mapping[str, Any]]) -> Rows:
         names = dict.fromkeys(part.split("; ")[1] for part in cells if part.startswith(f"{task}; "))
         for name in names:
             rows = [row for part, row in cells.items() if part.startswith(f"{task}; {name}; ")]
-            keys = [key for key in rows[0] if key != "made_by" and all(row[key] is not None for row in rows)]
+            keys = [key for key in rows[0] if key not in ORIGIN and all(row[key] is not None for row in rows)]
             found.setdefault(task, {})[name] = {
                 "seeds": len(rows),
                 **{key: mean(row[key] for row in rows) for key in keys},
@@ -89,8 +103,9 @@ def versions(cells: Mapping[str, Mapping[str, Any]], task: str) -> tuple[int, li
 
 
 def goals(rows: Rows) -> list[dict[str, Any]]:
-    """Of those cells that there are; those of a share of the teacher for each task that has both."""
-    found = []
+    """How many cells there are; of those there are, the others, of a share of the teacher for each task that has it."""
+    there = sum(int(row["seeds"]) for by_name in rows.values() for row in by_name.values())
+    found = [results_file.goal("cells measured", there, ">=", len(asked_for()))]
     for task, by_name in rows.items():
         if "teacher" in by_name:
             found += _against_teacher(task, by_name)

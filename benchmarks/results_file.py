@@ -19,6 +19,11 @@ def goal(name: str, value: float, op: str, wanted: float) -> dict[str, Any]:
     return {"name": name, "value": value, "op": op, "goal": wanted, "met": _HOLDS[op](float(value), float(wanted))}
 
 
+def made() -> dict[str, str]:
+    """When and where, for a part that is kept."""
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": _cpu()}
+
+
 def write(name: str, figures: Any, goals: list[dict[str, Any]]) -> None:
     """Write a result, atomically, and print its goals."""
     machine = {

@@ -59,11 +59,13 @@ class Ask(Protocol):
 
 
 class GatewayClient:
-    """Asks a route of the gateway. `base_url`: without /v1."""
+    """Asks a route of the gateway. `base_url`: without /v1. `seconds`: that an answer may take."""
 
-    def __init__(self, base_url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, base_url: str, *, seconds: float = SECONDS, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         # trust_env: a proxy of the environment is for the outside, and the gateway is on this machine.
-        self._client = httpx.AsyncClient(base_url=base_url, timeout=SECONDS, trust_env=False, transport=transport)
+        self._client = httpx.AsyncClient(base_url=base_url, timeout=seconds, trust_env=False, transport=transport)
 
     async def __call__(
         self, route: str, messages: Sequence[Mapping[str, str]], *, parameters: Mapping[str, Any] = PLAINLY

@@ -23,7 +23,8 @@ _EVENTS: tuple[Literal["began"], Literal["ended"]] = ("began", "ended")
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`event`: began | ended. `dataset`, `offsets`: of the data set, where one was built. `seconds`: of its phases,
     each without the attempts that were interrupted. `why`: of an override of the gate. `ladder`: what each student that
-    was tried came to."""
+    was tried came to. `max_steps`, `held_out`: what the request said of the training's length, and of the file to judge
+    by."""
 
     at: float
     event: str
@@ -35,6 +36,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     base: str
     recipe: str
     seed: int
+    max_steps: int | None = None
+    held_out: str | None = None
     why: str | None = None
     dataset: str | None = None
     offsets: tuple[int, int] | None = None
@@ -77,6 +80,8 @@ def _entry(state: CycleState, event: Literal["began", "ended"]) -> Entry:
         base=student.get("base", ""),
         recipe=student.get("recipe", ""),
         seed=state.policy["retrain"]["seed"],
+        max_steps=request.max_steps,
+        held_out=request.held_out,
         why=request.override.why if request.override else None,
     )
     if event == "began":

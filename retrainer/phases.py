@@ -64,7 +64,7 @@ class Phases:
 
     def __init__(self, config: Config, request: Request, job: Job, *, ask: Ask | None = None) -> None:
         self._config, self._request, self._job = config, request, job
-        self._gateway = Gateway(config, ask)
+        self._gateway = Gateway(config, ask, progress=job.progress)
         self._policy, self._folder = job.policy, job.folder
         self._recipe = RECIPES[job.student.recipe](job)
 

@@ -14,6 +14,7 @@ from retrainer.data.joined import joined_file
 from retrainer.data.meanings import Encode
 from retrainer.data.options import Options
 from retrainer.data.suite import suite_file
+from retrainer.evaluation.asking import SECONDS
 from retrainer.progress import Progress
 from retrainer.scoring import scorer
 from router.config import Config
@@ -55,7 +56,7 @@ def _second(config: Config, route: str, policy: RoutePolicy, progress: Progress)
 
     @asynccontextmanager
     async def asking() -> AsyncIterator[Again]:
-        client = GatewayClient(url)
+        client = GatewayClient(url, seconds=SECONDS)
         try:
             yield lambda e: client(consistency.route, e.messages, parameters=e.parameters)
         finally:

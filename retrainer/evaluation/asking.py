@@ -14,12 +14,14 @@ from exporters.models import Generated, Messages
 from retrainer.data.curate import Example
 from retrainer.evaluation.evaluate import Report, evaluate
 from retrainer.evaluation.metrics import Metric, bootstrap
+from retrainer.progress import Meter, Progress, silent
 from retrainer.scoring import Scorer
 from router.config import Config
 from router.policy_quality import JudgePolicy
 
 T = TypeVar("T")
-CONCURRENCY = 4
+CONCURRENCY = 8  # questions at once
+SECONDS = 180.0  # for one answer: a long one that were left out for its length would bend what is measured
 
 log = logging.getLogger("retort.retrainer")
 
@@ -39,8 +41,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 class Gateway:
     """Where an evaluation asks. `ask`: in the gateway's place, for tests."""
 
-    def __init__(self, config: Config, ask: Ask | None = None) -> None:
-        self._config, self._ask = config, ask
+    def __init__(self, config: Config, ask: Ask | None = None, *, progress: Progress = silent) -> None:
+        self._config, self._ask, self._progress = config, ask, progress
 
     def run(self, work: Callable[[Ask], Awaitable[T]]) -> T | None:
         """Let `work` ask; None where the configuration doesn't say where the gateway is."""
@@ -54,7 +56,7 @@ class Gateway:
         async def with_client() -> T:
             if self._ask is not None:
                 return await work(self._ask)
-            client = GatewayClient(url)
+            client = GatewayClient(url, seconds=SECONDS)
             try:
                 return await work(client)
             finally:
@@ -68,14 +70,18 @@ class Gateway:
         """What a route answers to each, with what its request holds besides; None where no answer came."""
 
         async def all_of(ask: Ask) -> list[str | None]:
-            limit = asyncio.Semaphore(CONCURRENCY)
+            limit, meter, done = asyncio.Semaphore(CONCURRENCY), Meter(self._progress, "teacher", len(prompts)), 0
 
             async def one(messages: Messages, more: Mapping[str, Any]) -> str | None:
+                nonlocal done
                 async with limit:
                     try:
                         return await ask(route, messages, parameters=more)
                     except JudgeFailed:
                         return None
+                    finally:
+                        done += 1
+                        meter(done)
 
             return list(await asyncio.gather(*map(one, prompts, parameters or [{}] * len(prompts))))
 

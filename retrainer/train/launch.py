@@ -9,9 +9,14 @@ finished training's checkpoint, from which the cycle goes on alone.
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -60,7 +65,8 @@ def launch(job: Job, method: str, config: str) -> None:
         ) as child,
     ):
         try:
-            failure = _follow(child, job.progress)
+            with forwarding(child) as stopped:
+                failure = _follow(child, job.progress)
         except BaseException:
             child.terminate()
             try:
@@ -70,10 +76,37 @@ def launch(job: Job, method: str, config: str) -> None:
             raise
     if failure is not None:
         raise failure
+    if stopped:
+        raise Interrupted
     if child.returncode != 0:
         lines = log.read_text(errors="replace").split("\n")
         said = next((line for line in reversed(lines) if line.strip()), "nothing")[:MOST_SAID]
         raise LaunchBroke(f"`accelerate launch` ended with status {child.returncode}, its log {log} with: {said}")
+
+
+@contextmanager
+def forwarding(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Pass a SIGTERM on to the processes at once, which have the same time to save as this one. Yields the signals that
+    came. In a process's main thread; elsewhere none come."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def both(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        child.terminate()
+        if callable(before):
+            before(number, frame)
+        elif before == signal.SIG_DFL:
+            raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, both)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _follow(child: subprocess.Popen[bytes], progress: Progress) -> RetrainerError | None:

@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from retrainer_fakes import training_folder, training_job
 from safetensors.torch import load_file
 
 from retrainer.errors import CycleError, Interrupted, LaunchBroke
+from retrainer.train.launch import forwarding
 from retrainer.train.sequence import trained
 from retrainer.train.zero import settings
 
@@ -121,3 +125,25 @@ def test_a_launch_by_deepspeed_without_it_says_so(tiny_base: Path, tmp_path: Pat
     folder = training_folder(tmp_path / "without", tiny_base, launch=str(CONFIGURATIONS / "deepspeed.yaml"))
     with pytest.raises(LaunchBroke, match="DeepSpeed is not installed"):
         trained(training_job(folder), "full")
+
+
+def test_sigterm_reaches_the_processes_at_once(tmp_path: Path) -> None:
+    """While they are in a step, and tell nothing."""
+    mark = tmp_path / "told"
+    code = (
+        "import signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (open({str(mark)!r}, 'w').close(), sys.exit(75)))\n"
+        "print(flush=True)\ntime.sleep(60)\n"
+    )
+    said: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: said.append(number))
+    try:
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+            assert child.stdout
+            child.stdout.readline()
+            with forwarding(child) as came:
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert child.wait(30) == 75
+        assert (came, said, mark.exists()) == ([signal.SIGTERM], [signal.SIGTERM], True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
