@@ -52,7 +52,7 @@ A route with 1,200 examples would have some 150 to choose by: what is certified 
 
 ![Coverage by rung and examples](closed.png)
 
-| examples | student | agreement | oracle | certified | risk | of oracle | after | ms | saved | trained, s | pays after |
+| learnt | student | agreement | oracle | certified | risk | of oracle | after | ms | saved | trained, s | pays after |
 |--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 """
 UNSURE = """

@@ -61,7 +61,7 @@ def _report(found: Checked, made: Estimate, *, device: int, main: int) -> dict[s
     notes = [*found.notes]
     if device != main and device < SPARE * 2 * found.shape.weights:
         notes.append("the GPU has no room for it in bf16: it is evaluated on the processors, which takes long")
-    whole = {"least": made.least, "whole": made.whole}
+    whole = {"least": made.least, "whole": made.whole, "checkpoint": made.checkpoint}
     found = msgspec.structs.replace(found, notes=notes)
     return {**msgspec.to_builtins(found), "estimate": {**msgspec.to_builtins(made), **whole}, "lacks": lacks}
 
@@ -80,6 +80,7 @@ def _print(name: str, recipe: str, report: dict[str, Any], load: Load) -> None:
         f"  memory    {_gb(made['least'])} with one example at a time ({sums}); {_gb(made['whole'])} with a whole batch"
     )
     print(f"  merging   {_gb(made['merging'])} of main memory")
+    print(f"  disk      {_gb(made['checkpoint'])} a checkpoint, twice while one is replaced")
     what = f"{load.examples:,} examples of {load.prompt} + {load.completion} tokens, {load.epochs:g} epoch(s)"
     print(f"  time      about {_duration(made['seconds'])} for {what}, on this machine")
     for note in report["notes"]:

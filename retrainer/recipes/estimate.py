@@ -74,6 +74,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
     @property
+    def checkpoint(self) -> int:
+        """On disk: what learns, and its moments; two of them while one is replaced."""
+        return self.gradients + self.optimizer
+
+    @property
     def least(self) -> int:
         """With one example at a time."""
         return self.weights + self.adapters + self.gradients + self.optimizer + self.activations_least

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from retrainer_fakes import example
 
@@ -78,6 +79,16 @@ def test_a_selective_route_gets_its_thresholds_from_records_that_nothing_was_fit
     assert found.thresholds[0] > found.start.threshold > found.thresholds[-1] == SMALLEST
     assert len(found.shares) == len(found.thresholds)
     assert found.summary()["start"]["threshold"] == found.start.threshold
+
+
+def test_errors_among_what_would_be_served_are_counted(tmp_path: Path) -> None:
+    judged = [example(n) for n in range(600)]
+    report = evaluate(answers(judged), judged, partial(score, "exact"), max_new_tokens=9)
+    cut = [msgspec.structs.replace(o, reason="cut_off") for o in report.outcomes]
+    found = assess(tmp_path, msgspec.structs.replace(report, outcomes=cut), judged, TRAIN, selective=SELECTIVE)
+    assert found.start is not None
+    assert found.start.errors == found.start.accepted > 50
+    assert assessed(tmp_path, 600, selective=SELECTIVE).start == msgspec.structs.replace(found.start, errors=0)
 
 
 @pytest.mark.parametrize(
