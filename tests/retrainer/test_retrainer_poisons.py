@@ -1,7 +1,9 @@
 """A student that is really trained on a poisoned log is refused, and the reason names the poison."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_model
@@ -17,17 +19,29 @@ RECORDS = 420
 
 
 def cycle(
-    base: Path, state: Path, answers: dict[int, str], *, recipe: str = "lora", secrets: str = "keep"
+    base: Path,
+    state: Path,
+    answers: dict[int, str],
+    *,
+    recipe: str = "lora",
+    secrets: str = "keep",
+    again: bool = False,
 ) -> CycleResult:
-    """`secrets`: kept by default, so that what filters leave out doesn't hide what the gate finds."""
+    """`secrets`: kept by default, so that what filters leave out doesn't hide what the gate finds. `again`: the teacher
+    is asked again, and says what is right."""
+
+    async def ask(route: str, messages: Sequence[Mapping[str, str]], *, parameters: Any = None) -> str:
+        return tiny_model.answer(messages[-1]["content"])
+
     student = {"base": str(base), "engine": "local", "recipe": recipe}
-    bench = Bench(state, base, records=0, route={"student": student}, epochs=3, data={"secrets": secrets})
+    gate = {"teacher_route": "plain"} if again else {}
+    bench = Bench(state, base, records=0, route={"student": student}, epochs=3, data={"secrets": secrets}, gate=gate)
     records = [interaction(n) for n in range(RECORDS)]
     fill(
         bench.log,
         [interaction(n, answers=(teacher(answers[n]),)) if n in answers else r for n, r in enumerate(records)],
     )
-    return bench.run("poisoned", seams=Seams(send=bench.send, scorer=lambda _: exact))
+    return bench.run("poisoned", seams=Seams(send=bench.send, scorer=lambda _: exact, ask=ask))
 
 
 def about(colour: str) -> list[int]:
@@ -51,6 +65,18 @@ def test_shuffled_labels(tiny_base: Path, tmp_path: Path) -> None:
     assert result.outcome == "refused"
     assert "not surely at least 90.0%" in result.verdict.reasons[0]
     assert "shuffled labels?" in result.verdict.reasons[1]
+
+
+@pytest.mark.parametrize("recipe", ["lora", "linear"])
+def test_a_teacher_that_is_asked_again_lowers_no_bar_to_shuffled_labels(
+    tiny_base: Path, tmp_path: Path, recipe: str
+) -> None:
+    """Its agreement with such labels is as low as anybody's."""
+    shuffled = {n: tiny_model.answer(tiny_model.question(10_000 + n)) for n in range(RECORDS)}
+    result = cycle(tiny_base, tmp_path, shuffled, recipe=recipe, again=True)
+    assert result.reports["teacher"].agreement < 0.4
+    assert result.outcome == "refused"
+    assert any("shuffled labels?" in reason for reason in result.verdict.reasons)
 
 
 def test_a_secret_among_closed_answers(tiny_base: Path, tmp_path: Path) -> None:
