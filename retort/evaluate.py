@@ -22,6 +22,7 @@ from retort.training_bar import TrainingBar
 from retrainer import Cycles, CycleState, NotEnoughExamples, Request, RetrainerError, told_of
 from retrainer.cycle import run_request
 from retrainer.errors import PhaseElsewhere
+from retrainer.ladder import broken
 from retrainer.phases import Phases
 from retrainer.progress import Progress
 from retrainer.recipes import RECIPES, Job
@@ -140,8 +141,8 @@ def _train(
 
 def _known(state: CycleState) -> Mapping[str, Any]:
     """By phase; `rung`: which student of a ladder that is; `told`: of answers and ladder, for people."""
-    rungs = [name.rpartition(".")[0] for name in state.phases if "." in name]
-    own = f"{rungs[-1]}." if rungs else ""  # of several students, one after the other, the last one is judged
+    rungs = [rung for name in state.phases if (rung := name.rpartition(".")[0]) and rung not in broken(state)]
+    own = f"{rungs[-1]}." if rungs else ""  # of several students the last one that could be made is judged
     known = {
         name.removeprefix(own): result for name, result in state.phases.items() if "." not in name.removeprefix(own)
     }
@@ -152,7 +153,8 @@ def _ask_the_base(
     study: Config, route: str, options: EvaluateOptions, interactions: Interactions, progress: Progress
 ) -> Mapping[str, Any]:
     folder = Path(study.state) / "evaluation"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # the log has grown since
+    folder.mkdir()
     policy = study.routes[route]
     if policy.student is None or policy.student.recipe not in RECIPES:
         raise StartError(f"with --untrained one recipe is asked: say --recipe {'|'.join(RECIPES)}")

@@ -154,7 +154,7 @@ class _Cycle:
             try:
                 climbed = self._climb(rung, interactions, scorer, seams, again, last=rung == tried[-1])
             except (RetrainerError, ArtefactError) as error:
-                if error.retryable or not rung.name:
+                if error.retryable or not rung.name or (rung == tried[-1] and self._state.request.override):
                     raise
                 self._state.phases[rung.key(BROKEN)] = str(error)
                 self._cycles.save(self._state)

@@ -38,6 +38,7 @@ log = logging.getLogger("retort.retrainer")
 POLL_SECONDS = 1.0
 RETRY_SECONDS = (10.0, 3600.0)
 MOST_ATTEMPTS = 10  # over 85 minutes, without any progress: a store may be away so long
+HOPELESS = 24  # times as long, at the longest, where trying again is of little use
 POLL_CANCEL = 0.5
 WORKER = (sys.executable, "-m", "retrainer.worker")
 
@@ -160,14 +161,15 @@ class _Daemon:
         pause = self._pauses[cycle_id]
         pause.grow(self._first_pause, most=self._longest_pause, at=self._cycles.reached(cycle_id))
         log.error("retrainer.cycle_broke", extra={"cycle": cycle_id, "status": code, "error": error})
-        # A cluster that is away says nothing of the cycle, which waits for it.
-        if code == EXIT_FAILED or (code != EXIT_ELSEWHERE and pause.times >= MOST_ATTEMPTS):
+        if code == EXIT_ELSEWHERE:
+            pause.times = 0  # a cluster that is away says nothing of the cycle, which waits for it
+        if code == EXIT_FAILED or pause.times >= MOST_ATTEMPTS:
             del self._pauses[cycle_id]
             self._fail(request, error)
-            if request.reason != "by_hand":
-                least = self._longest_pause if code == EXIT_FAILED else pause.seconds
-                self._pauses[route].grow(least, most=self._longest_pause)
-                log.error("retrainer.paused", extra={"route": route, "seconds": self._pauses[route].seconds})
+            hopeless = code == EXIT_FAILED  # the same examples would most likely end so again
+            least, most = self._longest_pause if hopeless else pause.seconds, self._longest_pause
+            self._pauses[route].grow(least, most=HOPELESS * most if hopeless else most)
+            log.error("retrainer.paused", extra={"route": route, "seconds": self._pauses[route].seconds})
 
     def _fail(self, request: Request, error: str | None) -> None:
         state = next((s for s in self._cycles.of(request.route) if s.request.cycle_id == request.cycle_id), None)

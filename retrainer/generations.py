@@ -48,4 +48,5 @@ def _models(policy: Mapping[str, Any]) -> Iterator[str]:
     for part, keys in ((student, ("base", "ladder")), (distil, ("teacher", "teachers", "assistants"))):
         for key in keys:
             named = part.get(key) or ()
-            yield from (named,) if isinstance(named, str) else named
+            for one in (named,) if isinstance(named, str) else named:
+                yield one["base"] if isinstance(one, Mapping) else one  # a rung, with its recipe

@@ -97,9 +97,10 @@ def rungs(student: StudentPolicy, *, closed: bool) -> list[Rung]:
 
 
 def frontier(stored: Mapping[str, Any], *, alone: str) -> list[Step]:
-    """Quality against cost, of the rungs whose gate has spoken: from a cycle's stored phases. `alone`: the recipe, of a
-    cycle that makes one student."""
+    """Quality against cost, of the rungs whose gate has spoken, and that could be made: from a cycle's stored phases.
+    `alone`: the recipe, of a cycle that makes one student."""
     names = [key.removesuffix("gate").removesuffix(".") for key in stored if key == "gate" or key.endswith(".gate")]
+    names = [name for name in names if f"{name}.{BROKEN}" not in stored]
     steps = [_step(Rung(name, alone, ""), stored) for name in names]
     found = [(step.agreement, cost) for step, cost in zip(steps, costs(steps)[1], strict=True)]
     best = [not any(_better(other, own) for other in found) for own in found]

@@ -66,7 +66,8 @@ async def run_job(
             details = await _until_ended(client, name, stops)
             printed = (await _asked(client, "GET", f"/api/jobs/{name}/logs")).get("logs") or ""
         except httpx.HTTPError as error:
-            raise RayFailed(f"Ray at {address}: {type(error).__name__}: {error}", away=True) from error
+            told = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
+            raise RayFailed(f"Ray at {address}: {type(error).__name__}: {error}", away=not told) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSON of something else, or none
             raise RayFailed(
                 f"what answers at {address} is no Jobs API of Ray ({error!r}); retrain.on is its address, by default "

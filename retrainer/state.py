@@ -178,8 +178,9 @@ class Cycles:
         for state in self.of(route):
             if state.outcome is not None:
                 folder = self.folder(state.request.cycle_id).resolve()
+                kept = _KEPT - {"dataset"} if state.outcome == "failed" else _KEPT
                 for path in folder.iterdir():
-                    if path.name not in _KEPT and not any(path in (other, *other.parents) for other in needed):
+                    if path.name not in kept and not any(path in (other, *other.parents) for other in needed):
                         _remove(path)
 
 

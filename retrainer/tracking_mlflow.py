@@ -13,17 +13,14 @@ _CYCLE = "retort.cycle"
 
 
 def tell(uri: str, name: str, told: Told) -> None:
-    """Make the cycle's run in the experiment `name`, once; one that was begun, and never ended, is told again. Raises
-    what MLflow does."""
+    """Make the cycle's run in the experiment `name`, once. Raises what MLflow does."""
     client = MlflowClient(tracking_uri=uri)
     known = client.get_experiment_by_name(name)
     experiment = known.experiment_id if known else client.create_experiment(name)
-    made = client.search_runs([experiment], filter_string=f"tags.`{_CYCLE}` = '{told.cycle_id}'")
-    if made and made[0].info.status != "RUNNING":
+    if client.search_runs([experiment], filter_string=f"tags.`{_CYCLE}` = '{told.cycle_id}'"):
         return
     begun, ended = round(told.begun * 1000), round(told.ended * 1000)
-    tags = {_CYCLE: told.cycle_id}  # by which it is found again
-    run = made[0] if made else client.create_run(experiment, start_time=begun, tags=tags, run_name=told.cycle_id)
+    run = client.create_run(experiment, start_time=begun, run_name=told.cycle_id)
     metrics = [Metric(key, value, ended, 0) for key, value in _flat(told.numbers)]
     for key, losses in told.curves.items():
         metrics += [Metric(f"{key}.loss", loss, begun, step) for step, loss in enumerate(losses, 1)]

@@ -190,6 +190,12 @@ class Config(Strict):
         found = self.upstreams.get(upstream.partition("/")[0])
         return found is not None and found.distillation_allowed
 
+    def origin(self, teacher: str) -> tuple[str, str]:
+        """Where UPSTREAM/MODEL answers, and as which model: the same under another upstream's name and key."""
+        name, _, model = teacher.partition("/")
+        found = self.upstreams.get(name)
+        return (name if found is None else found.base_url, model)
+
     @model_validator(mode="after")
     def _names(self) -> "Config":
         claimed: dict[str, str] = {}
@@ -241,7 +247,8 @@ def _check_teacher(config: Config, route: str, key: str, again: str) -> None:
     """Another model's answers would say nothing of whether the teacher would give its own again."""
     _check_judge(config, route, key, again)
     own = config.routes[route].teachers
-    others = [teacher for teacher in config.routes[again].teachers if teacher not in own]
+    known = {config.origin(teacher) for teacher in own}
+    others = [teacher for teacher in config.routes[again].teachers if config.origin(teacher) not in known]
     if others:
         raise ValueError(
             f"routes.{route}.{key}: {again!r} asks {', '.join(map(repr, others))}, and the teacher that is asked again "

@@ -20,7 +20,8 @@ from retort.imports.exchange import Target, frame
 from retort.imports.intake import Intake
 
 FAILED_IN_A_ROW = 20  # after so many without an answer between them, something is wrong that asking on won't mend
-_OF_ONE = ("http_400", "http_413", "http_422", "no_user")  # what is wrong with one prompt alone
+# What is wrong with one prompt alone, if others are answered: all have the same parameters.
+_OF_ONE = ("http_400", "http_413", "http_422", "no_user")
 
 
 class Told(msgspec.Struct, kw_only=True):
@@ -92,7 +93,7 @@ class Labelling:
         self._temperature, self._most = temperature, most
         # Whoever asks waits for the collector: what isn't durable when this process is killed is asked for again.
         self._answered: asyncio.Queue[tuple[str | None, list[Foreign]] | None] = asyncio.Queue(most)
-        self._failures = 0
+        self._failures, self._answers = 0, False
         self._broke: StartError | None = None
 
     async def run(self, state: str, tasks: Mapping[str, Task]) -> None:
@@ -124,14 +125,14 @@ class Labelling:
                 found = await task.run(self._teacher, self._temperature, f"bootstrap-{key}")
             except Unusable as error:
                 self._leave_out(error)
-                self._failures += str(error) not in _OF_ONE
+                self._failures += str(error) not in _OF_ONE or not self._answers
                 if self._failures >= FAILED_IN_A_ROW:
                     said = f"{self._failures} in a row were not answered, the last one: {error}"
                     self._broke = self._broke or StartError(said)
                 if isinstance(error, CutShort):  # what it has said is kept; it is asked for again
                     await self._answered.put((None, error.exchanges))
             else:
-                self._failures = 0
+                self._failures, self._answers = 0, True
                 await self._answered.put((key, found))
 
     async def _keep(self, intake: Intake, show: Callable[[], None]) -> None:

@@ -52,7 +52,7 @@ def _second(config: Config, route: str, policy: RoutePolicy, progress: Progress)
     consistency = policy.retrain.data.consistency
     if consistency is None:
         return None
-    url = gateway_url(config)
+    url, asked = gateway_url(config), config.origin(config.routes[consistency.route].teachers[0])
 
     @asynccontextmanager
     async def asking() -> AsyncIterator[Again]:
@@ -65,7 +65,7 @@ def _second(config: Config, route: str, policy: RoutePolicy, progress: Progress)
     return Second(
         asking=asking,
         score=scorer(policy.quality.score, config.state),
-        teacher=config.routes[consistency.route].teachers[0],
+        teachers=[t for t in policy.teachers if config.origin(t) == asked],
         kept=Path(config.state) / "consistency" / f"{route.encode().hex()}.db",
         named=f"{consistency.route} {policy.measure}",
         progress=progress,

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,19 @@ LEAST_WEIGHT = 0.1
 
 
 class Second(msgspec.Struct, frozen=True):
-    """How second answers are had and compared. `teacher`: who gives them. `kept`: the file of what is known. `named`:
-    says what an agreement depends on besides the texts (the score, the route that is asked)."""
+    """How second answers are had and compared. `teachers`: whose they are, by their names. `kept`: the file of what is
+    known. `named`: says what an agreement depends on besides the texts (the score, the route that is asked)."""
 
     asking: Callable[[], AbstractAsyncContextManager[Again]]
     score: Scorer
-    teacher: str
+    teachers: Collection[str]
     kept: Path
     named: str
     progress: Progress = silent
 
     def asks(self, example: Example) -> bool:
         """Whether it can be asked the same: tools aren't offered again, and another's answer is not its own."""
-        return not example.asked.tools and example.teacher in ("", self.teacher)
+        return not example.asked.tools and example.teacher in ("", *self.teachers)
 
 
 def agreements(

@@ -60,10 +60,11 @@ def build(
             selected = select(work.db, policy, max_examples=max_examples, second=options.second)
             made = Writing(work, options, folder, owner).all(selected, route=route, settings=settings, files=files)
             work.groups.remember()
-            end, largest = work.tally.end, work.groups.largest()
+            few = len(made.train) < LEAST or len(made.validation) + len(made.test) < LEAST
+            end, largest = work.tally.end, work.groups.largest() if few else 0
         finally:
             work.close()  # what was read is kept; the selection, which wasn't committed, is made anew next time
-    if len(made.train) < LEAST or len(made.validation) + len(made.test) < LEAST:
+    if few:
         lineage = made.manifest
         raise NotEnoughExamples(
             f"route {route!r}: {len(made.train)} examples to train on and {len(made.validation) + len(made.test)} held "

@@ -148,7 +148,10 @@ class Work:
         kept = dict(self.db.execute("SELECT name, value FROM meta"))
         if kept.get("settings") != self._settings.encode():
             return None
-        tally = msgspec.json.decode(kept["tally"], type=Tally)
+        try:
+            tally = msgspec.json.decode(kept["tally"], type=Tally)
+        except msgspec.MsgspecError:  # another version's
+            return None
         begun = (tally.end, tally.feedback_end)
         return tally if all(wanted in (None, was) for wanted, was in zip(ends, begun, strict=True)) else None
 

@@ -88,7 +88,7 @@ def judge(
     always: list[str] = []
     for name, report in {"student": student, "quantized student": quantized}.items():
         if report is not None:
-            whole += _as_a_whole(name, report, wanted, bar, limits, lowered=evidence.teacher_n > 0)
+            whole += _as_a_whole(name, report, wanted, bar, limits, lowered=wanted < limits.quality)
             always += _in_any_mode(name, report, limits)
             checks[name.split()[0]] = _numbers(report)
     if student.agreement <= base.agreement:

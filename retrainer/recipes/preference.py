@@ -30,8 +30,9 @@ def fit(job: Job, merged: Path) -> dict[str, Any]:
         chosen = [pair.chosen for pair in pairs]
         share = min(1.0, OF_PAIRS * len(job.rows) / len(pairs))
         stage = Stage(
-            name="pairs", start=texts.out, out=merged, rows=chosen, watched=(), share=share, rate=RATE, mean="answers"
-        )
+            name="pairs", start=texts.out, out=merged, rows=chosen, watched=(), share=share, limit=OF_PAIRS, rate=RATE,
+            mean="answers",
+        )  # fmt: skip
         stages.append(train_stage(job, stage, preferring(job, pairs)))
     return {**stages[-1], "pairs": len(pairs), "stages": stages}
 

@@ -149,10 +149,17 @@ def completion_logits(causal: Any, batch: Batch) -> torch.Tensor:
 def own_logits(causal: Any) -> bool:
     """Whether a model's own logits are what `completion_logits` takes for them, of a few of its tokens."""
     ids = torch.arange(1, 9, device=causal.get_input_embeddings().weight.device)[None]
-    with torch.no_grad():
-        states = causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        made = _scaled(causal.config, causal.get_output_embeddings()(states))
-        given = causal(input_ids=ids, use_cache=False).logits
+    heads: list[torch.Tensor] = []
+    hook = causal.get_output_embeddings().register_forward_hook(lambda *seen: heads.append(seen[-1]))
+    mode = causal.training
+    causal.train()  # on some CPUs bitsandbytes repacks its weights in the other mode, and computes wrong gradients then
+    try:
+        with torch.no_grad():
+            given = causal(input_ids=ids, use_cache=False).logits
+    finally:
+        causal.train(mode)
+        hook.remove()
+    made = _scaled(causal.config, heads[-1])
     return bool(torch.allclose(made.float(), given.float(), rtol=1e-2, atol=1e-2 * float(given.float().std())))
 
 

@@ -20,9 +20,10 @@ from exporters.models import sync
 from retrainer.data.render import Row
 from retrainer.errors import BaseModelError
 from retrainer.progress import Progress, silent
-from retrainer.train.batches import IGNORED, Batch, collate, completion_logits, own_logits
+from retrainer.train.batches import IGNORED, Batch, collate, completion_logits
 from retrainer.train.converge import Validation
 from retrainer.train.loop import LoopSettings, Trained, device, plan, run
+from retrainer.train.models import require_own_logits
 from retrainer.train.step import Loss, Units
 
 
@@ -142,11 +143,7 @@ def train(
 def opened(base: Path, settings: Settings) -> Any:
     """A model to train: all its weights, or adapters beside its linear layers. Raises BaseModelError."""
     model = _load(base, settings)
-    if not own_logits(model):
-        raise BaseModelError(
-            f"{base}: {type(model).__name__} makes its logits in a way of its own, so they can't be taken where an "
-            "answer is predicted alone; take another base"
-        )
+    require_own_logits(model, base)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     return model if settings.method == "full" else adapted(model, settings)

@@ -126,7 +126,7 @@ def run(
         now = time.monotonic()
         facts["seconds"] = before + now - began
         last = facts["step"] == len(batches) or watch.converged
-        (due,) = stepper.agree(now - last_saved >= pause)
+        (due,) = stepper.agree(stepper.main and now - last_saved >= pause)  # who writes knows how long that takes
         if due := due or last or facts["step"] % settings.checkpoint_steps == 0:
             save()
             last_saved = time.monotonic()

@@ -7,14 +7,24 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from retrainer.base_models import find
-from retrainer.errors import CycleError
+from retrainer.errors import BaseModelError, CycleError
 from retrainer.job import Job
+from retrainer.train.batches import own_logits
 from retrainer.train.loop import device
 
 
 def open_student(folder: Path) -> Any:
     """A causal language model in fp32."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device())
+
+
+def require_own_logits(model: Any, folder: Path) -> None:
+    """Raises BaseModelError for a model whose logits aren't known where only some are taken."""
+    if not own_logits(model):
+        raise BaseModelError(
+            f"{folder}: {type(model).__name__} makes its logits in a way of its own, so they can't be taken where an "
+            "answer is predicted alone; take another base"
+        )
 
 
 def causal(student: Any) -> Any:
@@ -24,7 +34,10 @@ def causal(student: Any) -> Any:
 
 def open_teacher(job: Job, name: str | None = None) -> Any:
     """A frozen model by its name or folder, by default the route's. Raises CycleError, BaseModelError."""
-    return open_student(teacher_folder(job, name)).eval().requires_grad_(False)
+    folder = teacher_folder(job, name)
+    teacher = open_student(folder).eval().requires_grad_(False)
+    require_own_logits(teacher, folder)
+    return teacher
 
 
 def teacher_folder(job: Job, name: str | None = None) -> Path:

@@ -34,9 +34,16 @@ def trained(job: Job, method: Method) -> dict[str, Any]:
     return {"settings": msgspec.to_builtins(made), **msgspec.to_builtins(done)}
 
 
-def settings(retrain: RetrainPolicy, method: Method, *, max_steps: int | None = None, share: float = 1.0) -> Any:
+def settings(
+    retrain: RetrainPolicy,
+    method: Method,
+    *,
+    max_steps: int | None = None,
+    share: float = 1.0,
+    limit: float | None = None,
+) -> Any:
     """A training's settings (`retrainer.train.chat.Settings`), with the recipe's own where the policy has none.
-    `share`: of the epochs and steps, where a recipe has several trainings."""
+    `share`: of the epochs, where a recipe has several trainings; `limit`: of `max_steps`, by default as much."""
     from retrainer.train.chat import Settings  # noqa: PLC0415 - heavy: torch, peft
 
     adapter: dict[str, Any] = {}
@@ -56,5 +63,5 @@ def settings(retrain: RetrainPolicy, method: Method, *, max_steps: int | None = 
         checkpoint_steps=retrain.checkpoint_steps,
         checkpoint_seconds=retrain.checkpoint_every,
         seed=retrain.seed,
-        max_steps=max(1, round(max_steps * share)) if max_steps else None,
+        max_steps=max(1, round(max_steps * (share if limit is None else limit))) if max_steps else None,
     )

@@ -22,8 +22,8 @@ _DONE = "retort-stage.json"
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """`start`: the folder that the student starts from; `out`: where the trained one will be. `full`: train all
     weights, else a LoRA adapter, which is merged. `rows`: to learn, by default the job's; `watched`: those whose loss
-    says when it is over. `share`: of the epochs (and of `max_steps`) that the route allows; `rate`: of the learning
-    rate. `mean`: over what a step's loss is one."""
+    says when it is over. `share`: of the epochs that the route allows, and of `max_steps` unless `limit` is another;
+    `rate`: of the learning rate. `mean`: over what a step's loss is one."""
 
     name: str
     start: Path
@@ -32,6 +32,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     watched: Sequence[Row] | None = None
     full: bool = False
     share: float = 1.0
+    limit: float | None = None
     rate: float = 1.0
     mean: Literal["tokens", "answers"] = "tokens"
 
@@ -44,7 +45,7 @@ def train_stage(job: Job, stage: Stage, build: Build, *, finish: Callable[[Any],
     folder, method = job.folder / "train" / stage.name, METHODS["full" if stage.full else "lora"]
     rows = job.rows if stage.rows is None else stage.rows
     watched = job.watched_rows if stage.watched is None else stage.watched
-    made = settings(job.policy.retrain, method, share=stage.share, max_steps=job.max_steps)
+    made = settings(job.policy.retrain, method, share=stage.share, limit=stage.limit, max_steps=job.max_steps)
     made = msgspec.structs.replace(made, learning_rate=made.learning_rate * stage.rate)
     torch.manual_seed(made.seed)
     student, examples = opened(stage.start, made), [*rows, *watched]

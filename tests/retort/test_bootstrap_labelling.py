@@ -101,16 +101,21 @@ async def test_an_answer_that_can_not_be_kept_costs_no_other(tmp_path: Path) -> 
     assert told.exchanges == len(exchanges) > 1
 
 
-async def test_prompts_that_are_refused_one_by_one_end_no_run(tmp_path: Path) -> None:
+async def test_prompts_that_are_refused_one_by_one_end_no_run_if_others_are_answered(tmp_path: Path) -> None:
     some = prompts(tmp_path, 2 * FAILED_IN_A_ROW)
 
     def refused(body: dict[str, Any]) -> Any:
         number = int(body["messages"][-1]["content"].split()[-1])
-        return httpx.Response(400) if number < FAILED_IN_A_ROW + 5 else answered("yes")
+        return httpx.Response(400) if 1 < number < FAILED_IN_A_ROW + 7 else answered("yes")
 
     told = await label(tmp_path, Gateway(refused), some)
     assert told.left_out == {"http_400": FAILED_IN_A_ROW + 5}
     assert told.labelled == FAILED_IN_A_ROW - 5
+    told.left_out.clear()
+    all_wrong = Gateway(httpx.Response(400))  # a temperature that the model doesn't take, say
+    with pytest.raises(StartError, match="20 in a row were not answered, the last one: http_400"):
+        await label(tmp_path / "other", all_wrong, some)
+    assert len(all_wrong.asked) <= FAILED_IN_A_ROW + 2
 
 
 async def test_what_was_answered_before_a_run_ended_is_kept(tmp_path: Path) -> None:

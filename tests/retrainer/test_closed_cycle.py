@@ -19,10 +19,14 @@ from exporters.models import Store
 from exporters.models.encoder_onnx import packaged_encoder
 from gateway.engines.child import Child
 from gateway.engines.probe import probe
-from retrainer.errors import CycleError, OutOfMemory
-from retrainer.ladder import rungs, told, told_of
+from retort.evaluate import _known
+from retrainer.begin import begin
+from retrainer.errors import BaseModelError, CycleError, OutOfMemory
+from retrainer.evaluation.gate import Override
+from retrainer.generations import _models, needed
+from retrainer.ladder import ladder_of, rungs, told, told_of
 from retrainer.progress import silent
-from retrainer.state import Cycles
+from retrainer.state import Cycles, Request
 from retrainer.train import encoder
 from retrainer.train.loop import LoopSettings
 from router.policy_student import StudentPolicy
@@ -137,6 +141,39 @@ def test_a_rung_that_can_not_be_made_is_passed_over(tmp_path: Path, monkeypatch:
     state = Cycles(made.config.state).load("climb")
     assert state is not None
     assert told_of(state)[-1] == "linear: could not be made: too many n-grams"
+
+
+def test_a_rung_whose_export_broke_has_passed_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had passed the gate before."""
+    made = bench(tmp_path, "auto", records=320, closed={"epochs": 0})
+    monkeypatch.setattr("retrainer.recipes.linear.Linear.export", refuse)
+    result = made.run("climb")
+    assert (result.outcome, [step.rung for step in result.ladder]) == ("registered", ["encoder"])
+    state = Cycles(made.config.state).load("climb")
+    assert state is not None
+    assert state.phases["linear.gate"]["gate"] == "passed"
+    assert [step.rung for step in ladder_of(state)] == ["encoder"]
+    del state.phases["encoder.gate_quantized"]
+    state.phases |= {"lora-1-none.gate": state.phases["encoder.gate"], "lora-1-none.broken": "no room"}
+    assert _known(state)["rung"] == "encoder", "what `retort evaluate` judges"
+
+
+def test_an_override_of_a_last_rung_that_can_not_be_made_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bench(tmp_path, "auto", records=320)
+    for name in ("linear", "encoder"):
+        monkeypatch.setattr(f"retrainer.recipes.{name}.fit", refuse)
+    with pytest.raises(BaseModelError):
+        made.run("climb", override=Override("me", "why not"), max_steps=1)
+
+
+def test_a_cycle_begins_where_a_route_names_a_ladder(tmp_path: Path) -> None:
+    student = {"recipe": "auto", "base": "none", "ladder": ["/models/a", {"base": "/models/b", "recipe": "qlora"}]}
+    made = bench(tmp_path, "auto", records=40, student=student)
+    for name in ("first", "second"):
+        begin(made.config, Cycles(made.config.state), Request(cycle_id=name, route="colours"))
+    assert {Path("/models/a"), Path("/models/b")} <= needed(made.config, Cycles(made.config.state))
+    old = {"student": {"base": "x", "ladder": ["y"]}}
+    assert list(_models(old)) == ["x", "y"], "as an earlier version stored it"
 
 
 def test_a_ladder_of_which_no_rung_can_be_made_fails_and_says_why(

@@ -301,6 +301,9 @@ def test_a_student_that_lost_pairs_learns_to_prefer_the_teachers_answer(
     texts, lost = (stage["settings"]["learning_rate"] for stage in facts["stages"])
     assert lost == pytest.approx(texts / 40)
     assert [stage["steps"] for stage in facts["stages"]] == [39, 10]  # of 96 * 8 / 16, four fifths and one
+    short = job(tmp_path / "short", tiny_base, "preference", examples=[*wrong[:8], *same], retrain={"epochs": 8})
+    short.max_steps = 10
+    assert [stage["steps"] for stage in trained(short)[1]["stages"]] == [8, 2]
 
     def margin(folder: Path) -> float:
         from retrainer.train.objectives import batch_of

@@ -472,5 +472,8 @@ def test_a_teacher_that_contradicts_its_log_lowers_the_bar_for_nobody(selective:
         steady = report(agreement=0.52, lower=0.495, upper=0.55, constant=0.5)
         reasons = judging(student=steady, quantized=steady, evidence=Evidence(teacher=0.53, teacher_n=300)).reasons
         assert ["shuffled labels?" in reason for reason in reasons] == [True, True], "student, and quantized student"
+        skewed = report(agreement=0.955, lower=0.938, upper=0.97, constant=0.94)
+        sure = Evidence(teacher=1.0, teacher_n=300)
+        assert judging(student=skewed, quantized=skewed, evidence=sure).gate == "passed", "no bar was lowered"
     better = report(agreement=0.56, lower=0.51, upper=0.6, constant=0.5)
     assert judging(student=better, quantized=better, evidence=Evidence(teacher=0.53, teacher_n=300)).gate == "passed"

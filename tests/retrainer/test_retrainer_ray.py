@@ -197,20 +197,33 @@ def test_a_cluster_has_a_host_and_a_port(tmp_path: Path) -> None:
         config(tmp_path / "s", on="ray://somewhere:99999")
 
 
-@pytest.mark.parametrize("answer", [b"<html>It works!</html>", b'{"jobs": []}', b"[3]"])
-async def test_another_service_at_the_address_is_told_and_ends_nothing(tmp_path: Path, answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("status", "answer", "says", "away"),
+    [
+        ("200 OK", b"<html>It works!</html>", "is no Jobs API of Ray", False),
+        ("200 OK", b'{"jobs": []}', "is no Jobs API of Ray", False),
+        ("200 OK", b"[3]", "is no Jobs API of Ray", False),
+        ("401 Unauthorized", b"no", "401 Unauthorized", False),
+        ("404 Not Found", b"no", "404 Not Found", False),
+        ("503 Service Unavailable", b"no", "503 Service Unavailable", True),
+    ],
+)
+async def test_another_service_at_the_address_is_told_and_ends_nothing(
+    tmp_path: Path, status: str, answer: bytes, says: str, away: bool
+) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+        head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(answer)}\r\n\r\n"
+        writer.write(head.encode() + answer)
         await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        with pytest.raises(RayFailed, match=f"what answers at ray://127.0.0.1:{port} is no Jobs API of Ray") as found:
+        with pytest.raises(RayFailed, match=f"ray://127.0.0.1:{port}.*{says}") as found:
             await run_job(f"ray://127.0.0.1:{port}", tmp_path / "order.json", "mine", [asyncio.Event()])
-    assert not found.value.away
+    assert found.value.away is away
 
 
 async def test_a_cluster_that_stays_away_fails_no_cycle(

@@ -161,16 +161,6 @@ async def test_the_daemon_tells_of_a_cycle_however_it_ended(
         await until(lambda: [run.data.tags.get("retort.outcome") for run in runs(made)] == [outcome], 60)
 
 
-def test_a_run_that_was_begun_and_never_ended_is_told_whole(tmp_path: Path) -> None:
-    made = settings(tmp_path)
-    track(made, ended(made))
-    (run,) = runs(made)
-    mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").update_run(run.info.run_id, status="RUNNING")
-    track(made, ended(made))
-    (again,) = runs(made)
-    assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
-
-
 def test_a_tracking_uri_holds_no_password(tmp_path: Path) -> None:
     for uri, says in (("http://me:secret@host", "MLFLOW_TRACKING_PASSWORD"), ("ftp://host", "write http")):
         with pytest.raises(ValidationError, match=says):

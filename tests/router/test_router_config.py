@@ -309,6 +309,12 @@ def test_a_route_where_the_teacher_is_asked_again_is_as_a_judges() -> None:
     )
     with pytest.raises(ConfigError, match=re.escape(said)):
         parse(text.replace("judge: {teachers: [o/m]", "judge: {teachers: [o/cheap]"), {})
+    upstream = 'o: {base_url: "http://x", api_key: sk-o, distillation_allowed: true}'
+    clients = upstream.replace("sk-o", "passthrough")
+    assert upstream in text
+    named = text.replace(upstream, f"{clients}\n  own: {upstream.removeprefix('o: ')}")
+    named = named.replace("judge: {teachers: [o/m]", "judge: {teachers: [own/m]")
+    assert parse(named, {}).routes["judge"].teachers == ("own/m",), "the same model, with a key of its own"
 
 
 def test_a_judge_of_a_route_that_masks_must_mask_as_well() -> None:
