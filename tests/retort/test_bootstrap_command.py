@@ -172,7 +172,11 @@ def check_log(config: Path) -> None:
     assert evidence(config.parent) == []
     with open_interactions(parse(config.read_text(), {})) as interactions:
         dataset = build(interactions, "colours", max_examples=1000)
-    assert dataset.manifest.upstreams == {"up/m": 127}
+    kept = sum(dataset.manifest.counts.values())
+    same = sum(dropped.count for dropped in dataset.manifest.dropped.values())
+    assert kept + same == 127
+    assert dataset.manifest.dropped.keys() <= {"duplicate"}, "two conversations may begin with the same words"
+    assert dataset.manifest.upstreams == {"up/m": kept}
     for file in (config.parent / "state").rglob("*"):
         assert not file.is_file() or b"Wintergerst" not in file.read_bytes(), file
     assert "Wintergerst" not in repr(found)
