@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import results_file
-from closed_plot import CORE_USD, RUNGS_UP, show_all
+from closed_plot import CORE_USD, RUNGS_UP, cheaper, show_all
 from closed_served import DEFERRED, serve
 from closed_tasks import OUT, Made, intents, make, section
 from selective_replays import LAST
@@ -43,7 +43,6 @@ RELATIVE = {"banking77": 0.617, "clinc150": 0.651}
 AGREEMENT, RISK = 0.994, 0.05
 OF_THE_ORACLE = 0.8
 TIMES = 100.0
-RUNGS, SECTION_RUNGS = CLOSED, RUNGS_UP
 ONE_BY_ONE = "one by one"
 SIZES = [1200, 5000, 15800]  # examples of the section task
 REQUESTS, SEEDS = 20_000, 3
@@ -62,8 +61,8 @@ def main() -> None:
         results_file.again("closed", lambda figures: (figures, goals_of(figures)))
         show_all()
         return
-    parts = [(name, rung) for name in RELATIVE for rung in RUNGS]
-    parts += [(f"section-{n}", rung) for n in options.examples for rung in SECTION_RUNGS]
+    parts = [(name, rung) for name in RELATIVE for rung in CLOSED]
+    parts += [(f"section-{n}", rung) for n in options.examples for rung in RUNGS_UP]
     for name, rung in parts:
         part, done = f"{name}-{rung}", OUT / f"{name}-{rung}.json"
         if (options.only and part not in options.only) or done.exists():
@@ -172,7 +171,7 @@ def goals_of(known: dict[str, Any]) -> list[dict[str, Any]]:
     requests were not timed one by one."""
     goals = []
     for name, wanted in RELATIVE.items():
-        rows = [known[f"{name}-{rung}"] for rung in RUNGS if f"{name}-{rung}" in known]
+        rows = [known[f"{name}-{rung}"] for rung in CLOSED if f"{name}-{rung}" in known]
         if not rows:
             continue
         best = max(rows, key=lambda row: row["coverage of validation"])  # the test queries choose nothing
@@ -185,15 +184,14 @@ def goals_of(known: dict[str, Any]) -> list[dict[str, Any]]:
         share = row["of_the_oracle"]
         goals.append(results_file.goal(f"{part}: certified, of the oracle's coverage", share, ">=", OF_THE_ORACLE))
         name, _, rung = part.rpartition("-")
-        cheaper = [known[f"{name}-{r}"] for r in SECTION_RUNGS[: SECTION_RUNGS.index(rung)] if f"{name}-{r}" in known]
         how = "" if row.get("timed") == ONE_BY_ONE else " (timed otherwise, to be measured again)"
         if rung in CLOSED and (decoding := known.get(f"{name}-lora")):
             times = round(decoding["ms"] / row["ms"], 1)
             goals.append(results_file.goal(f"{part}: times as fast as `lora` decodes{how}", times, ">=", TIMES))
-        if cheaper:
-            saved, most = (row["saved_usd_per_1000"], max(other["saved_usd_per_1000"] for other in cheaper))
+        if below := cheaper(part, known):
+            saved, most = (row["saved_usd_per_1000"], max(other["saved_usd_per_1000"] for other in below))
             goals.append(results_file.goal(f"{part}: USD saved of 1,000 requests{how}", saved, ">", most))
-    parts = [f"section-{n}-{rung}" for n in SIZES for rung in SECTION_RUNGS]
+    parts = [f"section-{n}-{rung}" for n in SIZES for rung in RUNGS_UP]
     there = [known[part] for part in parts if part in known]
     goals.append(results_file.goal("section: parts measured", len(there), ">=", len(parts)))
     timed = sum(row.get("timed") == ONE_BY_ONE for row in there)

@@ -92,13 +92,18 @@ def document(result: Mapping[str, Any]) -> str:
     return HEAD + "".join(parts)
 
 
+def cheaper(part: str, figures: Mapping[str, Any]) -> list[Any]:
+    """The rungs below a part's, of as many examples."""
+    name, _, rung = part.rpartition("-")
+    return [figures[f"{name}-{r}"] for r in RUNGS_UP[: RUNGS_UP.index(rung)] if f"{name}-{r}" in figures]
+
+
 def _pays_after(part: str, figures: Mapping[str, Any]) -> str:
     """Requests, where it saves more than the cheaper rungs."""
-    name, _, rung = part.rpartition("-")
-    cheaper = [figures[f"{name}-{r}"] for r in RUNGS_UP[: RUNGS_UP.index(rung)] if f"{name}-{r}" in figures]
-    if not cheaper:
+    rungs = cheaper(part, figures)
+    if not rungs:
         return "-"
-    best = max(cheaper, key=lambda row: row["saved_usd_per_1000"])
+    best = max(rungs, key=lambda row: row["saved_usd_per_1000"])
     gained = figures[part]["saved_usd_per_1000"] - best["saved_usd_per_1000"]
     if gained <= 0:
         return "never"

@@ -28,6 +28,7 @@ from router import Config, JudgePolicy, answer_text, split_thinking
 
 PLAINLY: Mapping[str, Any] = MappingProxyType({})  # a request's parameters: none
 SECONDS = 30.0  # for a pair, its wait included: the sender keeps the frame until then
+ANSWER_SECONDS = 180.0  # for an answer that is measured: one left out for its length would bend what is found
 MOST_WAITING = 16  # pairs of a route, for each call that may run at once
 MOST_REMEMBERED = 4096
 MOST_BYTES = 200_000  # of one question

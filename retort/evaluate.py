@@ -141,7 +141,8 @@ def _train(
 
 def _known(state: CycleState) -> Mapping[str, Any]:
     """By phase; `rung`: which student of a ladder that is; `told`: of answers and ladder, for people."""
-    rungs = [rung for name in state.phases if (rung := name.rpartition(".")[0]) and rung not in broken(state)]
+    unmade = broken(state)
+    rungs = [rung for name in state.phases if (rung := name.rpartition(".")[0]) and rung not in unmade]
     own = f"{rungs[-1]}." if rungs else ""  # of several students the last one that could be made is judged
     known = {
         name.removeprefix(own): result for name, result in state.phases.items() if "." not in name.removeprefix(own)

@@ -27,7 +27,7 @@ from retrainer.evaluation.evaluate import Report
 from retrainer.evaluation.gate import Verdict, judge
 from retrainer.evaluation.limits import Evidence, Limits
 from retrainer.generations import taught_by
-from retrainer.ladder import BROKEN, Rung, Step, broken, ladder_of, rungs
+from retrainer.ladder import BROKEN, Rung, Step, broken, ladder_of, rungs, told_broken
 from retrainer.phases import Phases
 from retrainer.phases_card import Passed
 from retrainer.phases_gate import Compared
@@ -277,7 +277,7 @@ class _Cycle:
         registered = "register" in self._state.phases
         ladder = ladder_of(self._state)
         refused = [f"{step.rung}: {why}" if len(ladder) > 1 else why for step in ladder for why in step.why]
-        refused += [f"{rung}: could not be made: {why}" for rung, why in broken(self._state).items()]
+        refused += told_broken(self._state)
         reasons = climbed.verdict.reasons if registered else refused
         self.end("registered" if registered else "refused", error="; ".join(reasons) or None)
         return CycleResult(

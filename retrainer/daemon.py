@@ -4,8 +4,8 @@ Training would block the loop (and the answer to SIGTERM) for minutes, so it has
 terminated when this one stops, and its cycle is resumed at the next start.
 
 A cycle that broke is tried again after a pause, which doubles each time until it comes further; so is a trigger whose
-cycle failed for good.
-Pauses are kept in memory alone: a restart (the configuration may be another) and a request by hand begin at once.
+cycle failed for good. Pauses are kept in memory alone: a restart (the configuration may be another) and a request by
+hand begin at once.
 """
 
 import asyncio

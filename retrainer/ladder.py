@@ -4,8 +4,8 @@ Pure.
     linear -> encoder -> lora on the route's base -> each of `student.ladder`, by lora, qlora or full
 
 The first two are left out where the answers aren't few. A rung that can't be made (it doesn't fit into memory, its
-export is not its source) is passed over. What a rung's phases came to is stored under `RUNG.PHASE`, so
-that a killed cycle goes on at the phase of the rung where it was.
+export is not its source) is passed over. What a rung's phases came to is stored under `RUNG.PHASE`, so that a killed
+cycle goes on at the phase of the rung where it was.
 """
 
 import json
@@ -132,11 +132,16 @@ def broken(state: CycleState) -> dict[str, str]:
     return {k.removesuffix(f".{BROKEN}"): why for k, why in state.phases.items() if k.endswith(f".{BROKEN}")}
 
 
+def told_broken(state: CycleState) -> list[str]:
+    """The same for people, a line each."""
+    return [f"{rung}: could not be made: {why}" for rung, why in broken(state).items()]
+
+
 def told_of(state: CycleState) -> list[str]:
     """What a cycle has found of its data, its answers and its students so far."""
     lines = [f"{name}: {said}" for name, said in data_told(state.phases.get("dataset", {})).items()]
     lines += told(state.phases["closed"], ladder_of(state)) if "closed" in state.phases else []
-    return lines + [f"{rung}: could not be made: {why}" for rung, why in broken(state).items()]
+    return lines + told_broken(state)
 
 
 def told(closed: Mapping[str, Any], ladder: Sequence[Step]) -> list[str]:

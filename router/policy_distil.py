@@ -31,7 +31,7 @@ class DistilPolicy(Strict):
     keep_hidden: Share = Field(1.0, description="pruned: share of the hidden channels")
     layers: Literal["importance", "spread"] = Field("importance", description="or evenly spread, as DistilBERT's")
     rounds: int = Field(3, gt=0, le=20, description="layerwise: in how many rounds the layers go")
-    combine: Literal["linear", "ties", "dare_ties"] = Field("ties", description="adapters: as peft names them")
+    combine: Literal["linear", "ties", "dare_ties"] = Field("ties", description="adapters: how task vectors become one")
 
     @model_validator(mode="after")
     def _paired(self) -> "DistilPolicy":

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from collector.embedding import Encoder, encoder_folder
-from collector.judge import GatewayClient, gateway_url
+from collector.judge import ANSWER_SECONDS, GatewayClient, gateway_url
 from exporters.models.encoder_onnx import ensure_encoder
 from retrainer.data.consistency import Again, Second
 from retrainer.data.curate import unserved
@@ -14,7 +14,6 @@ from retrainer.data.joined import joined_file
 from retrainer.data.meanings import Encode
 from retrainer.data.options import Options
 from retrainer.data.suite import suite_file
-from retrainer.evaluation.asking import SECONDS
 from retrainer.progress import Progress
 from retrainer.scoring import scorer
 from router.config import Config
@@ -56,7 +55,7 @@ def _second(config: Config, route: str, policy: RoutePolicy, progress: Progress)
 
     @asynccontextmanager
     async def asking() -> AsyncIterator[Again]:
-        client = GatewayClient(url, seconds=SECONDS)
+        client = GatewayClient(url, seconds=ANSWER_SECONDS)
         try:
             yield lambda e: client(consistency.route, e.messages, parameters=e.parameters)
         finally:

@@ -7,8 +7,7 @@ from typing import Any
 def told(manifest: Mapping[str, Any]) -> dict[str, str]:
     """By what it is about: how far the answers are from production's, how unevenly examples weigh, whether the teacher
     says the same again, what became of the operator's files, which answers were left out for their secrets, and how
-    many for what else. What there is nothing to say of is left out.
-    `manifest`: as `dataset.json` holds it."""
+    many for what else. What there is nothing to say of is left out. `manifest`: as `dataset.json` holds it."""
     said = {
         "answers against production's": _labels(manifest),
         "weights": _weights(manifest.get("weights") or {}),

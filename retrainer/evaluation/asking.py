@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from collector.errors import CollectorError, JudgeFailed
-from collector.judge import Ask, GatewayClient, Judge, gateway_url
+from collector.judge import ANSWER_SECONDS, Ask, GatewayClient, Judge, gateway_url
 from exporters.models import Generated, Messages
 from retrainer.data.curate import Example
 from retrainer.evaluation.evaluate import Report, evaluate
@@ -21,7 +21,6 @@ from router.policy_quality import JudgePolicy
 
 T = TypeVar("T")
 CONCURRENCY = 8  # questions at once
-SECONDS = 180.0  # for one answer: a long one that were left out for its length would bend what is measured
 
 log = logging.getLogger("retort.retrainer")
 
@@ -56,7 +55,7 @@ class Gateway:
         async def with_client() -> T:
             if self._ask is not None:
                 return await work(self._ask)
-            client = GatewayClient(url, seconds=SECONDS)
+            client = GatewayClient(url, seconds=ANSWER_SECONDS)
             try:
                 return await work(client)
             finally:

@@ -88,7 +88,7 @@ def judge(
     always: list[str] = []
     for name, report in {"student": student, "quantized student": quantized}.items():
         if report is not None:
-            whole += _as_a_whole(name, report, wanted, bar, limits, lowered=wanted < limits.quality)
+            whole += _as_a_whole(name, report, wanted, bar, limits)
             always += _in_any_mode(name, report, limits)
             checks[name.split()[0]] = _numbers(report)
     if student.agreement <= base.agreement:
@@ -125,8 +125,7 @@ def judge(
     return made
 
 
-def _as_a_whole(name: str, report: Report, wanted: float, bar: str, limits: Limits, *, lowered: bool) -> list[str]:
-    """`lowered`: the bar is a share of what the teacher itself reaches, so one answer to everything might pass it."""
+def _as_a_whole(name: str, report: Report, wanted: float, bar: str, limits: Limits) -> list[str]:
     reasons = []
     if report.lower < wanted:
         reasons.append(
@@ -134,7 +133,8 @@ def _as_a_whole(name: str, report: Report, wanted: float, bar: str, limits: Limi
             f"not surely at least {bar}"
         )
         reasons += too_few(report, wanted)
-    if report.lower < wanted or lowered:
+    # A bar that the teacher's own agreement has lowered is one that a single answer to everything might pass.
+    if report.lower < wanted or wanted < limits.quality:
         reasons += not_as_learnt(report)
     reasons += too_many_errors(name, report, limits)
     if report.valid_json is not None and report.valid_json < limits.valid_json:

@@ -28,9 +28,8 @@ MOST_LOGITS = 2**28  # of a batch, 1 GB: large vocabularies
 
 class TorchGenerator:
     """A causal language model from a folder, in fp32; in bf16 on a GPU that has room for that alone, and on the
-    processors where it hasn't.
-    Batches are sorted by length, and halved where one doesn't fit into memory; a prefix that all prompts share (the
-    system prompt) is computed once."""
+    processors where it hasn't. Batches are sorted by length, and halved where one doesn't fit into memory; a prefix
+    that all prompts share (the system prompt) is computed once."""
 
     def __init__(self, folder: Path, *, rows: int = MOST_ROWS) -> None:
         self._model = _opened(folder)

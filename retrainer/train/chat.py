@@ -23,7 +23,7 @@ from retrainer.progress import Progress, silent
 from retrainer.train.batches import IGNORED, Batch, collate, completion_logits
 from retrainer.train.converge import Validation
 from retrainer.train.loop import LoopSettings, Trained, device, plan, run
-from retrainer.train.models import require_own_logits
+from retrainer.train.models import causal, open_student, require_own_logits
 from retrainer.train.step import Loss, Units
 
 
@@ -163,16 +163,15 @@ def adapted(model: Any, settings: Settings) -> Any:
 
 def loss(model: Any, batch: Batch) -> torch.Tensor:
     """The sum of the cross-entropies of the batch's completion tokens, each times its example's weight."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     targets = batch.labels[batch.labels != IGNORED]
-    logits = completion_logits(causal, batch)
+    logits = completion_logits(causal(model), batch)
     return (batch.weights * torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")).sum()
 
 
 def _load(base: Path, settings: Settings) -> Any:
-    where = device()
     if settings.method != "qlora":
-        return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).to(where)
+        return open_student(base)
+    where = device()
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
     quantized = BitsAndBytesConfig(
         load_in_4bit=True,
